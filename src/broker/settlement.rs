@@ -69,6 +69,11 @@ impl<H> Settlement<H> {
         self.pending
     }
 
+    /// The oldest tag that is not acknowledged, or the next to come.
+    pub fn first(&self) -> u64 {
+        self.first
+    }
+
     /// Whether the broker still waits for an ack of anything.
     pub fn is_empty(&self) -> bool {
         self.slots.is_empty()

@@ -1,0 +1,54 @@
+"""Makes a fresh mongod a one-member replica set and waits until it is primary. Needs nothing beside Python.
+
+usage: initiate.py PORT SET
+
+Speaks just enough of the wire protocol (OP_MSG) to send two commands.
+"""
+import socket
+import struct
+import sys
+import time
+
+
+def element(key, value):
+    name = key.encode() + b"\0"
+    if isinstance(value, dict):
+        return b"\x03" + name + document(value)
+    if isinstance(value, list):
+        return b"\x04" + name + document({str(at): item for at, item in enumerate(value)})
+    if isinstance(value, str):
+        text = value.encode() + b"\0"
+        return b"\x02" + name + struct.pack("<i", len(text)) + text
+    return b"\x10" + name + struct.pack("<i", value)
+
+
+def document(fields):
+    body = b"".join(element(key, value) for key, value in fields.items())
+    return struct.pack("<i", len(body) + 5) + body + b"\0"
+
+
+def command(port, fields):
+    body = struct.pack("<i", 0) + b"\0" + document({**fields, "$db": "admin"})
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+        connection.sendall(struct.pack("<iiii", len(body) + 16, 1, 0, 2013) + body)
+        reply = b""
+        while len(reply) < 4 or len(reply) < struct.unpack("<i", reply[:4])[0]:
+            chunk = connection.recv(65536)
+            if not chunk:
+                raise ConnectionError("mongod closed the connection")
+            reply += chunk
+    return reply
+
+
+def main():
+    port, name = int(sys.argv[1]), sys.argv[2]
+    config = {"_id": name, "members": [{"_id": 0, "host": f"127.0.0.1:{port}"}]}
+    command(port, {"replSetInitiate": config})  # fails harmlessly where it was done before
+    deadline = time.monotonic() + 60
+    while b"\x08isWritablePrimary\x00\x01" not in command(port, {"hello": 1}):
+        if time.monotonic() > deadline:
+            sys.exit(f"mongod on {port} does not become primary")
+        time.sleep(0.1)
+
+
+main()

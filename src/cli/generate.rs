@@ -1,0 +1,218 @@
+//! Owns made-up ticket operations: realistic ones, and malformed ones of every kind. Deterministic from a seed.
+//! Must not know how they are published.
+
+use rand::Rng;
+use rand::SeedableRng;
+use rand::seq::IndexedRandom;
+use rand_chacha::ChaCha8Rng;
+use rand_distr::{Distribution, Zipf};
+use serde_json::{Value, json};
+
+/// The operations, by how common they are.
+const OPERATIONS: [(&str, u32); 8] = [
+    ("activate", 40),
+    ("purchase", 25),
+    ("refresh", 15),
+    ("validate", 8),
+    ("transfer", 4),
+    ("refund", 3),
+    ("cancel", 3),
+    ("expire", 2),
+];
+const ROUTES: [&str; 8] = [
+    "Red Line",
+    "Blue Line",
+    "Route 66",
+    "Harbor Ferry",
+    "Airport Express",
+    "Night Bus N7",
+    "Überlandlinie 4",
+    "中央線",
+];
+const PRODUCTS: [&str; 5] = ["single", "day_pass", "week_pass", "month_pass", "ten_trip"];
+const APPS: [&str; 4] = ["ios/7.2.0", "ios/7.1.3", "android/7.2.1", "web/2026.10"];
+const ERRORS: [&str; 4] = ["card_declined", "device_limit", "pass_expired", "upstream_timeout"];
+
+/// A message to publish.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Generated {
+    /// `ticket.<operation>`.
+    pub routing_key: String,
+    /// Unique to the operation, and the same for the same seed.
+    pub message_id: String,
+    /// JSON, unless it is malformed.
+    pub body: Vec<u8>,
+    /// AMQP property.
+    pub content_encoding: Option<&'static str>,
+    /// Whether it must end as a dead letter.
+    pub malformed: bool,
+}
+
+/// An endless source of operations.
+pub struct Generator {
+    random: ChaCha8Rng,
+    users: Zipf<f64>,
+    malformed: f64,
+    millis: u64,
+    made: u64,
+}
+
+impl Generator {
+    /// `users` distinct users, a few of them very busy (Zipf); `malformed` is the share of bad messages, 0 to 1; the
+    /// first event is of `start_millis`.
+    pub fn new(seed: u64, users: u32, malformed: f64, start_millis: u64) -> Option<Self> {
+        let users = Zipf::new(f64::from(users.max(1)), 1.1).ok()?;
+        Some(Generator { random: ChaCha8Rng::seed_from_u64(seed), users, malformed, millis: start_millis, made: 0 })
+    }
+
+    /// The next message.
+    pub fn make(&mut self) -> Generated {
+        self.millis += self.random.random_range(0..20);
+        self.made += 1;
+        let operation =
+            OPERATIONS.choose_weighted(&mut self.random, |(_, weight)| *weight).map_or("activate", |(name, _)| *name);
+        let uuid = self.uuid();
+        let event = self.event(operation, &uuid);
+        let mut message = Generated {
+            routing_key: format!("ticket.{operation}"),
+            message_id: uuid,
+            body: event.to_string().into_bytes(),
+            content_encoding: None,
+            malformed: false,
+        };
+        if self.malformed > 0.0 && self.random.random_bool(self.malformed.min(1.0)) {
+            self.spoil(&mut message, event);
+        }
+        message
+    }
+
+    /// RFC 9562, version 4.
+    fn uuid(&mut self) -> String {
+        let (a, b): (u64, u64) = (self.random.random(), self.random.random());
+        let (high, version) = (a >> 32, (a >> 16) & 0xffff);
+        format!(
+            "{high:08x}-{version:04x}-4{:03x}-{:04x}-{:012x}",
+            a & 0xfff,
+            0x8000 | ((b >> 48) & 0x3fff),
+            b & 0xffff_ffff_ffff
+        )
+    }
+
+    fn event(&mut self, operation: &str, uuid: &str) -> Value {
+        let user = 100_000 + self.users.sample(&mut self.random) as u64;
+        let random = &mut self.random;
+        let pick = |random: &mut ChaCha8Rng, from: &[&'static str]| from.choose(random).copied().unwrap_or_default();
+        let status = if random.random_bool(0.94) { "success" } else { "failed" };
+        let mut event = json!({
+            "user_id": user,
+            "timestamp": self.millis,
+            "uuid": uuid,
+            "status": status,
+            "operation_type": operation,
+            "ticket_details": {
+                "ticket_id": format!("T{:09}", random.random_range(0..1_000_000_000u32)),
+                "route": pick(random, &ROUTES),
+                "product": pick(random, &PRODUCTS),
+                "fare": f64::from(random.random_range(100..12_000u32)) / 100.0,
+                "zones": [random.random_range(1..4u8), random.random_range(4..8u8)],
+            },
+            "app": pick(random, &APPS),
+        });
+        if let Some(object) = event.as_object_mut() {
+            if status == "failed" {
+                object.insert(
+                    "error".to_owned(),
+                    json!({ "code": pick(random, &ERRORS), "retryable": random.random::<bool>() }),
+                );
+            }
+            if operation == "purchase" {
+                object.insert(
+                    "payment".to_owned(),
+                    json!({ "method": pick(random, &["card", "wallet", "voucher"]), "currency": "USD" }),
+                );
+            }
+        }
+        event
+    }
+
+    /// Makes a message malformed, in one of the ways that occur.
+    fn spoil(&mut self, message: &mut Generated, mut event: Value) {
+        message.malformed = true;
+        let mut text = message.body.clone();
+        match self.random.random_range(0..14) {
+            0 => text.clear(),
+            1 => text.truncate(text.len() / 2),
+            2 => text.extend_from_slice(b",}"),
+            3 => text = [b"[".as_slice(), &text, b"]"].concat(),
+            4 => text = b"null".to_vec(),
+            5 => text.iter_mut().filter(|byte| **byte == b'U').for_each(|byte| *byte = 0xff),
+            6 => text = text.iter().flat_map(|byte| [*byte, 0]).collect(),
+            7 => text = format!("{{\"deep\":{}1{}}}", "[".repeat(70), "]".repeat(70)).into_bytes(),
+            8 => text = b"{\"user_id\":\"not a number\",\"status\":\"success\"}".to_vec(),
+            9 => set(&mut text, &mut event, "timestamp", json!("2026-11-22T10:00:00Z")),
+            10 => set(&mut text, &mut event, "uuid", json!([1, 2])),
+            11 => set(&mut text, &mut event, "_id", json!("not-an-object-id")),
+            12 => set(&mut text, &mut event, "a\u{0}b", json!(1)),
+            _ => message.content_encoding = Some("br"),
+        }
+        if message.content_encoding.is_none() && text == message.body {
+            text.clear();
+        }
+        message.body = text;
+    }
+}
+
+fn set(text: &mut Vec<u8>, event: &mut Value, key: &str, value: Value) {
+    if let Some(object) = event.as_object_mut() {
+        object.insert(key.to_owned(), value);
+    }
+    *text = event.to_string().into_bytes();
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{HashMap, HashSet};
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::event::{Decoder, Message, Rules};
+
+    fn take(seed: u64, malformed: f64, count: usize) -> Vec<Generated> {
+        let mut generator = Generator::new(seed, 1000, malformed, 1_700_000_000_000).unwrap();
+        (0..count).map(|_| generator.make()).collect()
+    }
+
+    #[test]
+    fn the_same_seed_gives_the_same_messages() {
+        assert_eq!(take(7, 0.1, 200), take(7, 0.1, 200));
+        assert_ne!(take(7, 0.1, 20), take(8, 0.1, 20));
+    }
+
+    #[test]
+    fn exactly_the_malformed_ones_are_refused_and_for_many_reasons() {
+        let mut decoder = Decoder::new(Arc::new(Rules::default()));
+        let mut reasons = HashSet::new();
+        for made in take(1, 0.5, 2000) {
+            let message = Message { body: &made.body, content_encoding: made.content_encoding, ..Message::default() };
+            let verdict = decoder.decode(&message, || [0; 12]);
+            assert_eq!(verdict.is_err(), made.malformed, "{:?}", String::from_utf8_lossy(&made.body));
+            reasons.extend(verdict.err().map(|rejection| rejection.reason));
+        }
+        assert!(reasons.len() >= 9, "{reasons:?}");
+    }
+
+    #[test]
+    fn users_are_unevenly_busy_and_ids_unique() {
+        let made = take(3, 0.0, 3000);
+        let mut users: HashMap<u64, usize> = HashMap::new();
+        for message in &made {
+            let event: Value = serde_json::from_slice(&message.body).unwrap();
+            *users.entry(event["user_id"].as_u64().unwrap()).or_default() += 1;
+        }
+        let busiest = users.values().max().unwrap();
+        assert!(*busiest > 200 && users.len() > 200);
+        assert_eq!(made.iter().map(|message| &message.message_id).collect::<HashSet<_>>().len(), made.len());
+        let mean = made.iter().map(|message| message.body.len()).sum::<usize>() / made.len();
+        assert!((240..340).contains(&mean), "{mean}");
+    }
+}

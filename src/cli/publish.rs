@@ -1,0 +1,237 @@
+//! Owns `ticketlog publish`: where messages come from, how fast they go, and what is shown meanwhile.
+//! Must not know how a publish is confirmed.
+
+use std::io::IsTerminal;
+use std::path::PathBuf;
+use std::time::{Duration, Instant, SystemTime};
+
+use clap::Args;
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::json;
+
+use crate::broker::{Confirmed, Outgoing, Publisher};
+use crate::config::Settings;
+
+use super::Fault;
+use super::generate::Generator;
+use super::source;
+
+/// Messages published before their confirms are awaited.
+const WINDOW: usize = 500;
+
+/// When generated events with a seed begin, unless told otherwise: 2026-01-01T00:00:00Z in milliseconds.
+const SEEDED_START: u64 = 1_767_225_600_000;
+
+/// Flags of `ticketlog publish`.
+#[derive(Debug, Args)]
+pub(super) struct Publish {
+    /// NDJSON: one message a line, sent as it is. Standard input without any, or for `-`.
+    #[arg(conflicts_with = "generate")]
+    files: Vec<PathBuf>,
+    /// Publish this many made-up ticket operations instead.
+    #[arg(long, value_name = "N")]
+    generate: Option<u64>,
+    /// Percentage of malformed messages among the generated ones.
+    #[arg(long, value_name = "PERCENT", default_value_t = 0.0, value_parser = percent, requires = "generate")]
+    malformed: f64,
+    /// The same seed gives the same messages. Without: random ones, of now.
+    #[arg(long, requires = "generate")]
+    seed: Option<u64>,
+    /// Distinct users among the generated events.
+    #[arg(long, default_value_t = 10_000, requires = "generate")]
+    users: u32,
+    /// When generated events begin: `now`, or milliseconds since 1970. With --seed: 2026-01-01.
+    #[arg(long, value_name = "TIME", value_parser = start, requires = "generate")]
+    at: Option<Start>,
+    /// Most messages a second, such as `500` or `500/s`.
+    #[arg(long, value_name = "N/s", value_parser = rate)]
+    rate: Option<f64>,
+    /// Routing key of messages from files.
+    #[arg(long, default_value = "ticket.event")]
+    routing_key: String,
+    /// Print the summary as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Start {
+    Now,
+    Millis(u64),
+}
+
+fn percent(text: &str) -> Result<f64, String> {
+    let value: f64 = text.trim_end_matches('%').parse().map_err(|_| "a percentage, 0 to 100".to_owned())?;
+    if (0.0..=100.0).contains(&value) { Ok(value / 100.0) } else { Err("a percentage, 0 to 100".to_owned()) }
+}
+
+fn start(text: &str) -> Result<Start, String> {
+    if text == "now" {
+        return Ok(Start::Now);
+    }
+    text.parse().map(Start::Millis).map_err(|_| "`now`, or milliseconds since 1970".to_owned())
+}
+
+fn rate(text: &str) -> Result<f64, String> {
+    let value: f64 = text.trim_end_matches("/s").parse().map_err(|_| "messages a second, such as 500".to_owned())?;
+    if value > 0.0 && value.is_finite() { Ok(value) } else { Err("messages a second, above 0".to_owned()) }
+}
+
+fn now() -> Duration {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
+}
+
+/// What was done so far.
+#[derive(Debug, Default)]
+struct Tally {
+    published: u64,
+    bytes: u64,
+    malformed: u64,
+    returned: u64,
+    refused: u64,
+}
+
+impl Publish {
+    pub fn run(&self, settings: &Settings) -> Result<u8, Fault> {
+        super::runtime()?.block_on(async {
+            let publisher = Publisher::open(&settings.broker, &settings.dead_letter, "publish").await?;
+            let mut work = Work::new(publisher, self.rate, self.generate);
+            match self.generate {
+                Some(count) => self.generated(settings, &mut work, count).await?,
+                None => self.from_files(settings, &mut work).await?,
+            }
+            work.finish(self.json).await
+        })
+    }
+
+    async fn generated(&self, settings: &Settings, work: &mut Work, count: u64) -> Result<(), Fault> {
+        let millis = match (self.at, self.seed) {
+            (Some(Start::Millis(millis)), _) => millis,
+            (None, Some(_)) => SEEDED_START,
+            _ => u64::try_from(now().as_millis()).unwrap_or_default(),
+        };
+        let seed = self.seed.unwrap_or_else(rand::random);
+        let Some(mut generator) = Generator::new(seed, self.users, self.malformed, millis) else {
+            return Err(Fault::usage("--users needs a positive number"));
+        };
+        for _ in 0..count {
+            let made = generator.make();
+            work.tally.malformed += u64::from(made.malformed);
+            let id = Some(made.message_id.as_str());
+            let mut outgoing =
+                Outgoing::event(&settings.broker.exchange, &made.routing_key, id, millis / 1000, made.body);
+            if let Some(encoding) = made.content_encoding {
+                outgoing = outgoing.encoded(encoding);
+            }
+            work.push(outgoing).await?;
+        }
+        Ok(())
+    }
+
+    /// Reads a window's worth of lines at a time, so that files of any size take little memory.
+    async fn from_files(&self, settings: &Settings, work: &mut Work) -> Result<(), Fault> {
+        if self.routing_key.len() > 255 {
+            return Err(Fault::usage("--routing-key has at most 255 bytes"));
+        }
+        let (sender, mut lines) = tokio::sync::mpsc::channel(WINDOW);
+        let files = self.files.clone();
+        let reader = tokio::task::spawn_blocking(move || {
+            source::lines(&files, false, |line| sender.blocking_send(line.body).map_err(|_| Fault::usage("stopped")))
+        });
+        while let Some(body) = lines.recv().await {
+            let seconds = now().as_secs();
+            work.push(Outgoing::event(&settings.broker.exchange, &self.routing_key, None, seconds, body)).await?;
+        }
+        reader.await.map_err(|_| Fault::usage("reading ended early"))?
+    }
+}
+
+/// A publisher at work: windows, pace, progress.
+struct Work {
+    publisher: Publisher,
+    window: Vec<Outgoing>,
+    pace: Option<f64>,
+    started: Instant,
+    bar: ProgressBar,
+    tally: Tally,
+}
+
+impl Work {
+    fn new(publisher: Publisher, pace: Option<f64>, total: Option<u64>) -> Self {
+        let bar = match total {
+            _ if !std::io::stderr().is_terminal() => ProgressBar::hidden(),
+            Some(total) => ProgressBar::new(total),
+            None => ProgressBar::no_length(),
+        };
+        if let Ok(style) =
+            ProgressStyle::with_template("{bar:30} {human_pos}/{human_len} published  {per_sec}  {eta} left")
+        {
+            bar.set_style(style);
+        }
+        Work {
+            publisher,
+            window: Vec::with_capacity(WINDOW),
+            pace,
+            started: Instant::now(),
+            bar,
+            tally: Tally::default(),
+        }
+    }
+
+    async fn push(&mut self, outgoing: Outgoing) -> Result<(), Fault> {
+        self.window.push(outgoing);
+        // With a pace, a window is what is due within about a fifth of a second.
+        let size = self.pace.map_or(WINDOW, |pace| (pace / 5.0).clamp(1.0, WINDOW as f64) as usize);
+        if self.window.len() >= size { self.flush().await } else { Ok(()) }
+    }
+
+    async fn flush(&mut self) -> Result<(), Fault> {
+        if let Some(pace) = self.pace {
+            let due = Duration::from_secs_f64(self.tally.published as f64 / pace);
+            tokio::time::sleep_until((self.started + due).into()).await;
+        }
+        let verdicts = self.publisher.publish(&mut self.window).await?;
+        for verdict in &verdicts {
+            match verdict {
+                Confirmed::Stored => {}
+                Confirmed::Returned => self.tally.returned += 1,
+                Confirmed::Refused => self.tally.refused += 1,
+            }
+        }
+        self.tally.published += verdicts.len() as u64;
+        self.tally.bytes += self.window.iter().map(|outgoing| outgoing.bytes() as u64).sum::<u64>();
+        self.window.clear();
+        self.bar.set_position(self.tally.published);
+        Ok(())
+    }
+
+    async fn finish(mut self, json: bool) -> Result<u8, Fault> {
+        if !self.window.is_empty() {
+            self.flush().await?;
+        }
+        self.bar.finish_and_clear();
+        self.publisher.close().await;
+        let Tally { published, bytes, malformed, returned, refused } = self.tally;
+        let seconds = self.started.elapsed().as_secs_f64();
+        let confirmed = published - returned - refused;
+        if json {
+            let summary = json!({
+                "confirmed": confirmed, "bytes": bytes, "malformed": malformed, "returned": returned, "refused": refused,
+                "seconds": seconds,
+            });
+            println!("{summary}");
+        } else {
+            let per_second = published as f64 / seconds.max(1e-9);
+            println!(
+                "published {confirmed} confirmed ({malformed} of them malformed on purpose), {bytes} bytes, {seconds:.1} s, {per_second:.0}/s"
+            );
+        }
+        if returned + refused > 0 {
+            let text = format!(
+                "{returned} messages have no queue bound for their routing key, {refused} were refused by a full queue"
+            );
+            return Err(Fault::new(69, anyhow::Error::msg(text)));
+        }
+        Ok(0)
+    }
+}

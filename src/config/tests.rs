@@ -1,0 +1,158 @@
+//! What the layers give together, and what is said of settings that cannot be.
+
+use std::io::Write;
+
+use secrecy::ExposeSecret;
+
+use super::*;
+
+fn with_file(text: &str) -> Result<Settings, String> {
+    let mut file = tempfile::Builder::new().suffix(".toml").tempfile().unwrap();
+    file.write_all(text.as_bytes()).unwrap();
+    let sources = Sources { files: vec![file.path().to_owned()], ..Sources::default() };
+    load(&sources)
+        .map(|loaded| loaded.settings)
+        .map_err(|error| error.to_string().replace(file.path().to_str().unwrap(), "FILE"))
+}
+
+fn with_env(variables: &[(&str, &str)]) -> Result<Settings, String> {
+    let environment = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    load(&Sources { environment, ..Sources::default() })
+        .map(|loaded| loaded.settings)
+        .map_err(|error| error.to_string())
+}
+
+#[test]
+fn the_defaults_hold_together_and_are_the_documented_model() {
+    let settings = load(&Sources::default()).unwrap().settings;
+    let mut fields = settings.rules().fields;
+    let mut expected = Rules::default().fields;
+    fields.sort_by(|a, b| a.name.cmp(&b.name));
+    expected.sort_by(|a, b| a.name.cmp(&b.name));
+    assert_eq!(fields, expected);
+    assert_eq!(settings.rules().max_bytes, Rules::default().max_bytes);
+    assert_eq!(settings.rules().max_depth, Rules::default().max_depth);
+}
+
+#[test]
+fn the_shipped_example_loads() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/config/ticket-refresh-log.toml");
+    let settings = load(&Sources { files: vec![path.into()], ..Sources::default() }).unwrap().settings;
+    assert_eq!(settings.store.collection, "bytemark_ticket_refresh_log");
+}
+
+#[test]
+fn later_layers_win() {
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(
+        b"[broker]\nprefetch = 4000\nqueue = \"file\"\nrouting_keys = [\"a\"]\n[batch]\nmax_bytes = 1000000\n",
+    )
+    .unwrap();
+    let sources = Sources {
+        files: vec![file.path().to_owned()],
+        environment: vec![
+            ("TICKETLOG_BROKER__QUEUE".into(), "12345678".into()),
+            ("TICKETLOG_BROKER__ROUTING_KEYS".into(), "x.#, y.*".into()),
+            ("TICKETLOG_BROKER__DECLARE".into(), "false".into()),
+            ("TICKETLOG_DEAD_LETTER__MAX_RATIO".into(), "1.0".into()),
+            ("TICKETLOG_EVENT__FIELDS".into(), "{ n = { type = \"number\", required = true } }".into()),
+            ("TICKETLOG_PORT".into(), "tcp://10.0.0.1:80".into()),
+        ],
+        flags: vec![("--prefetch".into(), "broker".into(), "prefetch".into(), "3500".into())],
+    };
+    let loaded = load(&sources).unwrap();
+    let settings = loaded.settings;
+    let prefetch = loaded.effective.iter().find(|entry| entry.key == "prefetch").unwrap();
+    assert_eq!(prefetch.source, Source::Flag("--prefetch".into()));
+    assert_eq!((settings.broker.prefetch, settings.broker.queue.as_str()), (3500, "12345678"));
+    assert_eq!(settings.broker.routing_keys, ["x.#", "y.*"]);
+    assert!(!settings.broker.declare);
+    assert_eq!(settings.batch.max_bytes, Size(1_000_000));
+    assert_eq!(settings.rules().fields.len(), 1);
+    assert!(settings.rules().fields[0].required);
+}
+
+#[test]
+fn a_secret_can_come_from_a_file_and_is_not_shown() {
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(b"amqp://u:s3cret@h:5672/v\n").unwrap();
+    let path = file.path().to_str().unwrap();
+    let settings = with_env(&[("TICKETLOG_BROKER__URI_FILE", path)]).unwrap();
+    assert_eq!(settings.broker.uri.expose_secret(), "amqp://u:s3cret@h:5672/v");
+    assert!(!format!("{settings:?}").contains("s3cret"));
+    assert_eq!(redacted("amqp://u:s3cret@h:5672/v"), "amqp://u:***@h:5672/v");
+    assert_eq!(redacted("mongodb://u:p@ss@h/d?authSource=admin&x=s3"), "mongodb://u:***@h/d?authSource=***&x=***");
+    assert_eq!(redacted("amqp://h"), "amqp://h");
+    assert_eq!(redacted("s3cret"), "***");
+}
+
+#[test]
+fn a_cluster_is_several_addresses() {
+    assert_eq!(
+        broker_addresses("amqps://u:p@a:1,b:2, c/v?x=1"),
+        ["amqps://u:p@a:1/v?x=1", "amqps://u:p@b:2/v?x=1", "amqps://u:p@c/v?x=1"]
+    );
+    assert_eq!(broker_addresses("amqp://h"), ["amqp://h"]);
+}
+
+#[test]
+fn faults_name_file_line_key_and_fix() {
+    let said: Vec<String> = [
+        "[broker]\n\nprefech = 5\n",
+        "[brokers]\nprefetch = 5\n",
+        "prefetch = 5\n",
+        "[broker]\nprefetch = \"many\"\n",
+        "[broker]\nprefetch = 70000\n",
+        "[broker]\nprefetch = 500\n",
+        "[broker]\nqueue_type = \"stream\"\n",
+        "[broker]\nuri = \"amqp://u:s3cret@\"\n",
+        "[broker]\nuri = \"http://u:s3cret@h\"\n",
+        "[broker]\nuri = [\"amqp://u:s3cret@h\"]\n",
+        "[store]\nuri = \"s3cret\"\n",
+        "[batch]\nlinger = 5\n",
+        "[batch]\nlinger = \"5 parsecs\"\n",
+        "[batch]\nmax_bytes = \"64MiB\"\n",
+        "[store]\nretention = \"forever\"\n",
+        "[store]\nwrite_timeout = \"30s\"\n",
+        "[retry]\nrelease_after = \"30min\"\n",
+        "[event]\nmax_bytes = \"64MiB\"\n",
+        "[event.fields]\nuser_id = { type = \"integer\" }\n",
+        "[event.fields]\n_id = { type = \"string\" }\n",
+        "[dead_letter]\nmax_ratio = 0.0\n",
+        "[broker]\nqueue = \"x\nprefetch = 1",
+        "[http]\nlisten = \"everywhere\"\n",
+    ]
+    .into_iter()
+    .map(|text| with_file(text).unwrap_err())
+    .collect();
+    assert!(!said.join("").contains("s3cret"));
+    insta::assert_snapshot!(said.join("\n"), @r#"
+    FILE, line 3: broker.prefech is no setting of this program; did you mean prefetch?
+    FILE, line 2: [brokers] is no section of this program; did you mean broker?
+    FILE, line 1: prefetch stands outside a section; put it under one, such as [broker]
+    FILE, line 2: broker.prefetch has a wrong value: invalid type: string "many", expected a whole number, at most 65535
+    FILE, line 2: broker.prefetch has a wrong value: invalid value: integer `70000`, expected a whole number, at most 65535
+    FILE, line 2: broker.prefetch 500 is less than the writers need: batch.max_events * (write.concurrency + 1) = 3000; raise it, or lower batch.max_events or write.concurrency
+    FILE, line 2: broker.queue_type has a wrong value: unknown variant `stream`, expected `quorum` or `classic`
+    FILE, line 2: broker.uri is no URI; write amqp://user:password@host:5672/%2f
+    FILE, line 2: broker.uri must begin with amqp:// or amqps://
+    FILE, line 2: broker.uri must be a text
+    FILE, line 2: store.uri must begin with mongodb:// or mongodb+srv://
+    FILE, line 2: batch.linger has a wrong value: expected a duration such as "250ms", "10s" or "5min"
+    FILE, line 2: batch.linger has a wrong value: expected a duration such as "250ms", "10s" or "5min"
+    FILE, line 2: batch.max_bytes must be 1 byte to 32MiB, so that a batch is one command
+    FILE, line 2: store.retention has a wrong value: expected "off" or a duration such as "90days"
+    FILE, line 2: shutdown.timeout is not longer than store.write_timeout = 30s, so that a write in flight could not end; raise it or lower store.write_timeout
+    FILE, line 2: retry.release_after must be longer than store.write_timeout = 15s, and at most 25min
+    FILE, line 2: event.max_bytes must be 1 byte to 16MiB
+    FILE, line 1: event.fields has a wrong value: unknown variant `integer`, expected one of `number`, `string`, `any`
+    FILE, line 1: event.fields has a name that no field can have: empty, with a NUL, or _id
+    FILE, line 2: dead_letter.max_ratio must be above 0 and at most 1
+    FILE, line 2: is no TOML: invalid basic string, expected `"`
+    FILE, line 2: http.listen has a wrong value: invalid socket address syntax
+    "#);
+    insta::assert_snapshot!(with_env(&[("TICKETLOG_BROKER__PREFECH", "5")]).unwrap_err(), @"environment variable TICKETLOG_BROKER__PREFECH: broker.prefech is no setting of this program; did you mean prefetch?");
+    insta::assert_snapshot!(with_env(&[("TICKETLOG_BROKER__URI_FILE", "/no/such/file")]).unwrap_err(), @"environment variable TICKETLOG_BROKER__URI_FILE: broker.uri_file names /no/such/file, which cannot be read: entity not found");
+    let missing = load(&Sources { files: vec!["/no/such.toml".into()], ..Sources::default() }).unwrap_err();
+    insta::assert_snapshot!(missing.to_string(), @"/no/such.toml, line 1: cannot be read: entity not found");
+}

@@ -1,0 +1,354 @@
+//! Owns the life of one session: deliveries in, batches out, outcomes back, acks in order. One task, one loop.
+//! Must not know how a session is opened or why the next one is.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use tokio::time::{Interval, MissedTickBehavior, interval, sleep_until};
+use tracing::{error, info, warn};
+
+use crate::batch::{Batcher, Limits};
+use crate::broker::{BrokerError, Delivery, Session};
+use crate::event::{Decoder, Rejection, Stage};
+use crate::health::Part;
+use crate::metrics::{self, Levels, Outcome};
+use crate::retry::Delays;
+
+use super::Context;
+use super::breaker::{Breaker, suspect};
+use super::dead_lettering::{DeadLetters, Letter};
+use super::intake::{self, Pending, now_millis};
+use super::writing::{self, Verdict};
+
+/// How often levels are exported and slow conditions looked at.
+const TICK: Duration = Duration::from_millis(250);
+/// Held events that are tried again at a time, to see whether the store has changed its mind.
+const PROBES: usize = 20;
+
+type Written = Vec<(Pending, Verdict)>;
+type Writing = std::pin::Pin<Box<dyn Future<Output = Written>>>;
+
+/// How a session ended.
+pub enum Exit {
+    /// It broke; nothing of it may be acknowledged any more.
+    Broken(BrokerError),
+    /// The process is stopping, and everything is settled or given back.
+    Stopped,
+    /// An outage lasted longer than `retry.release_after`; everything was given back.
+    Released,
+}
+
+/// One session at work.
+pub struct Engine<'a> {
+    context: Arc<Context>,
+    session: Session,
+    letters: &'a mut DeadLetters,
+    breaker: &'a mut Breaker,
+    decoder: Decoder,
+    batcher: Batcher<Pending>,
+    writes: FuturesUnordered<Writing>,
+    /// Bad messages that the open breaker holds back: refused by the decoder, and by the store.
+    held_letters: Vec<Letter>,
+    held_events: VecDeque<(Pending, Rejection)>,
+    probe_at: Instant,
+    probe_delays: Delays,
+    /// For the age of the oldest unsettled delivery: the last tag of each chunk, and when it came.
+    arrivals: VecDeque<(u64, Instant)>,
+    /// Set once the process is stopping: when to give up waiting.
+    deadline: Option<Instant>,
+}
+
+impl<'a> Engine<'a> {
+    /// Puts a fresh session to work.
+    pub fn new(
+        context: Arc<Context>,
+        session: Session,
+        letters: &'a mut DeadLetters,
+        breaker: &'a mut Breaker,
+    ) -> Self {
+        let batch = &context.settings.batch;
+        let limits =
+            Limits { max_events: batch.max_events, max_bytes: batch.max_bytes.bytes(), linger: batch.linger.0 };
+        Engine {
+            session,
+            letters,
+            breaker,
+            decoder: Decoder::new(Arc::clone(&context.rules)),
+            batcher: Batcher::new(limits),
+            writes: FuturesUnordered::new(),
+            held_letters: Vec::new(),
+            held_events: VecDeque::new(),
+            probe_at: Instant::now(),
+            probe_delays: Delays::new(context.policy()),
+            arrivals: VecDeque::new(),
+            deadline: None,
+            context,
+        }
+    }
+
+    /// Works until the session ends, one way or another.
+    pub async fn run(mut self) -> Exit {
+        let mut tick = interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let exit = match self.work(&mut tick).await {
+            Ok(exit) => exit,
+            Err(end) => Exit::Broken(end),
+        };
+        self.end(exit).await
+    }
+
+    /// The main loop. What can be done without waiting is done first; then it waits for whatever comes next.
+    async fn work(&mut self, tick: &mut Interval) -> Result<Exit, BrokerError> {
+        let stop = self.context.stop.clone();
+        let mut chunk = Vec::new();
+        loop {
+            self.start_writes();
+            if self.is_done() {
+                return Ok(Exit::Stopped);
+            }
+            let linger = self.batcher.deadline().filter(|_| self.can_write());
+            tokio::select! {
+                biased;
+                () = stop.cancelled(), if self.deadline.is_none() => self.drain().await?,
+                Some(written) = self.writes.next(), if !self.writes.is_empty() => self.apply(written),
+                letters = self.letters.next() => self.confirm(letters),
+                end = self.session.next(&mut chunk) => { end?; self.take_in(&mut chunk).await?; }
+                () = at(linger) => {}
+                _ = tick.tick() => if self.look_around() { return Ok(Exit::Released) },
+            }
+        }
+    }
+
+    fn can_write(&self) -> bool {
+        self.writes.len() < self.context.settings.write.concurrency
+    }
+
+    /// Hands batches that are due to free writers.
+    fn start_writes(&mut self) {
+        while self.can_write()
+            && let Some((batch, cause)) = self.batcher.take(Instant::now())
+        {
+            let bytes = batch.iter().map(|pending| pending.document.as_bytes().len()).sum();
+            metrics::flushed(cause, batch.len(), bytes);
+            let context = Arc::clone(&self.context);
+            self.writes.push(Box::pin(async move { writing::write(&context, batch).await }));
+        }
+    }
+
+    /// Decodes what came. Afterwards other tasks get their turn: heartbeats, acks, HTTP.
+    async fn take_in(&mut self, chunk: &mut Vec<Delivery>) -> Result<(), BrokerError> {
+        let now = Instant::now();
+        if let Some(last) = chunk.last() {
+            self.arrivals.push_back((last.tag, now));
+        }
+        let mut rejected = Vec::new();
+        for delivery in chunk.drain(..) {
+            self.context.recorders.received(delivery.redelivered, delivery.body.len());
+            match intake::decode(&mut self.decoder, delivery) {
+                Ok(pending) => {
+                    self.breaker.note(now, Stage::Decode, true);
+                    let bytes = pending.document.as_bytes().len();
+                    self.batcher.push(pending, bytes, now);
+                }
+                Err(bad) => rejected.push(bad),
+            }
+        }
+        self.reject_decoded(rejected, now);
+        if self.deadline.is_none() {
+            self.session.adapt().await?;
+        }
+        tokio::task::yield_now().await;
+        Ok(())
+    }
+
+    fn reject_decoded(&mut self, rejected: Vec<(Delivery, Rejection)>, now: Instant) {
+        if rejected.is_empty() {
+            return;
+        }
+        for (_, rejection) in rejected.iter().filter(|(_, rejection)| suspect(rejection.reason)) {
+            self.breaker.note(now, rejection.reason.stage(), false);
+        }
+        self.judge(now);
+        for (delivery, rejection) in rejected {
+            let letter = Letter::new(&self.context, delivery, &rejection);
+            if self.breaker.open().is_some() && suspect(letter.reason) {
+                self.held_letters.push(letter);
+            } else {
+                self.letters.push(letter);
+            }
+        }
+    }
+
+    /// Takes the verdicts of a batch.
+    fn apply(&mut self, written: Written) {
+        let now = Instant::now();
+        for (_, verdict) in &written {
+            match verdict {
+                Verdict::Rejected(rejection) if suspect(rejection.reason) => {
+                    self.breaker.note(now, Stage::Store, false)
+                }
+                Verdict::Rejected(_) => {}
+                Verdict::Stored | Verdict::Duplicate => self.breaker.note(now, Stage::Store, true),
+            }
+        }
+        self.judge(now);
+        let millis = now_millis() as f64;
+        for (pending, verdict) in written {
+            match verdict {
+                Verdict::Stored => {
+                    if let Some(time) = pending.time {
+                        self.context.recorders.stored_after(((millis - time) / 1000.0).max(0.0));
+                    }
+                    self.settle(pending.delivery.tag, pending.delivery.body.len(), Outcome::Stored);
+                }
+                Verdict::Duplicate => {
+                    self.settle(pending.delivery.tag, pending.delivery.body.len(), Outcome::Duplicate)
+                }
+                Verdict::Rejected(rejection) if self.breaker.open().is_some() && suspect(rejection.reason) => {
+                    self.held_events.push_back((pending, rejection));
+                }
+                Verdict::Rejected(rejection) => {
+                    self.letters.push(Letter::new(&self.context, pending.delivery, &rejection))
+                }
+            }
+        }
+    }
+
+    fn confirm(&mut self, letters: Vec<Letter>) {
+        for letter in letters {
+            self.settle(letter.tag, letter.bytes, Outcome::DeadLettered);
+        }
+    }
+
+    fn settle(&mut self, tag: u64, bytes: usize, outcome: Outcome) {
+        self.session.settle(tag, bytes);
+        self.context.recorders.settled(outcome, 1);
+    }
+
+    /// Opens or closes the breaker, and says so.
+    fn judge(&mut self, now: Instant) {
+        if !self.breaker.judge(now) {
+            return;
+        }
+        let open = self.breaker.open();
+        metrics::breaker(open.is_some());
+        if let Some(stage) = open {
+            let who = if stage == Stage::Store {
+                "MongoDB (a validator, a unique index?)"
+            } else {
+                "the decoder (event.fields, limits?)"
+            };
+            let text = format!("nearly all messages are refused by {who}; dead-lettering stops until some pass");
+            error!(stage = stage.as_str(), "breaker open: {text}");
+            self.context.health.down(Part::Breaker, text);
+            return;
+        }
+        info!("breaker closed: messages pass again");
+        self.context.health.up(Part::Breaker);
+        for letter in self.held_letters.drain(..) {
+            self.letters.push(letter);
+        }
+        self.try_held_again(usize::MAX);
+    }
+
+    /// Sends held events through the store once more: what refused them may have been mended.
+    fn try_held_again(&mut self, most: usize) {
+        for (pending, _) in self.held_events.drain(..most.min(self.held_events.len())) {
+            let bytes = pending.document.as_bytes().len();
+            self.batcher.push(pending, bytes, Instant::now());
+        }
+    }
+
+    /// Exports levels, probes behind an open breaker; true when it is time to give everything back.
+    fn look_around(&mut self) -> bool {
+        let now = Instant::now();
+        let oldest = self.session.oldest();
+        while self.arrivals.front().is_some_and(|(last, _)| *last < oldest) {
+            self.arrivals.pop_front();
+        }
+        let waits = self.session.unacked() > 0;
+        let since = self.arrivals.front().filter(|_| waits).map_or(now, |(_, since)| *since);
+        let age = now.saturating_duration_since(since);
+        self.context.recorders.levels(&self.levels(age));
+        if self.held_events.is_empty() {
+            self.probe_delays.reset();
+        } else if now >= self.probe_at && self.writes.is_empty() && self.batcher.is_empty() {
+            self.try_held_again(PROBES);
+            self.probe_at = now + self.probe_delays.next();
+        }
+        age >= self.context.settings.retry.release_after.0 && self.deadline.is_none()
+    }
+
+    fn levels(&self, age: Duration) -> Levels {
+        Levels {
+            in_flight: self.session.pending(),
+            in_flight_bytes: self.session.held_bytes(),
+            unacked: self.session.unacked(),
+            prefetch: self.session.prefetch(),
+            oldest_seconds: age.as_secs_f64(),
+            waiting: self.batcher.len(),
+            letters: self.letters.len() + self.held_letters.len() + self.held_events.len(),
+        }
+    }
+
+    /// Begins to stop: no more deliveries, no more waiting for company. While something is down there is little to
+    /// wait for, and what is in hand is soon given back.
+    async fn drain(&mut self) -> Result<(), BrokerError> {
+        let timeout = self.context.settings.shutdown.timeout.0;
+        let patience =
+            if self.context.health.troubles().is_empty() { timeout.mul_f64(0.7) } else { timeout.mul_f64(0.1) };
+        self.deadline = Some(Instant::now() + patience);
+        info!(unsettled = self.session.pending(), "stopping: flushing what is in hand");
+        let mut chunk = Vec::new();
+        self.session.stop(&mut chunk).await?;
+        self.take_in(&mut chunk).await?;
+        self.batcher.drain();
+        Ok(())
+    }
+
+    fn is_done(&self) -> bool {
+        self.deadline.is_some_and(|deadline| {
+            let idle = self.writes.is_empty() && self.batcher.is_empty() && self.letters.len() == 0;
+            idle || Instant::now() >= deadline
+        })
+    }
+
+    /// Settles the books: whatever has no outcome by now goes back to the queue.
+    async fn end(self, exit: Exit) -> Exit {
+        let Engine { context, mut session, letters, writes, .. } = self;
+        drop(writes);
+        letters.forget();
+        let returned = session.pending();
+        context.recorders.settled(Outcome::Returned, returned);
+        context.recorders.levels(&Levels::default());
+        match exit {
+            Exit::Broken(end) => {
+                session.abandon().await;
+                return Exit::Broken(end);
+            }
+            Exit::Released => {
+                if let Err(end) = session.stop(&mut Vec::new()).await {
+                    session.abandon().await;
+                    return Exit::Broken(end);
+                }
+            }
+            Exit::Stopped => {}
+        }
+        match session.give_back().await {
+            Ok(()) if returned > 0 => info!(returned, "given back to the queue"),
+            Ok(()) => {}
+            Err(end) => warn!("the session ended before everything was given back: {end}"),
+        }
+        exit
+    }
+}
+
+async fn at(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => sleep_until(deadline.into()).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,49 @@
+//! Owns the flow: what goes from the broker through the decoder and the batcher to the store, and what comes back.
+//! Must not name a driver, nor know how a message is decoded or a batch closed.
+//!
+//! Read `supervise` for the life of the process, `engine` for the life of a session, and the others for one stage each.
+
+mod breaker;
+mod dead_lettering;
+mod engine;
+mod intake;
+mod supervise;
+mod writing;
+
+use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::config::Settings;
+use crate::event::Rules;
+use crate::health::Health;
+use crate::metrics::Recorders;
+use crate::retry::Policy;
+use crate::store::Store;
+
+pub use supervise::run;
+
+/// What every part of the flow is given.
+pub struct Context {
+    /// The configuration.
+    pub settings: Settings,
+    /// The rules made of it.
+    pub rules: Arc<Rules>,
+    /// The collection.
+    pub store: Store,
+    /// What readiness depends on.
+    pub health: Arc<Health>,
+    /// The counters of the flow.
+    pub recorders: Recorders,
+    /// Cancelled when the process is asked to stop.
+    pub stop: CancellationToken,
+    /// `host/version`, for dead letters.
+    pub worker: String,
+}
+
+impl Context {
+    /// Delays between attempts.
+    pub fn policy(&self) -> Policy {
+        Policy { initial: self.settings.retry.initial.0, max: self.settings.retry.max.0 }
+    }
+}

@@ -1,0 +1,174 @@
+//! Owns the life of the process between its sessions: wait for the store, open a session, let it work, begin again.
+//! Must not know messages.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tracing::{info, warn};
+
+use crate::broker::{BrokerError, Publisher, Session};
+use crate::health::Part;
+use crate::metrics;
+use crate::retry::Delays;
+use crate::store::{self, IndexReport, Store};
+use crate::telemetry::Sparingly;
+
+use super::Context;
+use super::breaker::{self, Breaker};
+use super::dead_lettering::DeadLetters;
+use super::engine::{Engine, Exit};
+
+/// A session that lasted this long was a good one: the next failure begins with a short delay again.
+const GOOD: Duration = Duration::from_secs(30);
+
+static REPEATED: Sparingly = Sparingly::new(Duration::from_secs(10));
+
+/// Works until the process is asked to stop. No outage ends it.
+pub async fn run(context: Arc<Context>) {
+    let settings = &context.settings;
+    let mut letters = DeadLetters::new(Arc::clone(&context));
+    let mut breaker = Breaker::new(breaker::Limits {
+        max_ratio: settings.dead_letter.max_ratio,
+        window: settings.dead_letter.window.0,
+        min_store: settings.dead_letter.min_store,
+        min_decode: settings.dead_letter.min_decode,
+    });
+    let mut delays = Delays::new(context.policy());
+    let mut cautious = false;
+    let mut indexes = None;
+    while wait_for_store(&context).await {
+        indexes.get_or_insert_with(|| tokio::spawn(ensure_indexes(Arc::clone(&context))));
+        let opened = Instant::now();
+        let end = match open(&context, cautious).await {
+            None => break,
+            Some(Err(error)) => error,
+            Some(Ok(session)) => {
+                match Engine::new(Arc::clone(&context), session, &mut letters, &mut breaker).run().await {
+                    Exit::Stopped => break,
+                    Exit::Broken(error) => error,
+                    Exit::Released => {
+                        released(&context).await;
+                        continue;
+                    }
+                }
+            }
+        };
+        if opened.elapsed() >= GOOD {
+            delays.reset();
+        }
+        cautious = end == BrokerError::Memory;
+        broken(&context, &end);
+        pause(&context, delays.next()).await;
+    }
+    info!("stopped");
+}
+
+/// Opens a session, unless the process is asked to stop first.
+async fn open(context: &Context, cautious: bool) -> Option<Result<Session, BrokerError>> {
+    let opening = Session::open(&context.settings, cautious);
+    let opened = tokio::select! {
+        () = context.stop.cancelled() => return None,
+        opened = opening => opened,
+    };
+    if let Ok(session) = &opened {
+        metrics::session_opened();
+        context.health.up(Part::Broker);
+        info!(queue = context.settings.broker.queue, prefetch = session.prefetch(), "consuming");
+    }
+    Some(opened)
+}
+
+fn broken(context: &Context, end: &BrokerError) {
+    metrics::session_ended(end);
+    let news = context.health.down(Part::Broker, end.to_string());
+    if news || REPEATED.allow(Instant::now()).is_some() {
+        warn!(cause = end.label(), "no session: {end}; trying again, unacknowledged messages are in the queue");
+    }
+}
+
+/// Waits until the store answers; false if the process is asked to stop first.
+async fn wait_for_store(context: &Context) -> bool {
+    let mut delays = Delays::new(context.policy());
+    while !context.stop.is_cancelled() {
+        let probed = tokio::select! {
+            () = context.stop.cancelled() => return false,
+            probed = context.store.probe() => probed,
+        };
+        match probed {
+            Ok(()) => {
+                if context.health.up(Part::Store) {
+                    info!("the store answers");
+                }
+                return true;
+            }
+            Err(failure) => {
+                let news = context.health.down(Part::Store, failure.to_string());
+                if news || REPEATED.allow(Instant::now()).is_some() {
+                    warn!(kind = failure.kind, code = failure.code, "waiting for the store: {failure}");
+                }
+                pause(context, delays.next()).await;
+            }
+        }
+    }
+    false
+}
+
+/// After a release there is no use in taking messages before what was wrong is mended: the store is waited for by the
+/// caller; here for the dead-letter exchange, and for a while behind an open breaker.
+async fn released(context: &Context) {
+    metrics::released();
+    context
+        .health
+        .down(Part::Broker, "released: everything was given back during an outage; subscribing again when it is over");
+    warn!("an outage lasted longer than retry.release_after: everything is given back to the queue until it is over");
+    let mut delays = Delays::new(context.policy());
+    let settings = &context.settings;
+    while !context.health.is_up(Part::DeadLetter) && !context.stop.is_cancelled() {
+        match Publisher::open(&settings.broker, &settings.dead_letter, "probe").await {
+            Ok(publisher) => {
+                publisher.close().await;
+                return;
+            }
+            Err(_) => pause(context, delays.next()).await,
+        }
+    }
+    if !context.health.is_up(Part::Breaker) {
+        pause(context, settings.retry.release_after.0).await;
+    }
+}
+
+async fn pause(context: &Context, delay: Duration) {
+    tokio::select! {
+        () = context.stop.cancelled() => {}
+        () = tokio::time::sleep(delay) => {}
+    }
+}
+
+async fn ensure_indexes(context: Arc<Context>) {
+    if !context.settings.store.ensure_indexes {
+        return;
+    }
+    let store: &Store = &context.store;
+    let mut delays = Delays::new(context.policy());
+    loop {
+        match store::ensure_indexes(store, context.settings.store.retention.0).await {
+            Ok(reports) => return report_indexes(&reports),
+            Err(failure) if matches!(failure.class, store::Class::Transient) => pause(&context, delays.next()).await,
+            Err(failure) => {
+                warn!(
+                    "the indexes could not be created: {failure}; grant createIndex or set store.ensure_indexes = false"
+                );
+                return;
+            }
+        }
+    }
+}
+
+fn report_indexes(reports: &[IndexReport]) {
+    for report in reports {
+        if let IndexReport::Differs(name) = report {
+            warn!(name, "an index of this name or these keys exists with other options and stays as it is");
+        }
+    }
+    info!(indexes = reports.len(), "the readers' indexes are there");
+}

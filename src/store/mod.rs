@@ -1,0 +1,127 @@
+//! Owns everything about MongoDB, and is the only place that names its driver. Must not know deliveries or RabbitMQ.
+//!
+//! What the driver makes necessary here: a timeout of our own around every call, write concern majority with journal
+//! whatever the URI says, one command a call, and no error text let through (it holds documents and credentials).
+
+mod indexes;
+mod outcome;
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use bson::doc;
+use bson::oid::ObjectId;
+use bson::raw::RawDocumentBuf;
+use futures_util::TryStreamExt;
+use mongodb::options::{
+    Acknowledgment, ClientOptions, CollectionOptions, InsertManyOptions, ReadConcern, ReadPreference,
+    SelectionCriteria, WriteConcern,
+};
+use mongodb::{Client, Collection};
+use secrecy::ExposeSecret;
+use tokio::time::timeout;
+
+use crate::config;
+
+pub use indexes::{IndexReport, ensure_indexes};
+pub use outcome::{Class, DocumentFault, Failure};
+
+/// The collection, with the write concern that makes an acknowledgement safe.
+#[derive(Clone)]
+pub struct Store {
+    collection: Collection<RawDocumentBuf>,
+    /// `E11000 duplicate key error collection: <db>.<collection> index: `, which the server puts before an index name.
+    duplicate_prefix: String,
+    limit: Duration,
+}
+
+/// What is known after an insert.
+#[derive(Debug)]
+pub enum Inserted {
+    /// The command ran to its end under the write concern: every document is durable, but for these (by position).
+    AllBut(Vec<(usize, DocumentFault)>),
+    /// Nothing is known of any document.
+    Unknown(Failure),
+}
+
+impl Store {
+    /// Prepares the client. No connection is made yet, unless the URI is `mongodb+srv`.
+    ///
+    /// # Errors
+    /// A URI that the driver cannot read (or whose SRV record it cannot resolve).
+    pub async fn open(settings: &config::Store, pool: usize) -> Result<Self, Failure> {
+        let parse = ClientOptions::parse(settings.uri.expose_secret());
+        let mut options = match timeout(settings.write_timeout.0, parse).await {
+            Ok(Ok(options)) => options,
+            Ok(Err(error)) => return Err(outcome::failure(&error)),
+            Err(_) => return Err(Failure::timed_out()),
+        };
+        options.app_name = Some("ticketlog".to_owned());
+        options.max_pool_size = Some(u32::try_from(pool + 2).unwrap_or(u32::MAX));
+        options.server_selection_timeout = Some(Duration::from_secs(5).min(settings.write_timeout.0));
+        options.connect_timeout = Some(Duration::from_secs(10).min(settings.write_timeout.0));
+        let client = Client::with_options(options).map_err(|error| outcome::failure(&error))?;
+        let limit = settings.write_timeout.0;
+        let concern =
+            WriteConcern::builder().w(Acknowledgment::Majority).journal(true).w_timeout(limit.mul_f64(0.8)).build();
+        let options = CollectionOptions::builder()
+            .write_concern(concern)
+            .read_concern(ReadConcern::majority())
+            .selection_criteria(SelectionCriteria::ReadPreference(ReadPreference::Primary))
+            .build();
+        let collection = client.database(&settings.database).collection_with_options(&settings.collection, options);
+        let duplicate_prefix =
+            format!("E11000 duplicate key error collection: {}.{} index: ", settings.database, settings.collection);
+        Ok(Store { collection, duplicate_prefix, limit })
+    }
+
+    /// Asks the primary whether it answers and lets us in.
+    ///
+    /// # Errors
+    /// Why it does not.
+    pub async fn probe(&self) -> Result<(), Failure> {
+        // A read of the collection itself: unlike `ping` it needs a primary, the login and the right to read.
+        let query = self.collection.find_one(doc! { "_id": ObjectId::from_bytes([0; 12]) });
+        self.bounded(async { query.await.map(|_| ()) }).await
+    }
+
+    /// Inserts documents, unordered, in one command.
+    pub async fn insert(&self, documents: &[&RawDocumentBuf]) -> Inserted {
+        let options = InsertManyOptions::builder().ordered(false).build();
+        let insert = self.collection.insert_many(documents.iter().copied()).with_options(options);
+        match timeout(self.limit, async { insert.await }).await {
+            Ok(Ok(_)) => Inserted::AllBut(Vec::new()),
+            Ok(Err(error)) => outcome::of_insert(&error, &self.duplicate_prefix),
+            Err(_) => Inserted::Unknown(Failure::timed_out()),
+        }
+    }
+
+    /// Reads the documents of these `_id`s, as stored durably.
+    ///
+    /// # Errors
+    /// Why they cannot be read.
+    pub async fn fetch(&self, ids: &[[u8; 12]]) -> Result<HashMap<[u8; 12], Vec<u8>>, Failure> {
+        let list: Vec<ObjectId> = ids.iter().map(|id| ObjectId::from_bytes(*id)).collect();
+        let find = self.collection.find(doc! { "_id": { "$in": list } });
+        let documents: Vec<RawDocumentBuf> = self.bounded(async { find.await?.try_collect().await }).await?;
+        let with_id =
+            |document: RawDocumentBuf| Some((document.get_object_id("_id").ok()?.bytes(), document.into_bytes()));
+        Ok(documents.into_iter().filter_map(with_id).collect())
+    }
+
+    /// How many documents there are, counted one by one.
+    ///
+    /// # Errors
+    /// Why they cannot be counted.
+    pub async fn count(&self) -> Result<u64, Failure> {
+        self.bounded(async { self.collection.count_documents(doc! {}).await }).await
+    }
+
+    async fn bounded<T>(&self, work: impl Future<Output = mongodb::error::Result<T>>) -> Result<T, Failure> {
+        match timeout(self.limit, work).await {
+            Ok(Ok(value)) => Ok(value),
+            Ok(Err(error)) => Err(outcome::failure(&error)),
+            Err(_) => Err(Failure::timed_out()),
+        }
+    }
+}

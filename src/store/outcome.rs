@@ -1,0 +1,179 @@
+//! Owns what MongoDB's answers mean for a message: transient, an operator's affair, this document's own fault, or
+//! unknown. Pure. Sources: the server's error codes, the retryable-writes specification, and experiment.
+
+use mongodb::error::{Error, ErrorKind, IndexedWriteError, WriteFailure};
+
+use super::Inserted;
+
+/// What a failure calls for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Class {
+    /// Passes by itself; the outcome is unknown. Retry the same documents.
+    Transient,
+    /// Passes when an operator acts. Retry as well, and say so.
+    Hold,
+    /// Concerns this document alone.
+    Document,
+    /// None of the known ones.
+    Unknown,
+}
+
+/// Why a command failed as a whole. Holds no text of the driver or the server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Failure {
+    /// What it calls for.
+    pub class: Class,
+    /// The kind of failure, for logs, metrics and `/readyz`.
+    pub kind: &'static str,
+    /// The server's error code, where it sent one.
+    pub code: Option<i32>,
+}
+
+impl Failure {
+    /// Our own limit was reached.
+    pub fn timed_out() -> Self {
+        Failure { class: Class::Transient, kind: "timeout", code: None }
+    }
+
+    /// Every kind, for the metric catalogue.
+    pub const KINDS: [&'static str; 9] =
+        ["timeout", "io", "server_selection", "authentication", "tls", "write_concern", "command", "document", "other"];
+}
+
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        let text = match self.kind {
+            "timeout" => "MongoDB does not answer within store.write_timeout",
+            "io" => "the connection to MongoDB breaks",
+            "server_selection" => "no MongoDB primary can be reached; check store.uri and the replica set",
+            "authentication" => "MongoDB refuses the user or the password of store.uri",
+            "tls" => "no TLS session with MongoDB; check the certificates",
+            "write_concern" => "MongoDB cannot confirm writes by a majority",
+            "document" => "MongoDB refuses documents",
+            _ => "MongoDB refuses the command",
+        };
+        match self.code {
+            Some(code) => write!(f, "{text} (code {code})"),
+            None => f.write_str(text),
+        }
+    }
+}
+
+/// What is wrong with one document.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DocumentFault {
+    /// The same `_id` is stored already.
+    SameId,
+    /// Another unique index holds its key.
+    OtherIndex,
+    /// The server refuses it, with this code.
+    Refused(i32),
+    /// A code that may pass; try it again.
+    Retry(Failure),
+    /// A code that is not known to be about documents.
+    Unknown(i32),
+}
+
+/// The class of a server's error code.
+pub fn class_of(code: i32) -> Class {
+    match code {
+        6 | 7 | 89 | 91 | 112 | 134 | 189 | 262 | 402 | 433 | 449 | 450 | 462 | 9001 | 10107 | 13435 | 13436
+        | 10058 | 11600 | 11601 | 11602 => Class::Transient,
+        11 | 13 | 18 | 20 | 26 | 31 | 72 | 73 | 115 | 166 | 371 | 14031 => Class::Hold,
+        2 | 15 | 16 | 22 | 52 | 53 | 55 | 56 | 57 | 67 | 121 | 171 | 201 | 10334 | 11000 | 17280 => Class::Document,
+        _ => Class::Unknown,
+    }
+}
+
+/// What is known after an `insert_many` that did not simply succeed.
+pub(super) fn of_insert(error: &Error, duplicate_prefix: &str) -> Inserted {
+    let ErrorKind::InsertMany(insert) = error.kind.as_ref() else { return Inserted::Unknown(failure(error)) };
+    if let Some(concern) = &insert.write_concern_error {
+        let class = if class_of(concern.code) == Class::Hold { Class::Hold } else { Class::Transient };
+        return Inserted::Unknown(Failure { class, kind: "write_concern", code: Some(concern.code) });
+    }
+    let errors = insert.write_errors.as_deref().unwrap_or_default();
+    if errors.is_empty() {
+        return Inserted::Unknown(failure(error));
+    }
+    let fault = |error: &IndexedWriteError| (error.index, document_fault(error.code, &error.message, duplicate_prefix));
+    Inserted::AllBut(errors.iter().map(fault).collect())
+}
+
+fn document_fault(code: i32, message: &str, duplicate_prefix: &str) -> DocumentFault {
+    match class_of(code) {
+        _ if code == 11000 => match message.strip_prefix(duplicate_prefix) {
+            Some(index) if index.starts_with("_id_ ") => DocumentFault::SameId,
+            _ => DocumentFault::OtherIndex,
+        },
+        Class::Document => DocumentFault::Refused(code),
+        Class::Unknown => DocumentFault::Unknown(code),
+        class => DocumentFault::Retry(Failure { class, kind: "command", code: Some(code) }),
+    }
+}
+
+/// Why a command failed as a whole.
+pub(super) fn failure(error: &Error) -> Failure {
+    let labelled = ["RetryableWriteError", "RetryableError", "SystemOverloadedError", "TransientTransactionError"]
+        .iter()
+        .any(|label| error.contains_label(label));
+    let (class, kind, code) = match error.kind.as_ref() {
+        ErrorKind::Io(_) | ErrorKind::ConnectionPoolCleared { .. } => (Class::Transient, "io", None),
+        ErrorKind::ServerSelection { .. } | ErrorKind::DnsResolve { .. } => {
+            (Class::Transient, "server_selection", None)
+        }
+        ErrorKind::Authentication { .. } => (Class::Hold, "authentication", None),
+        ErrorKind::InvalidTlsConfig { .. } => (Class::Hold, "tls", None),
+        ErrorKind::InvalidArgument { .. } | ErrorKind::IncompatibleServer { .. } => (Class::Unknown, "other", None),
+        ErrorKind::Command(command) => (class_of(command.code), "command", Some(command.code)),
+        ErrorKind::Write(WriteFailure::WriteConcernError(concern)) => {
+            (Class::Transient, "write_concern", Some(concern.code))
+        }
+        ErrorKind::Write(WriteFailure::WriteError(write)) => (class_of(write.code), "document", Some(write.code)),
+        ErrorKind::InsertMany(insert) => {
+            let code = insert.write_concern_error.as_ref().map(|concern| concern.code);
+            (Class::Transient, "write_concern", code)
+        }
+        _ => (Class::Unknown, "other", None),
+    };
+    // A command refused as a whole for what would be one document's fault says nothing of the others: bisect.
+    let class = if class == Class::Document { Class::Unknown } else { class };
+    Failure { class: if labelled && class != Class::Hold { Class::Transient } else { class }, kind, code }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PREFIX: &str = "E11000 duplicate key error collection: cache.log index: ";
+
+    #[test]
+    fn codes_have_the_class_that_keeps_promises() {
+        for (code, class) in [
+            (189, Class::Transient),
+            (91, Class::Transient),
+            (13, Class::Hold),
+            (14031, Class::Hold),
+            (121, Class::Document),
+            (11000, Class::Document),
+            (424242, Class::Unknown),
+        ] {
+            assert_eq!(class_of(code), class, "{code}");
+        }
+    }
+
+    #[test]
+    fn the_index_of_a_duplicate_is_read_from_its_place_and_nowhere_else() {
+        let said = |tail: &str| document_fault(11000, &format!("{PREFIX}{tail}"), PREFIX);
+        assert_eq!(said("_id_ dup key: { _id: ObjectId('65f0') }"), DocumentFault::SameId);
+        assert_eq!(said("uuid_1 dup key: { uuid: \"cache.log index: _id_ \" }"), DocumentFault::OtherIndex);
+        assert_eq!(document_fault(11000, "E11000 index: _id_ dup key", PREFIX), DocumentFault::OtherIndex);
+    }
+
+    #[test]
+    fn other_faults_of_documents() {
+        assert_eq!(document_fault(121, "", PREFIX), DocumentFault::Refused(121));
+        assert_eq!(document_fault(424242, "", PREFIX), DocumentFault::Unknown(424242));
+        assert!(matches!(document_fault(189, "", PREFIX), DocumentFault::Retry(_)));
+    }
+}

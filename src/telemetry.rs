@@ -1,0 +1,101 @@
+//! Owns the log: its form, its filter, and what never gets into it. Must not know what is worth logging.
+//!
+//! Drivers log messages and credentials. So whatever the filter says, only this crate's own events are written, and a
+//! panic's text, which may hold a payload, is replaced by its place.
+
+use std::io::IsTerminal;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use tracing_subscriber::filter::{EnvFilter, FilterExt, filter_fn};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{Layer, Registry, fmt};
+
+use crate::config::{Log, LogFormat};
+
+/// Exit code of a process that ended by a panic: `EX_SOFTWARE` of sysexits.
+pub const PANIC_EXIT: i32 = 70;
+
+/// A filter that cannot be read.
+#[derive(Debug, thiserror::Error)]
+#[error("log.filter is no filter; write for instance info, or info,ticketlog::broker=debug")]
+pub struct FilterError;
+
+/// Starts logging to standard error, for the whole process.
+///
+/// # Errors
+/// A filter that cannot be read.
+pub fn install(log: &Log) -> Result<(), FilterError> {
+    let filter = EnvFilter::builder().parse(&log.filter).map_err(|_| FilterError)?;
+    let own = filter_fn(|metadata| metadata.target() == "ticketlog" || metadata.target().starts_with("ticketlog::"));
+    let terminal = std::io::stderr().is_terminal();
+    let json = match log.format {
+        LogFormat::Auto => !terminal,
+        LogFormat::Json => true,
+        LogFormat::Text => false,
+    };
+    let layer: Box<dyn Layer<Registry> + Send + Sync> = if json {
+        fmt::layer()
+            .json()
+            .log_internal_errors(false)
+            .flatten_event(true)
+            .with_current_span(false)
+            .with_span_list(false)
+            .with_writer(std::io::stderr)
+            .boxed()
+    } else {
+        fmt::layer().log_internal_errors(false).with_ansi(terminal).with_writer(std::io::stderr).boxed()
+    };
+    let _ = tracing_subscriber::registry().with(layer.with_filter(filter.and(own))).try_init();
+    Ok(())
+}
+
+/// Makes any panic, in any thread, the end of the process: never half alive.
+pub fn exit_on_panic() {
+    std::panic::set_hook(Box::new(|panic| {
+        let place = panic.location().map(ToString::to_string).unwrap_or_default();
+        tracing::error!(place, "a panic: this is a bug; the process ends, unacknowledged messages return to the queue");
+        std::process::exit(PANIC_EXIT);
+    }));
+}
+
+/// Lets a repeated warning through once in a while, and counts what it held back.
+#[derive(Debug)]
+pub struct Sparingly {
+    every: Duration,
+    state: Mutex<(Option<Instant>, u64)>,
+}
+
+impl Sparingly {
+    /// At most one in `every`.
+    pub const fn new(every: Duration) -> Self {
+        Sparingly { every, state: Mutex::new((None, 0)) }
+    }
+
+    /// If this one may be written: how many were held back since the last.
+    pub fn allow(&self, now: Instant) -> Option<u64> {
+        let mut state = self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let (last, held) = &mut *state;
+        if last.is_some_and(|last| now.saturating_duration_since(last) < self.every) {
+            *held += 1;
+            return None;
+        }
+        *last = Some(now);
+        Some(std::mem::take(held))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn repeated_warnings_are_counted_not_written() {
+        let (gate, start) = (Sparingly::new(Duration::from_secs(10)), Instant::now());
+        assert_eq!(gate.allow(start), Some(0));
+        assert_eq!(gate.allow(start + Duration::from_secs(5)), None);
+        assert_eq!(gate.allow(start + Duration::from_secs(9)), None);
+        assert_eq!(gate.allow(start + Duration::from_secs(11)), Some(2));
+    }
+}
