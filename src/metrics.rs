@@ -176,6 +176,7 @@ fn begin() {
     for part in Part::ALL {
         dependency(part, !matches!(part, Part::Broker | Part::Store));
     }
+    drop((histogram!(BATCH_EVENTS), histogram!(BATCH_BYTES)));
     counter!(SESSIONS).increment(0);
     counter!(RELEASES).increment(0);
     gauge!(BREAKER_OPEN).set(0.0);

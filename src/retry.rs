@@ -25,7 +25,7 @@ impl Delays {
     /// Begins a run of failures.
     pub fn new(policy: Policy) -> Self {
         // Without randomization, what `backoff` gives is the growing upper bound; the jitter over all of it ("full
-        // jitter", so that many workers do not return in step) is drawn in `next`.
+        // jitter", so that many workers do not return in step) is drawn in `draw`.
         let bounds = ExponentialBackoff {
             current_interval: policy.initial,
             initial_interval: policy.initial,
@@ -39,7 +39,7 @@ impl Delays {
     }
 
     /// The next delay: uniform between zero and a bound that doubles up to `Policy::max`.
-    pub fn next(&mut self) -> Duration {
+    pub fn draw(&mut self) -> Duration {
         let bound = self.bounds.next_backoff().unwrap_or(self.bounds.max_interval);
         bound.mul_f64(rand::random::<f64>())
     }
@@ -60,17 +60,17 @@ mod tests {
         for _ in 0..50 {
             let mut delays = Delays::new(policy);
             for bound in [100, 200, 350, 350, 350] {
-                assert!(delays.next() <= Duration::from_millis(bound));
+                assert!(delays.draw() <= Duration::from_millis(bound));
             }
             delays.reset();
-            assert!(delays.next() <= Duration::from_millis(100));
+            assert!(delays.draw() <= Duration::from_millis(100));
         }
     }
 
     #[test]
     fn jitter_covers_the_whole_interval() {
         let policy = Policy { initial: Duration::from_secs(1), max: Duration::from_secs(1) };
-        let drawn: Vec<_> = (0..200).map(|_| Delays::new(policy).next()).collect();
+        let drawn: Vec<_> = (0..200).map(|_| Delays::new(policy).draw()).collect();
         assert!(drawn.iter().any(|delay| *delay < Duration::from_millis(250)));
         assert!(drawn.iter().any(|delay| *delay > Duration::from_millis(750)));
     }

@@ -197,6 +197,7 @@ provide() { # sets broker_uri, store_uri, and how to take them away again: pids,
   port=$(free_port); start_rabbitmq "$run/rabbitmq" "$port"; pids+=("$server" "$helper"); export HOME=$home
   broker_uri=amqp://guest:guest@127.0.0.1:$port/%2f
   port=$(free_port); start_mongodb "$run/mongodb" "$port"; pids+=("$server")
+  export TICKETLOG_LOCAL_MONGODB_PID=$server
   store_uri="mongodb://127.0.0.1:$port/?replicaSet=rs0"
 }
 

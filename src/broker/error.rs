@@ -102,7 +102,7 @@ impl BrokerError {
     /// For declarations and checks, whose reply texts name exchanges, queues and arguments only: ours, from the config.
     pub(super) fn of_topology(error: &lapin::Error) -> Self {
         match (error.kind(), reply_code(error)) {
-            (ErrorKind::ProtocolError(reply), Some(403 | 404 | 405 | 406)) => {
+            (ErrorKind::ProtocolError(reply), Some(403..=406)) => {
                 BrokerError::Topology(reply.get_message().to_string().replace(char::is_control, " "))
             }
             _ => BrokerError::of_request(error),

@@ -32,11 +32,13 @@ pub struct Settlement<H> {
     /// Tag of the first slot.
     first: u64,
     pending: usize,
+    /// Slots that are acknowledged ahead of the prefix.
+    ahead: usize,
 }
 
 impl<H> Default for Settlement<H> {
     fn default() -> Self {
-        Settlement { slots: VecDeque::new(), first: 1, pending: 0 }
+        Settlement { slots: VecDeque::new(), first: 1, pending: 0, ahead: 0 }
     }
 }
 
@@ -74,14 +76,9 @@ impl<H> Settlement<H> {
         self.first
     }
 
-    /// Whether the broker still waits for an ack of anything.
-    pub fn is_empty(&self) -> bool {
-        self.slots.is_empty()
-    }
-
     /// Deliveries that the broker counts against the prefetch.
     pub fn unacked(&self) -> usize {
-        self.slots.len()
+        self.slots.len() - self.ahead
     }
 
     /// The cumulative ack of the settled prefix, if it has grown.
@@ -98,7 +95,7 @@ impl<H> Settlement<H> {
                     last = Some(handle);
                     covered += 1;
                 }
-                Slot::Acked => {}
+                Slot::Acked => self.ahead -= 1,
             }
             self.first += 1;
         }
@@ -118,6 +115,7 @@ impl<H> Settlement<H> {
                 handles.push(handle);
             }
         }
+        self.ahead += handles.len();
         (!handles.is_empty()).then_some(Acks::Each(handles))
     }
 
@@ -129,6 +127,7 @@ impl<H> Settlement<H> {
             _ => None,
         });
         self.pending = 0;
+        self.ahead = 0;
         rest
     }
 }
@@ -175,7 +174,7 @@ mod tests {
         settlement.settle(1);
         assert_eq!(settlement.take_prefix(), Some(Acks::UpTo(1, 1)));
         assert_eq!(settlement.take_rest(), Some(4));
-        assert!(settlement.is_empty());
+        assert_eq!(settlement.unacked(), 0);
     }
 
     #[test]
@@ -226,6 +225,7 @@ mod tests {
                 }
                 let acked: Vec<u64> = (1..next).filter(|tag| !outstanding.contains(tag)).collect();
                 prop_assert!(acked.iter().all(|tag| settled.contains(tag)));
+                prop_assert_eq!(settlement.unacked(), outstanding.len());
                 prop_assert_eq!(settlement.pending(), (1..next).filter(|tag| !settled.contains(tag)).count());
             }
             let rest: Vec<u64> = (1..next).filter(|tag| !settled.contains(tag)).collect();

@@ -46,7 +46,7 @@ pub struct Cli {
 struct Layers {
     /// A TOML file with settings; repeatable, later files win. `ticketlog config --default` prints all settings.
     #[arg(long = "config", value_name = "FILE", global = true, env = "TICKETLOG_CONFIG", value_delimiter = ':')]
-    files: Vec<PathBuf>,
+    configs: Vec<PathBuf>,
     /// One setting, such as `broker.prefetch=2000`; repeatable, wins over files and environment.
     #[arg(long = "set", value_name = "SECTION.KEY=VALUE", global = true)]
     set: Vec<String>,
@@ -168,7 +168,7 @@ impl Layers {
             Ok(("--set".to_owned(), section.to_owned(), key.to_owned(), value.to_owned()))
         };
         let flags = self.set.iter().map(flag).collect::<Result<_, _>>()?;
-        Ok(load(&Sources { files: self.files.clone(), environment: environment(), flags })?)
+        Ok(load(&Sources { files: self.configs.clone(), environment: environment(), flags })?)
     }
 }
 

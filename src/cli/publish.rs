@@ -98,7 +98,7 @@ impl Publish {
             let mut work = Work::new(publisher, self.rate, self.generate);
             match self.generate {
                 Some(count) => self.generated(settings, &mut work, count).await?,
-                None => self.from_files(settings, &mut work).await?,
+                None => self.given(settings, &mut work).await?,
             }
             work.finish(self.json).await
         })
@@ -129,7 +129,7 @@ impl Publish {
     }
 
     /// Reads a window's worth of lines at a time, so that files of any size take little memory.
-    async fn from_files(&self, settings: &Settings, work: &mut Work) -> Result<(), Fault> {
+    async fn given(&self, settings: &Settings, work: &mut Work) -> Result<(), Fault> {
         if self.routing_key.len() > 255 {
             return Err(Fault::usage("--routing-key has at most 255 bytes"));
         }

@@ -18,15 +18,19 @@ use crate::{retry, telemetry};
 
 use super::Fault;
 
-/// Stack of every thread in bytes. lapin parses headers recursively: 9 KB of them, nested 1,500 deep, would overflow
-/// the usual 2 MiB and end the process, and the message would come back every time.
-const STACK: &str = "67108864";
+/// Stack of every thread in bytes; address space, not memory. lapin reads and writes headers recursively: 9 KB of them,
+/// nested 1,500 deep, would overflow the usual 2 MiB and end the process, and the message would come back every time.
+/// A frame of 128 KiB holds at most 26,000 levels, for which this is enough in debug builds, too.
+const STACK: &str = "268435456";
 
 pub(super) fn run(settings: Settings) -> Result<u8, Fault> {
     with_stack();
     telemetry::install(&settings.log).map_err(|error| Fault::new(78, error))?;
     telemetry::exit_on_panic();
-    super::runtime()?.block_on(serve(settings))
+    // A thread of its own, because the main thread's stack is the system's affair.
+    let worker = std::thread::Builder::new().name("ticketlog".to_owned());
+    let running = worker.spawn(move || super::runtime()?.block_on(serve(settings)))?;
+    running.join().unwrap_or(Ok(u8::try_from(telemetry::PANIC_EXIT).unwrap_or(1)))
 }
 
 /// Replaces the process by itself with a larger default stack, which the standard library reads from the environment
@@ -91,7 +95,7 @@ async fn open_store(settings: &Settings, health: &Health, stop: &CancellationTok
         }
         tokio::select! {
             () = stop.cancelled() => return Ok(None),
-            () = tokio::time::sleep(delays.next()) => {}
+            () = tokio::time::sleep(delays.draw()) => {}
         }
     }
 }

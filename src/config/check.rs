@@ -40,42 +40,30 @@ fn names(s: &Settings) -> Found {
         ("dead_letter.parked_queue", &s.dead_letter.parked_queue),
     ];
     let sound = |name: &str| (1..=255).contains(&name.len()) && !name.chars().any(char::is_control);
-    let queues = [&s.broker.queue, &s.dead_letter.queue, &s.dead_letter.parked_queue];
+    let keys = &s.broker.routing_keys;
+    let bad_field = |name: &String| name.is_empty() || name == "_id" || name.contains('\0');
     all.into_iter()
         .find_map(|(key, name)| fault(!sound(name), key, "must have 1 to 255 bytes and no control characters"))
-        .or_else(|| {
-            fault(
-                s.broker.exchange == s.dead_letter.exchange,
-                "dead_letter.exchange",
-                "is also broker.exchange; give the dead letters an exchange of their own",
-            )
-        })
-        .or_else(|| {
-            fault(queues[0] == queues[1] || queues[0] == queues[2], "broker.queue", "is also a dead-letter queue")
-        })
-        .or_else(|| fault(queues[1] == queues[2], "dead_letter.parked_queue", "is also dead_letter.queue"))
-        .or_else(|| {
-            fault(s.broker.routing_keys.is_empty(), "broker.routing_keys", "needs at least one key, such as \"#\"")
-        })
-        .or_else(|| {
-            fault(
-                s.broker.routing_keys.iter().any(|key| key.len() > 255),
-                "broker.routing_keys",
-                "has a key over 255 bytes",
-            )
-        })
+        .or_else(|| clashes(s))
+        .or_else(|| fault(keys.is_empty(), "broker.routing_keys", "needs at least one key, such as \"#\""))
+        .or_else(|| fault(keys.iter().any(|key| key.len() > 255), "broker.routing_keys", "has a key over 255 bytes"))
         .or_else(|| {
             fault(!collection_name(&s.store.collection), "store.collection", "is no name for a MongoDB collection")
         })
         .or_else(|| fault(!database_name(&s.store.database), "store.database", "is no name for a MongoDB database"))
         .or_else(|| {
-            let bad = |name: &String| name.is_empty() || name == "_id" || name.contains('\0');
-            fault(
-                s.event.fields.keys().any(bad),
-                "event.fields",
-                "has a name that no field can have: empty, with a NUL, or _id",
-            )
+            let text = "has a name that no field can have: empty, with a NUL, or _id";
+            fault(s.event.fields.keys().any(bad_field), "event.fields", text)
         })
+}
+
+/// Two things under one name.
+fn clashes(s: &Settings) -> Found {
+    let (queue, dead, parked) = (&s.broker.queue, &s.dead_letter.queue, &s.dead_letter.parked_queue);
+    let same = s.broker.exchange == s.dead_letter.exchange;
+    fault(same, "dead_letter.exchange", "is also broker.exchange; give the dead letters an exchange of their own")
+        .or_else(|| fault(queue == dead || queue == parked, "broker.queue", "is also a dead-letter queue"))
+        .or_else(|| fault(dead == parked, "dead_letter.parked_queue", "is also dead_letter.queue"))
 }
 
 /// MongoDB manual, "Naming Restrictions".

@@ -94,7 +94,7 @@ pub(super) fn environment(variables: &[(String, String)], defaults: &Table) -> V
             Some(Leaf { section, key, value, source: Source::Environment(name.clone()) })
         })
         .collect();
-    leaves.sort_by(|a, b| a.path().cmp(&b.path()));
+    leaves.sort_by_key(Leaf::path);
     leaves
 }
 

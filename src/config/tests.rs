@@ -96,6 +96,7 @@ fn a_cluster_is_several_addresses() {
 }
 
 #[test]
+#[allow(clippy::too_many_lines)] // a table
 fn faults_name_file_line_key_and_fix() {
     let said: Vec<String> = [
         "[broker]\n\nprefech = 5\n",

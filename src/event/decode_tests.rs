@@ -34,6 +34,7 @@ fn nested(open: &str, close: &str, levels: usize) -> String {
 }
 
 #[test]
+#[allow(clippy::too_many_lines)] // a table
 fn what_is_no_json_object_gets_its_reason() {
     use Reason::*;
     let table: &[(&[u8], Reason)] = &[

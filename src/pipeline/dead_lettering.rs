@@ -169,7 +169,7 @@ impl DeadLetters {
                 }
             }
             Some(trouble) => {
-                self.not_before = Instant::now() + self.delays.next();
+                self.not_before = Instant::now() + self.delays.draw();
                 let news = health.down(Part::DeadLetter, format!("dead_letter_unavailable: {trouble}"));
                 if news || REPEATED.allow(Instant::now()).is_some() {
                     warn!(

@@ -277,7 +277,7 @@ impl<'a> Engine<'a> {
             self.probe_delays.reset();
         } else if now >= self.probe_at && self.writes.is_empty() && self.batcher.is_empty() {
             self.try_held_again(PROBES);
-            self.probe_at = now + self.probe_delays.next();
+            self.probe_at = now + self.probe_delays.draw();
         }
         age >= self.context.settings.retry.release_after.0 && self.deadline.is_none()
     }

@@ -58,7 +58,7 @@ pub async fn run(context: Arc<Context>) {
         }
         cautious = end == BrokerError::Memory;
         broken(&context, &end);
-        pause(&context, delays.next()).await;
+        pause(&context, delays.draw()).await;
     }
     info!("stopped");
 }
@@ -106,7 +106,7 @@ async fn wait_for_store(context: &Context) -> bool {
                 if news || REPEATED.allow(Instant::now()).is_some() {
                     warn!(kind = failure.kind, code = failure.code, "waiting for the store: {failure}");
                 }
-                pause(context, delays.next()).await;
+                pause(context, delays.draw()).await;
             }
         }
     }
@@ -129,7 +129,7 @@ async fn released(context: &Context) {
                 publisher.close().await;
                 return;
             }
-            Err(_) => pause(context, delays.next()).await,
+            Err(_) => pause(context, delays.draw()).await,
         }
     }
     if !context.health.is_up(Part::Breaker) {
@@ -153,7 +153,7 @@ async fn ensure_indexes(context: Arc<Context>) {
     loop {
         match store::ensure_indexes(store, context.settings.store.retention.0).await {
             Ok(reports) => return report_indexes(&reports),
-            Err(failure) if matches!(failure.class, store::Class::Transient) => pause(&context, delays.next()).await,
+            Err(failure) if matches!(failure.class, store::Class::Transient) => pause(&context, delays.draw()).await,
             Err(failure) => {
                 warn!(
                     "the indexes could not be created: {failure}; grant createIndex or set store.ensure_indexes = false"

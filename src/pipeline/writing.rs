@@ -42,7 +42,7 @@ pub async fn write(context: &Context, batch: Vec<Pending>) -> Vec<(Pending, Verd
             }
         };
         if pause {
-            tokio::time::sleep(delays.next()).await;
+            tokio::time::sleep(delays.draw()).await;
         } else {
             delays.reset();
         }

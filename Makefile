@@ -1,0 +1,42 @@
+# The commands of a developer. `make demo` and `make test` need a Rust toolchain and nothing else prepared: they provide
+# the real servers by themselves (see deploy/local/services.sh).
+SHELL := /bin/bash
+SERVICES := deploy/local/services.sh
+NEXTEST := $(shell cargo nextest --version >/dev/null 2>&1 && echo yes)
+
+.PHONY: help demo test lint unit integration interop bench up down
+help:            ## what there is
+	@sed -n 's/^\([a-z]*\): *\([^#]*\)## \(.*\)/  make \1\t\3/p' $(MAKEFILE_LIST) | expand -t 20
+
+demo:            ## the main job, shown: publish, store, dead-letter, read back
+	cargo build --bins --examples
+	$(SERVICES) run deploy/local/demo.sh
+
+test: lint       ## formatting, clippy, unit, property and integration tests
+ifeq ($(NEXTEST),yes)
+	cargo nextest run --lib --bins
+	cargo nextest run --no-run --test it
+	$(SERVICES) run cargo nextest run --test it
+else
+	cargo test --lib --bins
+	cargo test --no-run --test it
+	$(SERVICES) run cargo test --test it -- --test-threads=4
+endif
+
+lint:            ## formatting and clippy
+	cargo fmt --check
+	cargo clippy --all-targets -- -D warnings
+
+interop:         ## Node's amqplib and Python's pika publish, Mongoose reads (needs node, npm, python3)
+	cargo build
+	$(SERVICES) run tests/interop/run.sh
+
+bench:           ## throughput, CPU and memory against the bare pipes
+	cargo bench --no-run --bench end_to_end --bench bare_pipe
+	$(SERVICES) run cargo bench --bench end_to_end
+
+up:              ## servers that stay; prints what to export
+	@$(SERVICES) up
+
+down:            ## ends them
+	@$(SERVICES) down

@@ -1,0 +1,49 @@
+#!/usr/bin/env bash
+# The main job, shown. Run by `make demo`, which provides the servers. Ends by itself and takes away what it made.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+ticketlog=${TICKETLOG_BIN:-target/debug/ticketlog}
+http=127.0.0.1:${TICKETLOG_DEMO_PORT:-9464}
+events=${TICKETLOG_DEMO_EVENTS:-5000}
+log=$(mktemp)
+worker=
+trap 'status=$?; [ -z "$worker" ] || kill "$worker" 2>/dev/null || true; rm -f "$log"; exit $status' EXIT
+say() { printf '\n\033[1m%s\033[0m\n' "$*"; }
+get() { python3 -c 'import sys, urllib.request as u; print(u.urlopen(sys.argv[1], timeout=5).read().decode(), end="")' "http://$http/$1" 2>/dev/null; }
+value() { awk -v name="$1" '$1 == name { print $2; found = 1 } END { if (!found) print 0 }'; }
+
+say "1. Exchanges, queues and indexes (ticketlog setup)"
+"$ticketlog" setup
+
+say "2. The worker starts (ticketlog run)"
+"$ticketlog" run --set "http.listen=$http" --set log.format=text 2>"$log" & worker=$!
+for _ in $(seq 300); do get readyz >/dev/null && break; kill -0 "$worker" 2>/dev/null || { cat "$log" >&2; exit 1; }; sleep 0.1; done
+get readyz
+
+say "3. $events ticket operations, two in a hundred malformed (ticketlog publish)"
+"$ticketlog" publish --generate "$events" --malformed 2 --seed "${TICKETLOG_DEMO_SEED:-$RANDOM}" --at now
+for _ in $(seq 600); do
+  metrics=$(get metrics)
+  settled=$(awk '/^ticketlog_messages_settled_total/ { sum += $2 } END { print sum }' <<<"$metrics")
+  [ "$settled" -ge "$events" ] && break; sleep 0.1
+done
+
+say "4. What became of them (the ledger, from /metrics)"
+awk '/^ticketlog_messages_(settled|received)_total|^ticketlog_messages_in_flight/ { printf "  %-62s %8d\n", $1, $2 }' <<<"$metrics"
+
+say "5. The dead letters, by reason"
+awk '/^ticketlog_dead_letters_total/ && $2 > 0 { split($1, part, "\""); printf "  %-24s %6d\n", part[2], $2 }' <<<"$metrics" | sort -k2 -rn
+
+say "6. The busiest user's last operations, as a reader of the log finds them"
+"$(dirname "$ticketlog")/examples/last_operations"
+
+say "7. SIGTERM: it flushes, settles and ends"
+kill "$worker"; wait "$worker" && worker=; tail -n 2 "$log"
+[ "$settled" -ge "$events" ] || { echo "only $settled of $events were settled" >&2; exit 1; }
+cat <<'T'
+
+Next:
+  make up                       servers that stay; then: ticketlog run, ticketlog publish --generate 1000
+  ticketlog config --default    every setting, annotated
+  README.md                     publishing from Node, Python and Rust; reading through Mongoose
+T

@@ -1,0 +1,38 @@
+//! Reads the log as its readers do: one user's last operations, newest first, by the index that `setup` creates.
+//!
+//! usage: last_operations [USER_ID] [COUNT]    without a user: the busiest one
+//! environment: TICKETLOG_STORE__URI, TICKETLOG_STORE__DATABASE (cache), TICKETLOG_STORE__COLLECTION (bytemark_tickets_log)
+
+use std::error::Error;
+
+use bson::{Bson, Document, doc};
+use futures_util::TryStreamExt;
+use mongodb::{Client, Collection};
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<(), Box<dyn Error>> {
+    let variable = |name: &str, default: &str| std::env::var(name).unwrap_or_else(|_| default.to_owned());
+    let client = Client::with_uri_str(variable("TICKETLOG_STORE__URI", "mongodb://127.0.0.1:27017")).await?;
+    let database = client.database(&variable("TICKETLOG_STORE__DATABASE", "cache"));
+    let log: Collection<Document> =
+        database.collection(&variable("TICKETLOG_STORE__COLLECTION", "bytemark_tickets_log"));
+    let mut arguments = std::env::args().skip(1);
+    let user = match arguments.next() {
+        Some(user) => Bson::Int64(user.parse()?),
+        None => busiest(&log).await?,
+    };
+    let count = arguments.next().map_or(Ok(5), |count| count.parse())?;
+    let mut found = log.find(doc! { "user_id": user.clone() }).sort(doc! { "timestamp": -1 }).limit(count).await?;
+    println!("  the last {count} operations of user {user}:");
+    while let Some(event) = found.try_next().await? {
+        let text = |key: &str| event.get(key).map(ToString::to_string).unwrap_or_default();
+        println!("  {}  {:<12} {:<10} {}", text("timestamp"), text("operation_type"), text("status"), text("uuid"));
+    }
+    Ok(())
+}
+
+async fn busiest(log: &Collection<Document>) -> Result<Bson, Box<dyn Error>> {
+    let pipeline = [doc! { "$sortByCount": "$user_id" }, doc! { "$limit": 1 }];
+    let first = log.aggregate(pipeline).await?.try_next().await?;
+    first.and_then(|mut group| group.remove("_id")).ok_or_else(|| "the log is empty".into())
+}

@@ -1,0 +1,118 @@
+//! The commands as scripts and people use them: output, exit codes, errors.
+
+use std::io::Write;
+use std::process::{Command, Output, Stdio};
+
+use crate::harness::Bed;
+
+fn ticketlog(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ticketlog"));
+    command.args(arguments);
+    command
+}
+
+fn fed(mut command: Command, input: &[u8]) -> Output {
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(input).unwrap();
+    child.wait_with_output().unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+#[test]
+fn validate_says_what_the_worker_would_do() {
+    let input = b"{\"user_id\":\"7\",\"uuid\":\"u\"}\n\n{\"user_id\":\"abc\"}\n[1]\n{\"a\":\xff}\n";
+    let output = fed(ticketlog(&["validate"]), input);
+    assert_eq!(output.status.code(), Some(65));
+    insta::assert_snapshot!(text(&output.stdout), @r#"
+    -:3: invalid_field: user_id expects a Number, found a string that is no number
+    -:4: not_an_object: the root is no JSON object
+    -:5: invalid_utf8: no UTF-8 from byte 5 on
+    1 would be stored, 3 would become dead letters
+    "#);
+    let output = fed(ticketlog(&["validate", "--json", "-"]), input);
+    let lines: Vec<serde_json::Value> =
+        text(&output.stdout).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!((lines.len(), lines[0]["document"]["user_id"].as_i64()), (4, Some(7)));
+    assert_eq!((lines[0]["identity"].as_str(), lines[1]["reason"].as_str()), (Some("uuid"), Some("invalid_field")));
+    assert_eq!(fed(ticketlog(&["validate"]), b"{}\n").status.code(), Some(0));
+    let missing = ticketlog(&["validate", "/no/such/file"]).output().unwrap();
+    assert_eq!(missing.status.code(), Some(66));
+    assert!(text(&missing.stderr).contains("/no/such/file"));
+}
+
+#[test]
+fn config_prints_what_is_in_force_and_where_it_comes_from() {
+    let output =
+        ticketlog(&["config", "--set", "broker.prefetch=3500"]).env("TICKETLOG_STORE__DATABASE", "d").output().unwrap();
+    let printed = text(&output.stdout);
+    assert!(printed.contains("prefetch = 3500  # flag --set"), "{printed}");
+    assert!(printed.contains("database = \"d\"  # environment variable TICKETLOG_STORE__DATABASE"), "{printed}");
+    assert!(printed.contains("[event]") && printed.contains("# built-in defaults"));
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), &output.stdout).unwrap();
+    let again = ticketlog(&["config", "--json", "--config", file.path().to_str().unwrap()]).output().unwrap();
+    assert_eq!(again.status.code(), Some(0), "{}", text(&again.stderr));
+    let default = ticketlog(&["config", "--default"]).output().unwrap();
+    assert_eq!(
+        text(&default.stdout),
+        std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/config/default.toml")).unwrap()
+    );
+}
+
+#[test]
+fn wrong_use_and_wrong_configuration_have_their_exit_codes() {
+    for (arguments, code) in [
+        (&["nonsense"][..], 64),
+        (&["publish", "--malformed", "101", "--generate", "1"], 64),
+        (&["config", "--set", "broker"], 64),
+        (&["config", "--set", "broker.prefech=1"], 78),
+        (&["run", "--config", "/no/such/file.toml"], 78),
+        (&["setup", "--set", "broker.uri=amqp://127.0.0.1:9", "--set", "broker.connect_timeout=1s"], 69),
+        (&["--help"], 0),
+        (&["--version"], 0),
+        (&["completions", "bash"], 0),
+        (&["man"], 0),
+    ] {
+        let output = ticketlog(arguments).output().unwrap();
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {}", text(&output.stderr));
+    }
+    let man = text(&ticketlog(&["man"]).output().unwrap().stdout);
+    assert!(man.contains(".TH ticketlog") && man.contains("ticketlog\\-publish"), "{man}");
+    let help = text(&ticketlog(&["--help"]).output().unwrap().stdout);
+    assert!(help.contains("sysexits"));
+}
+
+#[tokio::test]
+async fn publish_sends_files_and_generated_events() {
+    let bed = Bed::new().await;
+    let worker = bed.worker().await;
+    let mut command = bed.command();
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), "{\"n\":1}\n").unwrap();
+    command.args(["publish", "--json", file.path().to_str().unwrap(), "-"]);
+    let output = fed(command, b"{\"n\":2}\r\n\nnot json\n");
+    let summary: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((output.status.code(), summary["confirmed"].as_u64()), (Some(0), Some(3)), "{}", text(&output.stderr));
+    worker.has_settled(3).await;
+    for _ in 0..2 {
+        let generated = ["publish", "--generate", "400", "--malformed", "10", "--seed", "3", "--rate", "4000/s"];
+        let output = bed.command().args(generated).output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+        assert!(output.stderr.is_empty(), "no progress bar where there is no terminal");
+    }
+    worker.has_settled(803).await;
+    let (stored, duplicate, dead) =
+        (worker.settled("stored"), worker.settled("duplicate"), worker.settled("dead_lettered"));
+    assert_eq!((stored - 2, 2 * duplicate), (duplicate, 800 - (dead - 1)), "the same seed is the same events");
+    assert!((21..=121).contains(&dead) && dead % 2 == 1, "{dead}");
+    let mut command = bed.command();
+    command
+        .args(["publish", "--generate", "1", "--set", "broker.exchange=nowhere"])
+        .env("TICKETLOG_BROKER__DECLARE", "false");
+    let unroutable = command.output().unwrap();
+    assert_eq!(unroutable.status.code(), Some(69));
+    bed.clean().await;
+}

@@ -1,0 +1,114 @@
+//! Owns private servers: ones that a test may freeze, kill and start again. Their wrapper ends them with the test.
+
+use std::io::{BufRead, BufReader};
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+
+use tempfile::TempDir;
+
+/// Which server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    Rabbitmq,
+    Mongodb,
+}
+
+/// A server of this test alone.
+pub struct Private {
+    kind: Kind,
+    directory: TempDir,
+    port: u16,
+    wrapper: Child,
+    pid: u32,
+}
+
+impl Private {
+    /// Starts a fresh one.
+    pub fn start(kind: Kind) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let port = free_port();
+        let (wrapper, pid) = launch(kind, directory.path().to_path_buf(), port);
+        Private { kind, directory, port, wrapper, pid }
+    }
+
+    /// Where clients find it.
+    pub fn uri(&self) -> String {
+        match self.kind {
+            Kind::Rabbitmq => format!("amqp://guest:guest@127.0.0.1:{}/%2f", self.port),
+            Kind::Mongodb => format!("mongodb://127.0.0.1:{}/?replicaSet=rs0", self.port),
+        }
+    }
+
+    /// SIGKILL, and the end of its wrapper.
+    pub fn kill(&mut self) {
+        signal("KILL", self.pid);
+        drop(self.wrapper.stdin.take());
+        self.wrapper.wait().unwrap();
+    }
+
+    /// Starts it again on the same data and port.
+    pub fn restart(&mut self) {
+        let (wrapper, pid) = launch(self.kind, self.directory.path().to_path_buf(), self.port);
+        self.wrapper = wrapper;
+        self.pid = pid;
+    }
+
+    /// `rabbitmqctl`.
+    pub fn ctl(&self, arguments: &[&str]) {
+        let mut command = Command::new(script());
+        command.arg("ctl").arg(self.directory.path()).arg(self.port.to_string()).args(arguments);
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+
+    /// Stops the process where it stands, or lets it go on.
+    pub fn freeze(&self, frozen: bool) {
+        signal(if frozen { "STOP" } else { "CONT" }, self.pid);
+    }
+}
+
+impl Drop for Private {
+    fn drop(&mut self) {
+        signal("KILL", self.pid);
+        drop(self.wrapper.stdin.take());
+        let _ = self.wrapper.wait();
+    }
+}
+
+/// Sends a signal to a process that this test started.
+pub fn signal(name: &str, pid: u32) {
+    let _ = Command::new("kill").args([format!("-{name}"), pid.to_string()]).stderr(Stdio::null()).status();
+}
+
+fn script() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("deploy/local/services.sh")
+}
+
+fn launch(kind: Kind, directory: PathBuf, port: u16) -> (Child, u32) {
+    let name = if kind == Kind::Rabbitmq { "rabbitmq" } else { "mongodb" };
+    let mut command = Command::new(script());
+    command.arg(name).arg(&directory).arg(port.to_string()).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut wrapper = command.spawn().unwrap();
+    let mut pid = None;
+    for line in BufReader::new(wrapper.stdout.take().unwrap()).lines() {
+        let line = line.unwrap();
+        match line.strip_prefix("pid ") {
+            Some(number) => pid = Some(number.parse().unwrap()),
+            None if line == "ready" => return (wrapper, pid.unwrap()),
+            None => {}
+        }
+    }
+    panic!("{name} did not become ready; see the messages above");
+}
+
+/// The first of three free ports, below the range that outgoing connections are given theirs from.
+fn free_port() -> u16 {
+    for _ in 0..500 {
+        let port = 10_000 + rand::random::<u16>() % 3_000 * 3;
+        if (port..port + 3).all(|port| TcpListener::bind(("127.0.0.1", port)).is_ok()) {
+            return port;
+        }
+    }
+    panic!("no free ports");
+}

@@ -1,0 +1,70 @@
+//! Nothing private leaves the process: planted secrets and payload markers are looked for in everything it prints, at
+//! every log level, and in its metrics and headers.
+
+use std::process::Command;
+
+use bson::doc;
+
+use crate::harness::{Bed, Sent};
+
+const CANARY: &str = "canary-4711";
+
+#[tokio::test]
+async fn no_payload_no_secret_and_one_line_an_event() {
+    let bed = Bed::new().await;
+    let database = bed.collection.client().database(&bed.name);
+    database.run_command(doc! {"collMod": "log", "validator": {"refused": {"$exists": false}}}).await.unwrap();
+    let unique = mongodb::options::IndexOptions::builder().unique(true).sparse(true).build();
+    bed.collection
+        .create_index(mongodb::IndexModel::builder().keys(doc! {"only": 1}).options(unique).build())
+        .await
+        .unwrap();
+    let mut worker = bed.worker_with(&[("LOG__FILTER", "trace")]).await;
+    let body = |text: String| {
+        Sent::body(text).with(|properties| properties.with_message_id(CANARY.into()).with_reply_to(CANARY.into()))
+    };
+    let good = body(format!("{{\"a\":\"{CANARY}\\n\\u001b[31m\\u2028\"}}"));
+    let bad = [
+        format!("{{\"{CANARY}\\u0000\":1}}"),
+        format!("{{\"user_id\":\"{CANARY}\\r\\n\"}}"),
+        format!("{{\"a\":\"{CANARY}\" \"{CANARY}\""),
+        CANARY.to_owned(),
+        format!("[\"{CANARY}\"]"),
+        format!("{{\"_id\":\"{CANARY}\"}}"),
+        format!("{{\"refused\":\"{CANARY}\"}}"),
+        format!("{{\"only\":\"{CANARY}\",\"b\":2}}"),
+        format!("{{\"_id\":\"65f000000000000000000001\",\"a\":\"{CANARY}-2\"}}"),
+    ];
+    bed.publish(&good).await;
+    bed.publish(&body(format!("{{\"only\":\"{CANARY}\"}}"))).await;
+    bed.publish(&body(format!("{{\"_id\":\"65f000000000000000000001\",\"a\":\"{CANARY}\"}}"))).await;
+    worker.has_settled(3).await;
+    bed.publish_all(bad.iter().cloned().map(body)).await;
+    worker.has_settled(3 + bad.len() as u64).await;
+    assert_eq!(worker.settled("dead_lettered"), bad.len() as u64);
+    let shown = [worker.get("/metrics").1, worker.get("/status").1, worker.get("/readyz").1].join("\n");
+    assert!(!shown.contains(CANARY), "{shown}");
+    for dead in bed.dead(bad.len()).await {
+        assert!(dead.headers.values().all(|value| !value.contains(CANARY)), "{:?}", dead.headers);
+    }
+    worker.stop().await;
+    let log = worker.log();
+    assert!(!log.contains(CANARY), "{log}");
+    for line in log.lines() {
+        let event: serde_json::Value = serde_json::from_str(line).expect(line);
+        assert!(event["target"].as_str().unwrap().starts_with("ticketlog"), "{line}");
+    }
+    bed.clean().await;
+}
+
+#[test]
+fn the_configuration_is_printed_without_its_secrets() {
+    let output = Command::new(env!("CARGO_BIN_EXE_ticketlog"))
+        .arg("config")
+        .env("TICKETLOG_BROKER__URI", "amqp://u:s3cret@h/v")
+        .env("TICKETLOG_STORE__URI", "mongodb://u:s3cret@h/?tlsCertificateKeyFilePassword=s3cret")
+        .output()
+        .unwrap();
+    let printed = String::from_utf8(output.stdout).unwrap() + &String::from_utf8(output.stderr).unwrap();
+    assert!(printed.contains("amqp://u:***@h/v") && !printed.contains("s3cret"), "{printed}");
+}

@@ -1,0 +1,12 @@
+//! The integration tests: one binary, real servers. `make test` provides them; see `harness` for what a test gets.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::too_many_lines)]
+
+mod cli;
+mod exposition;
+mod flow;
+mod harness;
+mod inputs;
+mod leaks;
+mod outages;
+mod rules;

@@ -1,0 +1,167 @@
+//! Servers frozen, killed and started again, and workers killed, all under load: nothing lost, nothing stored twice,
+//! and no outage becomes a dead letter.
+
+use std::time::Duration;
+
+use crate::harness::{Bed, Kind, Private, SOON, Sent, eventually};
+
+/// Short limits, so that silence is noticed soon.
+const SHORT: [(&str, &str); 3] =
+    [("STORE__WRITE_TIMEOUT", "2s"), ("BROKER__HEARTBEAT", "1s"), ("BROKER__CALL_TIMEOUT", "3s")];
+
+async fn all_there(bed: &Bed, count: i32) {
+    eventually("everything is stored", SOON, async || bed.count().await >= count as u64).await;
+    eventually("and acknowledged", SOON, async || bed.depth(&bed.queue()).await == 0).await;
+    bed.assert_exactly(count).await;
+    assert_eq!(bed.depth(&bed.dead_queue()).await, 0, "no outage is a dead letter");
+}
+
+#[tokio::test]
+async fn the_broker_is_killed_and_started_again() {
+    let (mut broker, store) = (Private::start(Kind::Rabbitmq), Private::start(Kind::Mongodb));
+    let mut bed = Bed::on(&broker, &store).await;
+    bed.publish_all((0..20_000).map(Sent::numbered)).await;
+    let mut worker = bed.worker_with(&SHORT).await;
+    eventually("it is at work", SOON, async || bed.count().await > 500).await;
+    broker.kill();
+    eventually("it says so", SOON, async || worker.get("/readyz").1.contains("broker")).await;
+    broker.restart();
+    bed.reconnect().await;
+    all_there(&bed, 20_000).await;
+    worker.ready().await;
+    broker.ctl(&["close_all_connections", "test"]);
+    eventually("a new session is opened", SOON, async || worker.metrics()["ticketlog_sessions_opened_total"] >= 3.0)
+        .await;
+    bed.reconnect().await;
+    bed.publish_all((20_000..20_500).map(Sent::numbered)).await;
+    all_there(&bed, 20_500).await;
+    assert_eq!(worker.stop().await.code(), Some(0));
+}
+
+#[tokio::test]
+async fn the_store_is_frozen_killed_and_started_again() {
+    let (broker, mut store) = (Private::start(Kind::Rabbitmq), Private::start(Kind::Mongodb));
+    let bed = Bed::on(&broker, &store).await;
+    let mut worker = bed.worker_with(&SHORT).await;
+    worker.ready().await;
+    bed.publish_all((0..2000).map(Sent::numbered)).await;
+    store.freeze(true);
+    bed.publish_all((2000..6000).map(Sent::numbered)).await;
+    eventually("it says so", SOON, async || worker.get("/readyz").1.contains("store:")).await;
+    assert_eq!(worker.get("/livez").0, 200);
+    store.freeze(false);
+    all_there(&bed, 6000).await;
+    bed.publish_all((6000..10_000).map(Sent::numbered)).await;
+    store.kill();
+    bed.publish_all((10_000..12_000).map(Sent::numbered)).await;
+    eventually("it says so", SOON, async || worker.get("/readyz").1.contains("store:")).await;
+    store.restart();
+    all_there(&bed, 12_000).await;
+    worker.ready().await;
+    assert_eq!(worker.settled("dead_lettered"), 0);
+    assert_eq!(worker.stop().await.code(), Some(0));
+}
+
+#[tokio::test]
+async fn a_long_outage_gives_everything_back_and_resumes() {
+    let (broker, store) = (Private::start(Kind::Rabbitmq), Private::start(Kind::Mongodb));
+    let bed = Bed::on(&broker, &store).await;
+    let mut settings = SHORT.to_vec();
+    settings.push(("RETRY__RELEASE_AFTER", "3s"));
+    let mut worker = bed.worker_with(&settings).await;
+    worker.ready().await;
+    store.freeze(true);
+    bed.publish_all((0..1000).map(Sent::numbered)).await;
+    eventually("everything is given back", SOON, async || worker.metrics()["ticketlog_releases_total"] >= 1.0).await;
+    eventually("to the queue", SOON, async || bed.depth(&bed.queue()).await == 1000).await;
+    assert!(worker.metrics()["ticketlog_messages_in_flight"] == 0.0 && worker.get("/readyz").0 == 503);
+    store.freeze(false);
+    all_there(&bed, 1000).await;
+    assert_eq!(worker.settled("returned"), 1000);
+    worker.ready().await;
+    assert_eq!(worker.stop().await.code(), Some(0));
+}
+
+#[tokio::test]
+async fn sigterm_during_an_outage_ends_in_time_and_gives_back() {
+    let (broker, store) = (Private::start(Kind::Rabbitmq), Private::start(Kind::Mongodb));
+    let bed = Bed::on(&broker, &store).await;
+    let mut settings = SHORT.to_vec();
+    settings.push(("SHUTDOWN__TIMEOUT", "5s"));
+    let mut worker = bed.worker_with(&settings).await;
+    worker.ready().await;
+    store.freeze(true);
+    bed.publish_all((0..200).map(Sent::numbered)).await;
+    eventually("it holds them", SOON, async || worker.metrics()["ticketlog_messages_in_flight"] == 200.0).await;
+    assert_eq!(worker.stop().await.code(), Some(0));
+    assert_eq!(bed.depth(&bed.queue()).await, 200);
+    store.freeze(false);
+    let mut next = bed.worker_with(&SHORT).await;
+    all_there(&bed, 200).await;
+    next.stop().await;
+}
+
+#[tokio::test]
+async fn workers_are_killed_at_random_under_load() {
+    let bed = Bed::new().await;
+    let count = 12_000;
+    bed.publish_all((0..count).map(Sent::numbered)).await;
+    for _ in 0..12 {
+        let before = bed.count().await;
+        let mut worker = bed.worker().await;
+        eventually("it is at work", SOON, async || {
+            let now = bed.count().await;
+            now > before || now == count as u64
+        })
+        .await;
+        tokio::time::sleep(Duration::from_millis(rand::random_range(0..40))).await;
+        worker.kill();
+    }
+    let mut worker = bed.worker().await;
+    all_there(&bed, count).await;
+    worker.stop().await;
+    bed.clean().await;
+}
+
+#[tokio::test]
+async fn starts_before_its_servers_and_says_what_it_waits_for() {
+    let bed = Bed::new().await;
+    let mut settings = SHORT.to_vec();
+    settings.push(("STORE__URI", "mongodb://user:s3cret-store@127.0.0.1:9/"));
+    let mut worker = bed.worker_with(&settings).await;
+    eventually("it says so", SOON, async || worker.get("/readyz").1.contains("store: no MongoDB primary")).await;
+    assert_eq!((worker.get("/livez").0, worker.get("/readyz").0), (200, 503));
+    assert!(!worker.log().contains("s3cret-store"));
+    assert_eq!(worker.stop().await.code(), Some(0));
+    let host = bed.broker_uri.rsplit('@').next().unwrap();
+    let uri = format!("amqp://nobody:s3cret-broker@{host}");
+    let mut worker = bed.worker_with(&[("BROKER__URI", uri.as_str())]).await;
+    eventually("it says so", SOON, async || worker.get("/readyz").1.contains("refuses the user or the password")).await;
+    assert!(!worker.log().contains("s3cret-broker"));
+    assert_eq!(worker.stop().await.code(), Some(0));
+    bed.clean().await;
+}
+
+#[tokio::test]
+async fn a_deleted_queue_is_declared_again_and_a_differing_one_is_named() {
+    let bed = Bed::new().await;
+    let mut worker = bed.worker().await;
+    worker.ready().await;
+    bed.channel.queue_delete(bed.queue().into(), Default::default()).await.unwrap();
+    eventually("a new session", SOON, async || worker.metrics()["ticketlog_sessions_opened_total"] >= 2.0).await;
+    worker.ready().await;
+    bed.publish_all((0..10).map(Sent::numbered)).await;
+    worker.has_settled(10).await;
+    worker.stop().await;
+    let mut worker = bed.worker_with(&[("BROKER__QUEUE_TYPE", "classic")]).await;
+    eventually("expected and actual are named", SOON, async || {
+        let said = worker.get("/readyz").1;
+        said.contains("x-queue-type")
+            && said.contains("classic")
+            && said.contains("quorum")
+            && said.contains("broker.declare = false")
+    })
+    .await;
+    worker.stop().await;
+    bed.clean().await;
+}
