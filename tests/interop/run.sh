@@ -1,0 +1,34 @@
+#!/usr/bin/env bash
+# Other clients against the worker: amqplib and pika publish, Mongoose reads and is compared with. Run by `make interop`,
+# which provides the servers. Node's and Python's packages go under target/interop.
+set -euo pipefail
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
+work=$root/target/interop; mkdir -p "$work"
+cp "$root"/tests/interop/*.js* "$root"/tests/interop/*.py "$work/"
+(cd "$work" && { [ -d node_modules/mongoose ] && [ -d node_modules/amqplib ] || npm install --no-package-lock --no-audit --no-fund --silent; })
+[ -d "$work/python/pika" ] || python3 -m pip install -q --root-user-action ignore --target "$work/python" pika==1.3.2
+export CORPUS_NOW; CORPUS_NOW=$(date +%s%3N)
+name=interop_$$
+export TICKETLOG_BROKER__EXCHANGE=$name TICKETLOG_BROKER__QUEUE=$name.q TICKETLOG_DEAD_LETTER__EXCHANGE=$name.dlx \
+  TICKETLOG_DEAD_LETTER__QUEUE=$name.dead TICKETLOG_DEAD_LETTER__PARKED_QUEUE=$name.parked TICKETLOG_STORE__DATABASE=$name \
+  TICKETLOG_STORE__COLLECTION=bytemark_tickets_log TICKETLOG_HTTP__LISTEN=127.0.0.1:${TICKETLOG_INTEROP_PORT:-19470}
+"$root/target/debug/ticketlog" setup >/dev/null
+node "$work/publish.js"
+PYTHONPATH=$work/python python3 "$work/publish.py"
+"$root/target/debug/ticketlog" run 2>"$work/worker.log" & worker=$!
+trap 'kill $worker 2>/dev/null || true; wait $worker || true' EXIT
+wanted=$(($(cd "$work" && node -p 'require("./corpus").length') + 50))
+for _ in $(seq 300); do
+  settled=$(python3 - <<P
+import urllib.request
+try:
+    lines = urllib.request.urlopen("http://$TICKETLOG_HTTP__LISTEN/metrics", timeout=5).read().decode().splitlines()
+    print(int(sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith("ticketlog_messages_settled_total"))))
+except OSError:
+    print(0)
+P
+  )
+  [ "$settled" -ge "$wanted" ] && break; sleep 0.1
+done
+[ "$settled" -eq "$wanted" ] || { echo "settled $settled of $wanted" >&2; cat "$work/worker.log" >&2; exit 1; }
+node "$work/read.js"
