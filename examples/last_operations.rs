@@ -25,7 +25,10 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let mut found = log.find(doc! { "user_id": user.clone() }).sort(doc! { "timestamp": -1 }).limit(count).await?;
     println!("  the last {count} operations of user {user}:");
     while let Some(event) = found.try_next().await? {
-        let text = |key: &str| event.get(key).map(ToString::to_string).unwrap_or_default();
+        let text = |key: &str| match event.get(key) {
+            Some(Bson::String(text)) => text.clone(),
+            other => other.map(ToString::to_string).unwrap_or_default(),
+        };
         println!("  {}  {:<12} {:<10} {}", text("timestamp"), text("operation_type"), text("status"), text("uuid"));
     }
     Ok(())

@@ -8,7 +8,8 @@ events=${TICKETLOG_DEMO_EVENTS:-5000}
 log=$(mktemp)
 worker=
 trap 'status=$?; [ -z "$worker" ] || kill "$worker" 2>/dev/null || true; rm -f "$log"; exit $status' EXIT
-say() { printf '\n\033[1m%s\033[0m\n' "$*"; }
+bold= plain=; [ ! -t 1 ] || { bold=$'\033[1m' plain=$'\033[0m'; }
+say() { printf '\n%s%s%s\n' "$bold" "$*" "$plain"; }
 get() { python3 -c 'import sys, urllib.request as u; print(u.urlopen(sys.argv[1], timeout=5).read().decode(), end="")' "http://$http/$1" 2>/dev/null; }
 value() { awk -v name="$1" '$1 == name { print $2; found = 1 } END { if (!found) print 0 }'; }
 
@@ -18,7 +19,7 @@ say "1. Exchanges, queues and indexes (ticketlog setup)"
 say "2. The worker starts (ticketlog run)"
 "$ticketlog" run --set "http.listen=$http" --set log.format=text 2>"$log" & worker=$!
 for _ in $(seq 300); do get readyz >/dev/null && break; kill -0 "$worker" 2>/dev/null || { cat "$log" >&2; exit 1; }; sleep 0.1; done
-get readyz
+get readyz; echo "metrics: http://$http/metrics while it runs"
 
 say "3. $events ticket operations, two in a hundred malformed (ticketlog publish)"
 "$ticketlog" publish --generate "$events" --malformed 2 --seed "${TICKETLOG_DEMO_SEED:-$RANDOM}" --at now

@@ -157,7 +157,7 @@ free_port() { # the first of three ports that nobody listens on, below the range
 foreground() { # rabbitmq|mongodb DIR PORT: until standard input ends
   locked "fetch_$1"
   "start_$1" "$2" "$3"
-  local pids=("$server" ${helper:+"$helper"})
+  pids=("$server" ${helper:+"$helper"})
   trap 'stop "${pids[@]}"; exit 0' TERM INT EXIT
   echo "pid $server"; echo ready
   cat >/dev/null
