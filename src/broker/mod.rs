@@ -7,7 +7,7 @@ mod delivery;
 mod error;
 mod publisher;
 mod session;
-pub mod settlement;
+mod settlement;
 mod topology;
 mod window;
 

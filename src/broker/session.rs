@@ -171,11 +171,6 @@ impl Session {
         self.settlement.unacked()
     }
 
-    /// Deliveries without an outcome.
-    pub fn pending(&self) -> usize {
-        self.settlement.pending()
-    }
-
     /// The oldest tag that is not acknowledged, or the next to come.
     pub fn oldest(&self) -> u64 {
         self.settlement.first()

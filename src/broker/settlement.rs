@@ -31,14 +31,13 @@ pub struct Settlement<H> {
     slots: VecDeque<Slot<H>>,
     /// Tag of the first slot.
     first: u64,
-    pending: usize,
     /// Slots that are acknowledged ahead of the prefix.
     ahead: usize,
 }
 
 impl<H> Default for Settlement<H> {
     fn default() -> Self {
-        Settlement { slots: VecDeque::new(), first: 1, pending: 0, ahead: 0 }
+        Settlement { slots: VecDeque::new(), first: 1, ahead: 0 }
     }
 }
 
@@ -51,7 +50,6 @@ impl<H> Settlement<H> {
             return false;
         }
         self.slots.push_back(Slot::Pending(handle));
-        self.pending += 1;
         true
     }
 
@@ -62,13 +60,13 @@ impl<H> Settlement<H> {
             && let Slot::Pending(handle) = std::mem::replace(slot, Slot::Acked)
         {
             *slot = Slot::Settled(handle);
-            self.pending -= 1;
         }
     }
 
     /// Deliveries without an outcome.
-    pub fn pending(&self) -> usize {
-        self.pending
+    #[cfg(test)]
+    fn pending(&self) -> usize {
+        self.slots.iter().filter(|slot| matches!(slot, Slot::Pending(_))).count()
     }
 
     /// The oldest tag that is not acknowledged, or the next to come.
@@ -126,7 +124,6 @@ impl<H> Settlement<H> {
             Slot::Pending(handle) => Some(handle),
             _ => None,
         });
-        self.pending = 0;
         self.ahead = 0;
         rest
     }

@@ -1,7 +1,7 @@
 //! Owns `ticketlog run`: the process around the flow. Must not know the flow.
 
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use anyhow::Context as _;
 use tokio::signal::unix::{SignalKind, signal};
@@ -29,7 +29,13 @@ pub(super) fn run(settings: Settings) -> Result<u8, Fault> {
     telemetry::exit_on_panic();
     // A thread of its own, because the main thread's stack is the system's affair.
     let worker = std::thread::Builder::new().name("ticketlog".to_owned());
-    let running = worker.spawn(move || super::runtime()?.block_on(serve(settings)))?;
+    let running = worker.spawn(move || {
+        let runtime = super::runtime()?;
+        let code = runtime.block_on(serve(settings));
+        // A name being resolved, for instance, is not waited for.
+        runtime.shutdown_timeout(Duration::from_millis(100));
+        code
+    })?;
     running.join().unwrap_or(Ok(u8::try_from(telemetry::PANIC_EXIT).unwrap_or(1)))
 }
 
@@ -76,8 +82,18 @@ async fn serve(settings: Settings) -> Result<u8, Fault> {
         worker: worker(),
         settings,
     };
-    pipeline::run(Arc::new(context)).await;
+    let context = Arc::new(context);
+    tokio::select! {
+        () = pipeline::run(Arc::clone(&context)) => {}
+        () = overdue(&context) => warn!("shutdown.timeout is over: ending; what is not acknowledged is in the queue"),
+    }
     Ok(0)
+}
+
+/// Returns when a stop in good order has taken too long, because the broker does not answer, for instance.
+async fn overdue(context: &Context) {
+    context.stop.cancelled().await;
+    tokio::time::sleep(context.settings.shutdown.timeout.0).await;
 }
 
 /// Opens the store. Only a URI that can never work ends the process; a name that cannot be resolved is an outage.

@@ -57,6 +57,8 @@ pub struct Engine<'a> {
     probe_delays: Delays,
     /// For the age of the oldest unsettled delivery: the last tag of each chunk, and when it came.
     arrivals: VecDeque<(u64, Instant)>,
+    /// Deliveries that were counted as received and have no outcome yet.
+    in_hand: usize,
     /// Set once the process is stopping: when to give up waiting.
     deadline: Option<Instant>,
 }
@@ -84,6 +86,7 @@ impl<'a> Engine<'a> {
             probe_at: Instant::now(),
             probe_delays: Delays::new(context.policy()),
             arrivals: VecDeque::new(),
+            in_hand: 0,
             deadline: None,
             context,
         }
@@ -145,6 +148,7 @@ impl<'a> Engine<'a> {
             self.arrivals.push_back((last.tag, now));
         }
         let mut rejected = Vec::new();
+        self.in_hand += chunk.len();
         for delivery in chunk.drain(..) {
             self.context.recorders.received(delivery.redelivered, delivery.body.len());
             match intake::decode(&mut self.decoder, delivery) {
@@ -225,6 +229,7 @@ impl<'a> Engine<'a> {
 
     fn settle(&mut self, tag: u64, bytes: usize, outcome: Outcome) {
         self.session.settle(tag, bytes);
+        self.in_hand -= 1;
         self.context.recorders.settled(outcome, 1);
     }
 
@@ -284,7 +289,7 @@ impl<'a> Engine<'a> {
 
     fn levels(&self, age: Duration) -> Levels {
         Levels {
-            in_flight: self.session.pending(),
+            in_flight: self.in_hand,
             in_flight_bytes: self.session.held_bytes(),
             unacked: self.session.unacked(),
             prefetch: self.session.prefetch(),
@@ -301,7 +306,7 @@ impl<'a> Engine<'a> {
         let patience =
             if self.context.health.troubles().is_empty() { timeout.mul_f64(0.7) } else { timeout.mul_f64(0.1) };
         self.deadline = Some(Instant::now() + patience);
-        info!(unsettled = self.session.pending(), "stopping: flushing what is in hand");
+        info!(unsettled = self.in_hand, "stopping: flushing what is in hand");
         let mut chunk = Vec::new();
         self.session.stop(&mut chunk).await?;
         self.take_in(&mut chunk).await?;
@@ -318,10 +323,9 @@ impl<'a> Engine<'a> {
 
     /// Settles the books: whatever has no outcome by now goes back to the queue.
     async fn end(self, exit: Exit) -> Exit {
-        let Engine { context, mut session, letters, writes, .. } = self;
+        let Engine { context, mut session, letters, writes, in_hand: returned, .. } = self;
         drop(writes);
         letters.forget();
-        let returned = session.pending();
         context.recorders.settled(Outcome::Returned, returned);
         context.recorders.levels(&Levels::default());
         match exit {

@@ -47,8 +47,7 @@ pub async fn write(context: &Context, batch: Vec<Pending>) -> Vec<(Pending, Verd
             delays.reset();
         }
     }
-    let verdicts = progress.verdicts.into_iter();
-    batch.into_iter().zip(verdicts.map(|verdict| verdict.unwrap_or(Verdict::Stored))).collect()
+    batch.into_iter().zip(progress.verdicts).filter_map(|(pending, verdict)| Some((pending, verdict?))).collect()
 }
 
 /// One insert, and one read for what was there already. True if the next attempt should wait a little.
