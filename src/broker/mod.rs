@@ -11,11 +11,14 @@ mod settlement;
 mod topology;
 mod window;
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use lapin::uri::AMQPUri;
+use lapin::uri::{AMQPScheme, AMQPUri};
 use lapin::{Connection, ConnectionProperties};
 use secrecy::ExposeSecret;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use crate::config;
@@ -37,14 +40,49 @@ async fn connect(settings: &config::Broker, purpose: &str) -> Result<Connection,
         uri.query.heartbeat = u16::try_from(settings.heartbeat.0.as_secs()).ok();
         let name = format!("ticketlog {purpose}");
         let properties = ConnectionProperties::default().with_connection_name(name.into());
-        let attempt = Connection::connect_uri(uri, properties);
-        match timeout(settings.connect_timeout.0, attempt).await {
-            Ok(Ok(connection)) => return Ok(connection),
+        let limit = settings.connect_timeout.0;
+        if SILENT.load(Ordering::Relaxed)
+            && let Err(error) = greeting(&uri, limit).await
+        {
+            last = error;
+            continue;
+        }
+        match timeout(limit, Connection::connect_uri(uri, properties)).await {
+            Ok(Ok(connection)) => {
+                SILENT.store(false, Ordering::Relaxed);
+                return Ok(connection);
+            }
             Ok(Err(error)) => last = BrokerError::of_connecting(&error),
-            Err(_) => last = BrokerError::Timeout("the connection"),
+            Err(_) => {
+                SILENT.store(true, Ordering::Relaxed);
+                last = BrokerError::Timeout("the connection");
+            }
         }
     }
     Err(last)
+}
+
+/// Set after an attempt that the peer left unanswered. lapin keeps a thread and a socket for each such attempt until the
+/// peer speaks or goes; so the next ones ask first, by hand.
+static SILENT: AtomicBool = AtomicBool::new(false);
+
+/// Makes sure that the peer accepts a connection and, on plain TCP, answers the protocol header with anything.
+async fn greeting(uri: &AMQPUri, limit: Duration) -> Result<(), BrokerError> {
+    let (host, port) = (uri.authority.host.as_str(), uri.authority.port);
+    let plain = uri.scheme == AMQPScheme::AMQP;
+    let asking = async {
+        let mut stream = TcpStream::connect((host, port)).await?;
+        if plain {
+            stream.write_all(b"AMQP\0\0\x09\x01").await?;
+            stream.read_u8().await?;
+        }
+        std::io::Result::Ok(())
+    };
+    match timeout(limit, asking).await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(_)) => Err(BrokerError::Unreachable),
+        Err(_) => Err(BrokerError::Timeout("the connection")),
+    }
 }
 
 /// Runs one request to the broker under the configured timeout.

@@ -5,6 +5,7 @@
 //! only when every confirm of it is in, and returns are matched by their mark.
 
 use std::collections::HashMap;
+use std::pin::pin;
 use std::time::Duration;
 
 use futures_util::future::try_join_all;
@@ -60,11 +61,17 @@ impl Publisher {
         }
     }
 
-    /// Publishes a window and waits for all of its confirms; the answers stand in the order of the messages.
+    /// Publishes a window and waits for all of its confirms; the answers stand in the order of the messages. While the
+    /// broker blocks publishers (an alarm) it waits on, calling `blocked` now and then: lapin would neither write nor
+    /// close such a connection, and a new one would fare no better.
     ///
     /// # Errors
     /// Nothing is known of any of them then, and the publisher must not be used again.
-    pub async fn publish(&mut self, window: &mut [Outgoing]) -> Result<Vec<Confirmed>, BrokerError> {
+    pub async fn publish(
+        &mut self,
+        window: &mut [Outgoing],
+        blocked: impl Fn(),
+    ) -> Result<Vec<Confirmed>, BrokerError> {
         let room = match self.connection.configuration().frame_max() as usize {
             0 => usize::MAX,
             frame => frame.saturating_sub(64),
@@ -79,10 +86,14 @@ impl Publisher {
             }
             try_join_all(confirms).await
         };
-        let confirmations = match timeout(self.call_timeout, work).await {
-            Ok(Ok(confirmations)) => confirmations,
-            Ok(Err(error)) => return Err(BrokerError::of_topology(&error)),
-            Err(_) => return Err(BrokerError::Timeout("confirming a publish")),
+        let mut work = pin!(work);
+        let confirmations = loop {
+            match timeout(self.call_timeout, &mut work).await {
+                Ok(Ok(confirmations)) => break confirmations,
+                Ok(Err(error)) => return Err(BrokerError::of_topology(&error)),
+                Err(_) if self.connection.status().blocked() => blocked(),
+                Err(_) => return Err(BrokerError::Timeout("confirming a publish")),
+            }
         };
         judge(window, confirmations)
     }

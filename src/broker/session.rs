@@ -23,6 +23,8 @@ use super::{BrokerError, Delivery, topology};
 
 /// Most deliveries handed over at once: a task is not woken for each, and none starves the others.
 const CHUNK: usize = 512;
+/// Most bytes of bodies handed over at once, but for the message that exceeds it.
+const CHUNK_BYTES: usize = 2 << 20;
 /// How long an unsettled delivery may hold up settled ones behind it before those are acknowledged one by one.
 const PATIENCE: Duration = Duration::from_secs(1);
 /// Most single acks at a time.
@@ -50,6 +52,8 @@ pub struct Session {
     left_over: Vec<Delivery>,
     /// Whether the consumer was cancelled for good.
     stopped: bool,
+    /// Whether settled deliveries are acknowledged without patience.
+    flushing: bool,
 }
 
 impl Session {
@@ -82,6 +86,7 @@ impl Session {
                 window,
                 left_over: Vec::new(),
                 stopped: false,
+                flushing: false,
             }),
             Err(error) => {
                 super::close(&connection, limit).await;
@@ -107,15 +112,22 @@ impl Session {
     }
 
     fn poll_deliveries(&mut self, cx: &mut Context, chunk: &mut Vec<Delivery>) -> Result<(), End> {
-        while !self.stopped && chunk.len() < CHUNK {
+        let mut bytes = 0;
+        while !self.stopped && chunk.len() < CHUNK && bytes < CHUNK_BYTES {
+            if self.window.overflows() {
+                return Err(BrokerError::Memory);
+            }
             match Pin::new(&mut self.consumer).poll_next(cx) {
-                Poll::Ready(Some(Ok(delivery))) => chunk.push(self.take_in(delivery)?),
+                Poll::Ready(Some(Ok(delivery))) => {
+                    bytes += delivery.data.len();
+                    chunk.push(self.take_in(delivery)?);
+                }
                 Poll::Ready(Some(Err(error))) => return Err(BrokerError::of_request(&error)),
                 Poll::Ready(None) => return Err(BrokerError::Cancelled),
                 Poll::Pending => break,
             }
         }
-        if self.window.overflows() { Err(BrokerError::Memory) } else { Ok(()) }
+        Ok(())
     }
 
     fn take_in(&mut self, delivery: lapin::message::Delivery) -> Result<Delivery, End> {
@@ -135,9 +147,20 @@ impl Session {
         }
     }
 
+    /// Notes that the last delivery handed over holds `bytes` more, for its document.
+    pub fn grew(&mut self, bytes: usize) {
+        self.window.grew(bytes);
+    }
+
+    /// Notes that `bytes` of a delivery that stays unsettled were let go.
+    pub fn released(&mut self, bytes: usize) {
+        self.window.released(bytes);
+    }
+
     /// Notes that a delivery has its outcome, and that its `bytes` are let go. The ack follows when its turn comes.
     pub fn settle(&mut self, tag: u64, bytes: usize) {
         self.settlement.settle(tag);
+        self.window.settled();
         self.window.released(bytes);
     }
 
@@ -145,7 +168,9 @@ impl Session {
     fn start_acks(&mut self) -> bool {
         let limit = self.call_timeout;
         let acks = self.settlement.take_prefix().or_else(|| {
-            (self.moved.elapsed() >= PATIENCE).then(|| self.settlement.take_scattered(SCATTERED)).flatten()
+            (self.flushing || self.moved.elapsed() >= PATIENCE)
+                .then(|| self.settlement.take_scattered(SCATTERED))
+                .flatten()
         });
         match acks {
             Some(Acks::UpTo(acker, _)) => {
@@ -161,7 +186,12 @@ impl Session {
         }
     }
 
-    /// Bytes of message bodies in hand.
+    /// Tags remembered: behind a delivery that stays unsettled for long, they add up.
+    pub fn span(&self) -> usize {
+        self.settlement.span()
+    }
+
+    /// Bytes in hand, of bodies and documents.
     pub fn held_bytes(&self) -> usize {
         self.window.held()
     }
@@ -226,7 +256,7 @@ impl Session {
     /// # Errors
     /// The session is over.
     pub async fn flush(&mut self) -> Result<(), End> {
-        self.moved = Instant::now().checked_sub(PATIENCE).unwrap_or(self.moved);
+        self.flushing = true;
         poll_fn(|cx| match self.poll_acks(cx) {
             Err(end) => Poll::Ready(Err(end)),
             Ok(()) if self.acks.is_empty() => Poll::Ready(Ok(())),

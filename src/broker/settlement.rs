@@ -33,11 +33,15 @@ pub struct Settlement<H> {
     first: u64,
     /// Slots that are acknowledged ahead of the prefix.
     ahead: usize,
+    /// Slots that are settled and not acknowledged.
+    settled: usize,
+    /// No slot below this tag is settled: where the search for single acks goes on.
+    searched: u64,
 }
 
 impl<H> Default for Settlement<H> {
     fn default() -> Self {
-        Settlement { slots: VecDeque::new(), first: 1, ahead: 0 }
+        Settlement { slots: VecDeque::new(), first: 1, ahead: 0, settled: 0, searched: 1 }
     }
 }
 
@@ -60,6 +64,8 @@ impl<H> Settlement<H> {
             && let Slot::Pending(handle) = std::mem::replace(slot, Slot::Acked)
         {
             *slot = Slot::Settled(handle);
+            self.settled += 1;
+            self.searched = self.searched.min(tag);
         }
     }
 
@@ -79,6 +85,11 @@ impl<H> Settlement<H> {
         self.slots.len() - self.ahead
     }
 
+    /// How many tags are remembered: from the oldest that is not acknowledged to the newest.
+    pub fn span(&self) -> usize {
+        self.slots.len()
+    }
+
     /// The cumulative ack of the settled prefix, if it has grown.
     pub fn take_prefix(&mut self) -> Option<Acks<H>> {
         let mut last = None;
@@ -92,6 +103,7 @@ impl<H> Settlement<H> {
                 Slot::Settled(handle) => {
                     last = Some(handle);
                     covered += 1;
+                    self.settled -= 1;
                 }
                 Slot::Acked => self.ahead -= 1,
             }
@@ -103,14 +115,17 @@ impl<H> Settlement<H> {
     /// Single acks of at most `most` settled deliveries behind an unsettled one, so that it does not hold them up.
     pub fn take_scattered(&mut self, most: usize) -> Option<Acks<H>> {
         let mut handles = Vec::new();
-        for slot in &mut self.slots {
-            if handles.len() == most {
+        let from = self.searched.saturating_sub(self.first);
+        for slot in self.slots.iter_mut().skip(from as usize) {
+            if handles.len() == most || self.settled == 0 {
                 break;
             }
+            self.searched = self.searched.max(self.first) + 1;
             if matches!(slot, Slot::Settled(_))
                 && let Slot::Settled(handle) = std::mem::replace(slot, Slot::Acked)
             {
                 handles.push(handle);
+                self.settled -= 1;
             }
         }
         self.ahead += handles.len();

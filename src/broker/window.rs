@@ -12,20 +12,23 @@ pub struct Window {
     most: u16,
     budget: f64,
     current: u16,
-    /// Exponentially weighted mean of body sizes.
+    /// Exponentially weighted mean of what a message holds, body and document.
     mean: f64,
-    /// Deliveries since the last change.
-    seen: u32,
+    /// Messages weighed so far.
+    weighed: u32,
+    /// Deliveries that got their outcome since the last change.
+    settled: u32,
     /// Bytes in hand.
     held: usize,
 }
 
 impl Window {
-    /// Starts so low that a first burst of messages of `largest` bytes stays within `budget`; `cautious` starts at 1.
+    /// Starts so low that a first burst of messages of `largest` bytes, each held as body and as document, stays within
+    /// `budget`; `cautious` starts at 1.
     pub fn new(most: u16, budget: usize, largest: usize, cautious: bool) -> Self {
-        let fitting = u16::try_from(budget / largest.max(1)).unwrap_or(u16::MAX).clamp(1, most.max(1));
+        let fitting = u16::try_from(budget / largest.max(1) / 2).unwrap_or(u16::MAX).clamp(1, most.max(1));
         let current = if cautious { 1 } else { fitting };
-        Window { most, budget: budget as f64, current, mean: 0.0, seen: 0, held: 0 }
+        Window { most, budget: budget as f64, current, mean: 0.0, weighed: 0, settled: 0, held: 0 }
     }
 
     /// The prefetch in force.
@@ -33,17 +36,31 @@ impl Window {
         self.current
     }
 
-    /// A message of `bytes` has arrived.
+    /// A message with a body of `bytes` has arrived.
     pub fn received(&mut self, bytes: usize) {
-        let weight = if self.seen < 64 { 1.0 / f64::from(self.seen + 1) } else { 1.0 / 64.0 };
-        self.mean += (bytes as f64 - self.mean) * weight;
-        self.seen = self.seen.saturating_add(1);
+        self.weighed = self.weighed.saturating_add(1);
+        self.mean += (bytes as f64 - self.mean) * self.weight();
         self.held += bytes;
     }
 
-    /// A message of `bytes` was let go.
+    /// The message that arrived last also holds a document of `bytes`.
+    pub fn grew(&mut self, bytes: usize) {
+        self.mean += bytes as f64 * self.weight();
+        self.held += bytes;
+    }
+
+    fn weight(&self) -> f64 {
+        1.0 / f64::from(self.weighed.clamp(1, 64))
+    }
+
+    /// `bytes` were let go.
     pub fn released(&mut self, bytes: usize) {
         self.held = self.held.saturating_sub(bytes);
+    }
+
+    /// A delivery got its outcome.
+    pub fn settled(&mut self) {
+        self.settled = self.settled.saturating_add(1);
     }
 
     /// Bytes in hand.
@@ -52,10 +69,10 @@ impl Window {
     }
 
     /// The prefetch to change to, if it is worth a new consumer: half or less when the budget is overdrawn, up to
-    /// 32-fold when a whole window of messages was small. Few steps: what the broker had under way to a cancelled
-    /// consumer comes again as redelivered, and counts towards the queue's delivery limit.
+    /// 32-fold when a whole window of messages was small and went through. Few steps: what the broker had under way to a
+    /// cancelled consumer comes again as redelivered, and counts towards the queue's delivery limit.
     pub fn wanted(&self) -> Option<u16> {
-        if self.seen == 0 {
+        if self.weighed == 0 {
             return None;
         }
         let fitting = (self.budget / (self.mean * MARGIN).max(1.0)).clamp(1.0, f64::from(self.most)) as u16;
@@ -64,13 +81,13 @@ impl Window {
             return (lower < self.current).then_some(lower);
         }
         let higher = fitting.min(self.current.saturating_mul(GROWTH));
-        (self.seen >= u32::from(self.current) && higher >= self.current.saturating_mul(2)).then_some(higher)
+        (self.settled >= u32::from(self.current) && higher >= self.current.saturating_mul(2)).then_some(higher)
     }
 
     /// The consumer was changed to this prefetch.
     pub fn changed(&mut self, prefetch: u16) {
         self.current = prefetch;
-        self.seen = 0;
+        self.settled = 0;
     }
 
     /// Whether so much is in hand that only a new session helps: four times the budget, and more than one message.
@@ -85,11 +102,13 @@ mod tests {
 
     const MIB: usize = 1 << 20;
 
-    fn grown(sizes: usize) -> Window {
+    fn grown(size: usize) -> Window {
         let mut window = Window::new(4096, 32 * MIB, 8 * MIB, false);
-        for _ in 0..10_000 {
-            window.received(sizes);
-            window.released(sizes);
+        for _ in 0..20_000 {
+            window.received(size);
+            window.grew(size);
+            window.released(2 * size);
+            window.settled();
             if let Some(prefetch) = window.wanted() {
                 window.changed(prefetch);
             }
@@ -99,7 +118,7 @@ mod tests {
 
     #[test]
     fn a_first_burst_fits_the_budget() {
-        assert_eq!(Window::new(5000, 32 * MIB, 8 * MIB, false).prefetch(), 4);
+        assert_eq!(Window::new(5000, 32 * MIB, 8 * MIB, false).prefetch(), 2);
         assert_eq!(Window::new(5000, 32 * MIB, 8 * MIB, true).prefetch(), 1);
         assert_eq!(Window::new(3, 32 * MIB, 10, false).prefetch(), 3);
         assert_eq!(Window::new(5000, 10, 8 * MIB, false).prefetch(), 1);
@@ -109,8 +128,8 @@ mod tests {
     fn grows_to_what_the_budget_holds() {
         assert_eq!(grown(300).prefetch(), 4096);
         assert_eq!(grown(0).prefetch(), 4096);
-        assert_eq!(grown(MIB).prefetch(), 16);
-        assert_eq!(grown(8 * MIB).prefetch(), 4);
+        assert_eq!(grown(MIB).prefetch(), 8);
+        assert_eq!(grown(8 * MIB).prefetch(), 2);
     }
 
     #[test]
@@ -129,6 +148,21 @@ mod tests {
         assert!(window.overflows());
         window.changed(1);
         assert_eq!((window.wanted(), window.overflows()), (None, false));
+    }
+
+    #[test]
+    fn small_bodies_with_large_documents_do_not_grow_it_and_neither_do_messages_that_get_stuck() {
+        let mut window = Window::new(4096, 32 * MIB, 8 * MIB, false);
+        for _ in 0..10 {
+            window.received(8 << 10);
+            window.grew(8 * MIB);
+            window.released(8 * MIB);
+            window.settled();
+        }
+        assert_eq!(window.wanted(), None);
+        let mut window = Window::new(4096, 32 * MIB, 8 * MIB, true);
+        (0..100).for_each(|_| window.received(300));
+        assert_eq!(window.wanted(), None, "nothing went through");
     }
 
     #[test]

@@ -108,7 +108,7 @@ impl From<Failure> for Fault {
     fn from(failure: Failure) -> Self {
         let code = match failure.class {
             Class::Hold => 77,
-            _ if failure.kind == "other" => 78,
+            Class::Unknown => 78,
             _ => 69,
         };
         Fault::new(code, anyhow::Error::msg(failure.to_string()))

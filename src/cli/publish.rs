@@ -190,7 +190,8 @@ impl Work {
             let due = Duration::from_secs_f64(self.tally.published as f64 / pace);
             tokio::time::sleep_until((self.started + due).into()).await;
         }
-        let verdicts = self.publisher.publish(&mut self.window).await?;
+        let blocked = || eprintln!("ticketlog: the broker blocks publishers (a memory or disk alarm); waiting");
+        let verdicts = self.publisher.publish(&mut self.window, blocked).await?;
         for verdict in &verdicts {
             match verdict {
                 Confirmed::Stored => {}

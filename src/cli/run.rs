@@ -79,6 +79,7 @@ async fn serve(settings: Settings) -> Result<u8, Fault> {
         health,
         recorders: Recorders::new(),
         stop,
+        stored: Arc::default(),
         worker: worker(),
         settings,
     };

@@ -9,6 +9,9 @@ use crate::event::{Reason, Stage};
 /// Fewest verdicts after opening before it may close again.
 const EVIDENCE: usize = 20;
 
+/// Seconds with verdicts that count while it is open.
+const KEPT: usize = 60;
+
 /// When it opens.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
@@ -81,11 +84,24 @@ impl Breaker {
             let tally = if stage == Stage::Store { &mut sample.stored } else { &mut sample.decoded };
             if good { tally.good += 1 } else { tally.bad += 1 }
         }
+        if self.open.is_some() {
+            self.shorten();
+        }
+    }
+
+    /// While it is open, only the last verdicts count, however old they are.
+    fn shorten(&mut self) {
+        while self.samples.len() > KEPT {
+            self.samples.pop_front();
+        }
     }
 
     /// Draws the conclusion; true if the breaker opened or closed.
     pub fn judge(&mut self, now: Instant) -> bool {
-        while self.samples.front().is_some_and(|first| now.saturating_duration_since(first.at) > self.limits.window) {
+        // While it is open nothing is forgotten: time alone is no evidence, for or against.
+        while self.open.is_none()
+            && self.samples.front().is_some_and(|first| now.saturating_duration_since(first.at) > self.limits.window)
+        {
             self.samples.pop_front();
         }
         let sum = |pick: fn(&Sample) -> Tally| {

@@ -88,6 +88,8 @@ pub struct DeadLetters {
     publishing: Option<(Publishing, usize)>,
     delays: Delays,
     not_before: Instant,
+    /// After a failure dead letters go one at a time, so that one that cannot be published does not hold up the others.
+    alone: bool,
 }
 
 impl DeadLetters {
@@ -101,6 +103,7 @@ impl DeadLetters {
             publishing: None,
             delays,
             not_before: Instant::now(),
+            alone: false,
         }
     }
 
@@ -143,7 +146,8 @@ impl DeadLetters {
     fn start(&mut self) {
         let mut window = Vec::new();
         let mut bytes = 0;
-        while window.len() < WINDOW
+        let most = if self.alone { 1 } else { WINDOW };
+        while window.len() < most
             && (window.is_empty() || bytes < WINDOW_BYTES)
             && let Some(letter) = self.waiting.pop_front()
         {
@@ -157,8 +161,14 @@ impl DeadLetters {
 
     fn finish(&mut self, published: Published) -> Vec<Letter> {
         self.publisher = published.publisher;
+        let failed_alone = self.alone && published.trouble.is_some();
+        self.alone = published.trouble.is_some();
         for letter in published.again.into_iter().rev() {
-            self.waiting.push_front(letter);
+            if failed_alone {
+                self.waiting.push_back(letter);
+            } else {
+                self.waiting.push_front(letter);
+            }
         }
         let health = &self.context.health;
         match published.trouble {
@@ -200,7 +210,13 @@ async fn publish(context: Arc<Context>, publisher: Option<Publisher>, mut window
         about.push((letter.tag, letter.bytes, letter.reason));
         outgoing.push(letter.outgoing);
     }
-    let answer = publisher.publish(&mut outgoing).await;
+    let blocked = || {
+        let text = "dead_letter_unavailable: the broker blocks publishers (a memory or disk alarm)";
+        if context.health.down(Part::DeadLetter, text) {
+            warn!("{text}; the originals stay in the queue");
+        }
+    };
+    let answer = publisher.publish(&mut outgoing, blocked).await;
     let letters =
         about.into_iter().zip(outgoing).map(|((tag, bytes, reason), outgoing)| Letter { tag, bytes, reason, outgoing });
     match answer {

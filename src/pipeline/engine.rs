@@ -27,6 +27,10 @@ use super::writing::{self, Verdict};
 const TICK: Duration = Duration::from_millis(250);
 /// Held events that are tried again at a time, to see whether the store has changed its mind.
 const PROBES: usize = 20;
+/// Bytes of documents decoded at a stretch before other tasks get their turn.
+const STRETCH: usize = 2 << 20;
+/// Tags remembered behind one delivery that stays unsettled, as a multiple of the prefetch, before it is given back.
+const SPAN: usize = 32;
 
 type Written = Vec<(Pending, Verdict)>;
 type Writing = std::pin::Pin<Box<dyn Future<Output = Written>>>;
@@ -148,6 +152,7 @@ impl<'a> Engine<'a> {
             self.arrivals.push_back((last.tag, now));
         }
         let mut rejected = Vec::new();
+        let mut decoded = 0;
         self.in_hand += chunk.len();
         for delivery in chunk.drain(..) {
             self.context.recorders.received(delivery.redelivered, delivery.body.len());
@@ -155,9 +160,15 @@ impl<'a> Engine<'a> {
                 Ok(pending) => {
                     self.breaker.note(now, Stage::Decode, true);
                     let bytes = pending.document.as_bytes().len();
+                    self.session.grew(bytes);
                     self.batcher.push(pending, bytes, now);
+                    decoded += bytes;
                 }
                 Err(bad) => rejected.push(bad),
+            }
+            if decoded >= STRETCH {
+                decoded = 0;
+                tokio::task::yield_now().await;
             }
         }
         self.reject_decoded(rejected, now);
@@ -206,16 +217,15 @@ impl<'a> Engine<'a> {
                     if let Some(time) = pending.time {
                         self.context.recorders.stored_after(((millis - time) / 1000.0).max(0.0));
                     }
-                    self.settle(pending.delivery.tag, pending.delivery.body.len(), Outcome::Stored);
+                    self.settle(pending.delivery.tag, pending.bytes(), Outcome::Stored);
                 }
-                Verdict::Duplicate => {
-                    self.settle(pending.delivery.tag, pending.delivery.body.len(), Outcome::Duplicate)
-                }
+                Verdict::Duplicate => self.settle(pending.delivery.tag, pending.bytes(), Outcome::Duplicate),
                 Verdict::Rejected(rejection) if self.breaker.open().is_some() && suspect(rejection.reason) => {
                     self.held_events.push_back((pending, rejection));
                 }
                 Verdict::Rejected(rejection) => {
-                    self.letters.push(Letter::new(&self.context, pending.delivery, &rejection))
+                    self.session.released(pending.document.as_bytes().len());
+                    self.letters.push(Letter::new(&self.context, pending.delivery, &rejection));
                 }
             }
         }
@@ -284,7 +294,9 @@ impl<'a> Engine<'a> {
             self.try_held_again(PROBES);
             self.probe_at = now + self.probe_delays.draw();
         }
-        age >= self.context.settings.retry.release_after.0 && self.deadline.is_none()
+        let settings = &self.context.settings;
+        let stuck = self.session.span() > SPAN * usize::from(settings.broker.prefetch);
+        (stuck || age >= settings.retry.release_after.0) && self.deadline.is_none()
     }
 
     fn levels(&self, age: Duration) -> Levels {

@@ -22,6 +22,13 @@ pub struct Pending {
     pub time: Option<f64>,
 }
 
+impl Pending {
+    /// Bytes that it holds: body and document.
+    pub fn bytes(&self) -> usize {
+        self.delivery.body.len() + self.document.as_bytes().len()
+    }
+}
+
 /// A bad message with the reason.
 pub type Rejected = (Delivery, Rejection);
 

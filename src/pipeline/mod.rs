@@ -11,6 +11,7 @@ mod supervise;
 mod writing;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use tokio_util::sync::CancellationToken;
 
@@ -37,6 +38,8 @@ pub struct Context {
     pub recorders: Recorders,
     /// Cancelled when the process is asked to stop.
     pub stop: CancellationToken,
+    /// Documents stored by this process.
+    pub stored: Arc<AtomicU64>,
     /// `host/version`, for dead letters.
     pub worker: String,
 }

@@ -47,6 +47,9 @@ pub async fn run(context: Arc<Context>) {
                     Exit::Stopped => break,
                     Exit::Broken(error) => error,
                     Exit::Released => {
+                        // One message goes first, to see whether writes pass: being given back again and again would
+                        // count towards the queue's delivery limit for all of them.
+                        cautious = true;
                         released(&context).await;
                         continue;
                     }
@@ -73,6 +76,8 @@ async fn open(context: &Context, cautious: bool) -> Option<Result<Session, Broke
     if let Ok(session) = &opened {
         metrics::session_opened();
         context.health.up(Part::Broker);
+        // The topology has just been made sure of, and other workers may have taken the dead letters that failed.
+        context.health.up(Part::DeadLetter);
         info!(queue = context.settings.broker.queue, prefetch = session.prefetch(), "consuming");
     }
     Some(opened)

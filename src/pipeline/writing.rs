@@ -2,6 +2,8 @@
 //! Must not know deliveries' tags, acks or dead letters. Dropping the future gives the batch up; nothing is lost by it.
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use tracing::{info, warn};
@@ -31,7 +33,7 @@ pub enum Verdict {
 
 /// Writes a batch. Ends only when every event has its verdict, however long the store is away.
 pub async fn write(context: &Context, batch: Vec<Pending>) -> Vec<(Pending, Verdict)> {
-    let mut progress = Progress::new(&batch, context.settings.retry.document_attempts);
+    let mut progress = Progress::new(&batch, context.settings.retry.document_attempts, Arc::clone(&context.stored));
     let mut delays = Delays::new(context.policy());
     while let Some(piece) = progress.next_piece(&batch) {
         let pause = match attempt(context, &batch, &mut progress, piece).await {
@@ -65,17 +67,15 @@ async fn attempt(
         Inserted::AllBut(faults) => faults,
         Inserted::Unknown(failure) => {
             metrics::write(WriteOutcome::Failed, seconds);
+            let alone = piece.len() == 1;
             progress.failed(piece, failure);
             if failure.class != Class::Unknown {
                 return Err(failure);
             }
-            metrics::retry(&failure);
-            if REPEATED.allow(Instant::now()).is_some() {
-                warn!(
-                    kind = failure.kind,
-                    code = failure.code,
-                    "a write failed as a whole; looking for the document that causes it"
-                );
+            if alone {
+                report(context, &failure);
+            } else {
+                metrics::retry(&failure);
             }
             return Ok(true);
         }
@@ -85,15 +85,32 @@ async fn attempt(
         info!("the store answers");
     }
     let outcome = progress.wrote(&piece, &faults);
-    if !outcome.same_id.is_empty() {
-        let ids: Vec<_> = outcome.same_id.iter().filter_map(|at| batch.get(*at)).map(|pending| pending.id).collect();
-        let stored = context.store.fetch(&ids).await?;
-        progress.compared(&outcome.same_id, batch, &stored);
-    }
+    let vanished = compare(context, batch, progress, &outcome.same_id).await?;
     match outcome.failure {
         Some(failure) => Err(failure),
-        None => Ok(outcome.pause),
+        None => Ok(outcome.pause || vanished),
     }
+}
+
+/// Reads what is stored under `_id`s that were there already, and compares. True if some are gone again, or cannot be
+/// seen: they are written again, after a pause.
+async fn compare(
+    context: &Context,
+    batch: &[Pending],
+    progress: &mut Progress,
+    same_id: &[usize],
+) -> Result<bool, Failure> {
+    if same_id.is_empty() {
+        return Ok(false);
+    }
+    let places: HashMap<[u8; 12], usize> = same_id.iter().filter_map(|at| Some((batch.get(*at)?.id, *at))).collect();
+    let ids: Vec<[u8; 12]> = places.keys().copied().collect();
+    let see = |id: [u8; 12], stored: &[u8]| {
+        let Some((at, pending)) = places.get(&id).and_then(|at| Some((*at, batch.get(*at)?))) else { return };
+        progress.compared(at, same_event(stored, pending.document.as_bytes()));
+    };
+    context.store.visit(&ids, see).await?;
+    Ok(same_id.iter().any(|at| progress.undecided(*at)))
 }
 
 /// Says once in a while that the store fails, and why.
@@ -126,12 +143,15 @@ struct Progress {
     /// Attempts that ended in a code that is not understood.
     attempts: Vec<u32>,
     most_attempts: u32,
+    /// Documents stored by this process, and how many those were before each first failed without a known reason.
+    stored: Arc<AtomicU64>,
+    stored_before: Vec<Option<u64>>,
     /// Parts of the batch to be written apart, while the cause of a failure is being looked for.
     pieces: VecDeque<Vec<usize>>,
 }
 
 impl Progress {
-    fn new(batch: &[Pending], most_attempts: u32) -> Self {
+    fn new(batch: &[Pending], most_attempts: u32, stored: Arc<AtomicU64>) -> Self {
         let mut seen = HashMap::with_capacity(batch.len());
         let earlier = batch.iter().enumerate().map(|(at, pending)| seen.insert(pending.id, at)).collect();
         let count = batch.len();
@@ -141,6 +161,8 @@ impl Progress {
             in_doubt: vec![false; count],
             attempts: vec![0; count],
             most_attempts,
+            stored,
+            stored_before: vec![None; count],
             pieces: VecDeque::new(),
         }
     }
@@ -187,8 +209,21 @@ impl Progress {
         }
     }
 
+    /// Remembers how much was stored before these first failed.
+    fn remember(&mut self, piece: &[usize]) {
+        let stored = self.stored.load(Ordering::Relaxed);
+        for at in piece {
+            if let Some(before) = self.stored_before.get_mut(*at) {
+                before.get_or_insert(stored);
+            }
+        }
+    }
+
     /// The whole command failed.
     fn failed(&mut self, piece: Vec<usize>, failure: Failure) {
+        if failure.class == Class::Unknown {
+            self.remember(&piece);
+        }
         for at in &piece {
             if let Some(doubt) = self.in_doubt.get_mut(*at) {
                 *doubt = true;
@@ -197,7 +232,8 @@ impl Progress {
         match (failure.class, piece.as_slice()) {
             (Class::Unknown, [only]) => {
                 self.not_understood(*only, failure.code);
-                self.pieces.push_front(piece);
+                // Behind the others: what becomes of them tells whose fault it is.
+                self.pieces.push_back(piece);
             }
             (Class::Unknown, _) => {
                 let (left, right) = piece.split_at(piece.len() / 2);
@@ -208,10 +244,14 @@ impl Progress {
         }
     }
 
+    /// A failure of one document that has no known meaning. Only the contrast shows that the document is at fault and
+    /// not the store: another one must have been stored in the meantime.
     fn not_understood(&mut self, at: usize, code: Option<i32>) {
         let Some(attempts) = self.attempts.get_mut(at) else { return };
         *attempts += 1;
-        if *attempts >= self.most_attempts {
+        let before = self.stored_before.get(at).copied().flatten();
+        let contrast = before.is_some_and(|before| self.stored.load(Ordering::Relaxed) > before);
+        if *attempts >= self.most_attempts && contrast {
             let code = code.map_or_else(|| "without a code".to_owned(), |code| format!("with code {code}"));
             let detail = format!("MongoDB refused the document alone {} times {code}", self.most_attempts);
             self.decide(at, Verdict::Rejected(Rejection::new(Reason::RejectedByStore, detail)));
@@ -223,9 +263,15 @@ impl Progress {
         let faulty: HashMap<usize, DocumentFault> =
             faults.iter().filter_map(|(index, fault)| Some((*piece.get(*index)?, *fault))).collect();
         let mut left = Left::default();
-        for at in piece {
+        self.remember(&faulty.keys().copied().collect::<Vec<_>>());
+        // First those that were stored: they are the contrast for the others.
+        let (bad, good): (Vec<usize>, Vec<usize>) = piece.iter().partition(|at| faulty.contains_key(at));
+        for at in good.iter().chain(&bad) {
             match faulty.get(at) {
-                None => self.decide(*at, Verdict::Stored),
+                None => {
+                    self.stored.fetch_add(1, Ordering::Relaxed);
+                    self.decide(*at, Verdict::Stored);
+                }
                 Some(DocumentFault::SameId) => left.same_id.push(*at),
                 Some(DocumentFault::OtherIndex) => {
                     let detail = "another unique index of the collection already holds this key (code 11000)";
@@ -247,22 +293,18 @@ impl Progress {
         left
     }
 
-    /// What stands under the `_id`s that were there already. One that is gone again is simply written again.
-    fn compared(&mut self, same_id: &[usize], batch: &[Pending], stored: &HashMap<[u8; 12], Vec<u8>>) {
-        for at in same_id {
-            let Some(pending) = batch.get(*at) else { continue };
-            let Some(found) = stored.get(&pending.id) else { continue };
-            let ours_perhaps = self.in_doubt.get(*at).copied().unwrap_or_default();
-            let verdict = if !same_event(found, pending.document.as_bytes()) {
+    /// Whether the document that stands under this event's `_id` is equal to it.
+    fn compared(&mut self, at: usize, equal: bool) {
+        let ours_perhaps = self.in_doubt.get(at).copied().unwrap_or_default();
+        let verdict = match (equal, ours_perhaps) {
+            (true, true) => Verdict::Stored,
+            (true, false) => Verdict::Duplicate,
+            (false, _) => {
                 let detail = "a different document is stored under this _id (code 11000)";
                 Verdict::Rejected(Rejection::new(Reason::IdentityConflict, detail))
-            } else if ours_perhaps {
-                Verdict::Stored
-            } else {
-                Verdict::Duplicate
-            };
-            self.decide(*at, verdict);
-        }
+            }
+        };
+        self.decide(at, verdict);
     }
 }
 

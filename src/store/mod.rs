@@ -6,7 +6,6 @@
 mod indexes;
 mod outcome;
 
-use std::collections::HashMap;
 use std::time::Duration;
 
 use bson::doc;
@@ -96,25 +95,23 @@ impl Store {
         }
     }
 
-    /// Reads the documents of these `_id`s, as stored durably.
+    /// Reads the documents of these `_id`s, as stored durably, and shows each to `see`, one after the other.
     ///
     /// # Errors
-    /// Why they cannot be read.
-    pub async fn fetch(&self, ids: &[[u8; 12]]) -> Result<HashMap<[u8; 12], Vec<u8>>, Failure> {
+    /// Why not all of them can be read; some may have been shown by then.
+    pub async fn visit(&self, ids: &[[u8; 12]], mut see: impl FnMut([u8; 12], &[u8])) -> Result<(), Failure> {
         let list: Vec<ObjectId> = ids.iter().map(|id| ObjectId::from_bytes(*id)).collect();
         let find = self.collection.find(doc! { "_id": { "$in": list } });
-        let documents: Vec<RawDocumentBuf> = self.bounded(async { find.await?.try_collect().await }).await?;
-        let with_id =
-            |document: RawDocumentBuf| Some((document.get_object_id("_id").ok()?.bytes(), document.into_bytes()));
-        Ok(documents.into_iter().filter_map(with_id).collect())
-    }
-
-    /// How many documents there are, counted one by one.
-    ///
-    /// # Errors
-    /// Why they cannot be counted.
-    pub async fn count(&self) -> Result<u64, Failure> {
-        self.bounded(async { self.collection.count_documents(doc! {}).await }).await
+        self.bounded(async {
+            let mut found = find.await?;
+            while let Some(document) = found.try_next().await? {
+                if let Ok(id) = document.get_object_id("_id") {
+                    see(id.bytes(), document.as_bytes());
+                }
+            }
+            Ok(())
+        })
+        .await
     }
 
     async fn bounded<T>(&self, work: impl Future<Output = mongodb::error::Result<T>>) -> Result<T, Failure> {

@@ -78,8 +78,8 @@ pub enum DocumentFault {
 pub fn class_of(code: i32) -> Class {
     match code {
         6 | 7 | 89 | 91 | 112 | 134 | 189 | 262 | 402 | 433 | 449 | 450 | 462 | 9001 | 10107 | 13435 | 13436
-        | 10058 | 11600 | 11601 | 11602 => Class::Transient,
-        11 | 13 | 18 | 20 | 26 | 31 | 72 | 73 | 115 | 166 | 371 | 14031 => Class::Hold,
+        | 10058 | 11600 | 11601 | 11602 | 133 | 146 | 211 | 365 => Class::Transient,
+        391 | 8000 | 11 | 13 | 18 | 20 | 26 | 31 | 72 | 73 | 115 | 166 | 371 | 14031 => Class::Hold,
         2 | 15 | 16 | 22 | 52 | 53 | 55 | 56 | 57 | 67 | 121 | 171 | 201 | 10334 | 11000 | 17280 => Class::Document,
         _ => Class::Unknown,
     }
@@ -124,7 +124,10 @@ pub(super) fn failure(error: &Error) -> Failure {
         }
         ErrorKind::Authentication { .. } => (Class::Hold, "authentication", None),
         ErrorKind::InvalidTlsConfig { .. } => (Class::Hold, "tls", None),
-        ErrorKind::InvalidArgument { .. } | ErrorKind::IncompatibleServer { .. } => (Class::Unknown, "other", None),
+        // What the client itself refuses to send may be one document's fault.
+        ErrorKind::InvalidArgument { .. } | ErrorKind::Bson(_) | ErrorKind::BsonSerialization(_) => {
+            (Class::Unknown, "other", None)
+        }
         ErrorKind::Command(command) => (class_of(command.code), "command", Some(command.code)),
         ErrorKind::Write(WriteFailure::WriteConcernError(concern)) => {
             (Class::Transient, "write_concern", Some(concern.code))
@@ -134,7 +137,7 @@ pub(super) fn failure(error: &Error) -> Failure {
             let code = insert.write_concern_error.as_ref().map(|concern| concern.code);
             (Class::Transient, "write_concern", code)
         }
-        _ => (Class::Unknown, "other", None),
+        _ => (Class::Transient, "other", None),
     };
     // A command refused as a whole for what would be one document's fault says nothing of the others: bisect.
     let class = if class == Class::Document { Class::Unknown } else { class };

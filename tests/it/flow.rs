@@ -196,7 +196,7 @@ async fn dead_letters_wait_for_their_exchange_while_storing_goes_on() {
 #[tokio::test]
 async fn stops_in_good_order_with_a_half_full_batch() {
     let bed = Bed::new().await;
-    let mut worker = bed.worker_with(&[("BATCH__LINGER", "30s")]).await;
+    let mut worker = bed.worker_with(&[("BATCH__LINGER", "30s"), ("EVENT__MAX_BYTES", "10KiB")]).await;
     worker.ready().await;
     bed.publish_all((0..40).map(Sent::numbered)).await;
     eventually("they wait for company", SOON, async || worker.metrics()["ticketlog_batch_events_waiting"] > 0.0).await;

@@ -67,7 +67,8 @@ async fn a_long_outage_gives_everything_back_and_resumes() {
     let (broker, store) = (Private::start(Kind::Rabbitmq), Private::start(Kind::Mongodb));
     let bed = Bed::on(&broker, &store).await;
     let mut settings = SHORT.to_vec();
-    settings.push(("RETRY__RELEASE_AFTER", "3s"));
+    // Small messages only: so the prefetch is large from the start.
+    settings.extend([("RETRY__RELEASE_AFTER", "3s"), ("EVENT__MAX_BYTES", "10KiB")]);
     let mut worker = bed.worker_with(&settings).await;
     worker.ready().await;
     store.freeze(true);
@@ -87,7 +88,7 @@ async fn sigterm_during_an_outage_ends_in_time_and_gives_back() {
     let (broker, store) = (Private::start(Kind::Rabbitmq), Private::start(Kind::Mongodb));
     let bed = Bed::on(&broker, &store).await;
     let mut settings = SHORT.to_vec();
-    settings.push(("SHUTDOWN__TIMEOUT", "5s"));
+    settings.extend([("SHUTDOWN__TIMEOUT", "5s"), ("EVENT__MAX_BYTES", "10KiB")]);
     let mut worker = bed.worker_with(&settings).await;
     worker.ready().await;
     store.freeze(true);
