@@ -171,24 +171,31 @@ docker_answers() {
     { docker compose version >/dev/null 2>&1 || command -v docker-compose >/dev/null; }
 }
 
+provide_in_docker() {
+  say "starting RabbitMQ and MongoDB in Docker"; in_docker=1
+  export TICKETLOG_RABBITMQ_PORT=${TICKETLOG_RABBITMQ_PORT:-25672} TICKETLOG_MONGODB_PORT=${TICKETLOG_MONGODB_PORT:-27117}
+  compose -f "$root/docker-compose.yml" -p ticketlog-local up -d rabbitmq mongodb >&2 || return 1
+  local name
+  for name in rabbitmq mongodb; do
+    for _ in $(seq 240); do
+      [ "$(docker inspect -f '{{.State.Health.Status}}' "$(compose -f "$root/docker-compose.yml" -p ticketlog-local ps -q $name)")" = healthy ] && continue 2
+      sleep 0.5
+    done
+    say "$name does not become healthy in Docker"; return 1
+  done
+  broker_uri=amqp://ticketlog:ticketlog@127.0.0.1:$TICKETLOG_RABBITMQ_PORT/%2f
+  store_uri="mongodb://127.0.0.1:$TICKETLOG_MONGODB_PORT/?directConnection=true"
+}
+
 provide() { # sets broker_uri, store_uri, and how to take them away again: pids, or in_docker
   pids=(); in_docker=
   if [ "${TICKETLOG_SERVICES:-}" != native ] && [ -n "${TICKETLOG_BROKER__URI:-}" ] && [ -n "${TICKETLOG_STORE__URI:-}" ]; then
     broker_uri=$TICKETLOG_BROKER__URI store_uri=$TICKETLOG_STORE__URI; say "using the servers named in the environment"; return
   fi
   if docker_answers; then
-    say "starting RabbitMQ and MongoDB in Docker"; in_docker=1
-    export TICKETLOG_RABBITMQ_PORT=${TICKETLOG_RABBITMQ_PORT:-25672} TICKETLOG_MONGODB_PORT=${TICKETLOG_MONGODB_PORT:-27117}
-    compose -f "$root/docker-compose.yml" -p ticketlog-local up -d rabbitmq mongodb >&2
-    for name in rabbitmq mongodb; do
-      for _ in $(seq 240); do
-        [ "$(docker inspect -f '{{.State.Health.Status}}' "$(compose -f "$root/docker-compose.yml" -p ticketlog-local ps -q $name)")" = healthy ] && continue 2
-        sleep 0.5
-      done
-      die "$name does not become healthy in Docker"
-    done
-    broker_uri=amqp://ticketlog:ticketlog@127.0.0.1:$TICKETLOG_RABBITMQ_PORT/%2f
-    store_uri="mongodb://127.0.0.1:$TICKETLOG_MONGODB_PORT/?directConnection=true"; return
+    provide_in_docker && return
+    say "Docker could not start them; going on with native ones"
+    compose -f "$root/docker-compose.yml" -p ticketlog-local down -v >/dev/null 2>&1 || true; in_docker=
   fi
   locked fetch_rabbitmq; locked fetch_mongodb
   local port; mkdir -p "$base/run"; run=$(mktemp -d "$base/run/XXXXXX")

@@ -209,6 +209,26 @@ async fn stops_in_good_order_with_a_half_full_batch() {
 }
 
 #[tokio::test]
+async fn a_stop_behind_a_held_dead_letter_gives_back_only_that() {
+    let bed = Bed::new().await;
+    let mut worker = bed.worker_with(&[("BROKER__DECLARE", "false"), ("EVENT__MAX_BYTES", "10KiB")]).await;
+    worker.ready().await;
+    let (queue, dlx) = (bed.dead_queue(), format!("{}.dlx", bed.name));
+    bed.channel
+        .queue_unbind(queue.as_str().into(), dlx.into(), queue.as_str().into(), Default::default())
+        .await
+        .unwrap();
+    let bad = || Sent::body("{\"user_id\":\"bad\"}");
+    let all = (0..100).map(|n| if n % 25 == 10 { bad() } else { Sent::body("{}") });
+    bed.publish_all(all).await;
+    eventually("the good ones are stored", SOON, async || worker.settled("stored") == 96).await;
+    assert_eq!(worker.stop().await.code(), Some(0));
+    assert_eq!((worker.log().contains("\"returned\":4"), bed.depth(&bed.queue()).await), (true, 4));
+    assert_eq!(bed.count().await, 96, "those without identity are not stored again either");
+    bed.clean().await;
+}
+
+#[tokio::test]
 async fn the_readers_find_their_indexes_and_types() {
     let bed = Bed::new().await;
     let worker = bed.worker_with(&[("STORE__RETENTION", "90days")]).await;

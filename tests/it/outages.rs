@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use bson::doc;
+
 use crate::harness::{Bed, Kind, Private, SOON, Sent, eventually};
 
 /// Short limits, so that silence is noticed soon.
@@ -165,4 +167,38 @@ async fn a_deleted_queue_is_declared_again_and_a_differing_one_is_named() {
     .await;
     worker.stop().await;
     bed.clean().await;
+}
+
+/// What a real server can be made to answer: none of it is about a document, so none of it becomes a dead letter.
+#[tokio::test]
+async fn failures_of_commands_are_retried_until_they_pass() {
+    let (broker, store) = (Private::start(Kind::Rabbitmq), Private::start(Kind::Mongodb));
+    let bed = Bed::on(&broker, &store).await;
+    let mut worker = bed.worker_with(&SHORT).await;
+    worker.ready().await;
+    let faults = [
+        doc! { "closeConnection": true },
+        doc! { "errorCode": 91, "errorLabels": ["RetryableWriteError"] },
+        doc! { "errorCode": 13 },
+        doc! { "errorCode": 14031 },
+        doc! { "errorCode": 424242 },
+        doc! { "writeConcernError": { "code": 64, "errmsg": "waiting for replication timed out" } },
+        doc! { "blockConnection": true, "blockTimeMS": 3000 },
+    ];
+    let admin = bed.collection.client().database("admin");
+    let mut published = 0;
+    for (fault, times) in faults.into_iter().zip([5, 5, 5, 5, 12, 5, 1]) {
+        let mut data = doc! { "failCommands": ["insert"], "appName": "ticketlog" };
+        data.extend(fault.clone());
+        let fail = doc! { "configureFailPoint": "failCommand", "mode": { "times": times }, "data": data };
+        admin.run_command(fail).await.unwrap();
+        bed.publish_all((published..published + 300).map(Sent::numbered)).await;
+        published += 300;
+        worker.has_settled(published as u64).await;
+        bed.assert_exactly(published).await;
+        println!("{fault} passed");
+    }
+    assert_eq!((worker.settled("stored"), worker.settled("dead_lettered")), (published as u64, 0));
+    assert!(worker.metrics()["ticketlog_store_retries_total{kind=\"write_concern\"}"] >= 1.0);
+    assert_eq!(worker.stop().await.code(), Some(0));
 }
