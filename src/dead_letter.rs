@@ -13,10 +13,6 @@ pub const PREFIX: &str = "dl-";
 
 /// Unique to one dead letter: how the broker's returns are matched, and its handle at the dead-letter desk.
 pub const ID: &str = "dl-id";
-/// How often the message was replayed; written by the desk, kept by the worker.
-pub const REPLAYS: &str = "dl-replays";
-/// The replay it last came from: 1 to 64 of `0-9a-z-`; written by the desk, kept by the worker.
-pub const REPLAY_ID: &str = "dl-replay-id";
 /// The original's `user_id` property, which the broker would refuse from another login.
 pub const USER_ID: &str = "dl-user-id";
 
@@ -47,27 +43,6 @@ pub struct Origin<'a> {
     pub worker: &'a str,
     /// Its `user_id` property.
     pub user_id: Option<&'a str>,
-    /// Set when the message came from a replay.
-    pub replay: Option<Replay<'a>>,
-}
-
-/// The desk's marks on a replayed message.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Replay<'a> {
-    /// How often it was replayed, at least 1.
-    pub count: i64,
-    /// The replay it came from.
-    pub id: &'a str,
-}
-
-impl<'a> Replay<'a> {
-    /// Reads the marks; None where they are absent, incomplete or malformed, as a publisher's forgeries are.
-    pub fn read(count: Option<i64>, id: Option<&'a str>) -> Option<Self> {
-        let (count, id) = (count?, id?);
-        let plain = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'z' | b'-');
-        let sound = (1..=i64::from(u32::MAX)).contains(&count) && (1..=64).contains(&id.len()) && id.bytes().all(plain);
-        sound.then_some(Replay { count, id })
-    }
 }
 
 /// The headers of one dead letter. At most about 2.5 KiB together, whatever the message was.
@@ -85,13 +60,10 @@ pub fn headers(rejection: &Rejection, origin: &Origin, id: &str, now_millis: i64
         ("dl-queue", Value::Text(origin.queue.to_owned())),
         ("dl-worker", text(origin.worker, TEXT_BYTES)),
         ("dl-fingerprint", Value::Text(fingerprint(rejection, origin.routing_key))),
-        (REPLAYS, Value::Int(origin.replay.map_or(0, |replay| replay.count))),
+        ("dl-replays", Value::Int(0)),
     ];
     if let Some(field) = &rejection.field {
         headers.push(("dl-field", text(field, TEXT_BYTES)));
-    }
-    if let Some(replay) = origin.replay {
-        headers.push((REPLAY_ID, Value::Text(replay.id.to_owned())));
     }
     if let Some(user_id) = origin.user_id {
         headers.push((USER_ID, Value::Text(user_id.to_owned())));
@@ -126,14 +98,13 @@ mod tests {
         queue: "bytemark.tickets.log",
         worker: "host/0.1.0",
         user_id: None,
-        replay: None,
     };
 
     #[test]
     fn says_what_where_and_when() {
         let rejection =
             Rejection::of_field(Reason::InvalidField, "user_id", "user_id expects a Number, found an array");
-        let origin = Origin { user_id: Some("app"), replay: Replay::read(Some(2), Some("r-1")), ..ORIGIN };
+        let origin = Origin { user_id: Some("app"), ..ORIGIN };
         let lines: Vec<String> =
             headers(&rejection, &origin, "0a", 5).iter().map(|(name, value)| format!("{name} = {value:?}")).collect();
         insta::assert_snapshot!(lines.join("\n"), @r#"
@@ -148,9 +119,8 @@ mod tests {
         dl-queue = Text("bytemark.tickets.log")
         dl-worker = Text("host/0.1.0")
         dl-fingerprint = Text("564cf3cd4e63e6f2")
-        dl-replays = Int(2)
+        dl-replays = Int(0)
         dl-field = Text("user_id")
-        dl-replay-id = Text("r-1")
         dl-user-id = Text("app")
         "#);
     }
@@ -162,24 +132,6 @@ mod tests {
         assert_ne!(at("expected value"), at("trailing characters"));
         let moved = fingerprint(&Rejection::new(Reason::InvalidJson, "expected value"), "other");
         assert_ne!(moved, at("expected value"));
-    }
-
-    #[test]
-    fn forged_or_broken_replay_marks_count_for_nothing() {
-        assert_eq!(Replay::read(Some(1), Some("r")), Some(Replay { count: 1, id: "r" }));
-        let long = "x".repeat(65);
-        for (count, id) in [
-            (Some(7), None),
-            (None, Some("r")),
-            (Some(0), Some("r")),
-            (Some(-1), Some("r")),
-            (Some(i64::MAX), Some("r")),
-            (Some(1), Some("")),
-            (Some(1), Some("R\n")),
-            (Some(1), Some(long.as_str())),
-        ] {
-            assert_eq!(Replay::read(count, id), None, "{count:?} {id:?}");
-        }
     }
 
     proptest! {

@@ -118,7 +118,7 @@ fn describe() {
     describe_counter!(RECEIVED_BYTES, Unit::Bytes, "Bytes of the bodies of deliveries");
     describe_counter!(SETTLED, "Deliveries by their outcome; received = settled + in flight");
     describe_gauge!(IN_FLIGHT, "Deliveries without an outcome");
-    describe_gauge!(IN_FLIGHT_BYTES, Unit::Bytes, "Bytes of the bodies of deliveries without an outcome");
+    describe_gauge!(IN_FLIGHT_BYTES, Unit::Bytes, "Bytes of bodies and documents in hand");
     describe_gauge!(UNACKED, "Deliveries that the broker counts against the prefetch");
     describe_gauge!(PREFETCH, "Prefetch in force");
     describe_gauge!(OLDEST, Unit::Seconds, "Age of the oldest delivery that is not acknowledged");
@@ -305,6 +305,11 @@ impl Recorders {
             Outcome::Returned => returned,
         };
         counter.increment(count as u64);
+    }
+
+    /// Deliveries without an outcome; to be set whenever the counters move.
+    pub fn in_flight(&self, count: usize) {
+        self.in_flight.set(count as f64);
     }
 
     /// An event of this age became durable.

@@ -1,16 +1,24 @@
 #!/usr/bin/env bash
-# The main job, shown. Run by `make demo`, which provides the servers. Ends by itself and takes away what it made.
+# The main job, shown. Run by `make demo`, which provides the servers, and ends by itself. On servers named in the
+# environment its queues (ticketlog.demo…) and its database (ticketlog_demo) stay, to be looked at.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 ticketlog=${TICKETLOG_BIN:-target/debug/ticketlog}
 http=127.0.0.1:${TICKETLOG_DEMO_PORT:-9464}
 events=${TICKETLOG_DEMO_EVENTS:-5000}
+export TICKETLOG_BROKER__EXCHANGE=ticketlog.demo TICKETLOG_BROKER__QUEUE=ticketlog.demo.log TICKETLOG_STORE__DATABASE=ticketlog_demo \
+  TICKETLOG_DEAD_LETTER__EXCHANGE=ticketlog.demo.dlx TICKETLOG_DEAD_LETTER__QUEUE=ticketlog.demo.log.dead \
+  TICKETLOG_DEAD_LETTER__PARKED_QUEUE=ticketlog.demo.log.parked
 log=$(mktemp)
 worker=
 trap 'status=$?; [ -z "$worker" ] || kill "$worker" 2>/dev/null || true; rm -f "$log"; exit $status' EXIT
 bold= plain=; [ ! -t 1 ] || { bold=$'\033[1m' plain=$'\033[0m'; }
 say() { printf '\n%s%s%s\n' "$bold" "$*" "$plain"; }
-get() { python3 -c 'import sys, urllib.request as u; print(u.urlopen(sys.argv[1], timeout=5).read().decode(), end="")' "http://$http/$1" 2>/dev/null; }
+get() {
+  if command -v curl >/dev/null; then curl -sf -m 5 "http://$http/$1"
+  else python3 -c 'import sys, urllib.request as u; print(u.urlopen(sys.argv[1], timeout=5).read().decode(), end="")' "http://$http/$1" 2>/dev/null; fi
+}
+command -v curl >/dev/null || command -v python3 >/dev/null || { echo 'the demo needs curl or python3' >&2; exit 69; }
 value() { awk -v name="$1" '$1 == name { print $2; found = 1 } END { if (!found) print 0 }'; }
 
 say "1. Exchanges, queues and indexes (ticketlog setup)"

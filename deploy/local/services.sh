@@ -192,6 +192,8 @@ provide() { # sets broker_uri, store_uri, and how to take them away again: pids,
   if [ "${TICKETLOG_SERVICES:-}" != native ] && [ -n "${TICKETLOG_BROKER__URI:-}" ] && [ -n "${TICKETLOG_STORE__URI:-}" ]; then
     broker_uri=$TICKETLOG_BROKER__URI store_uri=$TICKETLOG_STORE__URI; say "using the servers named in the environment"; return
   fi
+  [ "${TICKETLOG_SERVICES:-}" = native ] || [ -z "${TICKETLOG_BROKER__URI:-}${TICKETLOG_STORE__URI:-}" ] ||
+    die "only one of TICKETLOG_BROKER__URI and TICKETLOG_STORE__URI is set: set both, or neither"
   if docker_answers; then
     provide_in_docker && return
     say "Docker could not start them; going on with native ones"

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use lapin::BasicProperties;
 use lapin::types::{AMQPValue, FieldTable, ShortString};
 
-use crate::dead_letter::{self, Replay, Value};
+use crate::dead_letter::{self, Value};
 
 /// A message from the queue. Its acknowledgement is the session's affair, under `tag`.
 #[derive(Debug)]
@@ -69,21 +69,6 @@ impl Delivery {
     /// AMQP `user_id`.
     pub fn user_id(&self) -> Option<&str> {
         self.properties.user_id().as_ref().map(ShortString::as_str)
-    }
-
-    /// The desk's marks, if it came from a replay.
-    pub fn replay(&self) -> Option<Replay<'_>> {
-        let headers = self.properties.headers().as_ref()?.inner();
-        let count = match headers.get(dead_letter::REPLAYS)? {
-            AMQPValue::LongLongInt(count) => Some(*count),
-            AMQPValue::LongInt(count) => Some(i64::from(*count)),
-            _ => None,
-        };
-        let id = match headers.get(dead_letter::REPLAY_ID)? {
-            AMQPValue::LongString(id) => std::str::from_utf8(id.as_bytes()).ok(),
-            _ => None,
-        };
-        Replay::read(count, id)
     }
 
     /// Turns it into its dead letter: the body and the properties as they are, but persistent, without `expiration` and
@@ -159,10 +144,15 @@ pub(super) fn mark_of(properties: &BasicProperties) -> Option<String> {
     }
 }
 
+/// Headers that a dead letter does not take over: ours, and the broker's history of another dead-lettering, which a
+/// publisher may have forged.
+fn replaced(name: &str) -> bool {
+    name.starts_with(dead_letter::PREFIX) || name == "x-death"
+}
+
 fn dead_letter_properties(original: &BasicProperties, own: Vec<(&'static str, Value)>) -> BasicProperties {
     let sent = original.headers().as_ref().map(|headers| headers.inner().clone()).unwrap_or_default();
-    let mut headers: BTreeMap<_, _> =
-        sent.into_iter().filter(|(name, _)| !name.as_str().starts_with(dead_letter::PREFIX)).collect();
+    let mut headers: BTreeMap<_, _> = sent.into_iter().filter(|(name, _)| !replaced(name.as_str())).collect();
     for (name, value) in own {
         let value = match value {
             Value::Int(number) => AMQPValue::LongLongInt(number),
@@ -289,16 +279,5 @@ mod tests {
         let headers = letter.properties.headers().clone().unwrap();
         let names: Vec<&str> = headers.inner().keys().map(ShortString::as_str).collect();
         assert_eq!(names, ["dl-headers-dropped", "dl-id", "small"]);
-    }
-
-    #[test]
-    fn replay_marks_are_read_only_when_whole() {
-        let marks = |count, id| {
-            let headers = BTreeMap::from([("dl-replays".into(), count), ("dl-replay-id".into(), id)]);
-            delivery(BasicProperties::default().with_headers(headers.into())).replay().map(|replay| replay.count)
-        };
-        assert_eq!(marks(AMQPValue::LongLongInt(2), text("r-1")), Some(2));
-        assert_eq!(marks(text("2"), text("r-1")), None);
-        assert_eq!(marks(AMQPValue::LongLongInt(2), AMQPValue::Void), None);
     }
 }

@@ -37,6 +37,12 @@ pub enum BrokerError {
     /// The queue was deleted, or its leader moved.
     #[error("the broker cancelled the consumer: was the queue deleted?")]
     Cancelled,
+    /// lapin could not read what the broker sent. A message property that is not UTF-8 does that, every time it comes.
+    #[error(
+        "the broker sent something unreadable: does a message at the head of the queue have a property or a header \
+             name that is not UTF-8? Take it out with another client"
+    )]
+    Unreadable,
     /// An ack came too late, or could not be written.
     #[error("an acknowledgement could not be delivered")]
     Ack,
@@ -61,6 +67,7 @@ impl BrokerError {
             BrokerError::Closed(_) => "closed",
             BrokerError::Lost => "lost",
             BrokerError::Cancelled => "cancelled",
+            BrokerError::Unreadable => "unreadable",
             BrokerError::Ack => "ack",
             BrokerError::OutOfLine => "out_of_line",
             BrokerError::Memory => "memory",
@@ -68,7 +75,7 @@ impl BrokerError {
     }
 
     /// Every label, for the metric catalogue.
-    pub const LABELS: [&'static str; 12] = [
+    pub const LABELS: [&'static str; 13] = [
         "unreachable",
         "address",
         "refused",
@@ -78,6 +85,7 @@ impl BrokerError {
         "closed",
         "lost",
         "cancelled",
+        "unreadable",
         "ack",
         "out_of_line",
         "memory",
@@ -93,6 +101,9 @@ impl BrokerError {
     }
 
     pub(super) fn of_request(error: &lapin::Error) -> Self {
+        if matches!(error.kind(), ErrorKind::ParsingError(_)) {
+            return BrokerError::Unreadable;
+        }
         match reply_code(error) {
             Some(code) => BrokerError::Closed(code),
             None => BrokerError::Lost,

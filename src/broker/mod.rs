@@ -29,6 +29,16 @@ pub use publisher::{Confirmed, Publisher};
 pub use session::{End, Session};
 pub use topology::setup;
 
+/// Makes sure that the addresses can be used at all.
+///
+/// # Errors
+/// `Address`, if one cannot.
+pub fn check_address(settings: &config::Broker) -> Result<(), BrokerError> {
+    let addresses = config::broker_addresses(settings.uri.expose_secret());
+    let sound = addresses.iter().all(|address| address.parse::<AMQPUri>().is_ok());
+    if sound { Ok(()) } else { Err(BrokerError::Address) }
+}
+
 /// Opens a connection to the first address of the cluster that lets us in; `purpose` names it in RabbitMQ's overview.
 ///
 /// # Errors

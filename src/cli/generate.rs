@@ -139,13 +139,13 @@ impl Generator {
     fn spoil(&mut self, message: &mut Generated, mut event: Value) {
         message.malformed = true;
         let mut text = message.body.clone();
-        match self.random.random_range(0..14) {
+        match self.random.random_range(0..19) {
             0 => text.clear(),
             1 => text.truncate(text.len() / 2),
             2 => text.extend_from_slice(b",}"),
             3 => text = [b"[".as_slice(), &text, b"]"].concat(),
             4 => text = b"null".to_vec(),
-            5 => text.iter_mut().filter(|byte| **byte == b'U').for_each(|byte| *byte = 0xff),
+            5 => text.insert(text.iter().rposition(|byte| *byte == b'"').unwrap_or_default(), 0xff),
             6 => text = text.iter().flat_map(|byte| [*byte, 0]).collect(),
             7 => text = format!("{{\"deep\":{}1{}}}", "[".repeat(70), "]".repeat(70)).into_bytes(),
             8 => text = b"{\"user_id\":\"not a number\",\"status\":\"success\"}".to_vec(),
@@ -153,10 +153,12 @@ impl Generator {
             10 => set(&mut text, &mut event, "uuid", json!([1, 2])),
             11 => set(&mut text, &mut event, "_id", json!("not-an-object-id")),
             12 => set(&mut text, &mut event, "a\u{0}b", json!(1)),
+            13 => text = b" \r\n".to_vec(),
+            14 => text = b"{\"user_id\":NaN}".to_vec(),
+            15 => text = b"{\"fare\":1e400}".to_vec(),
+            16 => text = b"{\"status\":\"\\ud800\"}".to_vec(),
+            17 => message.content_encoding = Some("gzip"),
             _ => message.content_encoding = Some("br"),
-        }
-        if message.content_encoding.is_none() && text == message.body {
-            text.clear();
         }
         message.body = text;
     }

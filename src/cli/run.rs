@@ -1,6 +1,7 @@
 //! Owns `ticketlog run`: the process around the flow. Must not know the flow.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::time::{Duration, SystemTime};
 
 use anyhow::Context as _;
@@ -14,7 +15,7 @@ use crate::http::{self, Exposed};
 use crate::metrics::{self, Recorders};
 use crate::pipeline::{self, Context};
 use crate::store::{Class, Failure, Store};
-use crate::{retry, telemetry};
+use crate::{broker, retry, telemetry};
 
 use super::Fault;
 
@@ -53,6 +54,7 @@ fn with_stack() {
 }
 
 async fn serve(settings: Settings) -> Result<u8, Fault> {
+    broker::check_address(&settings.broker)?;
     let prometheus = metrics::install().map_err(|error| Fault::new(70, error))?;
     let stop = CancellationToken::new();
     end_on_signals(&stop)?;
@@ -79,6 +81,7 @@ async fn serve(settings: Settings) -> Result<u8, Fault> {
         health,
         recorders: Recorders::new(),
         stop,
+        writing: AtomicUsize::new(0),
         stored: Arc::default(),
         worker: worker(),
         settings,

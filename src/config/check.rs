@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use secrecy::ExposeSecret;
+use tracing_subscriber::EnvFilter;
 
 use super::uri;
 use super::{Settings, Size};
@@ -95,6 +96,10 @@ fn bounds(s: &Settings) -> Found {
             let ratio = s.dead_letter.max_ratio;
             fault(!(ratio > 0.0 && ratio <= 1.0), "dead_letter.max_ratio", "must be above 0 and at most 1")
         })
+        .or_else(|| {
+            let text = "is no filter; write for instance \"info\", or \"info,ticketlog::broker=debug\"";
+            fault(EnvFilter::builder().parse(&s.log.filter).is_err(), "log.filter", text)
+        })
         .or_else(|| fault(s.dead_letter.min_store == 0, "dead_letter.min_store", "must be at least 1"))
         .or_else(|| fault(s.dead_letter.min_decode == 0, "dead_letter.min_decode", "must be at least 1"))
 }
@@ -150,9 +155,9 @@ fn times(s: &Settings) -> Found {
         })
         .or_else(|| {
             let text = format!(
-                "is not longer than store.write_timeout = {write:?}, so that a write in flight could not end; raise it or \
+                "must be a quarter longer than store.write_timeout = {write:?}, so that a write in flight can end; raise it or \
                  lower store.write_timeout"
             );
-            fault(s.shutdown.timeout <= write, "shutdown.timeout", text)
+            fault(s.shutdown.timeout.0.mul_f64(0.8) <= write.0, "shutdown.timeout", text)
         })
 }

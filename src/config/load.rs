@@ -189,6 +189,7 @@ impl Merged {
 /// The first line of a type error, without names of Rust's.
 fn plain(message: &str) -> String {
     let line = message.lines().next().unwrap_or_default();
+    let line = line.replace("invalid socket address syntax", "expected an address such as \"127.0.0.1:9464\"");
     let line = line.replace("expected u16", "expected a whole number, at most 65535");
     ["u32", "u64", "usize"]
         .iter()

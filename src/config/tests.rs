@@ -122,6 +122,7 @@ fn faults_name_file_line_key_and_fix() {
         "[dead_letter]\nmax_ratio = 0.0\n",
         "[broker]\nqueue = \"x\nprefetch = 1",
         "[http]\nlisten = \"everywhere\"\n",
+        "[log]\nfilter = \"info,[\"\n",
     ]
     .into_iter()
     .map(|text| with_file(text).unwrap_err())
@@ -143,14 +144,15 @@ fn faults_name_file_line_key_and_fix() {
     FILE, line 2: batch.linger has a wrong value: expected a duration such as "250ms", "10s" or "5min"
     FILE, line 2: batch.max_bytes must be 1 byte to 32MiB, so that a batch is one command
     FILE, line 2: store.retention has a wrong value: expected "off" or a duration such as "90days"
-    FILE, line 2: shutdown.timeout is not longer than store.write_timeout = 30s, so that a write in flight could not end; raise it or lower store.write_timeout
+    FILE, line 2: shutdown.timeout must be a quarter longer than store.write_timeout = 30s, so that a write in flight can end; raise it or lower store.write_timeout
     FILE, line 2: retry.release_after must be longer than store.write_timeout = 15s, and at most 25min
     FILE, line 2: event.max_bytes must be 1 byte to 16MiB
     FILE, line 1: event.fields has a wrong value: unknown variant `integer`, expected one of `number`, `string`, `any`
     FILE, line 1: event.fields has a name that no field can have: empty, with a NUL, or _id
     FILE, line 2: dead_letter.max_ratio must be above 0 and at most 1
     FILE, line 2: is no TOML: invalid basic string, expected `"`
-    FILE, line 2: http.listen has a wrong value: invalid socket address syntax
+    FILE, line 2: http.listen has a wrong value: expected an address such as "127.0.0.1:9464"
+    FILE, line 2: log.filter is no filter; write for instance "info", or "info,ticketlog::broker=debug"
     "#);
     insta::assert_snapshot!(with_env(&[("TICKETLOG_BROKER__PREFECH", "5")]).unwrap_err(), @"environment variable TICKETLOG_BROKER__PREFECH: broker.prefech is no setting of this program; did you mean prefetch?");
     insta::assert_snapshot!(with_env(&[("TICKETLOG_BROKER__URI_FILE", "/no/such/file")]).unwrap_err(), @"environment variable TICKETLOG_BROKER__URI_FILE: broker.uri_file names /no/such/file, which cannot be read: entity not found");

@@ -50,18 +50,11 @@ impl Letter {
             queue: &settings.broker.queue,
             worker: &context.worker,
             user_id: delivery.user_id(),
-            replay: delivery.replay(),
         };
         let headers = dead_letter::headers(rejection, &origin, &id, now_millis());
         if let Some(held) = REJECTED.allow(Instant::now()) {
             let (reason, detail) = (rejection.reason.as_str(), rejection.detail.as_ref());
-            warn!(
-                reason,
-                detail,
-                dl_id = id,
-                more_since_last = held,
-                "a message is malformed and becomes a dead letter"
-            );
+            warn!(reason, detail, dl_id = id, more_since_last = held, "a message is malformed");
         }
         let (tag, bytes) = (delivery.tag, delivery.body.len());
         let dead = &settings.dead_letter;

@@ -3,6 +3,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
@@ -61,6 +62,8 @@ pub struct Engine<'a> {
     probe_delays: Delays,
     /// For the age of the oldest unsettled delivery: the last tag of each chunk, and when it came.
     arrivals: VecDeque<(u64, Instant)>,
+    /// The last rejection that a wrong setting could have caused.
+    suspicion: Option<Rejection>,
     /// Deliveries that were counted as received and have no outcome yet.
     in_hand: usize,
     /// Set once the process is stopping: when to give up waiting.
@@ -90,6 +93,7 @@ impl<'a> Engine<'a> {
             probe_at: Instant::now(),
             probe_delays: Delays::new(context.policy()),
             arrivals: VecDeque::new(),
+            suspicion: None,
             in_hand: 0,
             deadline: None,
             context,
@@ -142,6 +146,7 @@ impl<'a> Engine<'a> {
             metrics::flushed(cause, batch.len(), bytes);
             let context = Arc::clone(&self.context);
             self.writes.push(Box::pin(async move { writing::write(&context, batch).await }));
+            self.context.writing.store(self.writes.len(), Ordering::Relaxed);
         }
     }
 
@@ -153,9 +158,8 @@ impl<'a> Engine<'a> {
         }
         let mut rejected = Vec::new();
         let mut decoded = 0;
-        self.in_hand += chunk.len();
+        self.count_in(chunk);
         for delivery in chunk.drain(..) {
-            self.context.recorders.received(delivery.redelivered, delivery.body.len());
             match intake::decode(&mut self.decoder, delivery) {
                 Ok(pending) => {
                     self.breaker.note(now, Stage::Decode, true);
@@ -179,12 +183,22 @@ impl<'a> Engine<'a> {
         Ok(())
     }
 
+    /// Counts deliveries on both sides of the ledger at once, so that it balances at every scrape.
+    fn count_in(&mut self, chunk: &[Delivery]) {
+        for delivery in chunk {
+            self.context.recorders.received(delivery.redelivered, delivery.body.len());
+        }
+        self.in_hand += chunk.len();
+        self.context.recorders.in_flight(self.in_hand);
+    }
+
     fn reject_decoded(&mut self, rejected: Vec<(Delivery, Rejection)>, now: Instant) {
         if rejected.is_empty() {
             return;
         }
         for (_, rejection) in rejected.iter().filter(|(_, rejection)| suspect(rejection.reason)) {
             self.breaker.note(now, rejection.reason.stage(), false);
+            self.suspicion = Some(rejection.clone());
         }
         self.judge(now);
         for (delivery, rejection) in rejected {
@@ -200,10 +214,12 @@ impl<'a> Engine<'a> {
     /// Takes the verdicts of a batch.
     fn apply(&mut self, written: Written) {
         let now = Instant::now();
+        self.context.writing.store(self.writes.len(), Ordering::Relaxed);
         for (_, verdict) in &written {
             match verdict {
                 Verdict::Rejected(rejection) if suspect(rejection.reason) => {
-                    self.breaker.note(now, Stage::Store, false)
+                    self.breaker.note(now, Stage::Store, false);
+                    self.suspicion = Some(rejection.clone());
                 }
                 Verdict::Rejected(_) => {}
                 Verdict::Stored | Verdict::Duplicate => self.breaker.note(now, Stage::Store, true),
@@ -240,6 +256,7 @@ impl<'a> Engine<'a> {
     fn settle(&mut self, tag: u64, bytes: usize, outcome: Outcome) {
         self.session.settle(tag, bytes);
         self.in_hand -= 1;
+        self.context.recorders.in_flight(self.in_hand);
         self.context.recorders.settled(outcome, 1);
     }
 
@@ -257,7 +274,10 @@ impl<'a> Engine<'a> {
                 "the decoder (event.fields, limits?)"
             };
             let text = format!("nearly all messages are refused by {who}; dead-lettering stops until some pass");
-            error!(stage = stage.as_str(), "breaker open: {text}");
+            let last = self.suspicion.as_ref();
+            let reason = last.map_or("", |last| last.reason.as_str());
+            let detail = last.map_or("", |last| last.detail.as_ref());
+            error!(stage = stage.as_str(), reason, detail, "breaker open: {text}");
             self.context.health.down(Part::Breaker, text);
             return;
         }
@@ -316,8 +336,9 @@ impl<'a> Engine<'a> {
     async fn drain(&mut self) -> Result<(), BrokerError> {
         let timeout = self.context.settings.shutdown.timeout.0;
         let patience =
-            if self.context.health.troubles().is_empty() { timeout.mul_f64(0.7) } else { timeout.mul_f64(0.1) };
+            if self.context.health.troubles().is_empty() { timeout.mul_f64(0.8) } else { timeout.mul_f64(0.1) };
         self.deadline = Some(Instant::now() + patience);
+        self.context.health.down(Part::Broker, "stopping");
         info!(unsettled = self.in_hand, "stopping: flushing what is in hand");
         let mut chunk = Vec::new();
         self.session.stop(&mut chunk).await?;
@@ -337,6 +358,7 @@ impl<'a> Engine<'a> {
     async fn end(self, exit: Exit) -> Exit {
         let Engine { context, mut session, letters, writes, in_hand: returned, .. } = self;
         drop(writes);
+        context.writing.store(0, Ordering::Relaxed);
         letters.forget();
         context.recorders.settled(Outcome::Returned, returned);
         context.recorders.levels(&Levels::default());

@@ -11,7 +11,7 @@ mod supervise;
 mod writing;
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, AtomicUsize};
 
 use tokio_util::sync::CancellationToken;
 
@@ -38,6 +38,8 @@ pub struct Context {
     pub recorders: Recorders,
     /// Cancelled when the process is asked to stop.
     pub stop: CancellationToken,
+    /// Batches being written: while there are any, they tell how the store is.
+    pub writing: AtomicUsize,
     /// Documents stored by this process.
     pub stored: Arc<AtomicU64>,
     /// `host/version`, for dead letters.

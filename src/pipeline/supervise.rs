@@ -2,6 +2,7 @@
 //! Must not know messages.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use tracing::{info, warn};
@@ -21,23 +22,22 @@ use super::engine::{Engine, Exit};
 /// A session that lasted this long was a good one: the next failure begins with a short delay again.
 const GOOD: Duration = Duration::from_secs(30);
 
+/// How often an idle store is asked whether it still answers.
+const WATCH: Duration = Duration::from_secs(5);
+
 static REPEATED: Sparingly = Sparingly::new(Duration::from_secs(10));
 
 /// Works until the process is asked to stop. No outage ends it.
 pub async fn run(context: Arc<Context>) {
-    let settings = &context.settings;
     let mut letters = DeadLetters::new(Arc::clone(&context));
-    let mut breaker = Breaker::new(breaker::Limits {
-        max_ratio: settings.dead_letter.max_ratio,
-        window: settings.dead_letter.window.0,
-        min_store: settings.dead_letter.min_store,
-        min_decode: settings.dead_letter.min_decode,
-    });
+    let mut breaker = Breaker::new(breaker_limits(&context));
     let mut delays = Delays::new(context.policy());
     let mut cautious = false;
-    let mut indexes = None;
+    let mut background = None;
     while wait_for_store(&context).await {
-        indexes.get_or_insert_with(|| tokio::spawn(ensure_indexes(Arc::clone(&context))));
+        background.get_or_insert_with(|| {
+            (tokio::spawn(ensure_indexes(Arc::clone(&context))), tokio::spawn(watch_store(Arc::clone(&context))))
+        });
         let opened = Instant::now();
         let end = match open(&context, cautious).await {
             None => break,
@@ -64,6 +64,16 @@ pub async fn run(context: Arc<Context>) {
         pause(&context, delays.draw()).await;
     }
     info!("stopped");
+}
+
+fn breaker_limits(context: &Context) -> breaker::Limits {
+    let dead = &context.settings.dead_letter;
+    breaker::Limits {
+        max_ratio: dead.max_ratio,
+        window: dead.window.0,
+        min_store: dead.min_store,
+        min_decode: dead.min_decode,
+    }
 }
 
 /// Opens a session, unless the process is asked to stop first.
@@ -142,6 +152,29 @@ async fn released(context: &Context) {
     }
 }
 
+/// Looks after the store while nothing is written, so that readiness does not wait for the next message to find out.
+async fn watch_store(context: Arc<Context>) {
+    loop {
+        pause(&context, WATCH).await;
+        if context.stop.is_cancelled() {
+            return;
+        }
+        if context.writing.load(Ordering::Relaxed) > 0 {
+            continue;
+        }
+        match context.store.probe().await {
+            Ok(()) => {
+                context.health.up(Part::Store);
+            }
+            Err(failure) => {
+                if context.health.down(Part::Store, failure.to_string()) {
+                    warn!(kind = failure.kind, code = failure.code, "the store does not answer: {failure}");
+                }
+            }
+        }
+    }
+}
+
 async fn pause(context: &Context, delay: Duration) {
     tokio::select! {
         () = context.stop.cancelled() => {}
@@ -160,10 +193,9 @@ async fn ensure_indexes(context: Arc<Context>) {
             Ok(reports) => return report_indexes(&reports),
             Err(failure) if matches!(failure.class, store::Class::Transient) => pause(&context, delays.draw()).await,
             Err(failure) => {
-                warn!(
-                    "the indexes could not be created: {failure}; grant createIndex or set store.ensure_indexes = false"
-                );
-                return;
+                let fix = "grant createIndex, or set store.ensure_indexes = false";
+                warn!("the indexes could not be created: {failure}; {fix}; trying again in ten minutes");
+                pause(&context, Duration::from_secs(600)).await;
             }
         }
     }

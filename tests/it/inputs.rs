@@ -85,7 +85,7 @@ fn broken() -> Vec<Row> {
 }
 
 fn sound() -> Vec<Row> {
-    let values: [(&str, Bson); 19] = [
+    let values: [(&str, Bson); 22] = [
         ("2147483648", Bson::Int64(1 << 31)),
         ("9007199254740993", Bson::Int64(9_007_199_254_740_993)),
         ("9223372036854775807", Bson::Int64(i64::MAX)),
@@ -93,6 +93,9 @@ fn sound() -> Vec<Row> {
         ("18446744073709551615", Bson::Decimal128("18446744073709551615".parse().unwrap())),
         ("18446744073709551616", Bson::Double(18_446_744_073_709_551_616.0)),
         ("1e30", Bson::Double(1e30)),
+        ("1000000000000000000000000000000", Bson::Double(1e30)),
+        ("-0", Bson::Double(-0.0)),
+        ("{\"$code\":\"x\"}", bson::bson!({"$code": "x"})),
         ("1", Bson::Int32(1)),
         ("1.0", Bson::Double(1.0)),
         ("1e-400", Bson::Double(0.0)),
@@ -125,8 +128,13 @@ fn sound() -> Vec<Row> {
         row("id", r#"{"_id":"65f0000000000000000000aa","v":1}"#, Holding(Bson::Int32(1))),
         row("null id", r#"{"_id":null,"v":1}"#, Holding(Bson::Int32(1))),
         row("depth 64", nested("{\"a\":", 64, "}"), Stored),
-        row("casts", r#"{"user_id":" 0x1f ","timestamp":"","uuid":1e21,"status":false}"#, Stored),
+        row("depth 64, arrays", format!("{{\"a\":{}}}", nested("[", 63, "]")), Stored),
     ]);
+    for (content_type, v) in [("text/xml", 1), ("application/json; charset=latin1", 2)] {
+        let sent = Sent::body(format!("{{\"v\":\"ü{v}\"}}"))
+            .with(|properties| properties.with_content_type(content_type.into()));
+        rows.push(Row { name: content_type.to_owned(), sent, becomes: Holding(Bson::String(format!("ü{v}"))) });
+    }
     rows
 }
 
@@ -138,6 +146,7 @@ fn large() -> Vec<Row> {
         row("at the limit", text(limit), Stored),
         row("over the limit", text(limit + 1), Dead("too_large")),
         row("17 MiB", text(17 << 20), Dead("too_large")),
+        row("100 MiB", text(100 << 20), Dead("too_large")),
         row("BSON over 16 MiB", format!("{{\"a\":[{}1]}}", "1,".repeat(2_000_000)), Dead("too_large")),
         row("a million elements", format!("{{\"a\":[{}1]}}", "1,".repeat(999_999)), Stored),
         row("a key of 1 MiB", format!("{{\"{}\":1}}", "k".repeat(1 << 20)), Stored),
@@ -213,13 +222,17 @@ async fn through(rows: Vec<Row>) {
     let count = rows.len();
     worker.has_settled(4 * count as u64).await;
     let expected_dead = rows.iter().filter(|row| matches!(row.becomes, Dead(_))).count();
-    let dead: HashMap<usize, (String, Vec<u8>)> = bed
+    let dead: HashMap<usize, (String, Vec<u8>, bool)> = bed
         .dead(expected_dead)
         .await
         .into_iter()
         .map(|dead| {
-            let number = dead.properties.correlation_id().as_ref().unwrap().as_str().parse().unwrap();
-            (number, (dead.reason().to_owned(), dead.body))
+            let number: usize = dead.properties.correlation_id().as_ref().unwrap().as_str().parse().unwrap();
+            let own = dead.properties.headers().as_ref().and_then(|headers| headers.inner().get("h").cloned());
+            let sent: &Sent = &rows[number].sent;
+            let original = sent.properties.headers().as_ref().and_then(|headers| headers.inner().get("h").cloned());
+            let kept = own == original || dead.headers.contains_key("dl-headers-dropped");
+            (number, (dead.reason().to_owned(), dead.body, kept))
         })
         .collect();
     let documents = bed.documents().await;
@@ -230,12 +243,61 @@ async fn through(rows: Vec<Row>) {
     for (number, row) in rows.iter().enumerate() {
         let became = dead.get(&number);
         match &row.becomes {
-            Dead(reason) => assert_eq!(became, Some(&((*reason).to_owned(), row.sent.body.clone())), "{}", row.name),
+            Dead(reason) => assert!(
+                became.is_some_and(|(why, body, kept)| why == reason && *body == row.sent.body && *kept),
+                "{}: {:?}",
+                row.name,
+                became.map(|(why, _, kept)| (why, kept))
+            ),
             Holding(value) => assert!(became.is_none() && values.contains(&value), "{}: {became:?}", row.name),
             Stored => assert!(became.is_none(), "{}: {became:?}", row.name),
         }
     }
     assert_eq!(worker.stop().await.code(), Some(0), "alive to the end");
+    bed.clean().await;
+}
+
+/// Four fields, each as everything that JSON offers: what Mongoose makes of it, or nothing where it refuses.
+#[tokio::test]
+async fn every_known_field_is_cast() {
+    let as_number = |value: &str| match value {
+        "5" | "\" 5 \"" | "\"0x5\"" => Some(Bson::Int32(5)),
+        "\"1e3\"" => Some(Bson::Int32(1000)),
+        "1.5" => Some(Bson::Double(1.5)),
+        "true" => Some(Bson::Int32(1)),
+        "\"\"" | "null" => Some(Bson::Null),
+        _ => None,
+    };
+    let as_string = |value: &str| match value {
+        "null" => Some(Bson::Null),
+        "[5]" | "{}" => None,
+        text => Some(Bson::String(text.trim_matches('"').to_owned())),
+    };
+    let values =
+        ["5", "\" 5 \"", "\"0x5\"", "\"1e3\"", "1.5", "true", "\"\"", "null", "[5]", "{}", "\"abc\"", "\"Infinity\""];
+    let bed = Bed::new().await;
+    let worker = bed.worker_with(&[("EVENT__FIELDS", "{ user_id = { type = \"number\" }, timestamp = { type = \"number\" }, uuid = { type = \"string\" }, status = { type = \"string\" }, must = { type = \"any\", required = true } }")]).await;
+    let mut expected = Vec::new();
+    for (field, numeric) in [("user_id", true), ("timestamp", true), ("uuid", false), ("status", false)] {
+        for value in values {
+            bed.publish(&Sent::body(format!("{{\"must\":\"{field} {}\",\"{field}\":{value}}}", expected.len()))).await;
+            expected.push((field, if numeric { as_number(value) } else { as_string(value) }));
+        }
+    }
+    bed.publish(&Sent::body("{\"user_id\":1}")).await;
+    worker.has_settled(expected.len() as u64 + 1).await;
+    let documents = bed.documents().await;
+    for (at, (field, value)) in expected.iter().enumerate() {
+        let must = format!("{field} {at}");
+        let found = documents.iter().find(|document| document.get_str("must").ok() == Some(&must));
+        assert_eq!(found.and_then(|document| document.get(field)), value.as_ref(), "{must}");
+    }
+    let dead = bed.dead(1 + expected.iter().filter(|(_, value)| value.is_none()).count()).await;
+    assert_eq!(
+        dead.iter().filter(|dead| dead.reason() == "missing_field" && dead.headers["dl-field"] == "must").count(),
+        1
+    );
+    assert_eq!(dead.iter().filter(|dead| dead.reason() == "invalid_field").count(), dead.len() - 1);
     bed.clean().await;
 }
 

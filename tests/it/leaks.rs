@@ -9,6 +9,33 @@ use crate::harness::{Bed, Sent};
 
 const CANARY: &str = "canary-4711";
 
+/// As text, every event is one line that begins with its time.
+#[tokio::test]
+async fn secrets_of_the_servers_stay_secret_at_every_level() {
+    let bed = Bed::new().await;
+    let host = |uri: &str| uri.rsplit('@').next().unwrap().trim_start_matches("mongodb://").to_owned();
+    let broker = format!("amqp://nobody:{CANARY}@{}", host(&bed.broker_uri));
+    let store = format!("mongodb://nobody:{CANARY}@{}", host(&bed.store_uri));
+    for (broker, store) in [(bed.broker_uri.as_str(), store.as_str()), (&broker, &bed.store_uri)] {
+        let settings =
+            [("LOG__FILTER", "trace"), ("LOG__FORMAT", "text"), ("BROKER__URI", broker), ("STORE__URI", store)];
+        let mut worker = bed.worker_with(&settings).await;
+        crate::harness::eventually("it says what is refused", crate::harness::SOON, async || {
+            worker.get("/readyz").1.contains("refuses the user or the password")
+        })
+        .await;
+        let shown = [worker.get("/metrics").1, worker.get("/status").1, worker.get("/readyz").1].join("\n");
+        worker.stop().await;
+        assert!(!shown.contains(CANARY) && !worker.log().contains(CANARY), "{shown}\n{}", worker.log());
+        assert!(
+            worker.log().lines().all(|line| line.starts_with("20") && line.contains("ticketlog")),
+            "{}",
+            worker.log()
+        );
+    }
+    bed.clean().await;
+}
+
 #[tokio::test]
 async fn no_payload_no_secret_and_one_line_an_event() {
     let bed = Bed::new().await;

@@ -65,6 +65,19 @@ async fn the_store_is_frozen_killed_and_started_again() {
 }
 
 #[tokio::test]
+async fn an_idle_worker_notices_that_the_store_is_gone() {
+    let (broker, store) = (Private::start(Kind::Rabbitmq), Private::start(Kind::Mongodb));
+    let bed = Bed::on(&broker, &store).await;
+    let mut worker = bed.worker_with(&SHORT).await;
+    worker.ready().await;
+    store.freeze(true);
+    eventually("it says so", SOON, async || worker.get("/readyz").1.contains("store:")).await;
+    store.freeze(false);
+    worker.ready().await;
+    assert_eq!(worker.stop().await.code(), Some(0));
+}
+
+#[tokio::test]
 async fn a_long_outage_gives_everything_back_and_resumes() {
     let (broker, store) = (Private::start(Kind::Rabbitmq), Private::start(Kind::Mongodb));
     let bed = Bed::on(&broker, &store).await;

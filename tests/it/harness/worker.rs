@@ -20,12 +20,17 @@ impl Worker {
     /// Starts it and waits until its HTTP address is known.
     pub async fn start(mut command: Command) -> Self {
         let log = tempfile::NamedTempFile::new().unwrap();
-        let stderr = log.reopen().unwrap();
-        let child = command.arg("run").stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr).spawn().unwrap();
+        let output = || std::fs::OpenOptions::new().append(true).open(log.path()).unwrap();
+        let child = command.arg("run").stdin(Stdio::null()).stdout(output()).stderr(output()).spawn().unwrap();
         let mut worker = Worker { child, log, address: String::new() };
         eventually("the worker starts", SOON, async || {
             let log = worker.log();
-            let address = log.split("\"http\":\"").nth(1).and_then(|rest| rest.split('"').next()).unwrap_or_default();
+            let address = log
+                .split("\"http\":\"")
+                .nth(1)
+                .or_else(|| log.split("http=\"").nth(1))
+                .and_then(|rest| rest.split('"').next())
+                .unwrap_or_default();
             worker.address = address.to_owned();
             !worker.address.is_empty()
         })
