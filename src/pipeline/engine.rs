@@ -62,6 +62,8 @@ pub struct Engine<'a> {
     probe_delays: Delays,
     /// For the age of the oldest unsettled delivery: the last tag of each chunk, and when it came.
     arrivals: VecDeque<(u64, Instant)>,
+    /// When it last looked around. Not left to the timer alone: under load other branches are always ready.
+    looked: Instant,
     /// The last rejection that a wrong setting could have caused.
     suspicion: Option<Rejection>,
     /// Deliveries that were counted as received and have no outcome yet.
@@ -93,6 +95,7 @@ impl<'a> Engine<'a> {
             probe_at: Instant::now(),
             probe_delays: Delays::new(context.policy()),
             arrivals: VecDeque::new(),
+            looked: Instant::now(),
             suspicion: None,
             in_hand: 0,
             deadline: None,
@@ -120,6 +123,9 @@ impl<'a> Engine<'a> {
             if self.is_done() {
                 return Ok(Exit::Stopped);
             }
+            if self.looked.elapsed() >= TICK && self.look_around() {
+                return Ok(Exit::Released);
+            }
             let linger = self.batcher.deadline().filter(|_| self.can_write());
             tokio::select! {
                 biased;
@@ -128,7 +134,7 @@ impl<'a> Engine<'a> {
                 letters = self.letters.next() => self.confirm(letters),
                 end = self.session.next(&mut chunk) => { end?; self.take_in(&mut chunk).await?; }
                 () = at(linger) => {}
-                _ = tick.tick() => if self.look_around() { return Ok(Exit::Released) },
+                _ = tick.tick() => {}
             }
         }
     }
@@ -300,6 +306,7 @@ impl<'a> Engine<'a> {
     /// Exports levels, probes behind an open breaker; true when it is time to give everything back.
     fn look_around(&mut self) -> bool {
         let now = Instant::now();
+        self.looked = now;
         let oldest = self.session.oldest();
         while self.arrivals.front().is_some_and(|(last, _)| *last < oldest) {
             self.arrivals.pop_front();

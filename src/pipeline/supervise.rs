@@ -59,7 +59,8 @@ pub async fn run(context: Arc<Context>) {
         if opened.elapsed() >= GOOD {
             delays.reset();
         }
-        cautious = end == BrokerError::Memory;
+        // One at a time next: what ended the session must not count against its neighbours in the queue.
+        cautious = matches!(end, BrokerError::Memory | BrokerError::Unreadable);
         broken(&context, &end);
         pause(&context, delays.draw()).await;
     }
