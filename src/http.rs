@@ -20,6 +20,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
 use crate::health::Health;
+use crate::recent::Recent;
 
 /// Most connections at a time; further ones wait to be accepted.
 const CONNECTIONS: usize = 64;
@@ -39,6 +40,8 @@ pub struct Exposed {
     pub health: Arc<Health>,
     /// The metrics.
     pub metrics: PrometheusHandle,
+    /// The latest dead letters and replays.
+    pub recent: Arc<Recent>,
     /// When the process started.
     pub started: SystemTime,
     /// The queue and the collection served.
@@ -122,7 +125,8 @@ fn status(exposed: &Exposed) -> String {
     let (queue, collection) = &exposed.serving;
     let body = json!({
         "version": env!("CARGO_PKG_VERSION"), "uptime_seconds": uptime, "ready": troubles.is_empty(), "parts": parts,
-        "queue": queue, "collection": collection,
+        "queue": queue, "collection": collection, "replays": exposed.recent.replays(),
+        "last_dead_letters": exposed.recent.letters(),
     });
     format!("{body:#}\n")
 }

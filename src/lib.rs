@@ -6,12 +6,14 @@
 //! |---|---|---|
 //! | [`event`] | what a message means: decode, cast, identify, or refuse | no |
 //! | [`batch`] | when a batch closes | no |
-//! | [`dead_letter`] | the headers of a dead letter | no |
+//! | [`dead_letter`] | what a dead letter says, and what the desk makes of it | no |
 //! | [`retry`] | the delay before the next attempt | no |
 //! | [`config`] | the settings and their layers | reads its files |
 //! | [`metrics`], [`telemetry`], [`health`], [`http`] | what is shown of all this | yes |
 //! | [`broker`] | RabbitMQ; the only place that names lapin | yes |
 //! | [`store`] | MongoDB; the only place that names its driver | yes |
+//! | [`recent`] | the latest dead letters and replays | no |
+//! | [`fetch`] | a GET over plain HTTP, for the desk | yes |
 //! | [`pipeline`] | the flow between them | through them |
 //! | [`cli`] | one file a command | yes |
 
@@ -21,10 +23,12 @@ pub mod cli;
 pub mod config;
 pub mod dead_letter;
 pub mod event;
+pub mod fetch;
 pub mod health;
 pub mod http;
 pub mod metrics;
 pub mod pipeline;
+pub mod recent;
 pub mod retry;
 pub mod store;
 pub mod telemetry;

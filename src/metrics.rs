@@ -30,6 +30,7 @@ const EVENT_TO_STORED: &str = "ticketlog_event_to_stored_seconds";
 const DEAD_LETTERS: &str = "ticketlog_dead_letters_total";
 const DEAD_LETTERS_WAITING: &str = "ticketlog_dead_letters_waiting";
 const DEAD_LETTER_FAILURES: &str = "ticketlog_dead_letter_publish_failures_total";
+const REPLAYED: &str = "ticketlog_replayed_messages_total";
 const SESSION_ENDS: &str = "ticketlog_session_ends_total";
 const SESSIONS: &str = "ticketlog_sessions_opened_total";
 const RELEASES: &str = "ticketlog_releases_total";
@@ -139,6 +140,7 @@ fn describe() {
         DEAD_LETTER_FAILURES,
         "Dead letters that could not be published, and will be tried again, by cause"
     );
+    describe_counter!(REPLAYED, "Messages that the dead-letter desk replayed, by their outcome");
     describe_counter!(SESSION_ENDS, "Sessions and attempts at one that ended, by cause");
     describe_counter!(SESSIONS, "Sessions opened");
     describe_counter!(RELEASES, "Times that everything was given back during an outage");
@@ -154,6 +156,9 @@ fn begin() {
     }
     for outcome in Outcome::ALL {
         counter!(SETTLED, "outcome" => outcome.as_str()).increment(0);
+    }
+    for outcome in [Outcome::Stored, Outcome::Duplicate, Outcome::DeadLettered] {
+        counter!(REPLAYED, "outcome" => outcome.as_str()).increment(0);
     }
     for reason in Reason::ALL {
         counter!(DEAD_LETTERS, "reason" => reason.as_str()).increment(0);
@@ -229,6 +234,11 @@ pub fn flushed(cause: Flush, events: usize, bytes: usize) {
 /// A dead letter was confirmed.
 pub fn dead_letter(reason: Reason) {
     counter!(DEAD_LETTERS, "reason" => reason.as_str()).increment(1);
+}
+
+/// A replayed message got its outcome.
+pub fn replayed(outcome: Outcome) {
+    counter!(REPLAYED, "outcome" => outcome.as_str()).increment(1);
 }
 
 /// A dead letter could not be published; `cause` is one of `returned`, `refused`, `error`.

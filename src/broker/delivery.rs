@@ -19,7 +19,7 @@ pub struct Delivery {
     pub body: Vec<u8>,
     exchange: ShortString,
     routing_key: ShortString,
-    properties: Box<BasicProperties>,
+    pub(super) properties: Box<BasicProperties>,
 }
 
 impl Delivery {
@@ -160,7 +160,13 @@ fn dead_letter_properties(original: &BasicProperties, own: Vec<(&'static str, Va
         };
         headers.insert(name.into(), value);
     }
-    let mut properties = BasicProperties::default().with_delivery_mode(2).with_headers(headers.into());
+    keep_properties(original).with_headers(headers.into())
+}
+
+/// What a message keeps when it is published again by us: everything but the headers, `expiration`, which would make it
+/// vanish, and `user_id`, which the broker would refuse. It becomes persistent.
+pub(super) fn keep_properties(original: &BasicProperties) -> BasicProperties {
+    let mut properties = BasicProperties::default().with_delivery_mode(2);
     macro_rules! keep {
         ($($get:ident => $with:ident),*) => {
             $(if let Some(value) = original.$get() { properties = properties.$with(value.clone()); })*

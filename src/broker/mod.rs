@@ -4,7 +4,11 @@
 //! together), a timeout of our own around every call, acks through the delivery's own handle.
 
 mod delivery;
+mod desk;
 mod error;
+mod headers;
+mod letter;
+mod lives;
 mod publisher;
 mod session;
 mod settlement;
@@ -24,7 +28,9 @@ use tokio::time::timeout;
 use crate::config;
 
 pub use delivery::{Delivery, Outgoing};
+pub use desk::{Desk, DeskError, Held, Ticket, Trust};
 pub use error::BrokerError;
+pub use letter::login;
 pub use publisher::{Confirmed, Publisher};
 pub use session::{End, Session};
 pub use topology::setup;

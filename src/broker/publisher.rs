@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use futures_util::future::try_join_all;
 use lapin::Confirmation;
-use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
+use lapin::options::{BasicPublishOptions, ConfirmSelectOptions, ExchangeDeclareOptions};
+use lapin::types::FieldTable;
 use lapin::{Channel, Connection};
 use tokio::time::timeout;
 
@@ -43,11 +44,25 @@ impl Publisher {
     /// # Errors
     /// As for connecting and for declaring.
     pub async fn open(broker: &Broker, dead: &DeadLetter, purpose: &str) -> Result<Self, BrokerError> {
+        Publisher::prepared(broker, Some(dead), purpose).await
+    }
+
+    /// The same without looking at the topology: for publishing to wherever a message says.
+    ///
+    /// # Errors
+    /// As for connecting.
+    pub async fn plain(broker: &Broker, purpose: &str) -> Result<Self, BrokerError> {
+        Publisher::prepared(broker, None, purpose).await
+    }
+
+    async fn prepared(broker: &Broker, dead: Option<&DeadLetter>, purpose: &str) -> Result<Self, BrokerError> {
         let connection = super::connect(broker, purpose).await?;
         let limit = broker.call_timeout.0;
         let opened = async {
             let channel = super::call(limit, "opening a channel", connection.create_channel()).await?;
-            topology::ensure(&channel, broker, dead).await?;
+            if let Some(dead) = dead {
+                topology::ensure(&channel, broker, dead).await?;
+            }
             let confirms = channel.confirm_select(ConfirmSelectOptions::default());
             super::call(limit, "turning on confirms", confirms).await?;
             Ok(channel)
@@ -102,6 +117,31 @@ impl Publisher {
         let options = BasicPublishOptions { mandatory: true, immediate: false };
         let (exchange, key) = (outgoing.exchange.clone(), outgoing.routing_key.clone());
         self.channel.basic_publish(exchange, key, options, &outgoing.body, outgoing.properties.clone()).await
+    }
+
+    /// Whether an exchange is there; publishing to one that is not would end the channel.
+    ///
+    /// # Errors
+    /// The broker does not answer, or does not let us ask.
+    pub async fn exchange_exists(&self, name: &str) -> Result<bool, BrokerError> {
+        if name.is_empty() {
+            return Ok(true);
+        }
+        let limit = self.call_timeout;
+        let channel = super::call(limit, "opening a channel", self.connection.create_channel()).await?;
+        let options = ExchangeDeclareOptions { passive: true, ..Default::default() };
+        let kind = lapin::ExchangeKind::Direct;
+        match timeout(limit, channel.exchange_declare(name.into(), kind, options, FieldTable::default())).await {
+            Ok(Ok(())) => {
+                super::call(limit, "closing a channel", channel.close(200, "bye".into())).await?;
+                Ok(true)
+            }
+            Ok(Err(error)) => match BrokerError::of_topology(&error) {
+                BrokerError::Topology(said) if said.starts_with("NOT_FOUND") => Ok(false),
+                other => Err(other),
+            },
+            Err(_) => Err(BrokerError::Timeout("asking for an exchange")),
+        }
     }
 
     /// Ends the connection in good order.

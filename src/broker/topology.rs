@@ -12,7 +12,7 @@ use super::BrokerError;
 
 /// A delivery limit that no message reaches. `-1` and `0` would mean "none" on RabbitMQ 4, but on 3.x they destroy every
 /// message at its first requeue; dead letters must survive being looked at.
-const NEVER: i64 = 2_000_000_000;
+pub(super) const NEVER: i64 = 2_000_000_000;
 
 /// Makes sure of the topology on `channel`: declares it, or with `broker.declare = false` checks it passively.
 ///
@@ -116,7 +116,7 @@ fn text(text: &str) -> AMQPValue {
 }
 
 /// Adds what to do to the broker's words.
-fn explain(error: BrokerError) -> BrokerError {
+pub(super) fn explain(error: BrokerError) -> BrokerError {
     let BrokerError::Topology(said) = error else { return error };
     let fix = if said.starts_with("PRECONDITION_FAILED") {
         "; it exists with other properties: change the configuration to match, delete it when it is empty, or use it as \

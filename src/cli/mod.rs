@@ -1,17 +1,21 @@
 //! Owns the command line: commands, flags, exit codes. Each command has its own file.
 //! Must not know how anything is done.
 
+mod carrier;
 mod completions;
 mod config;
+mod dead;
 mod generate;
 mod publish;
 mod run;
 mod setup;
 mod source;
+mod stack;
 mod validate;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::SystemTime;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
@@ -23,11 +27,13 @@ const EXIT_CODES: &str = "\
 Exit codes (sysexits):
   0   done
   64  wrong use of the command line
-  65  validate: at least one message is malformed
-  66  an input file cannot be read
+  65  malformed messages or lines: validate, dead import, dead replay
+  66  an input file cannot be read, or there is no such dead letter
   69  RabbitMQ or MongoDB is unavailable, or the HTTP address is in use
   70  a bug: a panic ended the process
+  73  an output file exists already, or cannot be created
   74  input or output failed
+  75  dead replay --follow: not every outcome is known yet
   77  RabbitMQ or MongoDB refuses the user
   78  the configuration is wrong";
 
@@ -62,6 +68,8 @@ enum Command {
     Publish(publish::Publish),
     /// Says what the worker would do with messages, without a broker: for publishers' own tests.
     Validate(validate::Validate),
+    /// The dead-letter desk: looks into the dead-letter queue without changing it, and replays, parks or purges.
+    Dead(Box<dead::Dead>),
     /// Prints the effective configuration, secrets hidden, and where each setting comes from.
     Config(config::Config),
     /// Prints a completion script.
@@ -98,6 +106,7 @@ impl From<BrokerError> for Fault {
         let code = match error {
             BrokerError::Refused | BrokerError::VirtualHost => 77,
             BrokerError::Address => 78,
+            BrokerError::Topology(ref said) if said.starts_with("ACCESS_REFUSED") => 77,
             _ => 69,
         };
         Fault::new(code, error)
@@ -152,6 +161,7 @@ fn dispatch(cli: Cli) -> Result<u8, Fault> {
         Command::Setup => setup::run(&layers.load()?.settings),
         Command::Publish(command) => command.run(&layers.load()?.settings),
         Command::Validate(command) => command.run(&layers.load()?.settings),
+        Command::Dead(command) => command.run(layers.load()?.settings),
         Command::Config(command) => command.run(|| layers.load()),
         Command::Completions(command) => command.run(Cli::command()),
         Command::Man => completions::man(Cli::command()),
@@ -177,6 +187,18 @@ fn environment() -> Vec<(String, String)> {
     std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
         .collect()
+}
+
+/// Milliseconds since 1970.
+fn now_millis() -> i64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}
+
+/// The name of this machine.
+fn host() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    if name.trim().is_empty() { "unknown".to_owned() } else { name.trim().to_owned() }
 }
 
 /// A runtime on this thread: the drivers have threads of their own where they need them, and waking another thread for

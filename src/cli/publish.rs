@@ -1,23 +1,22 @@
 //! Owns `ticketlog publish`: where messages come from, how fast they go, and what is shown meanwhile.
 //! Must not know how a publish is confirmed.
 
-use std::io::IsTerminal;
 use std::path::PathBuf;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use clap::Args;
-use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 
-use crate::broker::{Confirmed, Outgoing, Publisher};
+use crate::broker::{Outgoing, Publisher};
 use crate::config::Settings;
 
 use super::Fault;
+use super::carrier::{Carrier, progress};
 use super::generate::Generator;
 use super::source;
 
-/// Messages published before their confirms are awaited.
-const WINDOW: usize = 500;
+/// Lines read ahead.
+const AHEAD: usize = 500;
 
 /// When generated events with a seed begin, unless told otherwise: 2026-01-01T00:00:00Z in milliseconds.
 const SEEDED_START: u64 = 1_767_225_600_000;
@@ -72,7 +71,7 @@ fn start(text: &str) -> Result<Start, String> {
     text.parse().map(Start::Millis).map_err(|_| "`now`, or milliseconds since 1970".to_owned())
 }
 
-fn rate(text: &str) -> Result<f64, String> {
+pub(super) fn rate(text: &str) -> Result<f64, String> {
     let value: f64 = text.trim_end_matches("/s").parse().map_err(|_| "messages a second, such as 500".to_owned())?;
     if value > 0.0 && value.is_finite() { Ok(value) } else { Err("messages a second, above 0".to_owned()) }
 }
@@ -81,30 +80,21 @@ fn now() -> Duration {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
 }
 
-/// What was done so far.
-#[derive(Debug, Default)]
-struct Tally {
-    published: u64,
-    bytes: u64,
-    malformed: u64,
-    returned: u64,
-    refused: u64,
-}
-
 impl Publish {
     pub fn run(&self, settings: &Settings) -> Result<u8, Fault> {
         super::runtime()?.block_on(async {
             let publisher = Publisher::open(&settings.broker, &settings.dead_letter, "publish").await?;
-            let mut work = Work::new(publisher, self.rate, self.generate);
-            match self.generate {
+            let mut work = Carrier::new(publisher, self.rate, progress(self.generate, "published"));
+            let malformed = match self.generate {
                 Some(count) => self.generated(settings, &mut work, count).await?,
                 None => self.given(settings, &mut work).await?,
-            }
-            work.finish(self.json).await
+            };
+            work.flush().await?;
+            self.report(work, malformed).await
         })
     }
 
-    async fn generated(&self, settings: &Settings, work: &mut Work, count: u64) -> Result<(), Fault> {
+    async fn generated(&self, settings: &Settings, work: &mut Carrier<()>, count: u64) -> Result<u64, Fault> {
         let millis = match (self.at, self.seed) {
             (Some(Start::Millis(millis)), _) => millis,
             (None, Some(_)) => SEEDED_START,
@@ -114,115 +104,52 @@ impl Publish {
         let Some(mut generator) = Generator::new(seed, self.users, self.malformed, millis) else {
             return Err(Fault::usage("--users needs a positive number"));
         };
+        let mut malformed = 0;
         for _ in 0..count {
             let made = generator.make();
-            work.tally.malformed += u64::from(made.malformed);
+            malformed += u64::from(made.malformed);
             let id = Some(made.message_id.as_str());
             let mut outgoing =
                 Outgoing::event(&settings.broker.exchange, &made.routing_key, id, millis / 1000, made.body);
             if let Some(encoding) = made.content_encoding {
                 outgoing = outgoing.encoded(encoding);
             }
-            work.push(outgoing).await?;
+            work.push(outgoing, ()).await?;
         }
-        Ok(())
+        Ok(malformed)
     }
 
     /// Reads a window's worth of lines at a time, so that files of any size take little memory.
-    async fn given(&self, settings: &Settings, work: &mut Work) -> Result<(), Fault> {
+    async fn given(&self, settings: &Settings, work: &mut Carrier<()>) -> Result<u64, Fault> {
         if self.routing_key.len() > 255 {
             return Err(Fault::usage("--routing-key has at most 255 bytes"));
         }
-        let (sender, mut lines) = tokio::sync::mpsc::channel(WINDOW);
+        let (sender, mut lines) = tokio::sync::mpsc::channel(AHEAD);
         let files = self.files.clone();
         let reader = tokio::task::spawn_blocking(move || {
             source::lines(&files, false, |line| sender.blocking_send(line.body).map_err(|_| Fault::usage("stopped")))
         });
         while let Some(body) = lines.recv().await {
             let seconds = now().as_secs();
-            work.push(Outgoing::event(&settings.broker.exchange, &self.routing_key, None, seconds, body)).await?;
+            let outgoing = Outgoing::event(&settings.broker.exchange, &self.routing_key, None, seconds, body);
+            work.push(outgoing, ()).await?;
         }
-        reader.await.map_err(|_| Fault::usage("reading ended early"))?
-    }
-}
-
-/// A publisher at work: windows, pace, progress.
-struct Work {
-    publisher: Publisher,
-    window: Vec<Outgoing>,
-    pace: Option<f64>,
-    started: Instant,
-    bar: ProgressBar,
-    tally: Tally,
-}
-
-impl Work {
-    fn new(publisher: Publisher, pace: Option<f64>, total: Option<u64>) -> Self {
-        let bar = match total {
-            _ if !std::io::stderr().is_terminal() => ProgressBar::hidden(),
-            Some(total) => ProgressBar::new(total),
-            None => ProgressBar::no_length(),
-        };
-        if let Ok(style) =
-            ProgressStyle::with_template("{bar:30} {human_pos}/{human_len} published  {per_sec}  {eta} left")
-        {
-            bar.set_style(style);
-        }
-        Work {
-            publisher,
-            window: Vec::with_capacity(WINDOW),
-            pace,
-            started: Instant::now(),
-            bar,
-            tally: Tally::default(),
-        }
+        reader.await.map_err(|_| Fault::usage("reading ended early"))??;
+        Ok(0)
     }
 
-    async fn push(&mut self, outgoing: Outgoing) -> Result<(), Fault> {
-        self.window.push(outgoing);
-        // With a pace, a window is what is due within about a fifth of a second.
-        let size = self.pace.map_or(WINDOW, |pace| (pace / 5.0).clamp(1.0, WINDOW as f64) as usize);
-        if self.window.len() >= size { self.flush().await } else { Ok(()) }
-    }
-
-    async fn flush(&mut self) -> Result<(), Fault> {
-        if let Some(pace) = self.pace {
-            let due = Duration::from_secs_f64(self.tally.published as f64 / pace);
-            tokio::time::sleep_until((self.started + due).into()).await;
-        }
-        let blocked = || eprintln!("ticketlog: the broker blocks publishers (a memory or disk alarm); waiting");
-        let verdicts = self.publisher.publish(&mut self.window, blocked).await?;
-        for verdict in &verdicts {
-            match verdict {
-                Confirmed::Stored => {}
-                Confirmed::Returned => self.tally.returned += 1,
-                Confirmed::Refused => self.tally.refused += 1,
-            }
-        }
-        self.tally.published += verdicts.len() as u64;
-        self.tally.bytes += self.window.iter().map(|outgoing| outgoing.bytes() as u64).sum::<u64>();
-        self.window.clear();
-        self.bar.set_position(self.tally.published);
-        Ok(())
-    }
-
-    async fn finish(mut self, json: bool) -> Result<u8, Fault> {
-        if !self.window.is_empty() {
-            self.flush().await?;
-        }
-        self.bar.finish_and_clear();
-        self.publisher.close().await;
-        let Tally { published, bytes, malformed, returned, refused } = self.tally;
-        let seconds = self.started.elapsed().as_secs_f64();
-        let confirmed = published - returned - refused;
-        if json {
+    async fn report(&self, work: Carrier<()>, malformed: u64) -> Result<u8, Fault> {
+        let (tally, took) = work.close().await;
+        let (seconds, confirmed, bytes) = (took.as_secs_f64(), tally.confirmed(), tally.bytes);
+        let (returned, refused) = (tally.returned, tally.refused);
+        if self.json {
             let summary = json!({
                 "confirmed": confirmed, "bytes": bytes, "malformed": malformed, "returned": returned, "refused": refused,
                 "seconds": seconds,
             });
             println!("{summary}");
         } else {
-            let per_second = published as f64 / seconds.max(1e-9);
+            let per_second = tally.published as f64 / seconds.max(1e-9);
             println!(
                 "published {confirmed} confirmed ({malformed} of them malformed on purpose), {bytes} bytes, {seconds:.1} s, {per_second:.0}/s"
             );

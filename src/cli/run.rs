@@ -5,6 +5,7 @@ use std::sync::atomic::AtomicUsize;
 use std::time::{Duration, SystemTime};
 
 use anyhow::Context as _;
+use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -14,43 +15,22 @@ use crate::health::Health;
 use crate::http::{self, Exposed};
 use crate::metrics::{self, Recorders};
 use crate::pipeline::{self, Context};
+use crate::recent::Recent;
 use crate::store::{Class, Failure, Store};
 use crate::{broker, retry, telemetry};
 
 use super::Fault;
 
-/// Stack of every thread in bytes; address space, not memory. lapin reads and writes headers recursively: 9 KB of them,
-/// nested 1,500 deep, would overflow the usual 2 MiB and end the process, and the message would come back every time.
-/// A frame of 128 KiB holds at most 26,000 levels, for which this is enough in debug builds, too.
-const STACK: &str = "268435456";
-
 pub(super) fn run(settings: Settings) -> Result<u8, Fault> {
-    with_stack();
-    telemetry::install(&settings.log).map_err(|error| Fault::new(78, error))?;
-    telemetry::exit_on_panic();
-    // A thread of its own, because the main thread's stack is the system's affair.
-    let worker = std::thread::Builder::new().name("ticketlog".to_owned());
-    let running = worker.spawn(move || {
+    super::stack::deep(move || {
+        telemetry::install(&settings.log).map_err(|error| Fault::new(78, error))?;
+        telemetry::exit_on_panic();
         let runtime = super::runtime()?;
         let code = runtime.block_on(serve(settings));
         // A name being resolved, for instance, is not waited for.
         runtime.shutdown_timeout(Duration::from_millis(100));
         code
-    })?;
-    running.join().unwrap_or(Ok(u8::try_from(telemetry::PANIC_EXIT).unwrap_or(1)))
-}
-
-/// Replaces the process by itself with a larger default stack, which the standard library reads from the environment
-/// once, before the first thread. Where that is not possible the worker runs with what there is.
-fn with_stack() {
-    use std::os::unix::process::CommandExt as _;
-    if std::env::var_os("RUST_MIN_STACK").is_some() {
-        return;
-    }
-    if let Ok(program) = std::env::current_exe() {
-        let _ =
-            std::process::Command::new(program).args(std::env::args_os().skip(1)).env("RUST_MIN_STACK", STACK).exec();
-    }
+    })
 }
 
 async fn serve(settings: Settings) -> Result<u8, Fault> {
@@ -65,12 +45,8 @@ async fn serve(settings: Settings) -> Result<u8, Fault> {
         })
         .map_err(|error| Fault::new(69, error))?;
     let health = Arc::new(Health::default());
-    let exposed = Exposed {
-        health: Arc::clone(&health),
-        metrics: prometheus,
-        started: SystemTime::now(),
-        serving: (settings.broker.queue.clone(), format!("{}.{}", settings.store.database, settings.store.collection)),
-    };
+    let recent = Arc::<Recent>::default();
+    let exposed = exposed(&settings, prometheus, &health, &recent);
     let address = listener.local_addr().map(|address| address.to_string()).unwrap_or_default();
     info!(version = env!("CARGO_PKG_VERSION"), http = address, queue = settings.broker.queue, "starting");
     tokio::spawn(http::serve(listener, Arc::new(exposed)));
@@ -79,10 +55,12 @@ async fn serve(settings: Settings) -> Result<u8, Fault> {
         rules: Arc::new(settings.rules()),
         store,
         health,
+        recent,
         recorders: Recorders::new(),
         stop,
         writing: AtomicUsize::new(0),
         stored: Arc::default(),
+        login: broker::login(&settings.broker),
         worker: worker(),
         settings,
     };
@@ -92,6 +70,16 @@ async fn serve(settings: Settings) -> Result<u8, Fault> {
         () = overdue(&context) => warn!("shutdown.timeout is over: ending; what is not acknowledged is in the queue"),
     }
     Ok(0)
+}
+
+fn exposed(settings: &Settings, metrics: PrometheusHandle, health: &Arc<Health>, recent: &Arc<Recent>) -> Exposed {
+    Exposed {
+        recent: Arc::clone(recent),
+        health: Arc::clone(health),
+        metrics,
+        started: SystemTime::now(),
+        serving: (settings.broker.queue.clone(), format!("{}.{}", settings.store.database, settings.store.collection)),
+    }
 }
 
 /// Returns when a stop in good order has taken too long, because the broker does not answer, for instance.
@@ -144,7 +132,5 @@ fn end_on_signals(stop: &CancellationToken) -> std::io::Result<()> {
 
 /// `host/version`.
 fn worker() -> String {
-    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    let host = host.trim();
-    format!("{}/{}", if host.is_empty() { "unknown" } else { host }, env!("CARGO_PKG_VERSION"))
+    format!("{}/{}", super::host(), env!("CARGO_PKG_VERSION"))
 }

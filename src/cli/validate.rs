@@ -42,7 +42,7 @@ impl Validate {
                 body: &line.body,
                 message_id: self.message_id.as_deref(),
                 content_encoding: self.content_encoding.as_deref(),
-                timestamp: None,
+                ..Message::default()
             };
             let verdict = decoder.decode(&message, || [0; 12]);
             if verdict.is_ok() {
@@ -74,7 +74,7 @@ fn as_json(line: &source::Line, verdict: &Result<Event, Rejection>) -> Value {
                 Identity::Body => "_id",
                 Identity::MessageId => "message_id",
                 Identity::Uuid => "uuid",
-                Identity::None => "none",
+                Identity::Letter | Identity::None => "none",
             };
             json!({ "file": file, "line": number, "outcome": "stored", "identity": identity, "document": document(event) })
         }

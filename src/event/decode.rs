@@ -27,6 +27,8 @@ pub struct Message<'a> {
     pub content_encoding: Option<&'a str>,
     /// AMQP property, in seconds since 1970.
     pub timestamp: Option<u64>,
+    /// The `dl-id` of the dead letter that it was replayed from: an identity where there is no other.
+    pub letter: Option<&'a str>,
 }
 
 /// Where the `_id` came from.
@@ -38,6 +40,8 @@ pub enum Identity {
     MessageId,
     /// `uuid` in the body.
     Uuid,
+    /// The dead letter that it was replayed from.
+    Letter,
     /// None: a fresh one, so that a redelivery may be stored again.
     None,
 }
@@ -82,7 +86,7 @@ impl Decoder {
     /// A [`Rejection`] of stage `decode`; the first fault found, in the order of reading.
     pub fn decode(&mut self, message: &Message, fresh: impl FnOnce() -> [u8; 12]) -> Result<Event, Rejection> {
         let rules = Arc::clone(&self.rules);
-        let plain = encoded(message, &rules)?;
+        let plain = plain(message, &rules)?;
         let text = text(&plain)?;
         self.walk(text, &rules)?;
         self.known.verdict(&rules)?;
@@ -123,10 +127,11 @@ impl Decoder {
             return (id, Identity::Body);
         }
         let message_id = message.message_id.filter(|id| !id.is_empty());
-        let (token, origin) = match message_id {
-            Some(id) => (id, Identity::MessageId),
-            None if !self.known.uuid.is_empty() => (self.known.uuid.as_str(), Identity::Uuid),
-            None => return (fresh(), Identity::None),
+        let (token, origin) = match (message_id, message.letter) {
+            (Some(id), _) => (id, Identity::MessageId),
+            (None, _) if !self.known.uuid.is_empty() => (self.known.uuid.as_str(), Identity::Uuid),
+            (None, Some(letter)) => (letter, Identity::Letter),
+            (None, None) => return (fresh(), Identity::None),
         };
         let seconds = identity::seconds(self.known.time, message.timestamp);
         (identity::object_id(token, text.as_bytes(), seconds), origin)
@@ -134,7 +139,10 @@ impl Decoder {
 }
 
 /// The body behind its `content_encoding`, within the limits.
-fn encoded<'a>(message: &Message<'a>, rules: &Rules) -> Result<Cow<'a, [u8]>, Rejection> {
+///
+/// # Errors
+/// `empty_body`, `too_large` or `unsupported_encoding`.
+pub fn plain<'a>(message: &Message<'a>, rules: &Rules) -> Result<Cow<'a, [u8]>, Rejection> {
     if message.body.is_empty() {
         return Err(Rejection::new(Reason::EmptyBody, "the body has no byte"));
     }

@@ -18,7 +18,7 @@ mod decode_tests;
 #[cfg(test)]
 mod property_tests;
 
-pub use decode::{Decoder, Event, Identity, Message};
+pub use decode::{Decoder, Event, Identity, Message, plain};
 pub use rejection::{Reason, Rejection, Stage};
 pub use rules::{Field, FieldKind, MAX_DOCUMENT_BYTES, Rules};
 pub use writer::{same_event, with_ingested_at};

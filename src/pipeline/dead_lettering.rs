@@ -15,6 +15,7 @@ use crate::dead_letter::{self, Origin};
 use crate::event::{Reason, Rejection};
 use crate::health::Part;
 use crate::metrics;
+use crate::recent::Seen;
 use crate::retry::Delays;
 use crate::telemetry::Sparingly;
 
@@ -36,6 +37,10 @@ pub struct Letter {
     pub bytes: usize,
     /// Why it is one.
     pub reason: Reason,
+    /// The same with the field at fault: `invalid_field user_id`.
+    pub cause: String,
+    /// The replay that the message came from.
+    pub replay: Option<String>,
     outgoing: Outgoing,
 }
 
@@ -44,11 +49,13 @@ impl Letter {
     pub fn new(context: &Context, delivery: Delivery, rejection: &Rejection) -> Self {
         let settings = &context.settings;
         let id = ObjectId::new().to_hex();
+        let replay = delivery.replay(context.login.as_deref());
         let origin = Origin {
             exchange: delivery.exchange(),
             routing_key: delivery.routing_key(),
             queue: &settings.broker.queue,
             worker: &context.worker,
+            replay: replay.as_ref(),
             user_id: delivery.user_id(),
         };
         let headers = dead_letter::headers(rejection, &origin, &id, now_millis());
@@ -59,7 +66,15 @@ impl Letter {
         let (tag, bytes) = (delivery.tag, delivery.body.len());
         let dead = &settings.dead_letter;
         let outgoing = delivery.into_dead_letter(&dead.exchange, &dead.queue, headers);
-        Letter { tag, bytes, reason: rejection.reason, outgoing }
+        let cause = [Some(rejection.reason.as_str()), rejection.field.as_deref()];
+        let cause = cause.into_iter().flatten().collect::<Vec<_>>().join(" ");
+        context.recent.letter(Seen {
+            id,
+            time: now_millis(),
+            cause: cause.clone(),
+            detail: rejection.detail.to_string(),
+        });
+        Letter { tag, bytes, reason: rejection.reason, cause, replay: replay.map(|replay| replay.id), outgoing }
     }
 }
 
@@ -200,8 +215,9 @@ async fn publish(context: Arc<Context>, publisher: Option<Publisher>, mut window
     let mut outgoing: Vec<Outgoing> = Vec::with_capacity(window.len());
     let mut about = Vec::with_capacity(window.len());
     for letter in window.drain(..) {
-        about.push((letter.tag, letter.bytes, letter.reason));
-        outgoing.push(letter.outgoing);
+        let Letter { tag, bytes, reason, cause, replay, outgoing: message } = letter;
+        about.push(move |outgoing| Letter { tag, bytes, reason, cause, replay, outgoing });
+        outgoing.push(message);
     }
     let blocked = || {
         let text = "dead_letter_unavailable: the broker blocks publishers (a memory or disk alarm)";
@@ -210,8 +226,7 @@ async fn publish(context: Arc<Context>, publisher: Option<Publisher>, mut window
         }
     };
     let answer = publisher.publish(&mut outgoing, blocked).await;
-    let letters =
-        about.into_iter().zip(outgoing).map(|((tag, bytes, reason), outgoing)| Letter { tag, bytes, reason, outgoing });
+    let letters = about.into_iter().zip(outgoing).map(|(letter, outgoing)| letter(outgoing));
     match answer {
         Ok(verdicts) => sort(publisher, letters.collect(), &verdicts),
         Err(error) => failed(letters.collect(), &error),

@@ -32,18 +32,20 @@ impl Pending {
 /// A bad message with the reason.
 pub type Rejected = (Delivery, Rejection);
 
-/// Decodes a delivery.
+/// Decodes a delivery. `login` is our user name at the broker, by which replayed messages are known.
 ///
 /// # Errors
 /// The delivery with what is wrong with it.
 // A rejection carries its delivery along, which is what makes it large; it is no failure of ours and is not propagated.
 #[allow(clippy::result_large_err)]
-pub fn decode(decoder: &mut Decoder, delivery: Delivery) -> Result<Pending, Rejected> {
+pub fn decode(decoder: &mut Decoder, delivery: Delivery, login: Option<&str>) -> Result<Pending, Rejected> {
+    let replay = delivery.replay(login);
     let message = Message {
         body: &delivery.body,
         message_id: delivery.message_id(),
         content_encoding: delivery.content_encoding(),
         timestamp: delivery.timestamp(),
+        letter: replay.as_ref().map(|replay| replay.letter.as_str()),
     };
     let event = match decoder.decode(&message, || ObjectId::new().bytes()) {
         Ok(event) => event,

@@ -19,6 +19,7 @@ use crate::config::Settings;
 use crate::event::Rules;
 use crate::health::Health;
 use crate::metrics::Recorders;
+use crate::recent::Recent;
 use crate::retry::Policy;
 use crate::store::Store;
 
@@ -34,6 +35,8 @@ pub struct Context {
     pub store: Store,
     /// What readiness depends on.
     pub health: Arc<Health>,
+    /// What became of the latest bad messages and replays.
+    pub recent: Arc<Recent>,
     /// The counters of the flow.
     pub recorders: Recorders,
     /// Cancelled when the process is asked to stop.
@@ -42,6 +45,8 @@ pub struct Context {
     pub writing: AtomicUsize,
     /// Documents stored by this process.
     pub stored: Arc<AtomicU64>,
+    /// The user name at the broker: what the desk replays carries it.
+    pub login: Option<String>,
     /// `host/version`, for dead letters.
     pub worker: String,
 }

@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::too_many_lines)]
 
 mod cli;
+mod desk;
+mod desk_faults;
 mod exposition;
 mod flow;
 mod harness;

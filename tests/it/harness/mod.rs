@@ -2,12 +2,14 @@
 //! oracle that says whether anything was lost or doubled.
 
 mod bed;
+mod desk;
 mod servers;
 mod worker;
 
 use std::time::{Duration, Instant};
 
 pub use bed::{Bed, Sent};
+pub use desk::{Said, Seen, kill};
 pub use servers::{Kind, Private};
 pub use worker::Worker;
 

@@ -1,6 +1,8 @@
 //! Owns the life of one session: deliveries in, batches out, outcomes back, acks in order. One task, one loop.
 //! Must not know how a session is opened or why the next one is.
 
+mod holding;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -9,7 +11,7 @@ use std::time::{Duration, Instant};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use tokio::time::{Interval, MissedTickBehavior, interval, sleep_until};
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 
 use crate::batch::{Batcher, Limits};
 use crate::broker::{BrokerError, Delivery, Session};
@@ -166,7 +168,7 @@ impl<'a> Engine<'a> {
         let mut decoded = 0;
         self.count_in(chunk);
         for delivery in chunk.drain(..) {
-            match intake::decode(&mut self.decoder, delivery) {
+            match intake::decode(&mut self.decoder, delivery, self.context.login.as_deref()) {
                 Ok(pending) => {
                     self.breaker.note(now, Stage::Decode, true);
                     let bytes = pending.document.as_bytes().len();
@@ -198,25 +200,6 @@ impl<'a> Engine<'a> {
         self.context.recorders.in_flight(self.in_hand);
     }
 
-    fn reject_decoded(&mut self, rejected: Vec<(Delivery, Rejection)>, now: Instant) {
-        if rejected.is_empty() {
-            return;
-        }
-        for (_, rejection) in rejected.iter().filter(|(_, rejection)| suspect(rejection.reason)) {
-            self.breaker.note(now, rejection.reason.stage(), false);
-            self.suspicion = Some(rejection.clone());
-        }
-        self.judge(now);
-        for (delivery, rejection) in rejected {
-            let letter = Letter::new(&self.context, delivery, &rejection);
-            if self.breaker.open().is_some() && suspect(letter.reason) {
-                self.held_letters.push(letter);
-            } else {
-                self.letters.push(letter);
-            }
-        }
-    }
-
     /// Takes the verdicts of a batch.
     fn apply(&mut self, written: Written) {
         let now = Instant::now();
@@ -239,9 +222,9 @@ impl<'a> Engine<'a> {
                     if let Some(time) = pending.time {
                         self.context.recorders.stored_after(((millis - time) / 1000.0).max(0.0));
                     }
-                    self.settle(pending.delivery.tag, pending.bytes(), Outcome::Stored);
+                    self.settle_event(&pending, Outcome::Stored);
                 }
-                Verdict::Duplicate => self.settle(pending.delivery.tag, pending.bytes(), Outcome::Duplicate),
+                Verdict::Duplicate => self.settle_event(&pending, Outcome::Duplicate),
                 Verdict::Rejected(rejection) if self.breaker.open().is_some() && suspect(rejection.reason) => {
                     self.held_events.push_back((pending, rejection));
                 }
@@ -253,8 +236,18 @@ impl<'a> Engine<'a> {
         }
     }
 
+    fn settle_event(&mut self, pending: &Pending, outcome: Outcome) {
+        if let Some(replay) = pending.delivery.replay(self.context.login.as_deref()) {
+            self.context.recent.replayed(&replay.id, outcome, None);
+        }
+        self.settle(pending.delivery.tag, pending.bytes(), outcome);
+    }
+
     fn confirm(&mut self, letters: Vec<Letter>) {
         for letter in letters {
+            if let Some(replay) = &letter.replay {
+                self.context.recent.replayed(replay, Outcome::DeadLettered, Some(&letter.cause));
+            }
             self.settle(letter.tag, letter.bytes, Outcome::DeadLettered);
         }
     }
@@ -264,43 +257,6 @@ impl<'a> Engine<'a> {
         self.in_hand -= 1;
         self.context.recorders.in_flight(self.in_hand);
         self.context.recorders.settled(outcome, 1);
-    }
-
-    /// Opens or closes the breaker, and says so.
-    fn judge(&mut self, now: Instant) {
-        if !self.breaker.judge(now) {
-            return;
-        }
-        let open = self.breaker.open();
-        metrics::breaker(open.is_some());
-        if let Some(stage) = open {
-            let who = if stage == Stage::Store {
-                "MongoDB (a validator, a unique index?)"
-            } else {
-                "the decoder (event.fields, limits?)"
-            };
-            let text = format!("nearly all messages are refused by {who}; dead-lettering stops until some pass");
-            let last = self.suspicion.as_ref();
-            let reason = last.map_or("", |last| last.reason.as_str());
-            let detail = last.map_or("", |last| last.detail.as_ref());
-            error!(stage = stage.as_str(), reason, detail, "breaker open: {text}");
-            self.context.health.down(Part::Breaker, text);
-            return;
-        }
-        info!("breaker closed: messages pass again");
-        self.context.health.up(Part::Breaker);
-        for letter in self.held_letters.drain(..) {
-            self.letters.push(letter);
-        }
-        self.try_held_again(usize::MAX);
-    }
-
-    /// Sends held events through the store once more: what refused them may have been mended.
-    fn try_held_again(&mut self, most: usize) {
-        for (pending, _) in self.held_events.drain(..most.min(self.held_events.len())) {
-            let bytes = pending.document.as_bytes().len();
-            self.batcher.push(pending, bytes, Instant::now());
-        }
     }
 
     /// Exports levels, probes behind an open breaker; true when it is time to give everything back.

@@ -1,9 +1,22 @@
-//! Owns the dead letter's headers: which there are, what they say, how long they may be. Pure.
+//! Owns the dead letter: which headers it has, what they say, how long they may be; and what the desk makes of them
+//! (selecting, grouping, archiving, showing). Pure.
 //! Must not know how a message is published, nor AMQP's types; no header ever holds a part of the payload.
+
+mod archive;
+mod filter;
+mod groups;
+mod record;
+mod render;
 
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::event::Rejection;
+
+pub use archive::{Archived, BadLine};
+pub use filter::{Filter, Where};
+pub use groups::{Group, Groups};
+pub use record::{Cause, Death, Record};
+pub use render::{escape, fault_at, hex, text};
 
 /// The version of the header format.
 pub const VERSION: i64 = 1;
@@ -13,6 +26,10 @@ pub const PREFIX: &str = "dl-";
 
 /// Unique to one dead letter: how the broker's returns are matched, and its handle at the dead-letter desk.
 pub const ID: &str = "dl-id";
+/// How often it was replayed.
+pub const REPLAYS: &str = "dl-replays";
+/// The replay it came from.
+pub const REPLAY_ID: &str = "dl-replay-id";
 /// The original's `user_id` property, which the broker would refuse from another login.
 pub const USER_ID: &str = "dl-user-id";
 
@@ -30,6 +47,73 @@ pub enum Value {
     Text(String),
 }
 
+/// The mark of a message that the desk replayed. The broker vouches for it: such a message carries the login of the desk
+/// in its `user_id`, which RabbitMQ lets nobody set to another's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Replay {
+    /// The replay, common to all of its messages.
+    pub id: String,
+    /// How often the message was replayed, this time included.
+    pub count: i64,
+    /// The `dl-id` of the dead letter: an identity for messages that have no other.
+    pub letter: String,
+    /// Where the message was published originally.
+    pub exchange: String,
+    /// With which routing key.
+    pub routing_key: String,
+    /// The `user_id` it had then.
+    pub user_id: Option<String>,
+}
+
+const EXCHANGE: &str = "dl-exchange";
+const ROUTING_KEY: &str = "dl-routing-key";
+
+impl Value {
+    /// The text, if it is one.
+    pub fn text(self) -> Option<String> {
+        match self {
+            Value::Text(text) => Some(text),
+            Value::Int(_) => None,
+        }
+    }
+
+    /// The number, if it is one.
+    pub fn int(&self) -> Option<i64> {
+        match self {
+            Value::Int(number) => Some(*number),
+            Value::Text(_) => None,
+        }
+    }
+}
+
+impl Replay {
+    /// The headers that carry it.
+    pub fn headers(&self) -> Vec<(&'static str, Value)> {
+        let mut headers = vec![
+            (ID, Value::Text(self.letter.clone())),
+            (REPLAYS, Value::Int(self.count)),
+            (REPLAY_ID, Value::Text(self.id.clone())),
+            (EXCHANGE, Value::Text(self.exchange.clone())),
+            (ROUTING_KEY, Value::Text(self.routing_key.clone())),
+        ];
+        headers.extend(self.user_id.clone().map(|id| (USER_ID, Value::Text(id))));
+        headers
+    }
+
+    /// Reads it back; none where a part is missing.
+    pub fn read(get: impl Fn(&str) -> Option<Value>) -> Option<Replay> {
+        let text = |name| get(name).and_then(Value::text);
+        Some(Replay {
+            id: text(REPLAY_ID)?,
+            count: get(REPLAYS)?.int()?,
+            letter: text(ID)?,
+            exchange: text(EXCHANGE)?,
+            routing_key: text(ROUTING_KEY)?,
+            user_id: text(USER_ID),
+        })
+    }
+}
+
 /// Where a message came from, as its dead letter tells it.
 #[derive(Debug, Clone, Copy)]
 pub struct Origin<'a> {
@@ -37,6 +121,8 @@ pub struct Origin<'a> {
     pub exchange: &'a str,
     /// Its routing key.
     pub routing_key: &'a str,
+    /// The replay that brought it; where it was published then does not count.
+    pub replay: Option<&'a Replay>,
     /// The queue it was read from.
     pub queue: &'a str,
     /// `host/version` of the worker.
@@ -48,6 +134,10 @@ pub struct Origin<'a> {
 /// The headers of one dead letter. At most about 2.5 KiB together, whatever the message was.
 pub fn headers(rejection: &Rejection, origin: &Origin, id: &str, now_millis: i64) -> Vec<(&'static str, Value)> {
     let text = |value: &str, most: usize| Value::Text(one_line(value, most));
+    let (exchange, routing_key, user_id) = match origin.replay {
+        Some(replay) => (replay.exchange.as_str(), replay.routing_key.as_str(), replay.user_id.as_deref()),
+        None => (origin.exchange, origin.routing_key, origin.user_id),
+    };
     let mut headers = vec![
         ("dl-version", Value::Int(VERSION)),
         (ID, text(id, TEXT_BYTES)),
@@ -55,17 +145,20 @@ pub fn headers(rejection: &Rejection, origin: &Origin, id: &str, now_millis: i64
         ("dl-detail", text(&rejection.detail, DETAIL_BYTES)),
         ("dl-stage", text(rejection.reason.stage().as_str(), TEXT_BYTES)),
         ("dl-time", Value::Int(now_millis)),
-        ("dl-exchange", Value::Text(origin.exchange.to_owned())),
-        ("dl-routing-key", Value::Text(origin.routing_key.to_owned())),
+        (EXCHANGE, Value::Text(exchange.to_owned())),
+        (ROUTING_KEY, Value::Text(routing_key.to_owned())),
         ("dl-queue", Value::Text(origin.queue.to_owned())),
         ("dl-worker", text(origin.worker, TEXT_BYTES)),
-        ("dl-fingerprint", Value::Text(fingerprint(rejection, origin.routing_key))),
-        ("dl-replays", Value::Int(0)),
+        ("dl-fingerprint", Value::Text(fingerprint(rejection, routing_key))),
+        (REPLAYS, Value::Int(origin.replay.map_or(0, |replay| replay.count))),
     ];
+    if let Some(replay) = origin.replay {
+        headers.push((REPLAY_ID, text(&replay.id, TEXT_BYTES)));
+    }
     if let Some(field) = &rejection.field {
         headers.push(("dl-field", text(field, TEXT_BYTES)));
     }
-    if let Some(user_id) = origin.user_id {
+    if let Some(user_id) = user_id {
         headers.push((USER_ID, Value::Text(user_id.to_owned())));
     }
     headers
@@ -97,6 +190,7 @@ mod tests {
         routing_key: "ticket.purchase",
         queue: "bytemark.tickets.log",
         worker: "host/0.1.0",
+        replay: None,
         user_id: None,
     };
 

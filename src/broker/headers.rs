@@ -1,0 +1,283 @@
+//! Owns the JSON form of AMQP properties and headers, exact in both directions, for export, import and `--json`.
+//! Must not know what any header means.
+//!
+//! Plain JSON stands for the usual types: text for a long string, an integer for a signed 64-bit one, a number with a
+//! fraction or exponent for a double, true and false, null for void, arrays, objects for tables. Every other type is an
+//! object `{"amqp": TYPE, "value": …}`, and so is a table with a key `amqp`.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use lapin::BasicProperties;
+use lapin::types::{AMQPValue, ByteArray, DecimalValue, FieldTable, LongString, ShortString};
+use serde_json::{Map, Value, json};
+
+/// Deepest nesting of headers that is written as JSON; other programs' readers give up not far beyond.
+const MAX_DEPTH: usize = 60;
+
+/// The headers as a JSON object; none if they are nested deeper than 60 levels.
+pub(super) fn to_json(headers: &FieldTable) -> Option<Map<String, Value>> {
+    table(headers, 0)
+}
+
+fn table(table: &FieldTable, depth: usize) -> Option<Map<String, Value>> {
+    table.inner().iter().map(|(name, value)| Some((name.to_string(), value_to_json(value, depth + 1)?))).collect()
+}
+
+fn value_to_json(value: &AMQPValue, depth: usize) -> Option<Value> {
+    if depth > MAX_DEPTH {
+        return None;
+    }
+    let tagged = |kind: &str, value: Value| json!({ "amqp": kind, "value": value });
+    Some(match value {
+        AMQPValue::Boolean(flag) => json!(flag),
+        AMQPValue::LongLongInt(number) => json!(number),
+        AMQPValue::Void => Value::Null,
+        AMQPValue::Double(number) if number.is_finite() => json!(number),
+        AMQPValue::Double(number) => tagged("double_bits", json!(number.to_bits())),
+        AMQPValue::Float(number) => tagged("float_bits", json!(number.to_bits())),
+        AMQPValue::LongString(text) => match std::str::from_utf8(text.as_bytes()) {
+            Ok(text) => json!(text),
+            Err(_) => tagged("long_string", json!(BASE64.encode(text.as_bytes()))),
+        },
+        AMQPValue::FieldArray(values) => {
+            Value::Array(values.as_slice().iter().map(|value| value_to_json(value, depth + 1)).collect::<Option<_>>()?)
+        }
+        AMQPValue::FieldTable(fields) => {
+            let fields = table(fields, depth)?;
+            if fields.contains_key("amqp") { tagged("table", Value::Object(fields)) } else { Value::Object(fields) }
+        }
+        AMQPValue::ShortShortInt(number) => tagged("i8", json!(number)),
+        AMQPValue::ShortShortUInt(number) => tagged("u8", json!(number)),
+        AMQPValue::ShortInt(number) => tagged("i16", json!(number)),
+        AMQPValue::ShortUInt(number) => tagged("u16", json!(number)),
+        AMQPValue::LongInt(number) => tagged("i32", json!(number)),
+        AMQPValue::LongUInt(number) => tagged("u32", json!(number)),
+        AMQPValue::Timestamp(seconds) => tagged("timestamp", json!(seconds)),
+        AMQPValue::DecimalValue(decimal) => tagged("decimal", json!([decimal.scale, decimal.value])),
+        AMQPValue::ShortString(text) => tagged("short_string", json!(text.as_str())),
+        AMQPValue::ByteArray(bytes) => tagged("byte_array", json!(BASE64.encode(bytes.as_slice()))),
+    })
+}
+
+/// The reverse of [`to_json`].
+///
+/// # Errors
+/// What is wrong, with the name of the header.
+pub(super) fn from_json(headers: &Map<String, Value>) -> Result<FieldTable, String> {
+    let mut table = FieldTable::default();
+    for (name, value) in headers {
+        let value = value_from_json(value).ok_or_else(|| format!("header {name:?} has no AMQP value"))?;
+        table.insert(short(name)?, value);
+    }
+    Ok(table)
+}
+
+fn short(text: &str) -> Result<ShortString, String> {
+    ShortString::try_new(text)
+        .map_err(|_| format!("{:?}… is longer than 255 bytes", text.chars().take(20).collect::<String>()))
+}
+
+fn value_from_json(value: &Value) -> Option<AMQPValue> {
+    Some(match value {
+        Value::Null => AMQPValue::Void,
+        Value::Bool(flag) => AMQPValue::Boolean(*flag),
+        Value::Number(number) => match number.as_i64() {
+            Some(number) => AMQPValue::LongLongInt(number),
+            None if number.is_f64() => AMQPValue::Double(number.as_f64()?),
+            None => return None,
+        },
+        Value::String(text) => AMQPValue::LongString(text.as_str().into()),
+        Value::Array(values) => {
+            AMQPValue::FieldArray(values.iter().map(value_from_json).collect::<Option<Vec<_>>>()?.into())
+        }
+        Value::Object(fields) => match fields.get("amqp") {
+            None => AMQPValue::FieldTable(from_json(fields).ok()?),
+            Some(kind) if fields.len() == 2 => typed(kind.as_str()?, fields.get("value")?)?,
+            Some(_) => return None,
+        },
+    })
+}
+
+fn typed(kind: &str, value: &Value) -> Option<AMQPValue> {
+    let bytes = || BASE64.decode(value.as_str()?).ok();
+    let unsigned = value.as_u64();
+    let signed = value.as_i64();
+    Some(match kind {
+        "i8" => AMQPValue::ShortShortInt(signed?.try_into().ok()?),
+        "u8" => AMQPValue::ShortShortUInt(unsigned?.try_into().ok()?),
+        "i16" => AMQPValue::ShortInt(signed?.try_into().ok()?),
+        "u16" => AMQPValue::ShortUInt(unsigned?.try_into().ok()?),
+        "i32" => AMQPValue::LongInt(signed?.try_into().ok()?),
+        "u32" => AMQPValue::LongUInt(unsigned?.try_into().ok()?),
+        "timestamp" => AMQPValue::Timestamp(unsigned?),
+        "float_bits" => AMQPValue::Float(f32::from_bits(unsigned?.try_into().ok()?)),
+        "double_bits" => AMQPValue::Double(f64::from_bits(unsigned?)),
+        "decimal" => {
+            let [scale, value] = value.as_array()?.as_slice() else { return None };
+            let (scale, value) = (scale.as_u64()?.try_into().ok()?, value.as_u64()?.try_into().ok()?);
+            AMQPValue::DecimalValue(DecimalValue { scale, value })
+        }
+        "short_string" => AMQPValue::ShortString(short(value.as_str()?).ok()?),
+        "long_string" => AMQPValue::LongString(LongString::from(bytes()?)),
+        "byte_array" => AMQPValue::ByteArray(ByteArray::from(bytes()?)),
+        "table" => AMQPValue::FieldTable(from_json(value.as_object()?).ok()?),
+        _ => return None,
+    })
+}
+
+/// Calls a macro with every property of the basic class that is text: JSON name, getter, setter.
+macro_rules! texts {
+    ($each:ident) => {
+        $each!("content_type", content_type, with_content_type);
+        $each!("content_encoding", content_encoding, with_content_encoding);
+        $each!("correlation_id", correlation_id, with_correlation_id);
+        $each!("reply_to", reply_to, with_reply_to);
+        $each!("expiration", expiration, with_expiration);
+        $each!("message_id", message_id, with_message_id);
+        $each!("type", kind, with_type);
+        $each!("user_id", user_id, with_user_id);
+        $each!("app_id", app_id, with_app_id);
+        $each!("cluster_id", cluster_id, with_cluster_id);
+    };
+}
+
+/// The properties that are set, without the headers.
+pub(super) fn properties_to_json(properties: &BasicProperties) -> Map<String, Value> {
+    let mut map = Map::new();
+    macro_rules! text {
+        ($name:literal, $get:ident, $with:ident) => {
+            if let Some(text) = properties.$get() {
+                map.insert($name.to_owned(), json!(text.as_str()));
+            }
+        };
+    }
+    texts!(text);
+    for (name, number) in [
+        ("delivery_mode", properties.delivery_mode().map(u64::from)),
+        ("priority", properties.priority().map(u64::from)),
+        ("timestamp", *properties.timestamp()),
+    ] {
+        if let Some(number) = number {
+            map.insert(name.to_owned(), json!(number));
+        }
+    }
+    map
+}
+
+/// The reverse of [`properties_to_json`].
+///
+/// # Errors
+/// Which property is unknown, or has a value that it cannot have.
+pub(super) fn properties_from_json(map: &Map<String, Value>) -> Result<BasicProperties, String> {
+    let mut properties = BasicProperties::default();
+    for (name, value) in map {
+        let wrong = || format!("property {name:?} cannot be {value}");
+        macro_rules! text {
+            ($name:literal, $get:ident, $with:ident) => {
+                if name == $name {
+                    properties = properties.$with(short(value.as_str().ok_or_else(wrong)?)?);
+                    continue;
+                }
+            };
+        }
+        texts!(text);
+        let number = value.as_u64().ok_or_else(wrong);
+        let byte = || value.as_u64().and_then(|number| u8::try_from(number).ok()).ok_or_else(wrong);
+        properties = match name.as_str() {
+            "delivery_mode" => properties.with_delivery_mode(byte()?),
+            "priority" => properties.with_priority(byte()?),
+            "timestamp" => properties.with_timestamp(number?),
+            _ => return Err(format!("there is no AMQP property {name:?}")),
+        };
+    }
+    Ok(properties)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn leaf() -> impl Strategy<Value = AMQPValue> {
+        prop_oneof![
+            any::<bool>().prop_map(AMQPValue::Boolean),
+            any::<i8>().prop_map(AMQPValue::ShortShortInt),
+            any::<u8>().prop_map(AMQPValue::ShortShortUInt),
+            any::<i16>().prop_map(AMQPValue::ShortInt),
+            any::<u16>().prop_map(AMQPValue::ShortUInt),
+            any::<i32>().prop_map(AMQPValue::LongInt),
+            any::<u32>().prop_map(AMQPValue::LongUInt),
+            any::<i64>().prop_map(AMQPValue::LongLongInt),
+            any::<u32>().prop_map(|bits| AMQPValue::Float(f32::from_bits(bits))),
+            any::<u64>().prop_map(|bits| AMQPValue::Double(f64::from_bits(bits))),
+            any::<(u8, u32)>().prop_map(|(scale, value)| AMQPValue::DecimalValue(DecimalValue { scale, value })),
+            any::<u64>().prop_map(AMQPValue::Timestamp),
+            ".{0,40}".prop_map(|text| AMQPValue::ShortString(text.into())),
+            ".{0,40}".prop_map(|text| AMQPValue::LongString(text.as_str().into())),
+            any::<Vec<u8>>().prop_map(|bytes| AMQPValue::LongString(bytes.into())),
+            any::<Vec<u8>>().prop_map(|bytes| AMQPValue::ByteArray(bytes.into())),
+            Just(AMQPValue::Void),
+        ]
+    }
+
+    fn fields(value: impl Strategy<Value = AMQPValue>) -> impl Strategy<Value = FieldTable> {
+        let name = prop_oneof![Just("amqp".to_owned()), Just("value".to_owned()), ".{0,20}"];
+        proptest::collection::btree_map(name.prop_map(ShortString::from), value, 0..5).prop_map(FieldTable::from)
+    }
+
+    fn any_value() -> impl Strategy<Value = AMQPValue> {
+        leaf().prop_recursive(4, 32, 5, |inner| {
+            prop_oneof![
+                proptest::collection::vec(inner.clone(), 0..5).prop_map(|values| AMQPValue::FieldArray(values.into())),
+                fields(inner).prop_map(AMQPValue::FieldTable),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn headers_come_back_as_they_were(headers in fields(any_value())) {
+            let line = serde_json::to_string(&to_json(&headers).unwrap()).unwrap();
+            let back = from_json(&serde_json::from_str(&line).unwrap()).unwrap();
+            // Compared as text: a NaN is not equal to itself.
+            prop_assert_eq!(format!("{:?}", back), format!("{:?}", headers));
+        }
+    }
+
+    #[test]
+    fn properties_come_back_as_they_were() {
+        let all = BasicProperties::default()
+            .with_content_type("a".into())
+            .with_content_encoding("b".into())
+            .with_delivery_mode(2)
+            .with_priority(255)
+            .with_correlation_id("c".into())
+            .with_reply_to("d".into())
+            .with_expiration("1".into())
+            .with_message_id("e".into())
+            .with_timestamp(u64::MAX)
+            .with_type("f".into())
+            .with_user_id("g".into())
+            .with_app_id("h".into())
+            .with_cluster_id("i".into());
+        assert_eq!(properties_from_json(&properties_to_json(&all)).unwrap(), all);
+        let wrong = |text: &str| properties_from_json(&serde_json::from_str(text).unwrap()).unwrap_err();
+        assert_eq!(wrong(r#"{"priority":256}"#), "property \"priority\" cannot be 256");
+        assert_eq!(wrong(r#"{"colour":"red"}"#), "there is no AMQP property \"colour\"");
+        assert_eq!(wrong(r#"{"type":5}"#), "property \"type\" cannot be 5");
+    }
+
+    #[test]
+    fn what_is_nested_too_deep_is_not_written_and_what_is_wrong_is_named() {
+        let mut value = AMQPValue::Void;
+        for _ in 0..100 {
+            value = AMQPValue::FieldArray(vec![value].into());
+        }
+        let mut headers = FieldTable::default();
+        headers.insert("deep".into(), value);
+        assert!(to_json(&headers).is_none());
+        let wrong = from_json(&serde_json::from_str(r#"{"h":{"amqp":"u8","value":300}}"#).unwrap());
+        assert_eq!(wrong.unwrap_err(), "header \"h\" has no AMQP value");
+    }
+}

@@ -1,0 +1,274 @@
+//! Owns how often a queue gives a message out before the broker destroys it: what can be found out, and whether it is
+//! safe to look. Changes nothing. Must not know why anybody looks.
+//!
+//! Every look at a message of a quorum queue is a delivery, and counts against the queue's delivery limit. The limit may
+//! stand in the queue's arguments (which a declaration with other arguments is told), in a policy (which only the
+//! management API tells), or be RabbitMQ's default (20 since 4.0, none before).
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use lapin::options::QueueDeclareOptions;
+use lapin::types::{AMQPValue, FieldTable};
+use lapin::uri::{AMQPScheme, AMQPUri};
+use lapin::{Connection, ErrorKind};
+use serde_json::Value;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use url::Url;
+
+use crate::fetch;
+
+use super::topology::NEVER;
+use super::{BrokerError, call};
+
+/// A delivery limit below this is too near for any look.
+const NEAR: i64 = 100;
+/// RabbitMQ's own limit since 4.0.
+const DEFAULT_OF_4: i64 = 20;
+/// Different arguments that a queue is asked about at most.
+const ARGUMENTS: usize = 16;
+/// How long the management API may take.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// What a queue's arguments say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// No limit is known to it.
+    Classic,
+    /// With this limit among its arguments.
+    Quorum(Option<i64>),
+    /// Not a queue of dead letters.
+    Stream,
+    /// We may not ask.
+    Unknown,
+}
+
+/// What is known of a queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Lives {
+    pub kind: Kind,
+    /// RabbitMQ's major version.
+    pub version: Option<u32>,
+    /// What a policy says; none where it cannot be known.
+    pub policy: Option<Option<i64>>,
+}
+
+/// Whether a queue may be looked through.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// It may; up to so many deliveries of a message, where there is a limit.
+    Safe(Option<i64>),
+    /// As far as can be known; what cannot is said.
+    Likely(Option<i64>, &'static str),
+    /// It must not: why.
+    Deadly(String),
+}
+
+impl Lives {
+    pub(super) fn verdict(self) -> Verdict {
+        let argument = match self.kind {
+            Kind::Classic => return Verdict::Safe(None),
+            Kind::Stream => return Verdict::Deadly("it is a stream, which keeps no dead letters".to_owned()),
+            Kind::Unknown => {
+                return Verdict::Deadly(
+                    "its delivery limit cannot be found out: that takes the permission to configure the queue"
+                        .to_owned(),
+                );
+            }
+            Kind::Quorum(argument) => argument,
+        };
+        let stated = match (argument, self.policy.flatten()) {
+            (Some(argument), Some(policy)) => Some(argument.min(policy)),
+            (argument, policy) => argument.or(policy),
+        };
+        let limit = match (stated, self.version) {
+            (Some(limit), Some(4..)) if limit < 0 => None,
+            (Some(limit), _) => Some(limit),
+            (None, Some(..4)) => None,
+            (None, _) => Some(DEFAULT_OF_4),
+        };
+        match limit {
+            Some(limit) if limit < NEAR => Verdict::Deadly(format!(
+                "its delivery limit is {limit}: every look is a delivery, and behind the limit the broker destroys"
+            )),
+            limit if self.policy.is_some() => Verdict::Safe(limit),
+            limit => {
+                Verdict::Likely(limit, "a policy may set a delivery-limit, and only the management API could tell")
+            }
+        }
+    }
+}
+
+/// Asks for the queue's arguments by declaring it with others: the broker refuses that, and says what they are.
+///
+/// # Errors
+/// The queue does not exist; the broker does not answer.
+pub(super) async fn arguments(connection: &Connection, queue: &str, limit: Duration) -> Result<Kind, BrokerError> {
+    let mut assumed = BTreeMap::from([
+        ("x-queue-type".to_owned(), AMQPValue::LongString("quorum".into())),
+        ("x-delivery-limit".to_owned(), AMQPValue::LongLongInt(NEVER)),
+    ]);
+    let mut durable = true;
+    for _ in 0..ARGUMENTS {
+        let channel = call(limit, "opening a channel", connection.create_channel()).await?;
+        let options = QueueDeclareOptions { durable, ..Default::default() };
+        let table: FieldTable = assumed
+            .iter()
+            .map(|(name, value)| (name.as_str().into(), value.clone()))
+            .collect::<BTreeMap<_, _>>()
+            .into();
+        let declared = match timeout(limit, channel.queue_declare(queue.into(), options, table)).await {
+            Ok(declared) => declared,
+            Err(_) => return Err(BrokerError::Timeout("asking for the arguments of a queue")),
+        };
+        let error = match declared {
+            Ok(_) => {
+                let _ = call(limit, "closing a channel", channel.close(200, "".into())).await;
+                return Ok(kind(&assumed));
+            }
+            Err(error) => error,
+        };
+        let ErrorKind::ProtocolError(reply) = error.kind() else { return Err(BrokerError::of_request(&error)) };
+        match difference(reply.get_message().as_str()) {
+            Some((name, current)) if name == "durable" && current.as_deref() == Some("false") => durable = false,
+            Some((name, current)) if name.starts_with("x-") => adopt(&mut assumed, name, current),
+            _ => return Ok(Kind::Unknown),
+        }
+        if !matches!(kind(&assumed), Kind::Quorum(_)) {
+            return Ok(kind(&assumed));
+        }
+    }
+    Ok(Kind::Unknown)
+}
+
+fn adopt(assumed: &mut BTreeMap<String, AMQPValue>, name: String, current: Option<String>) {
+    let value = match current {
+        None => return drop(assumed.remove(&name)),
+        Some(text) => match (text.parse(), text.as_str()) {
+            (Ok(number), _) => AMQPValue::LongLongInt(number),
+            (_, "true") => AMQPValue::Boolean(true),
+            (_, "false") => AMQPValue::Boolean(false),
+            _ => AMQPValue::LongString(text.into()),
+        },
+    };
+    assumed.insert(name, value);
+}
+
+fn kind(arguments: &BTreeMap<String, AMQPValue>) -> Kind {
+    match arguments.get("x-queue-type") {
+        Some(AMQPValue::LongString(kind)) if kind.as_bytes() == b"quorum" => match arguments.get("x-delivery-limit") {
+            Some(AMQPValue::LongLongInt(limit)) => Kind::Quorum(Some(*limit)),
+            _ => Kind::Quorum(None),
+        },
+        Some(AMQPValue::LongString(kind)) if kind.as_bytes() == b"stream" => Kind::Stream,
+        _ => Kind::Classic,
+    }
+}
+
+/// Reads which argument differs and what it is, from `… inequivalent arg 'x-max-length' for queue …: received none but
+/// current is the value '7' of type 'signedint'`.
+fn difference(reply: &str) -> Option<(String, Option<String>)> {
+    let (_, rest) = reply.split_once("inequivalent arg '")?;
+    let (name, rest) = rest.split_once('\'')?;
+    let (_, current) = rest.rsplit_once("but current is ")?;
+    let value = current.split_once('\'').and_then(|(_, rest)| rest.split_once('\'')).map(|(value, _)| value.to_owned());
+    Some((name.to_owned(), value))
+}
+
+/// RabbitMQ's major version, from its greeting; none where that is encrypted.
+pub(super) async fn version(uri: &AMQPUri) -> Option<u32> {
+    if uri.scheme != AMQPScheme::AMQP {
+        return None;
+    }
+    let reading = async {
+        let mut stream = TcpStream::connect((uri.authority.host.as_str(), uri.authority.port)).await.ok()?;
+        stream.write_all(b"AMQP\0\0\x09\x01").await.ok()?;
+        let mut head = [0; 7];
+        stream.read_exact(&mut head).await.ok()?;
+        let [_, _, _, a, b, c, d] = head;
+        let mut greeting = vec![0; (u32::from_be_bytes([a, b, c, d]) as usize).min(64 * 1024)];
+        stream.read_exact(&mut greeting).await.ok()?;
+        major(&greeting)
+    };
+    timeout(PATIENCE, reading).await.ok()?
+}
+
+/// The server property `version`: a name with its length before it, `S`, and a text with its length in four bytes.
+fn major(greeting: &[u8]) -> Option<u32> {
+    let name = b"\x07versionS\0\0\0";
+    let at = greeting.windows(name.len()).position(|window| window == name)?;
+    let text = greeting.get(at + name.len() + 1..)?;
+    let digits: Vec<u8> = text.iter().copied().take_while(u8::is_ascii_digit).collect();
+    std::str::from_utf8(&digits).ok()?.parse().ok()
+}
+
+/// What a policy says about the queue's delivery limit, by the management API at `management` (by default port 15672 of
+/// the broker, where the connection to it is not encrypted either).
+pub(super) async fn policy(uri: &AMQPUri, management: Option<&Url>, queue: &str) -> Option<Option<i64>> {
+    let mut url = match management {
+        Some(url) => url.clone(),
+        None if uri.scheme == AMQPScheme::AMQP => Url::parse(&format!("http://{}:15672", uri.authority.host)).ok()?,
+        None => return None,
+    };
+    let vhost = if uri.vhost.is_empty() { "/" } else { uri.vhost.as_str() };
+    url.path_segments_mut().ok()?.pop_if_empty().extend(["api", "queues", vhost, queue]);
+    let user = &uri.authority.userinfo;
+    let login = BASE64.encode(format!("{}:{}", user.username, user.password));
+    let (status, body) = fetch::get(&url, Some(&format!("Basic {login}")), PATIENCE).await?;
+    let found: Value = serde_json::from_slice(&body).ok()?;
+    if status != 200 || found.get("name")?.as_str()? != queue {
+        return None;
+    }
+    let own = found.get("effective_policy_definition")?;
+    Some(own.get("delivery-limit").and_then(Value::as_i64))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_brokers_refusals_tell_the_arguments() {
+        let read = |tail: &str| difference(&format!("PRECONDITION_FAILED - inequivalent arg {tail}"));
+        let some = |name: &str, value: Option<&str>| Some((name.to_owned(), value.map(str::to_owned)));
+        let (queue, large) = ("for queue 'd' in vhost '/': received", "'2000000000'");
+        assert_eq!(
+            read(&format!("'x-delivery-limit' {queue} {large} but current is '3'")),
+            some("x-delivery-limit", Some("3"))
+        );
+        let none = format!("'x-delivery-limit' {queue} the value {large} of type 'signedint' but current is none");
+        assert_eq!(read(&none), some("x-delivery-limit", None));
+        let typed = format!("'x-max-length' {queue} none but current is the value '7' of type 'signedint'");
+        assert_eq!(read(&typed), some("x-max-length", Some("7")));
+        assert_eq!(read("nonsense"), None);
+        assert_eq!(major(b"..\x07versionS\0\0\0\x063.10.8\x08"), Some(3));
+        assert_eq!(major(b"\x07versionS\0\0\0"), None);
+    }
+
+    #[test]
+    fn looking_is_safe_only_where_the_limit_is_far() {
+        let of = |kind, version, policy| Lives { kind, version, policy }.verdict();
+        let quorum = Kind::Quorum;
+        assert_eq!(of(Kind::Classic, None, None), Verdict::Safe(None));
+        assert_eq!(of(quorum(Some(NEVER)), Some(3), Some(None)), Verdict::Safe(Some(NEVER)));
+        assert_eq!(of(quorum(None), Some(3), Some(None)), Verdict::Safe(None));
+        assert_eq!(of(quorum(Some(-1)), Some(4), Some(None)), Verdict::Safe(None));
+        assert_eq!(of(quorum(None), Some(4), Some(Some(5000))), Verdict::Safe(Some(5000)));
+        assert!(matches!(of(quorum(Some(NEVER)), Some(3), None), Verdict::Likely(Some(NEVER), _)));
+        for (kind, version, policy) in [
+            (quorum(Some(3)), Some(3), Some(None)),
+            (quorum(Some(-1)), Some(3), None),
+            (quorum(None), Some(4), None),
+            (quorum(None), None, Some(None)),
+            (quorum(Some(NEVER)), Some(3), Some(Some(3))),
+            (Kind::Stream, None, None),
+            (Kind::Unknown, Some(3), None),
+        ] {
+            assert!(matches!(of(kind, version, policy), Verdict::Deadly(_)), "{kind:?} {version:?} {policy:?}");
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! Owns publishing many messages from the command line: windows, pace, progress, and what became of each.
+//! Must not know where they come from.
+
+use std::io::IsTerminal;
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::broker::{Confirmed, Outgoing, Publisher};
+
+use super::Fault;
+
+/// Messages published before their confirms are awaited, and bytes of their bodies.
+const WINDOW: usize = 500;
+const WINDOW_BYTES: usize = 4 << 20;
+
+/// What was done so far.
+#[derive(Debug, Default, Clone, Copy)]
+pub(super) struct Tally {
+    /// Messages whose fate is known.
+    pub published: u64,
+    /// Bytes of their bodies.
+    pub bytes: u64,
+    /// No queue is bound for them.
+    pub returned: u64,
+    /// A full queue.
+    pub refused: u64,
+}
+
+impl Tally {
+    /// Messages that the broker has.
+    pub fn confirmed(&self) -> u64 {
+        self.published - self.returned - self.refused
+    }
+}
+
+/// A publisher at work. `T` travels along with each message.
+pub(super) struct Carrier<T> {
+    publisher: Publisher,
+    window: Vec<(Outgoing, T)>,
+    bytes: usize,
+    pace: Option<f64>,
+    started: Instant,
+    bar: ProgressBar,
+    pub tally: Tally,
+}
+
+/// A progress bar on standard error, where that is a terminal.
+pub(super) fn progress(total: Option<u64>, done: &str) -> ProgressBar {
+    let bar = match total {
+        _ if !std::io::stderr().is_terminal() => ProgressBar::hidden(),
+        Some(total) => ProgressBar::new(total),
+        None => ProgressBar::no_length(),
+    };
+    let template = format!("{{bar:30}} {{human_pos}}/{{human_len}} {done}  {{per_sec}}  {{eta}} left");
+    if let Ok(style) = ProgressStyle::with_template(&template) {
+        bar.set_style(style);
+    }
+    bar
+}
+
+impl<T> Carrier<T> {
+    /// At most `pace` messages a second.
+    pub fn new(publisher: Publisher, pace: Option<f64>, bar: ProgressBar) -> Self {
+        Carrier {
+            publisher,
+            window: Vec::with_capacity(WINDOW),
+            bytes: 0,
+            pace,
+            started: Instant::now(),
+            bar,
+            tally: Tally::default(),
+        }
+    }
+
+    /// Takes in a message; what comes back are messages whose fate is known now.
+    pub async fn push(&mut self, outgoing: Outgoing, about: T) -> Result<Vec<(T, Confirmed)>, Fault> {
+        self.bytes += outgoing.bytes();
+        self.window.push((outgoing, about));
+        // With a pace, a window is what is due within about a fifth of a second.
+        let size = self.pace.map_or(WINDOW, |pace| (pace / 5.0).clamp(1.0, WINDOW as f64) as usize);
+        if self.window.len() >= size || self.bytes >= WINDOW_BYTES { self.flush().await } else { Ok(Vec::new()) }
+    }
+
+    /// Publishes what waits.
+    pub async fn flush(&mut self) -> Result<Vec<(T, Confirmed)>, Fault> {
+        if self.window.is_empty() {
+            return Ok(Vec::new());
+        }
+        if let Some(pace) = self.pace {
+            let due = Duration::from_secs_f64(self.tally.published as f64 / pace);
+            tokio::time::sleep_until((self.started + due).into()).await;
+        }
+        let (mut messages, about): (Vec<_>, Vec<_>) = self.window.drain(..).unzip();
+        let blocked = || eprintln!("ticketlog: the broker blocks publishers (a memory or disk alarm); waiting");
+        let verdicts = self.publisher.publish(&mut messages, blocked).await?;
+        for verdict in &verdicts {
+            match verdict {
+                Confirmed::Stored => {}
+                Confirmed::Returned => self.tally.returned += 1,
+                Confirmed::Refused => self.tally.refused += 1,
+            }
+        }
+        self.tally.published += verdicts.len() as u64;
+        self.tally.bytes += self.bytes as u64;
+        self.bytes = 0;
+        self.bar.set_position(self.tally.published);
+        Ok(about.into_iter().zip(verdicts).collect())
+    }
+
+    /// Whether an exchange is there.
+    pub async fn exchange_exists(&self, name: &str) -> Result<bool, Fault> {
+        Ok(self.publisher.exchange_exists(name).await?)
+    }
+
+    /// Ends it; all must be flushed. How long it took.
+    pub async fn close(self) -> (Tally, Duration) {
+        self.bar.finish_and_clear();
+        self.publisher.close().await;
+        (self.tally, self.started.elapsed())
+    }
+}

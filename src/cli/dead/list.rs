@@ -1,0 +1,95 @@
+//! Owns `ticketlog dead list`: a line for each dead letter, as soon as it is seen.
+
+use std::io::{IsTerminal as _, Write as _};
+
+use clap::Args;
+use serde_json::json;
+
+use crate::config::Settings;
+use crate::dead_letter::escape;
+
+use super::super::Fault;
+use super::scan::{Found, Scan};
+use super::{Selection, Target, age, stamp};
+
+/// Flags of `ticketlog dead list`.
+#[derive(Debug, Args)]
+pub(super) struct List {
+    #[command(flatten)]
+    target: Target,
+    #[command(flatten)]
+    selection: Selection,
+    /// A JSON object a line.
+    #[arg(long)]
+    json: bool,
+}
+
+const NAMES: [&str; 10] =
+    ["pos", "age", "reason", "field", "detail", "message id", "routing key", "bytes", "replays", "id"];
+/// Widths of the columns on a terminal; the last is as wide as it is.
+const WIDTHS: [usize; 10] = [6, 5, 18, 12, 50, 24, 24, 8, 7, 0];
+
+impl List {
+    pub async fn run(&self, settings: &Settings) -> Result<u8, Fault> {
+        let mut scan = Scan::open(settings, &self.target, Some(&self.selection)).await?;
+        let listed = self.list(&mut scan).await;
+        scan.close(listed).await
+    }
+
+    async fn list(&self, scan: &mut Scan) -> Result<u8, Fault> {
+        let mut out = std::io::stdout();
+        let wide = out.is_terminal() && !self.json;
+        if wide {
+            writeln!(out, "{}", aligned(&NAMES.map(str::to_owned)))?;
+        }
+        while let Some(found) = scan.next().await? {
+            let line = match (self.json, wide) {
+                (true, _) => as_json(&found),
+                (false, true) => aligned(&columns(&found)),
+                (false, false) => columns(&found).join("\t"),
+            };
+            writeln!(out, "{line}")?;
+        }
+        Ok(0)
+    }
+}
+
+fn columns(found: &Found) -> [String; 10] {
+    let record = &found.record;
+    let or_dash = |text: Option<&str>| text.filter(|text| !text.is_empty()).map_or("-".to_owned(), escape);
+    [
+        found.position.to_string(),
+        age(record.time),
+        record.cause.as_str().to_owned(),
+        or_dash(record.field.as_deref()),
+        or_dash(Some(&record.detail)),
+        or_dash(found.delivery.message_id()),
+        or_dash(Some(&record.routing_key)),
+        found.delivery.body.len().to_string(),
+        record.replays.to_string(),
+        or_dash(record.id.as_deref()),
+    ]
+}
+
+/// Cells cut to the width of their columns.
+fn aligned(cells: &[String; 10]) -> String {
+    let mut line = String::new();
+    for (cell, width) in cells.iter().zip(WIDTHS) {
+        let long = width > 0 && cell.chars().count() > width;
+        let shown: String = if long { cell.chars().take(width - 1).chain(['…']).collect() } else { cell.clone() };
+        line.push_str(&format!("{shown:<width$}  "));
+    }
+    line.trim_end().to_owned()
+}
+
+fn as_json(found: &Found) -> String {
+    let (record, delivery) = (&found.record, &found.delivery);
+    let line = json!({
+        "position": found.position, "id": record.id, "time": record.time, "time_text": stamp(record.time),
+        "reason": record.cause.as_str(), "field": record.field, "detail": record.detail,
+        "message_id": delivery.message_id(), "exchange": record.exchange, "routing_key": record.routing_key,
+        "bytes": delivery.body.len(), "replays": record.replays, "replay_id": record.replay_id,
+        "fingerprint": record.fingerprint, "worker": record.worker,
+    });
+    line.to_string()
+}

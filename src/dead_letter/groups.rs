@@ -1,0 +1,118 @@
+//! Owns the statistics of a dead-letter queue: how many, by what cause, how old. Bounded, however many causes there are.
+//! Must not know how they are shown.
+
+use std::collections::BTreeMap;
+
+use super::{Cause, Record};
+
+/// Most groups kept apart; dead letters of further ones are counted together, without a fingerprint.
+const MOST: usize = 1000;
+
+/// Dead letters with one fingerprint.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct Group {
+    pub cause: Cause,
+    pub fingerprint: String,
+    pub field: Option<String>,
+    /// Of the first one seen.
+    pub detail: String,
+    pub routing_key: String,
+    pub count: u64,
+    /// Milliseconds since 1970.
+    pub oldest: Option<i64>,
+    /// Milliseconds since 1970.
+    pub newest: Option<i64>,
+    pub replayed: u64,
+}
+
+/// All of a queue.
+#[derive(Debug, Default)]
+pub struct Groups {
+    groups: BTreeMap<(Cause, String), Group>,
+    /// Dead letters seen.
+    pub count: u64,
+    /// Bytes of their bodies.
+    pub bytes: u64,
+    /// How many were replayed so often.
+    pub by_replays: BTreeMap<i64, u64>,
+}
+
+impl Groups {
+    /// Counts one.
+    pub fn add(&mut self, record: &Record, bytes: usize) {
+        self.count += 1;
+        self.bytes += bytes as u64;
+        *self.by_replays.entry(record.replays.clamp(0, 100)).or_default() += 1;
+        let known = (record.cause, record.fingerprint.clone());
+        let room = self.groups.len() < MOST || self.groups.contains_key(&known);
+        let key = if room { known } else { (record.cause, String::new()) };
+        let group = self.groups.entry(key).or_insert_with_key(|(cause, fingerprint)| Group {
+            cause: *cause,
+            fingerprint: fingerprint.clone(),
+            field: record.field.clone().filter(|_| room),
+            detail: if room { record.detail.clone() } else { "(further causes)".to_owned() },
+            routing_key: if room { record.routing_key.clone() } else { String::new() },
+            count: 0,
+            oldest: None,
+            newest: None,
+            replayed: 0,
+        });
+        group.count += 1;
+        group.replayed += u64::from(record.replays > 0);
+        group.oldest = group.oldest.into_iter().chain(record.time).min();
+        group.newest = group.newest.max(record.time);
+    }
+
+    /// The groups, the largest first.
+    pub fn largest_first(&self) -> Vec<&Group> {
+        let mut groups: Vec<_> = self.groups.values().collect();
+        groups.sort_by_key(|group| std::cmp::Reverse(group.count));
+        groups
+    }
+
+    /// Counts by cause, the largest first.
+    pub fn by_cause(&self) -> Vec<(Cause, u64)> {
+        let mut causes: BTreeMap<Cause, u64> = BTreeMap::new();
+        for group in self.groups.values() {
+            *causes.entry(group.cause).or_default() += group.count;
+        }
+        let mut causes: Vec<_> = causes.into_iter().collect();
+        causes.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+        causes
+    }
+
+    /// When the oldest and the newest became dead letters.
+    pub fn span(&self) -> (Option<i64>, Option<i64>) {
+        let oldest = self.groups.values().filter_map(|group| group.oldest).min();
+        (oldest, self.groups.values().filter_map(|group| group.newest).max())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::Reason;
+
+    #[test]
+    fn counts_by_cause_and_stays_bounded() {
+        let mut groups = Groups::default();
+        for n in 0..5000i64 {
+            let record = Record {
+                cause: Cause::Reason(Reason::TooDeep),
+                fingerprint: (n % 2500).to_string(),
+                time: Some(n),
+                replays: n % 2,
+                ..Record::read(|_| None, || None)
+            };
+            groups.add(&record, 10);
+        }
+        groups.add(&Record::read(|_| None, || None), 1);
+        assert_eq!((groups.count, groups.bytes, groups.span()), (5001, 50_001, (Some(0), Some(4999))));
+        assert_eq!(groups.by_cause(), [(Cause::Reason(Reason::TooDeep), 5000), (Cause::Unknown, 1)]);
+        let largest = groups.largest_first();
+        assert_eq!((largest.len(), largest[0].count, largest[0].fingerprint.as_str()), (MOST + 2, 3000, ""));
+        assert_eq!(largest[1].count, 2);
+        assert_eq!(groups.by_replays, BTreeMap::from([(0, 2501), (1, 2500)]));
+    }
+}

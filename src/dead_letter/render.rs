@@ -1,0 +1,209 @@
+//! Owns how a body is shown to a person: nothing in it reaches the terminal as a command, and a mark stands where the
+//! fault is. Must not know terminals, nor where the body comes from.
+
+use std::fmt::Write as _;
+
+/// Most lines shown of a body, unless all are asked for.
+const LINES: usize = 40;
+/// Most characters shown of a line, likewise.
+const COLUMNS: usize = 110;
+
+/// Makes text safe for a terminal and a single line: control characters and those that reorder text are written as
+/// `\u{1b}`.
+pub fn escape(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '\t' => out.push_str("\\t"),
+            '\n' => out.push_str("\\n"),
+            '\r' => out.push_str("\\r"),
+            _ if harmful(c) => drop(write!(out, "\\u{{{:x}}}", u32::from(c))),
+            _ => out.push(c),
+        }
+    }
+    out
+}
+
+/// Controls, and what Unicode calls bidirectional formatting (UAX 9) or shows as nothing at all.
+fn harmful(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
+}
+
+/// The body as numbered lines, `fault` (a byte offset) marked by a caret under it. Without `all`, an excerpt around it.
+pub fn text(body: &str, fault: Option<usize>, all: bool) -> String {
+    let fault = fault.map(|at| body.floor_char_boundary(at.min(body.len())));
+    let mut start = 0;
+    let mut lines = Vec::new();
+    for line in body.split_inclusive('\n') {
+        let inside = fault.filter(|at| (start..start + line.len()).contains(at)).map(|at| at - start);
+        lines.push((line.trim_end_matches(['\n', '\r']), inside));
+        start += line.len();
+    }
+    if fault.is_some_and(|at| at == body.len())
+        && let Some((line, inside)) = lines.last_mut()
+    {
+        *inside = Some(line.len());
+    }
+    let marked = lines.iter().position(|(_, inside)| inside.is_some()).unwrap_or(0);
+    let from = if all { 0 } else { marked.saturating_sub(LINES / 2) };
+    let to = if all { lines.len() } else { (from + LINES).min(lines.len()) };
+    let mut out = String::new();
+    if from > 0 {
+        let _ = writeln!(out, "      … {from} lines before");
+    }
+    for (number, (line, inside)) in lines.iter().enumerate().take(to).skip(from) {
+        push_line(&mut out, number + 1, line, *inside, all);
+    }
+    if to < lines.len() {
+        let _ = writeln!(out, "      … {} lines behind", lines.len() - to);
+    }
+    out
+}
+
+fn push_line(out: &mut String, number: usize, line: &str, fault: Option<usize>, all: bool) {
+    let at = line.floor_char_boundary(fault.unwrap_or(0));
+    let (before, behind) = line.split_at_checked(at).unwrap_or((line, ""));
+    let before: Vec<char> = before.chars().collect();
+    let cut = if all { 0 } else { before.len().saturating_sub(COLUMNS / 2) };
+    let left: String = before.iter().skip(cut).collect();
+    let room = if all { usize::MAX } else { COLUMNS.saturating_sub(before.len() - cut) };
+    let right: String = behind.chars().take(room).collect();
+    let more = if right.len() < behind.len() { "…" } else { "" };
+    let left = format!("{}{}", if cut > 0 { "…" } else { "" }, escape(&left));
+    let _ = writeln!(out, "{number:>5} {left}{}{more}", escape(&right));
+    if fault.is_some() {
+        let _ = writeln!(out, "      {}^", " ".repeat(left.chars().count()));
+    }
+}
+
+/// Bytes in hexadecimal beside their ASCII characters, 16 a line; at most `most` of them.
+pub fn hex(bytes: &[u8], most: usize) -> String {
+    let mut out = String::new();
+    for (at, line) in bytes.chunks(16).enumerate().take(most.div_ceil(16)) {
+        let pairs: Vec<String> = line.iter().map(|byte| format!("{byte:02x}")).collect();
+        let ascii: String =
+            line.iter().map(|byte| if (0x20..0x7f).contains(byte) { char::from(*byte) } else { '.' }).collect();
+        let _ = writeln!(out, "{:08x}  {:<47}  |{ascii}|", at * 16, pairs.join(" "));
+    }
+    if bytes.len() > most {
+        let _ = writeln!(out, "… {} bytes more", bytes.len() - most);
+    }
+    out
+}
+
+/// Where in the body a fault is: by the position that its description names, or else where the field's value begins.
+pub fn fault_at(body: &str, detail: &str, field: Option<&str>) -> Option<usize> {
+    let number = |after: &str| -> Option<usize> {
+        let (_, rest) = detail.rsplit_once(after)?;
+        rest.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
+    };
+    if let (Some(line), Some(column)) = (number("line "), number("column ")) {
+        let start: usize = body.split_inclusive('\n').take(line.saturating_sub(1)).map(str::len).sum();
+        return Some((start + column.saturating_sub(1)).min(body.len()));
+    }
+    number("from byte ").or_else(|| value_of(body, field?))
+}
+
+/// Offset of the value of a key of the root object; the last one where there are several.
+fn value_of(body: &str, field: &str) -> Option<usize> {
+    let key = serde_json::to_string(field).ok()?;
+    let (mut depth, mut found, mut at) = (0usize, None, 0);
+    let bytes = body.as_bytes();
+    while let Some(byte) = bytes.get(at) {
+        match byte {
+            b'{' | b'[' => depth += 1,
+            b'}' | b']' => depth = depth.saturating_sub(1),
+            b'"' => {
+                let end = end_of_string(bytes, at);
+                let behind = body.get(end..).unwrap_or_default();
+                let value = behind.trim_start().strip_prefix(':').map(str::trim_start);
+                if let Some(value) = value.filter(|_| depth == 1 && body.get(at..end) == Some(key.as_str())) {
+                    found = Some(body.len() - value.len());
+                }
+                at = end;
+                continue;
+            }
+            _ => {}
+        }
+        at += 1;
+    }
+    found
+}
+
+/// Offset behind the string that begins at `start`.
+fn end_of_string(bytes: &[u8], start: usize) -> usize {
+    let mut at = start + 1;
+    while let Some(byte) = bytes.get(at) {
+        match byte {
+            b'\\' => at += 1,
+            b'"' => return at + 1,
+            _ => {}
+        }
+        at += 1;
+    }
+    bytes.len()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn nothing_reaches_the_terminal_as_a_command() {
+        assert_eq!(escape("a\u{1b}[2J\u{9b}31m\u{202e}b\r\n\tü"), "a\\u{1b}[2J\\u{9b}31m\\u{202e}b\\r\\n\\tü");
+    }
+
+    #[test]
+    fn the_fault_is_marked() {
+        let body = "{\n  \"user_id\": 1,\n  \"a\": tru\n}";
+        let at = fault_at(body, "expected ident at line 3 column 10", None);
+        insta::assert_snapshot!(text(body, at, false), @r#"
+            1 {
+            2   "user_id": 1,
+            3   "a": tru
+                       ^
+            4 }
+        "#);
+        let body = r#"{"x":{"user_id":1},"user_id": "abc","s":"\"user_id\":"}"#;
+        let at = fault_at(body, "user_id expects a Number, found a string that is no number", Some("user_id"));
+        insta::assert_snapshot!(text(body, at, false), @r#"
+            1 {"x":{"user_id":1},"user_id": "abc","s":"\"user_id\":"}
+                                            ^
+        "#);
+        assert_eq!(fault_at("abc", "no UTF-8 from byte 2 on", None), Some(2));
+        assert_eq!(fault_at("{}", "the body has no byte", Some("a")), None);
+        insta::assert_snapshot!(text("{\"a\":", Some(5), false), @r#"
+            1 {"a":
+                   ^
+        "#);
+    }
+
+    #[test]
+    fn long_bodies_are_shown_around_the_fault() {
+        let long = format!("{}X{}", "a".repeat(500), "b".repeat(500));
+        let shown = text(&long, Some(500), false);
+        let (line, mark) = shown.split_once('\n').unwrap();
+        assert!(line.chars().count() < 130 && line.contains("aXb"), "{line}");
+        assert_eq!(line.chars().position(|c| c == 'X'), mark.chars().position(|c| c == '^'));
+        let lines = "x\n".repeat(1000);
+        assert!(text(&lines, Some(1000), false).lines().count() < 50);
+        assert_eq!(text(&lines, Some(1000), true).lines().count(), 1001);
+        insta::assert_snapshot!(hex(b"\x00\x1b[0mABCDEFGHIJKLMNOP", 16), @r"
+        00000000  00 1b 5b 30 6d 41 42 43 44 45 46 47 48 49 4a 4b  |..[0mABCDEFGHIJK|
+        … 5 bytes more
+        ");
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_can_be_shown(body: String, at in 0usize..200, detail in ".{0,60}|line [0-9]{1,3} column [0-9]{1,3}", all: bool) {
+            let fault = fault_at(&body, &detail, Some("a")).or(Some(at));
+            for shown in [text(&body, fault, all), text(&body, None, all)] {
+                prop_assert!(!shown.contains(|c: char| c != '\n' && harmful(c)));
+            }
+        }
+    }
+}
