@@ -5,6 +5,7 @@
 //! BARE_PIPE=best takes ready chunks on the current-thread runtime; otherwise the obvious one: one delivery at a time
 //! on the multi-thread runtime.
 
+#![allow(clippy::print_stdout, clippy::print_stderr)]
 // A program to measure with: what goes wrong ends it.
 #![allow(
     clippy::unwrap_used,

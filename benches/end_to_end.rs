@@ -4,6 +4,7 @@
 //! environment: BENCH_EVENTS (200000) and BENCH_ROUNDS (3); with TICKETLOG_LOCAL_MONGODB_PID, which native services
 //! set, MongoDB is also stopped for BENCH_OUTAGE seconds (60) under load, to see what memory does.
 
+#![allow(clippy::print_stdout, clippy::print_stderr)]
 // A program to measure with: what goes wrong ends it.
 #![allow(
     clippy::unwrap_used,

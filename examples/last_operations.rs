@@ -3,6 +3,8 @@
 //! usage: last_operations [USER_ID] [COUNT]    without a user: the busiest one
 //! environment: TICKETLOG_STORE__URI, TICKETLOG_STORE__DATABASE (cache), TICKETLOG_STORE__COLLECTION (bytemark_tickets_log)
 
+#![allow(clippy::print_stdout, clippy::print_stderr)]
+
 use std::error::Error;
 
 use bson::{Bson, Document, doc};

@@ -8,7 +8,8 @@
 #        services.sh up | down            the same for longer; `up` prints what to export
 #        services.sh fetch                only makes the native servers ready to start
 #        services.sh rabbitmq DIR PORT    one native server in the foreground, until standard input ends (for tests);
-#        services.sh mongodb DIR PORT     prints `pid N` and then `ready`. RabbitMQ takes PORT to PORT+2.
+#        services.sh mongodb DIR PORT     prints `pid N` and then `ready`. RabbitMQ takes PORT to PORT+2, and
+#                                        reads DIR/extra.conf and DIR/enabled_plugins where they are.
 #        services.sh ctl DIR PORT ARGS…   rabbitmqctl for a RabbitMQ started so
 #        TICKETLOG_SERVICES=native        skips 1 and 2
 set -euo pipefail
@@ -106,6 +107,7 @@ cluster_formation.classic_config.nodes.1 = ticketlog_$port@localhost
 disk_free_limit.absolute = 200MB
 heartbeat = 60
 log.file.level = warning
+$(cat "$dir/extra.conf" 2>/dev/null || true)
 C
   echo '[{kernel, [{inet_dist_use_interface, {127,0,0,1}}]}].' >"$dir/advanced.config"; : >"$dir/enabled_plugins.tmp"
   [ -e "$dir/enabled_plugins" ] || echo '[].' >"$dir/enabled_plugins"; rm -f "$dir/enabled_plugins.tmp" "$dir/pid"

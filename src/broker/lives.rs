@@ -14,6 +14,7 @@ use lapin::options::QueueDeclareOptions;
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::uri::{AMQPScheme, AMQPUri};
 use lapin::{Connection, ErrorKind};
+use regex::Regex;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -206,25 +207,39 @@ fn major(greeting: &[u8]) -> Option<u32> {
     std::str::from_utf8(&digits).ok()?.parse().ok()
 }
 
-/// What a policy says about the queue's delivery limit, by the management API at `management` (by default port 15672 of
-/// the broker, where the connection to it is not encrypted either).
+/// What policies say about the queue's delivery limit, by the management API at `management` (by default port 15672 of
+/// the broker, where the connection to it is not encrypted either). The policies themselves are asked for: what the API
+/// tells of a queue may be ten seconds old.
 pub(super) async fn policy(uri: &AMQPUri, management: Option<&Url>, queue: &str) -> Option<Option<i64>> {
-    let mut url = match management {
+    let base = match management {
         Some(url) => url.clone(),
         None if uri.scheme == AMQPScheme::AMQP => Url::parse(&format!("http://{}:15672", uri.authority.host)).ok()?,
         None => return None,
     };
     let vhost = if uri.vhost.is_empty() { "/" } else { uri.vhost.as_str() };
-    url.path_segments_mut().ok()?.pop_if_empty().extend(["api", "queues", vhost, queue]);
     let user = &uri.authority.userinfo;
-    let login = BASE64.encode(format!("{}:{}", user.username, user.password));
-    let (status, body) = fetch::get(&url, Some(&format!("Basic {login}")), PATIENCE).await?;
-    let found: Value = serde_json::from_slice(&body).ok()?;
-    if status != 200 || found.get("name")?.as_str()? != queue {
-        return None;
+    let login = format!("Basic {}", BASE64.encode(format!("{}:{}", user.username, user.password)));
+    let mut limits = Vec::new();
+    for kind in ["policies", "operator-policies"] {
+        let mut url = base.clone();
+        url.path_segments_mut().ok()?.pop_if_empty().extend(["api", kind, vhost]);
+        let (status, body) = fetch::get(&url, Some(&login), PATIENCE).await?;
+        let policies: Vec<Value> = serde_json::from_slice(&body).ok().filter(|_| status == 200)?;
+        limits.extend(strictest(&policies, queue));
     }
-    let own = found.get("effective_policy_definition")?;
-    Some(own.get("delivery-limit").and_then(Value::as_i64))
+    Some(limits.into_iter().min())
+}
+
+/// The lowest delivery limit of the policies that may apply; which of them does is a matter of priorities.
+fn strictest(policies: &[Value], queue: &str) -> Option<i64> {
+    let text = |policy: &Value, key: &str| policy.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let applies = |policy: &&Value| {
+        // A pattern that only RabbitMQ understands may match.
+        let differs = Regex::new(&text(policy, "pattern")).is_ok_and(|pattern| !pattern.is_match(queue));
+        !differs && !["exchanges", "classic_queues", "streams"].contains(&text(policy, "apply-to").as_str())
+    };
+    let limit = |policy: &Value| policy.get("definition")?.get("delivery-limit")?.as_i64();
+    policies.iter().filter(applies).filter_map(limit).min()
 }
 
 #[cfg(test)]
@@ -247,6 +262,20 @@ mod tests {
         assert_eq!(read("nonsense"), None);
         assert_eq!(major(b"..\x07versionS\0\0\0\x063.10.8\x08"), Some(3));
         assert_eq!(major(b"\x07versionS\0\0\0"), None);
+    }
+
+    #[test]
+    fn the_strictest_policy_that_may_apply_counts() {
+        let policy = |pattern: &str, to: &str, limit: i64| serde_json::json!({ "pattern": pattern, "apply-to": to, "definition": { "delivery-limit": limit } });
+        let all = [
+            policy("^other$", "queues", 1),
+            policy(".*dead$", "exchanges", 2),
+            policy("dead", "all", 9),
+            policy("(?<x", "quorum_queues", 7),
+            serde_json::json!({ "pattern": "", "apply-to": "queues", "definition": { "max-length": 3 } }),
+        ];
+        assert_eq!(strictest(&all, "log.dead"), Some(7));
+        assert_eq!(strictest(&all[..2], "log.dead"), None);
     }
 
     #[test]

@@ -9,6 +9,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use crate::broker::{Confirmed, Outgoing, Publisher};
 
 use super::Fault;
+use super::terminal::note;
 
 /// Messages published before their confirms are awaited, and bytes of their bodies.
 const WINDOW: usize = 500;
@@ -92,7 +93,7 @@ impl<T> Carrier<T> {
             tokio::time::sleep_until((self.started + due).into()).await;
         }
         let (mut messages, about): (Vec<_>, Vec<_>) = self.window.drain(..).unzip();
-        let blocked = || eprintln!("ticketlog: the broker blocks publishers (a memory or disk alarm); waiting");
+        let blocked = || note("the broker blocks publishers (a memory or disk alarm); waiting");
         let verdicts = self.publisher.publish(&mut messages, blocked).await?;
         for verdict in &verdicts {
             match verdict {

@@ -11,6 +11,7 @@ mod run;
 mod setup;
 mod source;
 mod stack;
+mod terminal;
 mod validate;
 
 use std::path::PathBuf;
@@ -143,7 +144,7 @@ pub fn main() -> ExitCode {
         Ok(code) => ExitCode::from(code),
         Err(Fault { error, .. }) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(Fault { code, error }) => {
-            eprintln!("ticketlog: {error:#}");
+            terminal::note(format_args!("{error:#}"));
             ExitCode::from(code)
         }
     }

@@ -14,6 +14,7 @@ use super::Fault;
 use super::carrier::{Carrier, progress};
 use super::generate::Generator;
 use super::source;
+use super::terminal::say;
 
 /// Lines read ahead.
 const AHEAD: usize = 500;
@@ -147,12 +148,12 @@ impl Publish {
                 "confirmed": confirmed, "bytes": bytes, "malformed": malformed, "returned": returned, "refused": refused,
                 "seconds": seconds,
             });
-            println!("{summary}");
+            say(summary)?;
         } else {
             let per_second = tally.published as f64 / seconds.max(1e-9);
-            println!(
+            say(format_args!(
                 "published {confirmed} confirmed ({malformed} of them malformed on purpose), {bytes} bytes, {seconds:.1} s, {per_second:.0}/s"
-            );
+            ))?;
         }
         if returned + refused > 0 {
             let text = format!(

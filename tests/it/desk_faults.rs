@@ -6,7 +6,7 @@ use std::time::Duration;
 use lapin::options::{QueueDeclareOptions, QueueDeleteOptions};
 use lapin::types::{AMQPValue, FieldTable};
 
-use crate::harness::{Bed, SOON, Sent, eventually, kill};
+use crate::harness::{Bed, Kind, Private, SOON, Sent, eventually, kill};
 
 /// A delay that is different in every round and covers a command from its start to its end.
 fn moment(round: u64) -> Duration {
@@ -190,4 +190,27 @@ async fn what_is_not_there_is_said_in_one_line() {
     }
     bed.settled_depth(&bed.dead_queue(), 9).await;
     bed.clean().await;
+}
+
+#[tokio::test]
+async fn a_policy_with_a_delivery_limit_is_found_where_the_management_api_answers() {
+    let broker = Private::prepared(Kind::Rabbitmq, |directory, port| {
+        std::fs::write(directory.join("enabled_plugins"), "[rabbitmq_management].").unwrap();
+        let listener = format!("management.tcp.ip = 127.0.0.1\nmanagement.tcp.port = {}\n", port + 3);
+        std::fs::write(directory.join("extra.conf"), listener).unwrap();
+    });
+    let bed = Bed::with_broker(&broker).await;
+    bed.bury_good(10).await;
+    let management = format!("http://127.0.0.1:{}", broker.port() + 3);
+    let asking = ["stats", "--management", &management];
+    let said = bed.desk_does(&asking).await;
+    assert_eq!(said.err, "", "nothing is left in the dark");
+    broker.ctl(&["set_policy", "limit", ".*dead$", "{\"delivery-limit\": 5}", "--apply-to", "queues"]);
+    for _ in 0..8 {
+        let said = bed.desk(&asking).await;
+        assert!(said.code == Some(69) && said.err.contains("delivery limit is 5"), "{said:?}");
+    }
+    let blind = bed.desk(&["stats", "--management", "http://127.0.0.1:9"]).await;
+    assert!(blind.code == Some(0) && blind.err.contains("a policy may set"), "{blind:?}");
+    bed.settled_depth(&bed.dead_queue(), 10).await;
 }

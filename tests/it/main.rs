@@ -1,6 +1,7 @@
 //! The integration tests: one binary, real servers. `make test` provides them; see `harness` for what a test gets.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::too_many_lines)]
+#![allow(clippy::print_stdout, clippy::print_stderr)]
 
 mod cli;
 mod desk;

@@ -96,7 +96,7 @@ impl<T: Ord + Copy> Carrying<T> {
         let (tally, took) = self.carrier.close().await;
         let arrived: u64 = self.arrived.values().sum();
         if flushed.is_err() && arrived > 0 {
-            note(&format!("{} arrived before it failed; the rest is in the queue", count(arrived, "dead letter")));
+            note(format_args!("{} arrived before it failed; the rest is in the queue", count(arrived, "dead letter")));
         }
         self.scan.close(flushed).await?;
         Ok(Carried { tally, took, arrived: self.arrived, stranded: self.stranded, interrupted })
@@ -121,7 +121,7 @@ impl<T: Ord> Carried<T> {
     /// Says what stayed, and makes an exit code of it.
     pub fn code(&self) -> u8 {
         for (address, messages) in &self.stranded {
-            note(&format!(
+            note(format_args!(
                 "{} stayed: nothing takes {address}; is a queue bound, and not full? --to-queue replays past it",
                 count(*messages, "dead letter")
             ));

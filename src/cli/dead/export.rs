@@ -66,11 +66,15 @@ impl Export {
         if let (Some(partial), Some(path)) = (partial, file) {
             File::open(&partial)?.sync_all()?;
             std::fs::rename(partial, path)?;
-            note(&format!("{} exported to {}; they stay in the queue", count(written, "dead letter"), path.display()));
+            note(format_args!(
+                "{} exported to {}; they stay in the queue",
+                count(written, "dead letter"),
+                path.display()
+            ));
         }
         audit.end(serde_json::json!({ "exported": written, "skipped": skipped }));
         if skipped > 0 {
-            note(&format!(
+            note(format_args!(
                 "{} skipped: the headers are nested deeper than JSON can say",
                 count(skipped, "dead letter")
             ));

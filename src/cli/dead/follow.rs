@@ -12,7 +12,7 @@ use crate::recent::Tally;
 
 use super::super::Fault;
 use super::super::carrier::progress;
-use super::note;
+use super::{note, say};
 
 /// How often workers are asked, and how long an answer may take.
 const PAUSE: Duration = Duration::from_millis(250);
@@ -96,7 +96,7 @@ impl Outcome {
     }
 
     /// One line, or one object together with `summary`.
-    pub fn print(&self, summary: Option<Value>) {
+    pub fn print(&self, summary: Option<Value>) -> Result<(), Fault> {
         let Tally { stored, duplicate, dead_again } = &self.tally;
         if let Some(mut summary) = summary {
             if let Value::Object(summary) = &mut summary {
@@ -105,16 +105,20 @@ impl Outcome {
                 });
                 summary.insert("outcome".to_owned(), outcome);
             }
-            println!("{summary}");
-            return;
+            return say(summary);
         }
-        println!("{stored} stored, {duplicate} already there, {} dead again{}", self.dead(), causes(dead_again));
+        say(format_args!(
+            "{stored} stored, {duplicate} already there, {} dead again{}",
+            self.dead(),
+            causes(dead_again)
+        ))?;
         if self.missing() > 0 {
-            note(&format!(
+            note(format_args!(
                 "{} not heard of yet: in the queue, or with a worker that was not asked (--status URL)",
                 self.missing()
             ));
         }
+        Ok(())
     }
 
     /// 0 only if every one is known, and none dead again.

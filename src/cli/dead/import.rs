@@ -13,7 +13,7 @@ use super::super::carrier::{Carrier, progress};
 use super::super::source::{self, Line};
 use super::super::{Fault, publish};
 use super::audit::Audit;
-use super::{Audited, count, note};
+use super::{Audited, count, note, say};
 
 /// Most lines whose faults are told.
 const TOLD: usize = 20;
@@ -56,16 +56,16 @@ impl Import {
         let (imported, stayed) = (tally.confirmed(), tally.returned + tally.refused);
         audit.end(json!({ "imported": imported, "refused": stayed }));
         if let Err(fault) = sent {
-            note(&format!(
+            note(format_args!(
                 "{imported} of {total} lines were imported before it failed; importing the file again is safe \
                            for what carries an identity or an id: it is stored once"
             ));
             return Err(fault);
         }
         if self.json {
-            println!("{}", json!({ "imported": imported, "refused": stayed, "queue": queue }));
+            say(json!({ "imported": imported, "refused": stayed, "queue": queue }))?;
         } else {
-            println!("{} imported into {queue}", count(imported, "dead letter"));
+            say(format_args!("{} imported into {queue}", count(imported, "dead letter")))?;
         }
         if stayed > 0 {
             let text = format!("{stayed} lines were not taken: is {queue} there, bound to {exchange:?}, and not full?");

@@ -15,7 +15,6 @@ mod scan;
 mod show;
 mod stats;
 
-use std::io::{BufRead as _, IsTerminal as _, Write as _};
 use std::path::PathBuf;
 use std::time::SystemTime;
 
@@ -27,6 +26,7 @@ use crate::config::Settings;
 use crate::dead_letter::{Cause, Filter, Where};
 
 use super::Fault;
+use super::terminal::{confirm, note, say};
 
 /// The dead-letter desk.
 #[derive(Debug, Args)]
@@ -200,22 +200,6 @@ impl From<DeskError> for Fault {
             other => Fault::new(69, other),
         }
     }
-}
-
-fn note(text: &str) {
-    eprintln!("ticketlog: {text}");
-}
-
-/// Asks a person to type `wanted`; `otherwise` is the flag that spares the question.
-fn confirm(question: &str, wanted: &str, otherwise: &str) -> Result<bool, Fault> {
-    if !std::io::stdin().is_terminal() {
-        return Err(Fault::usage(format!("there is nobody to ask: give {otherwise}, or run it in a terminal")));
-    }
-    eprint!("{question} ");
-    std::io::stderr().flush()?;
-    let mut answer = String::new();
-    std::io::stdin().lock().read_line(&mut answer)?;
-    Ok(answer.trim() == wanted)
 }
 
 /// `3m`, `2h`, `5d`: short enough for a column.

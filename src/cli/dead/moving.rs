@@ -9,7 +9,7 @@ use super::super::{Fault, publish};
 use super::audit::Audit;
 use super::carrying::Carrying;
 use super::scan::{Found, Scan};
-use super::{Audited, Selection, Target, TrustFlags, count};
+use super::{Audited, Selection, Target, TrustFlags, count, say};
 
 /// Flags of `ticketlog dead park`.
 #[derive(Debug, Args)]
@@ -82,9 +82,9 @@ impl Common {
         let stranded: u64 = carried.stranded.values().sum();
         audit.end(json!({ "moved": moved, "stayed": stranded }));
         if self.json {
-            println!("{}", json!({ "moved": moved, "stayed": stranded, "to": to }));
+            say(json!({ "moved": moved, "stayed": stranded, "to": to }))?;
         } else {
-            println!("{} moved from {} to {to}", count(moved, "dead letter"), from.queue(settings));
+            say(format_args!("{} moved from {} to {to}", count(moved, "dead letter"), from.queue(settings)))?;
         }
         Ok(carried.code())
     }

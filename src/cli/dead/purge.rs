@@ -15,7 +15,7 @@ use super::super::{Fault, now_millis};
 use super::audit::Audit;
 use super::export::create;
 use super::scan::{Found, Scan};
-use super::{Audited, Selection, Target, confirm, count, note};
+use super::{Audited, Selection, Target, confirm, count, note, say};
 
 /// Messages written before they are made durable and deleted, and bytes of their lines.
 const WINDOW: usize = 500;
@@ -73,17 +73,20 @@ impl Purge {
         let file = backup.as_ref().map(|path| path.display().to_string());
         audit.end(json!({ "purged": done.purged, "kept": done.kept, "backup": file }));
         if let (Err(_), Some(file)) = (&purged, &file) {
-            note(&format!("{} purged before it failed, all of them in {file}", count(done.purged, "dead letter")));
+            note(format_args!("{} purged before it failed, all of them in {file}", count(done.purged, "dead letter")));
         }
         scan.close(purged).await?;
         if self.json {
-            println!("{}", json!({ "purged": done.purged, "kept": done.kept, "backup": file }));
+            say(json!({ "purged": done.purged, "kept": done.kept, "backup": file }))?;
         } else {
             let into = file.map(|file| format!("; `dead import {file}` brings them back")).unwrap_or_default();
-            println!("{} purged from {queue}{into}", count(done.purged, "dead letter"));
+            say(format_args!("{} purged from {queue}{into}", count(done.purged, "dead letter")))?;
         }
         if done.kept > 0 {
-            note(&format!("{} kept: the headers are nested deeper than JSON can say", count(done.kept, "dead letter")));
+            note(format_args!(
+                "{} kept: the headers are nested deeper than JSON can say",
+                count(done.kept, "dead letter")
+            ));
             return Ok(65);
         }
         Ok(0)

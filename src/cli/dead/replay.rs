@@ -19,7 +19,7 @@ use super::audit::Audit;
 use super::carrying::{Carried, Carrying};
 use super::edit::edit;
 use super::scan::{Found, Scan, message};
-use super::{Audited, Selection, Target, confirm, count, follow, note};
+use super::{Audited, Selection, Target, confirm, count, follow, note, say};
 
 /// Flags of `ticketlog dead replay`.
 #[derive(Debug, Args)]
@@ -99,10 +99,10 @@ impl Replay {
         if !self.yes {
             let forecast = self.forecast(settings).await?;
             if self.dry_run {
-                forecast.print(self.json);
+                forecast.print(self.json)?;
                 return Ok(0);
             }
-            eprint!("{}", forecast.text());
+            note(format_args!("{}", forecast.text().trim_end()));
             if forecast.total() == 0 {
                 return Ok(0);
             }
@@ -186,17 +186,17 @@ impl Replay {
         let summary = self.summary(&replay, &carried, &left);
         audit.end(summary.clone());
         if !self.json {
-            println!("replay {replay}: {}", self.text(&carried, &left));
+            say(format_args!("replay {replay}: {}", self.text(&carried, &left)))?;
         }
         let code = if left.unedited.is_empty() { carried.code() } else { carried.code().max(65) };
         if !self.follow || replayed == 0 {
             if self.json {
-                println!("{summary}");
+                say(summary)?;
             }
             return Ok(code);
         }
         let outcome = follow::follow(settings, &self.status, &replay, replayed, self.follow_timeout).await?;
-        outcome.print(self.json.then_some(summary));
+        outcome.print(self.json.then_some(summary))?;
         Ok(if code == 0 { outcome.code() } else { code })
     }
 
@@ -280,16 +280,14 @@ impl Forecast {
         text
     }
 
-    fn print(&self, json: bool) {
+    fn print(&self, json: bool) -> Result<(), Fault> {
         if json {
             let Forecast { accepted, refused, parked, unedited } = self;
-            println!(
-                "{}",
-                json!({ "accepted": accepted, "dead_again": refused, "parked": parked, "edit_failed": unedited })
-            );
+            say(json!({ "accepted": accepted, "dead_again": refused, "parked": parked, "edit_failed": unedited }))?;
         } else {
-            print!("{}", self.text());
+            say(self.text().trim_end())?;
             note("nothing was changed");
         }
+        Ok(())
     }
 }

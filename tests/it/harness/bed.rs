@@ -48,8 +48,12 @@ pub struct Bed {
 impl Bed {
     /// On the servers that `make test` provides.
     pub async fn new() -> Self {
-        let given = |name: &str| std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set: run `make test`"));
         Bed::at(given("TICKETLOG_BROKER__URI"), given("TICKETLOG_STORE__URI")).await
+    }
+
+    /// On a broker of the test's own.
+    pub async fn with_broker(broker: &Private) -> Self {
+        Bed::at(broker.uri(), given("TICKETLOG_STORE__URI")).await
     }
 
     /// On servers of the test's own.
@@ -215,6 +219,10 @@ impl Bed {
         }
         let _ = self.client.database(&self.name).drop().await;
     }
+}
+
+fn given(name: &str) -> String {
+    std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set: run `make test`"))
 }
 
 fn text(n: i32) -> String {

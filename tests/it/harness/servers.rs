@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use tempfile::TempDir;
@@ -26,8 +26,15 @@ pub struct Private {
 impl Private {
     /// Starts a fresh one.
     pub fn start(kind: Kind) -> Self {
+        Private::prepared(kind, |_, _| {})
+    }
+
+    /// Starts a fresh one in a directory that the test has put something into; it is told the port as well. The fourth
+    /// port is free for the test's use.
+    pub fn prepared(kind: Kind, prepare: impl FnOnce(&Path, u16)) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let port = free_port();
+        prepare(directory.path(), port);
         let (wrapper, pid) = launch(kind, directory.path().to_path_buf(), port);
         Private { kind, directory, port, wrapper, pid }
     }
@@ -38,6 +45,10 @@ impl Private {
             Kind::Rabbitmq => format!("amqp://guest:guest@127.0.0.1:{}/%2f", self.port),
             Kind::Mongodb => format!("mongodb://127.0.0.1:{}/?replicaSet=rs0", self.port),
         }
+    }
+
+    pub fn port(&self) -> u16 {
+        self.port
     }
 
     /// SIGKILL, and the end of its wrapper.
@@ -102,11 +113,11 @@ fn launch(kind: Kind, directory: PathBuf, port: u16) -> (Child, u32) {
     panic!("{name} did not become ready; see the messages above");
 }
 
-/// The first of three free ports, below the range that outgoing connections are given theirs from.
+/// The first of four free ports, below the range that outgoing connections are given theirs from.
 fn free_port() -> u16 {
     for _ in 0..500 {
-        let port = 10_000 + rand::random::<u16>() % 3_000 * 3;
-        if (port..port + 3).all(|port| TcpListener::bind(("127.0.0.1", port)).is_ok()) {
+        let port = 10_000 + rand::random::<u16>() % 3_000 * 4;
+        if (port..port + 4).all(|port| TcpListener::bind(("127.0.0.1", port)).is_ok()) {
             return port;
         }
     }
