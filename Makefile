@@ -4,7 +4,7 @@ SHELL := /bin/bash
 SERVICES := deploy/local/services.sh
 NEXTEST := $(shell cargo nextest --version >/dev/null 2>&1 && echo yes)
 
-.PHONY: help demo test lint unit integration interop bench up down
+.PHONY: help demo test lint unit integration interop chaos bench up down
 help:            ## what there is
 	@sed -n 's/^\([a-z]*\): *\([^#]*\)## \(.*\)/  make \1\t\3/p' $(MAKEFILE_LIST) | expand -t 20
 
@@ -26,6 +26,10 @@ endif
 lint:            ## formatting and clippy
 	cargo fmt --check
 	cargo clippy --all-targets -- -D warnings
+
+chaos:           ## every fault at full length, and the table in docs/reliability.md (about 15 minutes)
+	cargo nextest run --no-run --test it
+	$(SERVICES) run tests/chaos.sh
 
 interop:         ## Node's amqplib and Python's pika publish, Mongoose reads (needs node, npm, python3)
 	cargo build

@@ -7,6 +7,7 @@ use std::io::IsTerminal;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
+use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::filter::{EnvFilter, FilterExt, filter_fn};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -26,7 +27,7 @@ pub struct FilterError;
 ///
 /// # Errors
 /// A filter that cannot be read.
-pub fn install(log: &Log) -> Result<(), FilterError> {
+pub fn install(log: &Log) -> Result<Logging, FilterError> {
     let filter = EnvFilter::builder().parse(&log.filter).map_err(|_| FilterError)?;
     let own = filter_fn(|metadata| metadata.target() == "ticketlog" || metadata.target().starts_with("ticketlog::"));
     let terminal = std::io::stderr().is_terminal();
@@ -35,6 +36,7 @@ pub fn install(log: &Log) -> Result<(), FilterError> {
         LogFormat::Json => true,
         LogFormat::Text => false,
     };
+    let (writer, guard) = NonBlockingBuilder::default().lossy(true).finish(std::io::stderr());
     let layer: Box<dyn Layer<Registry> + Send + Sync> = if json {
         fmt::layer()
             .json()
@@ -42,13 +44,20 @@ pub fn install(log: &Log) -> Result<(), FilterError> {
             .flatten_event(true)
             .with_current_span(false)
             .with_span_list(false)
-            .with_writer(std::io::stderr)
+            .with_writer(writer)
             .boxed()
     } else {
-        fmt::layer().log_internal_errors(false).with_ansi(terminal).with_writer(std::io::stderr).boxed()
+        fmt::layer().log_internal_errors(false).with_ansi(terminal).with_writer(writer).boxed()
     };
     let _ = tracing_subscriber::registry().with(layer.with_filter(filter.and(own))).try_init();
-    Ok(())
+    Ok(Logging { _guard: guard })
+}
+
+/// Writes what is logged, on a thread of its own; dropped, it writes the rest, as far as somebody reads it. A reader that
+/// does not keep up loses lines, and holds up nothing.
+#[must_use]
+pub struct Logging {
+    _guard: WorkerGuard,
 }
 
 /// Makes any panic, in any thread, the end of the process: never half alive.

@@ -1,6 +1,6 @@
-"""Makes a fresh mongod a one-member replica set and waits until it is primary. Needs nothing beside Python.
+"""Makes fresh mongods a replica set and waits until one is primary. Needs nothing beside Python.
 
-usage: initiate.py PORT SET
+usage: initiate.py SET PORT...
 
 Speaks just enough of the wire protocol (OP_MSG) to send two commands.
 """
@@ -41,13 +41,16 @@ def command(port, fields):
 
 
 def main():
-    port, name = int(sys.argv[1]), sys.argv[2]
-    config = {"_id": name, "members": [{"_id": 0, "host": f"127.0.0.1:{port}"}]}
-    command(port, {"replSetInitiate": config})  # fails harmlessly where it was done before
+    name, ports = sys.argv[1], [int(port) for port in sys.argv[2:]]
+    members = [{"_id": at, "host": f"127.0.0.1:{port}"} for at, port in enumerate(ports)]
+    settings = {"electionTimeoutMillis": 2000, "heartbeatIntervalMillis": 500}
+    config = {"_id": name, "members": members, **({"settings": settings} if len(ports) > 1 else {})}
+    command(ports[0], {"replSetInitiate": config})  # fails harmlessly where it was done before
     deadline = time.monotonic() + 60
-    while b"\x08isWritablePrimary\x00\x01" not in command(port, {"hello": 1}):
+    primary = b"\x08isWritablePrimary\x00\x01"
+    while not any(primary in command(port, {"hello": 1}) for port in ports):
         if time.monotonic() > deadline:
-            sys.exit(f"mongod on {port} does not become primary")
+            sys.exit(f"no mongod on {ports} becomes primary")
         time.sleep(0.1)
 
 

@@ -9,7 +9,8 @@
 #        services.sh fetch                only makes the native servers ready to start
 #        services.sh rabbitmq DIR PORT    one native server in the foreground, until standard input ends (for tests);
 #        services.sh mongodb DIR PORT     prints `pid N` and then `ready`. RabbitMQ takes PORT to PORT+2, and
-#                                        reads DIR/extra.conf and DIR/enabled_plugins where they are.
+#                                        reads DIR/extra.conf, extra.terms and enabled_plugins where they are.
+#        services.sh replica DIR PORT     three MongoDBs as one replica set, at PORT to PORT+2; prints three pids
 #        services.sh ctl DIR PORT ARGS…   rabbitmqctl for a RabbitMQ started so
 #        TICKETLOG_SERVICES=native        skips 1 and 2
 set -euo pipefail
@@ -109,8 +110,9 @@ heartbeat = 60
 log.file.level = warning
 $(cat "$dir/extra.conf" 2>/dev/null || true)
 C
-  echo '[{kernel, [{inet_dist_use_interface, {127,0,0,1}}]}].' >"$dir/advanced.config"; : >"$dir/enabled_plugins.tmp"
-  [ -e "$dir/enabled_plugins" ] || echo '[].' >"$dir/enabled_plugins"; rm -f "$dir/enabled_plugins.tmp" "$dir/pid"
+  local terms; terms=$(cat "$dir/extra.terms" 2>/dev/null || true)
+  echo "[{kernel, [{inet_dist_use_interface, {127,0,0,1}}]}${terms:+, $terms}]." >"$dir/advanced.config"
+  [ -e "$dir/enabled_plugins" ] || echo '[].' >"$dir/enabled_plugins"; rm -f "$dir/pid"
   "$epmd" -address 127.0.0.1 -port $((port + 2)) >/dev/null 2>&1 9>&- </dev/null & helper=$!
   RABBITMQ_SERVER_START_ARGS="+S 2:2 +sbwt none" "$sbin/rabbitmq-server" >"$dir/out.log" 2>&1 9>&- </dev/null & server=$!
   wait_for "$port" "$server" "$dir/out.log" RabbitMQ
@@ -118,6 +120,17 @@ C
 }
 
 start_mongodb() { # DIR PORT; sets server
+  start_mongod "$1" "$2"
+  python3 "$here/initiate.py" rs0 "$2" >&2 || die "the replica set could not be initiated"
+}
+
+start_replica() { # DIR PORT: three members, at PORT to PORT+2; sets servers
+  local at; servers=()
+  for at in 0 1 2; do start_mongod "$1/$at" $(($2 + at)); servers+=("$server"); done
+  python3 "$here/initiate.py" rs0 "$2" $(($2 + 1)) $(($2 + 2)) >&2 || die "the replica set could not be initiated"
+}
+
+start_mongod() { # DIR PORT; sets server
   local dir=$1 port=$2; mkdir -p "$dir/data"
   local set=rs0 extra=()
   [ -e "$dir/arguments" ] && mapfile -t extra <"$dir/arguments"
@@ -125,7 +138,6 @@ start_mongodb() { # DIR PORT; sets server
     --setParameter enableTestCommands=1 --setParameter diagnosticDataCollectionEnabled=false --wiredTigerCacheSizeGB 0.5 \
     --quiet --logpath "$dir/out.log" --logappend "${extra[@]}" >/dev/null 2>&1 9>&- </dev/null & server=$!; helper=
   wait_for "$port" "$server" "$dir/out.log" MongoDB
-  python3 "$here/initiate.py" "$port" "$set" >&2 || die "the replica set could not be initiated"
 }
 
 wait_for() { # PORT PID LOG NAME
@@ -156,12 +168,13 @@ free_port() { # the first of three ports that nobody listens on, below the range
   die "no free ports"
 }
 
-foreground() { # rabbitmq|mongodb DIR PORT: until standard input ends
-  locked "fetch_$1"
+foreground() { # rabbitmq|mongodb|replica DIR PORT: until standard input ends
+  locked "fetch_${1/replica/mongodb}"; servers=()
   "start_$1" "$2" "$3"
-  pids=("$server" ${helper:+"$helper"})
+  [ ${#servers[@]} -gt 0 ] || servers=("$server")
+  pids=("${servers[@]}" ${helper:+"$helper"})
   trap 'stop "${pids[@]}"; exit 0' TERM INT EXIT
-  echo "pid $server"; echo ready
+  printf 'pid %s\n' "${servers[@]}"; echo ready
   cat >/dev/null
 }
 
@@ -220,7 +233,7 @@ withdraw() {
 
 case ${1:-} in
   fetch) locked fetch_rabbitmq; locked fetch_mongodb ;;
-  rabbitmq | mongodb) foreground "$1" "$2" "$3" ;;
+  rabbitmq | mongodb | replica) foreground "$1" "$2" "$3" ;;
   ctl) shift; locked fetch_rabbitmq; rabbitmq_environment "$1" "$2"; shift 2; exec "$sbin/rabbitmqctl" -q "$@" ;;
   run)
     shift; run=; pids=(); in_docker=; trap withdraw EXIT; trap 'exit 130' INT TERM
@@ -238,5 +251,5 @@ case ${1:-} in
     [ -e "$base/up" ] || { say "nothing is up"; exit 0; }
     mapfile -t state < <(sed -n 's/^# \{0,1\}//p' "$base/up"); read -r -a pids <<<"${state[0]:-}"; in_docker=${state[1]:-} run=${state[2]:-}
     withdraw; rm -f "$base/up" ;;
-  *) sed -n '2,14s/^# \{0,1\}//p' "$0" >&2; exit 64 ;;
+  *) sed -n '2,16s/^# \{0,1\}//p' "$0" >&2; exit 64 ;;
 esac

@@ -131,7 +131,8 @@ impl Outgoing {
     }
 }
 
-fn short(text: &str) -> ShortString {
+/// Cut to what AMQP allows.
+pub(super) fn short(text: &str) -> ShortString {
     text.get(..text.floor_char_boundary(255)).unwrap_or_default().into()
 }
 

@@ -12,7 +12,7 @@ use secrecy::ExposeSecret;
 use crate::config;
 use crate::dead_letter::{self, Archived, Death, Record, Replay, Value};
 
-use super::delivery::{Delivery, Outgoing, keep_properties};
+use super::delivery::{Delivery, Outgoing, keep_properties, short};
 use super::headers;
 
 /// Headers that the broker writes when it delivers or dead-letters. They are no part of the message.
@@ -26,6 +26,22 @@ const BROKERS: [&str; 8] = [
     "x-last-death-queue",
     "x-last-death-reason",
 ];
+
+/// One replay.
+#[derive(Debug, Clone)]
+pub struct Replaying {
+    /// Its id.
+    pub id: String,
+    /// Our user name at the broker, which vouches for it.
+    pub login: Option<String>,
+    /// The queue it goes to, past exchanges.
+    pub to: Option<String>,
+}
+
+/// Whether a header is a publisher's: neither ours nor the broker's.
+fn of_message(name: &str) -> bool {
+    !name.starts_with(dead_letter::PREFIX) && !BROKERS.contains(&name)
+}
 
 type Headers = BTreeMap<ShortString, AMQPValue>;
 
@@ -62,9 +78,11 @@ impl Delivery {
         self.properties.headers().as_ref()?.inner().get(name)
     }
 
-    /// What its headers say about why it is a dead letter.
-    pub fn record(&self) -> Record {
-        Record::read(|name| self.header(name).and_then(to_value), || self.death())
+    /// What its headers say about why it is a dead letter; `work` is the worker's queue.
+    pub fn record(&self, work: &str) -> Record {
+        let mut record = Record::read(|name| self.header(name).and_then(to_value), self.death(), work);
+        record.user_id = record.user_id.or_else(|| self.user_id().map(str::to_owned));
+        record
     }
 
     /// The oldest entry of the broker's own account, which is the last of the list.
@@ -90,83 +108,84 @@ impl Delivery {
         self.header("x-delivery-count").and_then(to_value).and_then(|value| value.int()).unwrap_or(0)
     }
 
-    /// Its headers as a dead letter that any queue may hold: without the broker's count of looks, and with the worker's
-    /// headers where the broker dead-lettered it by itself, because RabbitMQ 4 drops `x-death` from what clients send.
-    fn letter_headers(&self) -> Headers {
+    /// The headers that `keep` keeps.
+    fn headers_but(&self, keep: impl Fn(&str) -> bool) -> Headers {
         let sent = self.properties.headers().as_ref().map(FieldTable::inner);
-        let mut all: Headers = sent.into_iter().flatten().map(|(name, value)| (name.clone(), value.clone())).collect();
-        all.remove("x-delivery-count");
-        if self.header("dl-reason").is_none() {
-            insert(&mut all, self.record().headers(ObjectId::new().to_hex()));
+        let kept = sent.into_iter().flatten().filter(|(name, _)| keep(name.as_str()));
+        kept.map(|(name, value)| (name.clone(), value.clone())).collect()
+    }
+
+    /// Its headers as a dead letter that any queue may hold: without the broker's count of looks, and with the worker's
+    /// headers in place of `x-death`, which RabbitMQ 4 drops from what clients send.
+    fn letter_headers(&self, record: &Record) -> Headers {
+        if record.id.is_some() {
+            return self.headers_but(|name| name != "x-delivery-count");
         }
+        let mut all = self.headers_but(of_message);
+        insert(&mut all, record.headers(ObjectId::new().to_hex()));
         all
     }
 
     /// Its archive form; none if its headers are nested too deep for JSON.
-    pub fn archive(&self, queue: &str) -> Option<Archived> {
+    pub fn archive(&self, record: &Record, queue: &str) -> Option<Archived> {
         Some(Archived {
             queue: queue.to_owned(),
             body: self.body.clone(),
             properties: headers::properties_to_json(&self.properties),
-            headers: headers::to_json(&self.letter_headers().into())?,
+            headers: headers::to_json(&self.letter_headers(record).into())?,
         })
     }
 
     /// The same dead letter for another queue; `fresh` forgets how often it was replayed.
-    pub fn moved(&self, exchange: &str, routing_key: &str, fresh: bool) -> Outgoing {
-        let mut all = self.letter_headers();
+    pub fn moved(&self, record: &Record, exchange: &str, routing_key: &str, fresh: bool) -> Outgoing {
+        let mut all = self.letter_headers(record);
         if fresh {
             insert(&mut all, vec![(dead_letter::REPLAYS, Value::Int(0))]);
         }
-        self.outgoing(exchange, routing_key, all, self.body.clone())
+        self.outgoing(short(exchange), short(routing_key), all, self.body.clone())
     }
 
-    /// The message as it was before it died, for where it was published to or for the queue `to`, with the replay's mark.
-    /// `edited` replaces the body; it is not encoded.
-    pub fn replayed(&self, replay: &str, login: Option<&str>, to: Option<&str>, edited: Option<Vec<u8>>) -> Outgoing {
-        let record = self.record();
+    /// The message as it was before it died, for where it was published to or for the queue `to`, with the mark of the
+    /// replay. An edited body is not encoded. None if no exchange or routing key can be called so.
+    pub fn replayed(&self, record: &Record, replay: &Replaying, edited: Option<Vec<u8>>) -> Option<Outgoing> {
+        let first = record.origin.clone().or_else(|| record.id.clone());
         let mark = Replay {
-            id: replay.to_owned(),
+            id: replay.id.clone(),
             count: record.replays.saturating_add(1),
-            letter: record.id.unwrap_or_else(|| ObjectId::new().to_hex()),
-            exchange: record.exchange,
-            routing_key: record.routing_key,
-            user_id: record.user_id,
+            letter: first.unwrap_or_else(|| ObjectId::new().to_hex()),
+            exchange: record.exchange.clone(),
+            routing_key: record.routing_key.clone(),
+            user_id: record.user_id.clone(),
         };
-        let sent = self.properties.headers().as_ref().map(FieldTable::inner);
-        let of_message = |name: &str| !name.starts_with(dead_letter::PREFIX) && !BROKERS.contains(&name);
-        let mut all: Headers = sent
-            .into_iter()
-            .flatten()
-            .filter(|(name, _)| of_message(name.as_str()))
-            .map(|(name, value)| (name.clone(), value.clone()))
-            .collect();
+        let mut all = self.headers_but(of_message);
         insert(&mut all, mark.headers());
-        let (exchange, key) = match to {
-            Some(queue) => ("", queue),
-            None => (mark.exchange.as_str(), mark.routing_key.as_str()),
+        let (exchange, key) = match &replay.to {
+            Some(queue) => ("", queue.as_str()),
+            None => (record.exchange.as_str(), record.routing_key.as_str()),
         };
+        let (exchange, key) = (ShortString::try_new(exchange).ok()?, ShortString::try_new(key).ok()?);
         let plain = edited.is_some();
         let mut outgoing = self.outgoing(exchange, key, all, edited.unwrap_or_else(|| self.body.clone()));
         if plain {
             outgoing.properties = without_encoding(&outgoing.properties);
         }
-        if let Some(login) = login {
-            outgoing.properties = outgoing.properties.with_user_id(login.into());
+        if let Some(login) = &replay.login {
+            outgoing.properties = outgoing.properties.with_user_id(short(login));
         }
-        outgoing
+        Some(outgoing)
     }
 
-    fn outgoing(&self, exchange: &str, routing_key: &str, headers: Headers, body: Vec<u8>) -> Outgoing {
+    fn outgoing(&self, exchange: ShortString, routing_key: ShortString, headers: Headers, body: Vec<u8>) -> Outgoing {
         let properties = keep_properties(&self.properties).with_headers(headers.into());
         let mark = super::delivery::mark_of(&properties).unwrap_or_default();
-        Outgoing { exchange: exchange.into(), routing_key: routing_key.into(), mark, properties, body }
+        Outgoing { exchange, routing_key, mark, properties, body }
     }
 
-    /// The mark of the replay that brought it. Only a message whose `user_id` is our own login is believed: the broker
+    /// The mark of the replay that brought it. Only a message whose `user_id` is one of `logins` is believed: the broker
     /// has made sure that nobody else sent it.
-    pub fn replay(&self, login: Option<&str>) -> Option<Replay> {
-        if self.user_id().is_none() || self.user_id() != login {
+    pub fn replay(&self, logins: &[String]) -> Option<Replay> {
+        let user = self.user_id()?;
+        if !logins.iter().any(|login| login == user) {
             return None;
         }
         Replay::read(|name| self.header(name).and_then(to_value))
@@ -197,12 +216,17 @@ impl Outgoing {
     /// Which property or header is not one.
     pub fn archived(archived: Archived, exchange: &str, routing_key: &str) -> Result<Outgoing, String> {
         let properties = headers::properties_from_json(&archived.properties)?;
-        let headers = headers::from_json(&archived.headers)?;
+        let mut headers = headers::from_json(&archived.headers)?;
+        if let Some(user) = properties.user_id()
+            && !headers.contains_key(dead_letter::USER_ID)
+        {
+            headers.insert(dead_letter::USER_ID.into(), AMQPValue::LongString(user.as_str().into()));
+        }
         let properties = keep_properties(&properties).with_headers(headers);
         let mark = super::delivery::mark_of(&properties).unwrap_or_default();
         Ok(Outgoing {
-            exchange: exchange.into(),
-            routing_key: routing_key.into(),
+            exchange: short(exchange),
+            routing_key: short(routing_key),
             mark,
             properties,
             body: archived.body,
@@ -235,6 +259,10 @@ mod tests {
         Delivery::new(delivery).0
     }
 
+    fn replaying(login: Option<&str>, to: Option<&str>) -> Replaying {
+        Replaying { id: "r1".to_owned(), login: login.map(str::to_owned), to: to.map(str::to_owned) }
+    }
+
     fn letter() -> Delivery {
         let headers = [
             ("dl-reason", text("too_deep")),
@@ -252,7 +280,7 @@ mod tests {
 
     #[test]
     fn a_replay_is_the_message_as_it_was_with_a_mark_that_the_worker_believes() {
-        let outgoing = letter().replayed("r1", Some("ops"), None, None);
+        let outgoing = letter().replayed(&letter().record("work"), &replaying(Some("ops"), None), None).unwrap();
         assert_eq!((outgoing.exchange(), outgoing.routing_key(), outgoing.body.as_slice()), ("x", "k", &b"body"[..]));
         let names: Vec<String> =
             outgoing.properties.headers().as_ref().unwrap().inner().keys().map(|k| k.to_string()).collect();
@@ -264,19 +292,20 @@ mod tests {
         let mut again = lapin::message::Delivery::mock(2, "".into(), "q".into(), false, outgoing.body.clone());
         again.properties = outgoing.properties.clone();
         let again = Delivery::new(again).0;
-        let mark = again.replay(Some("ops")).unwrap();
+        let mark = again.replay(&["x".to_owned(), "ops".to_owned()]).unwrap();
         assert_eq!((mark.id.as_str(), mark.count, mark.letter.as_str()), ("r1", 2, "0a"));
         assert_eq!(
             (mark.exchange.as_str(), mark.routing_key.as_str(), mark.user_id.as_deref()),
             ("x", "k", Some("app"))
         );
-        assert_eq!(again.replay(Some("other")), None);
-        assert_eq!(letter().replay(None), None);
+        assert_eq!(again.replay(&["other".to_owned()]), None);
+        assert_eq!(letter().replay(&[]), None);
     }
 
     #[test]
     fn an_edited_body_is_not_encoded_and_may_go_to_a_queue() {
-        let outgoing = letter().replayed("r1", None, Some("q"), Some(b"new".to_vec()));
+        let outgoing =
+            letter().replayed(&letter().record("work"), &replaying(None, Some("q")), Some(b"new".to_vec())).unwrap();
         assert_eq!((outgoing.exchange(), outgoing.routing_key(), outgoing.body.as_slice()), ("", "q", &b"new"[..]));
         assert!(outgoing.properties.content_encoding().is_none() && outgoing.properties.message_id().is_some());
     }
@@ -296,25 +325,32 @@ mod tests {
             &[("x-death", AMQPValue::FieldArray(vec![AMQPValue::FieldTable(death.into())].into()))],
             BasicProperties::default(),
         );
-        let record = dead.record();
+        let record = dead.record("work");
         assert_eq!(
             (record.cause.as_str(), record.exchange.as_str(), record.routing_key.as_str()),
             ("delivery_limit", "x", "ticket.a")
         );
-        let moved = dead.moved("dlx", "parked", false);
+        let moved = dead.moved(&record, "dlx", "parked", false);
         let headers = moved.properties.headers().clone().unwrap();
         assert_eq!(headers.inner().get("dl-reason"), Some(&text("delivery_limit")));
-        let replayed = dead.replayed("r", None, None, None);
+        let replayed = dead.replayed(&record, &replaying(None, None), None).unwrap();
         assert_eq!((replayed.exchange(), replayed.routing_key()), ("x", "ticket.a"));
         assert!(!replayed.properties.headers().as_ref().unwrap().inner().contains_key("x-death"));
     }
 
     #[test]
+    fn a_key_that_cannot_be_one_is_no_panic() {
+        let mut record = letter().record("work");
+        record.routing_key = "k".repeat(300);
+        assert!(letter().replayed(&record, &replaying(None, None), None).is_none());
+    }
+
+    #[test]
     fn an_archived_letter_comes_back_as_it_was() {
-        let archived = letter().archive("q").unwrap();
+        let archived = letter().archive(&letter().record("work"), "q").unwrap();
         let line = Archived::from_line(archived.to_line().as_bytes()).unwrap();
         let back = Outgoing::archived(line, "dlx", "dead").unwrap();
-        assert_eq!(back.properties, letter().moved("dlx", "dead", false).properties);
+        assert_eq!(back.properties, letter().moved(&letter().record("work"), "dlx", "dead", false).properties);
         assert_eq!((back.mark.as_str(), back.body.as_slice()), ("0a", &b"body"[..]));
     }
 }

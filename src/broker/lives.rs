@@ -26,8 +26,8 @@ use crate::fetch;
 use super::topology::NEVER;
 use super::{BrokerError, call};
 
-/// A delivery limit below this is too near for any look.
-const NEAR: i64 = 100;
+/// A delivery limit below this is too near: a script that looks every minute would use it up in a week.
+const NEAR: i64 = 10_000;
 /// RabbitMQ's own limit since 4.0.
 const DEFAULT_OF_4: i64 = 20;
 /// Different arguments that a queue is asked about at most.
@@ -54,8 +54,18 @@ pub(super) struct Lives {
     pub kind: Kind,
     /// RabbitMQ's major version.
     pub version: Option<u32>,
-    /// What a policy says; none where it cannot be known.
-    pub policy: Option<Option<i64>>,
+    pub policy: Policy,
+}
+
+/// What policies say about the delivery limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Policy {
+    /// The strictest of those that may apply.
+    Known(Option<i64>),
+    /// Nobody was asked.
+    NotAsked,
+    /// The management API gave no answer that can be read.
+    NoAnswer,
 }
 
 /// Whether a queue may be looked through.
@@ -67,6 +77,8 @@ pub(super) enum Verdict {
     Likely(Option<i64>, &'static str),
     /// It must not: why.
     Deadly(String),
+    /// We may not ask: what permission is missing.
+    Forbidden,
 }
 
 impl Lives {
@@ -74,32 +86,35 @@ impl Lives {
         let argument = match self.kind {
             Kind::Classic => return Verdict::Safe(None),
             Kind::Stream => return Verdict::Deadly("it is a stream, which keeps no dead letters".to_owned()),
-            Kind::Unknown => {
-                return Verdict::Deadly(
-                    "its delivery limit cannot be found out: that takes the permission to configure the queue"
-                        .to_owned(),
-                );
-            }
+            Kind::Unknown => return Verdict::Forbidden,
             Kind::Quorum(argument) => argument,
         };
-        let stated = match (argument, self.policy.flatten()) {
-            (Some(argument), Some(policy)) => Some(argument.min(policy)),
-            (argument, policy) => argument.or(policy),
+        let policy = match self.policy {
+            Policy::Known(policy) => policy,
+            Policy::NotAsked => None,
+            Policy::NoAnswer => {
+                return Verdict::Deadly("the management API that --management names gives no answer".to_owned());
+            }
         };
-        let limit = match (stated, self.version) {
-            (Some(limit), Some(4..)) if limit < 0 => None,
-            (Some(limit), _) => Some(limit),
+        let stated: Vec<i64> = argument.into_iter().chain(policy).collect();
+        // A negative limit is none since 4.0, next to a positive one too; before, it destroys at the first return.
+        let since_4 = matches!(self.version, Some(4..));
+        let limit = stated.iter().copied().filter(|limit| *limit >= 0 || !since_4).min();
+        let limit = match (limit, self.version) {
+            (None, _) if !stated.is_empty() => None,
             (None, Some(..4)) => None,
             (None, _) => Some(DEFAULT_OF_4),
+            (limit, _) => limit,
         };
         match limit {
             Some(limit) if limit < NEAR => Verdict::Deadly(format!(
                 "its delivery limit is {limit}: every look is a delivery, and behind the limit the broker destroys"
             )),
-            limit if self.policy.is_some() => Verdict::Safe(limit),
-            limit => {
-                Verdict::Likely(limit, "a policy may set a delivery-limit, and only the management API could tell")
-            }
+            limit if self.policy != Policy::NotAsked => Verdict::Safe(limit),
+            limit => Verdict::Likely(
+                limit,
+                "a policy could set a delivery-limit, which only RabbitMQ's management API tells: name it with --management URL",
+            ),
         }
     }
 }
@@ -207,15 +222,24 @@ fn major(greeting: &[u8]) -> Option<u32> {
     std::str::from_utf8(&digits).ok()?.parse().ok()
 }
 
-/// What policies say about the queue's delivery limit, by the management API at `management` (by default port 15672 of
-/// the broker, where the connection to it is not encrypted either). The policies themselves are asked for: what the API
-/// tells of a queue may be ten seconds old.
-pub(super) async fn policy(uri: &AMQPUri, management: Option<&Url>, queue: &str) -> Option<Option<i64>> {
+/// What policies say about the queue's delivery limit, by the management API: the one named, or else at its usual port of
+/// the broker's host, where the password travels unencrypted to the broker anyway. The policies themselves are asked for: what
+/// the API tells of a queue may be ten seconds old.
+pub(super) async fn policy(uri: &AMQPUri, management: Option<&Url>, queue: &str) -> Policy {
+    let usual = Url::parse(&format!("http://{}:15672", uri.authority.host)).ok();
     let base = match management {
-        Some(url) => url.clone(),
-        None if uri.scheme == AMQPScheme::AMQP => Url::parse(&format!("http://{}:15672", uri.authority.host)).ok()?,
-        None => return None,
+        None if uri.scheme == AMQPScheme::AMQP => usual.as_ref(),
+        named => named,
     };
+    let Some(base) = base else { return Policy::NotAsked };
+    match (ask(uri, base, queue).await, management) {
+        (Some(limit), _) => Policy::Known(limit),
+        (None, None) => Policy::NotAsked,
+        (None, Some(_)) => Policy::NoAnswer,
+    }
+}
+
+async fn ask(uri: &AMQPUri, base: &Url, queue: &str) -> Option<Option<i64>> {
     let vhost = if uri.vhost.is_empty() { "/" } else { uri.vhost.as_str() };
     let user = &uri.authority.userinfo;
     let login = format!("Basic {}", BASE64.encode(format!("{}:{}", user.username, user.password)));
@@ -227,7 +251,12 @@ pub(super) async fn policy(uri: &AMQPUri, management: Option<&Url>, queue: &str)
         let policies: Vec<Value> = serde_json::from_slice(&body).ok().filter(|_| status == 200)?;
         limits.extend(strictest(&policies, queue));
     }
-    Some(limits.into_iter().min())
+    Some(limits.into_iter().min_by_key(|limit| strictness(*limit)))
+}
+
+/// A negative limit may mean none.
+fn strictness(limit: i64) -> u64 {
+    u64::try_from(limit).unwrap_or(u64::MAX)
 }
 
 /// The lowest delivery limit of the policies that may apply; which of them does is a matter of priorities.
@@ -239,7 +268,7 @@ fn strictest(policies: &[Value], queue: &str) -> Option<i64> {
         !differs && !["exchanges", "classic_queues", "streams"].contains(&text(policy, "apply-to").as_str())
     };
     let limit = |policy: &Value| policy.get("definition")?.get("delivery-limit")?.as_i64();
-    policies.iter().filter(applies).filter_map(limit).min()
+    policies.iter().filter(applies).filter_map(limit).min_by_key(|limit| strictness(*limit))
 }
 
 #[cfg(test)]
@@ -281,21 +310,28 @@ mod tests {
     #[test]
     fn looking_is_safe_only_where_the_limit_is_far() {
         let of = |kind, version, policy| Lives { kind, version, policy }.verdict();
-        let quorum = Kind::Quorum;
-        assert_eq!(of(Kind::Classic, None, None), Verdict::Safe(None));
-        assert_eq!(of(quorum(Some(NEVER)), Some(3), Some(None)), Verdict::Safe(Some(NEVER)));
-        assert_eq!(of(quorum(None), Some(3), Some(None)), Verdict::Safe(None));
-        assert_eq!(of(quorum(Some(-1)), Some(4), Some(None)), Verdict::Safe(None));
-        assert_eq!(of(quorum(None), Some(4), Some(Some(5000))), Verdict::Safe(Some(5000)));
-        assert!(matches!(of(quorum(Some(NEVER)), Some(3), None), Verdict::Likely(Some(NEVER), _)));
+        let (quorum, none, unasked) = (Kind::Quorum, Policy::Known(None), Policy::NotAsked);
+        let some = |limit| Policy::Known(Some(limit));
+        assert_eq!(of(Kind::Classic, None, unasked), Verdict::Safe(None));
+        assert_eq!(of(quorum(Some(NEVER)), Some(3), none), Verdict::Safe(Some(NEVER)));
+        assert_eq!(of(quorum(None), Some(3), none), Verdict::Safe(None));
+        assert_eq!(of(quorum(Some(-1)), Some(4), none), Verdict::Safe(None));
+        assert_eq!(of(quorum(None), Some(4), some(-1)), Verdict::Safe(None));
+        assert_eq!(of(quorum(None), Some(4), some(50_000)), Verdict::Safe(Some(50_000)));
+        assert_eq!(of(Kind::Unknown, Some(3), none), Verdict::Forbidden);
+        assert!(matches!(of(quorum(Some(NEVER)), Some(3), unasked), Verdict::Likely(Some(NEVER), _)));
         for (kind, version, policy) in [
-            (quorum(Some(3)), Some(3), Some(None)),
-            (quorum(Some(-1)), Some(3), None),
-            (quorum(None), Some(4), None),
-            (quorum(None), None, Some(None)),
-            (quorum(Some(NEVER)), Some(3), Some(Some(3))),
-            (Kind::Stream, None, None),
-            (Kind::Unknown, Some(3), None),
+            (quorum(Some(3)), Some(3), none),
+            (quorum(Some(150)), Some(3), none),
+            (quorum(Some(-1)), Some(3), unasked),
+            (quorum(Some(NEVER)), Some(3), some(-1)),
+            (quorum(Some(5)), Some(4), some(-1)),
+            (quorum(Some(-1)), Some(4), some(5)),
+            (quorum(None), Some(4), unasked),
+            (quorum(None), None, none),
+            (quorum(Some(NEVER)), Some(3), some(3)),
+            (quorum(Some(NEVER)), Some(3), Policy::NoAnswer),
+            (Kind::Stream, None, unasked),
         ] {
             assert!(matches!(of(kind, version, policy), Verdict::Deadly(_)), "{kind:?} {version:?} {policy:?}");
         }

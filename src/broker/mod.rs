@@ -30,7 +30,7 @@ use crate::config;
 pub use delivery::{Delivery, Outgoing};
 pub use desk::{Desk, DeskError, Held, Ticket, Trust};
 pub use error::BrokerError;
-pub use letter::login;
+pub use letter::{Replaying, login};
 pub use publisher::{Confirmed, Publisher};
 pub use session::{End, Session};
 pub use topology::setup;

@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::broker::{Confirmed, Outgoing, Publisher};
+use crate::broker::{BrokerError, Confirmed, Outgoing, Publisher};
+use crate::config::{self, Settings};
 
 use super::Fault;
 use super::terminal::note;
@@ -37,11 +38,14 @@ impl Tally {
 
 /// A publisher at work. `T` travels along with each message.
 pub(super) struct Carrier<T> {
+    broker: config::Broker,
     publisher: Publisher,
     window: Vec<(Outgoing, T)>,
     bytes: usize,
     pace: Option<f64>,
     started: Instant,
+    /// When the next window is due, with a pace. Time that was not used is not made up for.
+    next: Instant,
     bar: ProgressBar,
     pub tally: Tally,
 }
@@ -60,10 +64,16 @@ pub(super) fn progress(total: Option<u64>, done: &str) -> ProgressBar {
     bar
 }
 
+fn blocked() {
+    note("the broker blocks publishers (a memory or disk alarm); waiting");
+}
+
 impl<T> Carrier<T> {
     /// At most `pace` messages a second.
-    pub fn new(publisher: Publisher, pace: Option<f64>, bar: ProgressBar) -> Self {
+    pub fn new(settings: &Settings, publisher: Publisher, pace: Option<f64>, bar: ProgressBar) -> Self {
         Carrier {
+            broker: settings.broker.clone(),
+            next: Instant::now(),
             publisher,
             window: Vec::with_capacity(WINDOW),
             bytes: 0,
@@ -89,12 +99,15 @@ impl<T> Carrier<T> {
             return Ok(Vec::new());
         }
         if let Some(pace) = self.pace {
-            let due = Duration::from_secs_f64(self.tally.published as f64 / pace);
-            tokio::time::sleep_until((self.started + due).into()).await;
+            tokio::time::sleep_until(self.next.into()).await;
+            self.next = Instant::now() + Duration::from_secs_f64(self.window.len() as f64 / pace);
         }
         let (mut messages, about): (Vec<_>, Vec<_>) = self.window.drain(..).unzip();
-        let blocked = || note("the broker blocks publishers (a memory or disk alarm); waiting");
-        let verdicts = self.publisher.publish(&mut messages, blocked).await?;
+        let verdicts = match self.publisher.publish(&mut messages, blocked).await {
+            Ok(verdicts) => verdicts,
+            Err(BrokerError::Topology(_) | BrokerError::Closed(_)) => self.publish_singly(messages).await?,
+            Err(error) => return Err(error.into()),
+        };
         for verdict in &verdicts {
             match verdict {
                 Confirmed::Stored => {}
@@ -107,6 +120,24 @@ impl<T> Carrier<T> {
         self.bytes = 0;
         self.bar.set_position(self.tally.published);
         Ok(about.into_iter().zip(verdicts).collect())
+    }
+
+    /// One of them ended the channel: a missing right, a size that the broker does not take. The others must not suffer.
+    async fn publish_singly(&mut self, messages: Vec<Outgoing>) -> Result<Vec<Confirmed>, Fault> {
+        let mut verdicts = Vec::with_capacity(messages.len());
+        self.publisher = Publisher::plain(&self.broker, "publish again").await?;
+        for message in messages {
+            match self.publisher.publish(&mut [message], blocked).await {
+                Ok(verdict) => verdicts.extend(verdict),
+                Err(error @ (BrokerError::Topology(_) | BrokerError::Closed(_))) => {
+                    note(format_args!("the broker does not take a message: {error}"));
+                    verdicts.push(Confirmed::Refused);
+                    self.publisher = Publisher::plain(&self.broker, "publish again").await?;
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(verdicts)
     }
 
     /// Whether an exchange is there.

@@ -34,9 +34,10 @@ Exit codes (sysexits):
   70  a bug: a panic ended the process
   73  an output file exists already, or cannot be created
   74  input or output failed
-  75  dead replay --follow: not every outcome is known yet
+  75  dead: another desk is at work, or (replay --follow) not every outcome is known yet
   77  RabbitMQ or MongoDB refuses the user
-  78  the configuration is wrong";
+  78  the configuration is wrong
+  130 interrupted";
 
 /// Reads ticket operations from RabbitMQ and stores each of them once in MongoDB.
 #[derive(Debug, Parser)]
@@ -157,6 +158,9 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
 
 fn dispatch(cli: Cli) -> Result<u8, Fault> {
     let layers = cli.layers;
+    if matches!(cli.command, Command::Run | Command::Dead(_)) {
+        stack::again();
+    }
     match cli.command {
         Command::Run => run::run(layers.load()?.settings),
         Command::Setup => setup::run(&layers.load()?.settings),

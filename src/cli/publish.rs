@@ -74,7 +74,7 @@ fn start(text: &str) -> Result<Start, String> {
 
 pub(super) fn rate(text: &str) -> Result<f64, String> {
     let value: f64 = text.trim_end_matches("/s").parse().map_err(|_| "messages a second, such as 500".to_owned())?;
-    if value > 0.0 && value.is_finite() { Ok(value) } else { Err("messages a second, above 0".to_owned()) }
+    if (0.001..=1e9).contains(&value) { Ok(value) } else { Err("messages a second, at least 0.001".to_owned()) }
 }
 
 fn now() -> Duration {
@@ -85,7 +85,7 @@ impl Publish {
     pub fn run(&self, settings: &Settings) -> Result<u8, Fault> {
         super::runtime()?.block_on(async {
             let publisher = Publisher::open(&settings.broker, &settings.dead_letter, "publish").await?;
-            let mut work = Carrier::new(publisher, self.rate, progress(self.generate, "published"));
+            let mut work = Carrier::new(settings, publisher, self.rate, progress(self.generate, "published"));
             let malformed = match self.generate {
                 Some(count) => self.generated(settings, &mut work, count).await?,
                 None => self.given(settings, &mut work).await?,

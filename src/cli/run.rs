@@ -23,8 +23,7 @@ use super::Fault;
 
 pub(super) fn run(settings: Settings) -> Result<u8, Fault> {
     super::stack::deep(move || {
-        telemetry::install(&settings.log).map_err(|error| Fault::new(78, error))?;
-        telemetry::exit_on_panic();
+        let _logging = telemetry::install(&settings.log).map_err(|error| Fault::new(78, error))?;
         let runtime = super::runtime()?;
         let code = runtime.block_on(serve(settings));
         // A name being resolved, for instance, is not waited for.
@@ -60,7 +59,7 @@ async fn serve(settings: Settings) -> Result<u8, Fault> {
         stop,
         writing: AtomicUsize::new(0),
         stored: Arc::default(),
-        login: broker::login(&settings.broker),
+        logins: broker::login(&settings.broker).into_iter().chain(settings.dead_letter.operators.clone()).collect(),
         worker: worker(),
         settings,
     };

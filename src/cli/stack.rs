@@ -13,14 +13,14 @@ const STACK: &str = "268435456";
 /// # Errors
 /// What `work` says.
 pub(super) fn deep(work: impl FnOnce() -> Result<u8, Fault> + Send + 'static) -> Result<u8, Fault> {
-    again();
+    telemetry::exit_on_panic();
     let running = std::thread::Builder::new().name("ticketlog".to_owned()).spawn(work)?;
     running.join().unwrap_or(Ok(u8::try_from(telemetry::PANIC_EXIT).unwrap_or(1)))
 }
 
-/// Replaces the process by itself with a larger default stack, which the standard library reads from the environment
+/// To be called before anything is read that can be read only once. Replaces the process by itself with a larger default stack, which the standard library reads from the environment
 /// once, before the first thread. Where that is not possible it runs with what there is.
-fn again() {
+pub(super) fn again() {
     use std::os::unix::process::CommandExt as _;
     if std::env::var_os("RUST_MIN_STACK").is_some() {
         return;

@@ -88,6 +88,8 @@ pub struct DeadLetter {
     pub queue: String,
     pub parked_queue: String,
     pub max_replays: u32,
+    /// Further users at the broker whose replays are believed.
+    pub operators: Vec<String>,
     pub max_ratio: f64,
     pub window: Span,
     pub min_store: usize,

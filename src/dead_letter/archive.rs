@@ -5,6 +5,8 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::harmless_json;
+
 /// What the first key of every line says.
 const FORMAT: &str = "ticketlog-dead-letter/1";
 
@@ -51,7 +53,7 @@ impl Archived {
             properties: self.properties.clone(),
             headers: self.headers.clone(),
         };
-        serde_json::to_string(&line).unwrap_or_default()
+        harmless_json(&serde_json::to_string(&line).unwrap_or_default())
     }
 
     /// Reads a line back.

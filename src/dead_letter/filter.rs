@@ -121,7 +121,7 @@ mod tests {
             time: Some(1000),
             routing_key: "ticket.purchase".into(),
             replays: 1,
-            ..Record::read(|_| None, || None)
+            ..Record::read(|_| None, None, "")
         }
     }
 

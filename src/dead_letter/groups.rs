@@ -103,11 +103,11 @@ mod tests {
                 fingerprint: (n % 2500).to_string(),
                 time: Some(n),
                 replays: n % 2,
-                ..Record::read(|_| None, || None)
+                ..Record::read(|_| None, None, "")
             };
             groups.add(&record, 10);
         }
-        groups.add(&Record::read(|_| None, || None), 1);
+        groups.add(&Record::read(|_| None, None, ""), 1);
         assert_eq!((groups.count, groups.bytes, groups.span()), (5001, 50_001, (Some(0), Some(4999))));
         assert_eq!(groups.by_cause(), [(Cause::Reason(Reason::TooDeep), 5000), (Cause::Unknown, 1)]);
         let largest = groups.largest_first();

@@ -16,7 +16,7 @@ pub use archive::{Archived, BadLine};
 pub use filter::{Filter, Where};
 pub use groups::{Group, Groups};
 pub use record::{Cause, Death, Record};
-pub use render::{escape, fault_at, hex, text};
+pub use render::{escape, fault_at, harmless_json, hex, text};
 
 /// The version of the header format.
 pub const VERSION: i64 = 1;
@@ -30,6 +30,8 @@ pub const ID: &str = "dl-id";
 pub const REPLAYS: &str = "dl-replays";
 /// The replay it came from.
 pub const REPLAY_ID: &str = "dl-replay-id";
+/// The first dead letter of a message that died again: an identity for messages that have no other.
+pub const ORIGIN: &str = "dl-origin";
 /// The original's `user_id` property, which the broker would refuse from another login.
 pub const USER_ID: &str = "dl-user-id";
 
@@ -55,7 +57,7 @@ pub struct Replay {
     pub id: String,
     /// How often the message was replayed, this time included.
     pub count: i64,
-    /// The `dl-id` of the dead letter: an identity for messages that have no other.
+    /// The `dl-id` of the message's first dead letter: an identity for messages that have no other.
     pub letter: String,
     /// Where the message was published originally.
     pub exchange: String,
@@ -154,6 +156,7 @@ pub fn headers(rejection: &Rejection, origin: &Origin, id: &str, now_millis: i64
     ];
     if let Some(replay) = origin.replay {
         headers.push((REPLAY_ID, text(&replay.id, TEXT_BYTES)));
+        headers.push((ORIGIN, text(&replay.letter, TEXT_BYTES)));
     }
     if let Some(field) = &rejection.field {
         headers.push(("dl-field", text(field, TEXT_BYTES)));

@@ -2,7 +2,7 @@
 
 use crate::event::Reason;
 
-use super::{ID, REPLAY_ID, REPLAYS, USER_ID, Value};
+use super::{ID, ORIGIN, REPLAY_ID, REPLAYS, USER_ID, Value};
 
 /// Why a message lies in a dead-letter queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -39,6 +39,8 @@ impl Cause {
 pub struct Record {
     /// `dl-id`; none where the worker did not write it.
     pub id: Option<String>,
+    /// The `dl-id` of its first dead letter, if this is not the first.
+    pub origin: Option<String>,
     /// Why it is one.
     pub cause: Cause,
     /// The configured field at fault.
@@ -81,13 +83,19 @@ pub struct Death {
 }
 
 impl Record {
-    /// Reads the worker's headers, or else the broker's account of its own dead-lettering.
-    pub fn read(get: impl Fn(&str) -> Option<Value>, death: impl FnOnce() -> Option<Death>) -> Record {
+    /// Reads the worker's headers, or else the broker's account of its own dead-lettering. That account comes first where
+    /// it begins at `work`, the worker's queue: then the worker wrote nothing, and such headers are a publisher's.
+    pub fn read(get: impl Fn(&str) -> Option<Value>, death: Option<Death>, work: &str) -> Record {
         let text = |name: &str| get(name).and_then(Value::text);
-        let Some(reason) = text("dl-reason") else { return death().map_or_else(Record::unknown, Record::of_broker) };
+        let reason = match (&death, text("dl-reason")) {
+            (Some(death), Some(_)) if death.queue == work => None,
+            (_, reason) => reason,
+        };
+        let Some(reason) = reason else { return death.map_or_else(Record::unknown, Record::of_broker) };
         let or_empty = |name: &str| text(name).unwrap_or_default();
         Record {
             id: text(ID),
+            origin: text(ORIGIN),
             cause: Reason::parse(&reason).map_or(Cause::Unknown, Cause::Reason),
             field: text("dl-field"),
             detail: or_empty("dl-detail"),
@@ -106,6 +114,7 @@ impl Record {
     fn unknown() -> Record {
         Record {
             id: None,
+            origin: None,
             cause: Cause::Unknown,
             field: None,
             detail: String::new(),
@@ -155,6 +164,7 @@ impl Record {
             (REPLAYS, Value::Int(self.replays)),
         ];
         headers.extend(self.time.map(|time| ("dl-time", Value::Int(time))));
+        headers.extend(self.user_id.clone().map(|user_id| (USER_ID, Value::Text(user_id))));
         headers
     }
 }
@@ -164,7 +174,7 @@ mod tests {
     use super::*;
 
     fn of(headers: &[(&str, Value)], death: Option<Death>) -> Record {
-        Record::read(|name| headers.iter().find(|(key, _)| *key == name).map(|(_, value)| value.clone()), || death)
+        Record::read(|name| headers.iter().find(|(key, _)| *key == name).map(|(_, value)| value.clone()), death, "work")
     }
 
     #[test]
@@ -190,5 +200,7 @@ mod tests {
         let read = of(&again, None);
         assert_eq!(Record { id: None, ..read }, brokers);
         assert_eq!(of(&[], None).cause, Cause::Unknown);
+        let forged = of(&[("dl-reason", text("too_deep"))], Some(Death { queue: "work".into(), ..Death::default() }));
+        assert_eq!(forged.cause.as_str(), "delivery_limit");
     }
 }

@@ -77,17 +77,41 @@ fn push_line(out: &mut String, number: usize, line: &str, fault: Option<usize>, 
     }
 }
 
-/// Bytes in hexadecimal beside their ASCII characters, 16 a line; at most `most` of them.
-pub fn hex(bytes: &[u8], most: usize) -> String {
+/// Bytes in hexadecimal beside their ASCII characters, 16 a line, `fault` (an offset) marked; at most `most` of them, around
+/// it.
+pub fn hex(bytes: &[u8], most: usize, fault: Option<usize>) -> String {
+    let fault = fault.filter(|at| *at < bytes.len());
+    let start = fault.map_or(0, |at| at.saturating_sub(most / 2)) / 16 * 16;
     let mut out = String::new();
-    for (at, line) in bytes.chunks(16).enumerate().take(most.div_ceil(16)) {
+    if start > 0 {
+        let _ = writeln!(out, "… {start} bytes before");
+    }
+    let shown = bytes.get(start..).unwrap_or_default();
+    for (line, at) in shown.chunks(16).zip((start..).step_by(16)).take(most.div_ceil(16)) {
         let pairs: Vec<String> = line.iter().map(|byte| format!("{byte:02x}")).collect();
         let ascii: String =
             line.iter().map(|byte| if (0x20..0x7f).contains(byte) { char::from(*byte) } else { '.' }).collect();
-        let _ = writeln!(out, "{:08x}  {:<47}  |{ascii}|", at * 16, pairs.join(" "));
+        let _ = writeln!(out, "{at:08x}  {:<47}  |{ascii}|", pairs.join(" "));
+        if let Some(column) = fault.and_then(|fault| fault.checked_sub(at)).filter(|column| *column < 16) {
+            let _ = writeln!(out, "          {}^^", " ".repeat(column * 3));
+        }
     }
-    if bytes.len() > most {
-        let _ = writeln!(out, "… {} bytes more", bytes.len() - most);
+    if shown.len() > most {
+        let _ = writeln!(out, "… {} bytes more", shown.len() - most);
+    }
+    out
+}
+
+/// JSON text that says the same without characters that could do something to a terminal.
+pub fn harmless_json(json: &str) -> String {
+    let mut out = String::with_capacity(json.len());
+    for c in json.chars() {
+        // Only inside strings can there be such characters, and all are in the basic plane.
+        if harmful(c) {
+            let _ = write!(out, "\\u{:04x}", u32::from(c));
+        } else {
+            out.push(c);
+        }
     }
     out
 }
@@ -100,7 +124,7 @@ pub fn fault_at(body: &str, detail: &str, field: Option<&str>) -> Option<usize> 
     };
     if let (Some(line), Some(column)) = (number("line "), number("column ")) {
         let start: usize = body.split_inclusive('\n').take(line.saturating_sub(1)).map(str::len).sum();
-        return Some((start + column.saturating_sub(1)).min(body.len()));
+        return Some(start.saturating_add(column.saturating_sub(1)).min(body.len()));
     }
     number("from byte ").or_else(|| value_of(body, field?))
 }
@@ -191,10 +215,18 @@ mod tests {
         let lines = "x\n".repeat(1000);
         assert!(text(&lines, Some(1000), false).lines().count() < 50);
         assert_eq!(text(&lines, Some(1000), true).lines().count(), 1001);
-        insta::assert_snapshot!(hex(b"\x00\x1b[0mABCDEFGHIJKLMNOP", 16), @r"
+        insta::assert_snapshot!(hex(b"\x00\x1b[0mABCDEFGHIJKLMNOP", 16, None), @r"
         00000000  00 1b 5b 30 6d 41 42 43 44 45 46 47 48 49 4a 4b  |..[0mABCDEFGHIJK|
         … 5 bytes more
         ");
+        insta::assert_snapshot!(hex(&[b'a'; 100], 32, Some(50)), @r"
+        … 32 bytes before
+        00000020  61 61 61 61 61 61 61 61 61 61 61 61 61 61 61 61  |aaaaaaaaaaaaaaaa|
+        00000030  61 61 61 61 61 61 61 61 61 61 61 61 61 61 61 61  |aaaaaaaaaaaaaaaa|
+                        ^^
+        … 36 bytes more
+        ");
+        assert_eq!(harmless_json("{\"a\":\"\u{9b}\u{202e}ü\"}"), "{\"a\":\"\\u009b\\u202eü\"}");
     }
 
     proptest! {

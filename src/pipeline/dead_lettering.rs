@@ -37,8 +37,8 @@ pub struct Letter {
     pub bytes: usize,
     /// Why it is one.
     pub reason: Reason,
-    /// The same with the field at fault: `invalid_field user_id`.
-    pub cause: String,
+    /// What `/status` tells of it once it is one.
+    pub seen: Seen,
     /// The replay that the message came from.
     pub replay: Option<String>,
     outgoing: Outgoing,
@@ -49,7 +49,7 @@ impl Letter {
     pub fn new(context: &Context, delivery: Delivery, rejection: &Rejection) -> Self {
         let settings = &context.settings;
         let id = ObjectId::new().to_hex();
-        let replay = delivery.replay(context.login.as_deref());
+        let replay = delivery.replay(&context.logins);
         let origin = Origin {
             exchange: delivery.exchange(),
             routing_key: delivery.routing_key(),
@@ -68,13 +68,8 @@ impl Letter {
         let outgoing = delivery.into_dead_letter(&dead.exchange, &dead.queue, headers);
         let cause = [Some(rejection.reason.as_str()), rejection.field.as_deref()];
         let cause = cause.into_iter().flatten().collect::<Vec<_>>().join(" ");
-        context.recent.letter(Seen {
-            id,
-            time: now_millis(),
-            cause: cause.clone(),
-            detail: rejection.detail.to_string(),
-        });
-        Letter { tag, bytes, reason: rejection.reason, cause, replay: replay.map(|replay| replay.id), outgoing }
+        let seen = Seen { id, time: now_millis(), cause, detail: rejection.detail.to_string() };
+        Letter { tag, bytes, reason: rejection.reason, seen, replay: replay.map(|replay| replay.id), outgoing }
     }
 }
 
@@ -215,8 +210,8 @@ async fn publish(context: Arc<Context>, publisher: Option<Publisher>, mut window
     let mut outgoing: Vec<Outgoing> = Vec::with_capacity(window.len());
     let mut about = Vec::with_capacity(window.len());
     for letter in window.drain(..) {
-        let Letter { tag, bytes, reason, cause, replay, outgoing: message } = letter;
-        about.push(move |outgoing| Letter { tag, bytes, reason, cause, replay, outgoing });
+        let Letter { tag, bytes, reason, seen, replay, outgoing: message } = letter;
+        about.push(move |outgoing| Letter { tag, bytes, reason, seen, replay, outgoing });
         outgoing.push(message);
     }
     let blocked = || {

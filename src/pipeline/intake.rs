@@ -32,14 +32,14 @@ impl Pending {
 /// A bad message with the reason.
 pub type Rejected = (Delivery, Rejection);
 
-/// Decodes a delivery. `login` is our user name at the broker, by which replayed messages are known.
+/// Decodes a delivery. `logins` are the users at the broker by whom replayed messages are known.
 ///
 /// # Errors
 /// The delivery with what is wrong with it.
 // A rejection carries its delivery along, which is what makes it large; it is no failure of ours and is not propagated.
 #[allow(clippy::result_large_err)]
-pub fn decode(decoder: &mut Decoder, delivery: Delivery, login: Option<&str>) -> Result<Pending, Rejected> {
-    let replay = delivery.replay(login);
+pub fn decode(decoder: &mut Decoder, delivery: Delivery, logins: &[String]) -> Result<Pending, Rejected> {
+    let replay = delivery.replay(logins);
     let message = Message {
         body: &delivery.body,
         message_id: delivery.message_id(),

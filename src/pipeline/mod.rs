@@ -45,8 +45,8 @@ pub struct Context {
     pub writing: AtomicUsize,
     /// Documents stored by this process.
     pub stored: Arc<AtomicU64>,
-    /// The user name at the broker: what the desk replays carries it.
-    pub login: Option<String>,
+    /// The users at the broker who replay: what they replay carries their names.
+    pub logins: Vec<String>,
     /// `host/version`, for dead letters.
     pub worker: String,
 }

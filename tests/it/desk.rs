@@ -4,8 +4,8 @@
 use std::os::unix::fs::PermissionsExt as _;
 
 use lapin::BasicProperties;
-use lapin::options::{BasicGetOptions, BasicRejectOptions, QueueDeclareOptions, QueueDeleteOptions};
-use lapin::types::{AMQPValue, FieldTable};
+use lapin::options::{BasicGetOptions, BasicRejectOptions};
+use lapin::types::AMQPValue;
 
 use crate::harness::{Bed, SOON, Sent, eventually};
 
@@ -17,11 +17,7 @@ fn bodies(seen: &[crate::harness::Seen]) -> Vec<String> {
 async fn looking_changes_nothing_not_even_the_order() {
     let bed = Bed::new().await;
     for kind in ["quorum", "classic"] {
-        bed.channel.queue_delete(bed.dead_queue().into(), QueueDeleteOptions::default()).await.unwrap();
-        let mut arguments = FieldTable::default();
-        arguments.insert("x-queue-type".into(), AMQPValue::LongString(kind.into()));
-        let options = QueueDeclareOptions { durable: true, ..Default::default() };
-        bed.channel.queue_declare(bed.dead_queue().into(), options, arguments).await.unwrap();
+        bed.dead_queue_of(kind, &[]).await;
         bed.bury_good(700).await;
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("all.ndjson");
@@ -213,15 +209,25 @@ async fn hostile_bodies_are_shown_without_harm() {
     let properties = || BasicProperties::default().with_message_id("m\x1b[2J".into());
     let mut faulty = bed.headers("id-e", "invalid_field", 1).inner().clone();
     faulty.insert("dl-field".into(), AMQPValue::LongString("user_id".into()));
+    for name in ["dl-fingerprint", "dl-routing-key", "dl-worker", "x\u{1b}[2J"] {
+        faulty.insert(name.into(), AMQPValue::LongString("\u{1b}[2J\u{9b}31m".into()));
+    }
+    faulty.insert("dl-time".into(), AMQPValue::LongLongInt(i64::MIN));
     bed.bury([(escapes.as_bytes().to_vec(), properties().with_headers(faulty.into()))]).await;
     let bodies = [vec![0x1b; 3000], "x\u{1b}".repeat(4 << 20).into_bytes(), Vec::new()];
     for (n, body) in bodies.into_iter().enumerate() {
         bed.bury([(body, properties().with_headers(bed.headers(&format!("id-{n}"), "invalid_utf8", 1)))]).await;
     }
     let harmless = |said: &str| !said.contains(|c: char| c.is_control() && c != '\n' && c != '\t');
-    for arguments in
-        [&["list"][..], &["stats"], &["show", "id-e"], &["show", "id-0", "--body", "hex"], &["show", "id-1"]]
-    {
+    for arguments in [
+        &["list"][..],
+        &["list", "--json"],
+        &["stats"],
+        &["stats", "--json"],
+        &["show", "id-e", "--json"],
+        &["show", "id-0", "--body", "hex"],
+        &["show", "id-1"],
+    ] {
         let said = bed.desk_does(arguments).await;
         assert!(harmless(&said.out) && said.out.len() < 40_000, "{arguments:?}: {}", said.out.len());
     }

@@ -3,31 +3,37 @@
 
 use std::time::Duration;
 
-use lapin::options::{QueueDeclareOptions, QueueDeleteOptions};
-use lapin::types::{AMQPValue, FieldTable};
+use lapin::types::AMQPValue;
 
-use crate::harness::{Bed, Kind, Private, SOON, Sent, eventually, kill};
+use crate::harness::{ACK, Act, Bed, DELIVER, Kind, Private, Proxy, SOON, What, eventually, kill};
 
-/// A delay that is different in every round and covers a command from its start to its end.
-fn moment(round: u64) -> Duration {
-    Duration::from_millis(30 + round * 37 % 260)
+/// Numbers of the events in a dead-letter queue, in its order.
+async fn numbers(bed: &Bed) -> Vec<i64> {
+    let all = bed.take_all(&bed.dead_queue()).await;
+    let number = |body: &[u8]| serde_json::from_slice::<serde_json::Value>(body).unwrap()["n"].as_i64().unwrap();
+    all.iter().map(|message| number(&message.body)).collect()
 }
 
 #[tokio::test]
 async fn a_desk_killed_while_it_looks_leaves_everything() {
     let bed = Bed::new().await;
-    bed.bury_good(3000).await;
-    for round in 0..6 {
-        let looking = bed.desk_started(&["list"]);
-        tokio::time::sleep(moment(round)).await;
-        kill(looking);
+    for kind in ["quorum", "classic"] {
+        bed.dead_queue_of(kind, &[]).await;
+        bed.bury_good(3000).await;
+        for round in 0..4 {
+            let looking = bed.desk_started(&["list"]);
+            eventually("it holds some", SOON, async || bed.depth(&bed.dead_queue()).await < 3000).await;
+            tokio::time::sleep(Duration::from_millis(round * 11)).await;
+            kill(looking);
+            bed.settled_depth(&bed.dead_queue(), 3000).await;
+        }
+        let mut found = numbers(&bed).await;
+        if kind == "quorum" {
+            // What was put back before changes places when the next look is killed: see docs/dead-letters.md.
+            found.sort_unstable();
+        }
+        assert!(found.into_iter().eq(0..3000), "{kind}");
     }
-    bed.settled_depth(&bed.dead_queue(), 3000).await;
-    let mut seen: Vec<_> = bed.take_all(&bed.dead_queue()).await.into_iter().map(|message| message.body).collect();
-    let mut expected: Vec<Vec<u8>> = (0..3000).map(|n| Sent::numbered(n).body).collect();
-    seen.sort();
-    expected.sort();
-    assert!(seen == expected);
     bed.clean().await;
 }
 
@@ -36,14 +42,20 @@ async fn a_replay_killed_again_and_again_loses_nothing_and_stores_nothing_twice(
     let bed = Bed::new().await;
     let worker = bed.worker().await;
     bed.bury_good(3000).await;
-    for round in 0..8 {
-        let replaying = bed.desk_started(&["replay", "--yes", "--rate", "12000"]);
-        tokio::time::sleep(moment(round)).await;
+    let mut killed = 0;
+    for round in 1..=7u64 {
+        let mut replaying = bed.desk_started(&["replay", "--yes", "--rate", "6000"]);
+        eventually("some have arrived", SOON, async || {
+            bed.count().await >= round * 350 || replaying.try_wait().unwrap().is_some()
+        })
+        .await;
+        killed += u64::from(replaying.try_wait().unwrap().is_none());
         kill(replaying);
     }
-    let last = bed.desk_does(&["replay", "--yes", "--json"]).await;
-    println!("the last of nine replays took {}", last.json()[0]["replayed"]);
-    eventually("all are stored", SOON, async || bed.count().await == 3000).await;
+    let last = bed.desk_does(&["replay", "--yes", "--json"]).await.json()[0]["replayed"].as_u64().unwrap();
+    println!("killed {killed} times; the last replay took {last}");
+    assert!(killed >= 4 && last > 0 && last < 3000);
+    eventually("all are stored", SOON, async || bed.count().await >= 3000).await;
     bed.settled_depth(&bed.dead_queue(), 0).await;
     bed.settled_depth(&bed.queue(), 0).await;
     bed.assert_exactly(3000).await;
@@ -52,32 +64,84 @@ async fn a_replay_killed_again_and_again_loses_nothing_and_stores_nothing_twice(
 }
 
 #[tokio::test]
+async fn a_still_bad_message_without_identity_is_one_event_however_often_it_dies() {
+    let bed = Bed::new().await;
+    let strict = [("BATCH__LINGER", "1ms"), ("EVENT__MAX_DEPTH", "1")];
+    let mut worker = bed.worker_with(&strict).await;
+    let letter = (b"{\"a\":{}}".to_vec(), lapin::BasicProperties::default());
+    bed.bury([(letter.0, letter.1.with_headers(bed.headers("id-first", "too_deep", 1)))]).await;
+    // As if a replay had been killed between confirm and ack: one copy is dead again, and the letter is still there.
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("letter");
+    bed.desk_does(&["export", file.to_str().unwrap()]).await;
+    bed.desk_does(&["replay", "--yes"]).await;
+    worker.has_settled(1).await;
+    bed.desk_does(&["import", file.to_str().unwrap()]).await;
+    bed.settled_depth(&bed.dead_queue(), 2).await;
+    worker.stop().await;
+    let mut mended = bed.worker().await;
+    bed.desk_does(&["replay", "--yes"]).await;
+    mended.has_settled(2).await;
+    assert_eq!((bed.count().await, mended.settled("duplicate")), (1, 1));
+    mended.stop().await;
+    bed.clean().await;
+}
+
+#[tokio::test]
 async fn a_purge_killed_midway_has_everything_in_the_file_or_in_the_queue() {
     let bed = Bed::new().await;
-    bed.bury_good(3000).await;
+    bed.bury_good(6000).await;
     let directory = tempfile::tempdir().unwrap();
-    for round in 0..5u64 {
+    for round in 0..4u64 {
         let file = directory.path().join(format!("{round}.ndjson"));
         let purging = bed.desk_started(&["purge", "--yes", "--backup", file.to_str().unwrap()]);
-        tokio::time::sleep(moment(round + 1)).await;
+        eventually("it writes", SOON, async || file.metadata().is_ok_and(|data| data.len() > 0)).await;
         kill(purging);
     }
     // What the broker gives back after a kill is countable when the next desk has the lock.
     bed.desk_does(&["stats"]).await;
-    let mut bodies: Vec<Vec<u8>> =
-        bed.take_all(&bed.dead_queue()).await.into_iter().map(|message| message.body).collect();
-    println!("{} of 3000 still in the queue", bodies.len());
+    let mut all = numbers(&bed).await;
+    println!("{} of 6000 still in the queue", all.len());
+    assert!(!all.is_empty() && all.len() < 6000);
     for file in std::fs::read_dir(directory.path()).unwrap() {
         let text = std::fs::read_to_string(file.unwrap().path()).unwrap();
         // A kill may cut the last line; its message is in the queue.
         for line in text.split_inclusive('\n').filter(|line| line.ends_with('\n')) {
             let line: serde_json::Value = serde_json::from_str(line).unwrap();
-            bodies.push(line["body"].as_str().unwrap().as_bytes().to_vec());
+            let body: serde_json::Value = serde_json::from_str(line["body"].as_str().unwrap()).unwrap();
+            all.push(body["n"].as_i64().unwrap());
         }
     }
-    bodies.sort();
-    bodies.dedup();
-    assert_eq!(bodies.len(), 3000);
+    all.sort_unstable();
+    all.dedup();
+    assert!(all.into_iter().eq(0..6000));
+    bed.clean().await;
+}
+
+#[tokio::test]
+async fn a_replay_whose_connections_are_lost_loses_nothing() {
+    let bed = Bed::new().await;
+    let worker = bed.worker().await;
+    bed.bury_good(3000).await;
+    for (what, act) in [
+        (What::Received(ACK.0, ACK.1), Act::CutBefore),
+        (What::Sent(ACK.0, ACK.1), Act::CutBefore),
+        (What::Sent(ACK.0, ACK.1), Act::CutWithin),
+        (What::Received(DELIVER.0, DELIVER.1), Act::CutWithin),
+    ] {
+        let proxy = Proxy::before(&bed.broker_uri);
+        proxy.at(what, act, 40, 1);
+        let uri = format!("broker.uri={}", proxy.through(&bed.broker_uri));
+        let said = bed.desk(&["replay", "--yes", "--json", "--rate", "2000", "--set", &uri]).await;
+        assert_eq!((said.code, proxy.hits()), (Some(69), 1), "{said:?}");
+        assert!(said.json()[0]["replayed"].as_u64().unwrap() < 3000);
+    }
+    bed.desk_does(&["replay", "--yes"]).await;
+    eventually("all are stored", SOON, async || bed.count().await >= 3000).await;
+    bed.settled_depth(&bed.queue(), 0).await;
+    bed.settled_depth(&bed.dead_queue(), 0).await;
+    bed.assert_exactly(3000).await;
+    drop(worker);
     bed.clean().await;
 }
 
@@ -85,13 +149,16 @@ async fn a_purge_killed_midway_has_everything_in_the_file_or_in_the_queue() {
 async fn two_desks_at_once_replay_each_message_once() {
     let bed = Bed::new().await;
     bed.bury_good(1000).await;
-    let first = bed.desk(&["replay", "--yes", "--json", "--rate", "2000"]);
-    let second = bed.desk(&["replay", "--yes", "--json"]);
-    let third = bed.desk(&["stats", "--json"]);
-    let (first, second, third) = tokio::join!(first, second, third);
-    let replayed = |said: &crate::harness::Said| said.json()[0]["replayed"].as_u64().unwrap();
-    assert_eq!(replayed(&first) + replayed(&second), 1000, "{first:?} {second:?}");
-    assert_eq!(third.code, Some(0));
+    let first = bed.desk(&["replay", "--yes", "--json", "--rate", "1500"]);
+    let second = async {
+        eventually("the first is at work", SOON, async || bed.depth(&bed.queue()).await > 0).await;
+        let impatient = bed.desk(&["stats", "--wait", "1ms"]).await;
+        (impatient, bed.desk(&["stats", "--json"]).await, bed.desk(&["replay", "--yes", "--json"]).await)
+    };
+    let (first, (impatient, stats, second)) = tokio::join!(first, second);
+    assert_eq!((&first.json()[0]["replayed"], &second.json()[0]["replayed"]), (&1000.into(), &0.into()));
+    assert_eq!((&stats.json()[0]["count"], impatient.code), (&0.into(), Some(75)), "{impatient:?}");
+    assert!(stats.err.contains("another desk is at work"), "{stats:?}");
     assert_eq!(bed.depth(&bed.queue()).await, 1000);
     let worker = bed.worker().await;
     worker.has_settled(1000).await;
@@ -123,48 +190,23 @@ async fn what_dies_again_during_its_replay_is_not_taken_twice() {
 #[tokio::test]
 async fn a_queue_that_would_not_survive_a_look_is_left_alone() {
     let bed = Bed::new().await;
-    for (limit, refused) in [(Some(3), true), (Some(500), false), (None, false)] {
-        bed.channel.queue_delete(bed.dead_queue().into(), QueueDeleteOptions::default()).await.unwrap();
-        let mut arguments = FieldTable::default();
-        arguments.insert("x-queue-type".into(), AMQPValue::LongString("quorum".into()));
-        arguments.insert("x-max-length".into(), AMQPValue::LongLongInt(100_000));
-        if let Some(limit) = limit {
-            arguments.insert("x-delivery-limit".into(), AMQPValue::LongLongInt(limit));
-        }
-        let options = QueueDeclareOptions { durable: true, ..Default::default() };
-        bed.channel.queue_declare(bed.dead_queue().into(), options, arguments).await.unwrap();
+    let limit = |limit: i64| ("x-delivery-limit", AMQPValue::LongLongInt(limit));
+    let length = ("x-max-length", AMQPValue::LongLongInt(100_000));
+    for (arguments, refused) in [
+        (vec![limit(3), length.clone()], true),
+        (vec![limit(150)], true),
+        (vec![limit(50_000)], false),
+        (vec![length.clone()], false),
+    ] {
+        bed.dead_queue_of("quorum", &arguments).await;
         bed.bury_good(50).await;
         for _ in 0..6 {
             let said = bed.desk(&["stats"]).await;
-            assert_eq!(said.code == Some(69), refused, "{limit:?}: {said:?}");
-            assert!(!refused || said.err.contains("delivery limit is 3"), "{said:?}");
+            assert_eq!(said.code == Some(69), refused, "{arguments:?}: {said:?}");
+            assert!(!refused || said.err.contains("delivery limit is"), "{said:?}");
         }
         bed.settled_depth(&bed.dead_queue(), 50).await;
     }
-    bed.clean().await;
-}
-
-#[tokio::test]
-async fn a_message_near_the_end_of_its_lives_stops_the_desk() {
-    let bed = Bed::new().await;
-    bed.channel.queue_delete(bed.dead_queue().into(), QueueDeleteOptions::default()).await.unwrap();
-    let mut arguments = FieldTable::default();
-    arguments.insert("x-queue-type".into(), AMQPValue::LongString("quorum".into()));
-    arguments.insert("x-delivery-limit".into(), AMQPValue::LongLongInt(100));
-    let options = QueueDeclareOptions { durable: true, ..Default::default() };
-    bed.channel.queue_declare(bed.dead_queue().into(), options, arguments).await.unwrap();
-    bed.bury_good(3).await;
-    for _ in 0..50 {
-        let get = bed.channel.basic_get(bed.dead_queue().into(), Default::default()).await.unwrap().unwrap();
-        get.delivery.acker.nack(lapin::options::BasicNackOptions { multiple: false, requeue: true }).await.unwrap();
-    }
-    eventually("a message is worn", SOON, async || {
-        let said = bed.desk(&["list"]).await;
-        assert!(said.code == Some(0) || said.err.contains("given out"), "{said:?}");
-        said.code == Some(69)
-    })
-    .await;
-    bed.settled_depth(&bed.dead_queue(), 3).await;
     bed.clean().await;
 }
 
@@ -211,6 +253,6 @@ async fn a_policy_with_a_delivery_limit_is_found_where_the_management_api_answer
         assert!(said.code == Some(69) && said.err.contains("delivery limit is 5"), "{said:?}");
     }
     let blind = bed.desk(&["stats", "--management", "http://127.0.0.1:9"]).await;
-    assert!(blind.code == Some(0) && blind.err.contains("a policy may set"), "{blind:?}");
+    assert!(blind.code == Some(69) && blind.err.contains("gives no answer"), "{blind:?}");
     bed.settled_depth(&bed.dead_queue(), 10).await;
 }

@@ -7,6 +7,8 @@ mod cli;
 mod desk;
 mod desk_faults;
 mod exposition;
+mod faults_links;
+mod faults_servers;
 mod flow;
 mod harness;
 mod inputs;

@@ -5,17 +5,12 @@ use std::time::Duration;
 
 use bson::doc;
 
-use crate::harness::{Bed, Kind, Private, SOON, Sent, eventually};
+use crate::harness::{Bed, Kind, Private, SHORT, SOON, Sent, chaos, eventually};
 
-/// Short limits, so that silence is noticed soon.
-const SHORT: [(&str, &str); 3] =
-    [("STORE__WRITE_TIMEOUT", "2s"), ("BROKER__HEARTBEAT", "1s"), ("BROKER__CALL_TIMEOUT", "3s")];
-
-async fn all_there(bed: &Bed, count: i32) {
+async fn all_there(bed: &Bed, count: i32, row: &str) {
     eventually("everything is stored", SOON, async || bed.count().await >= count as u64).await;
     eventually("and acknowledged", SOON, async || bed.depth(&bed.queue()).await == 0).await;
-    bed.assert_exactly(count).await;
-    assert_eq!(bed.depth(&bed.dead_queue()).await, 0, "no outage is a dead letter");
+    bed.safe(row, count, &[]).await;
 }
 
 #[tokio::test]
@@ -29,14 +24,14 @@ async fn the_broker_is_killed_and_started_again() {
     eventually("it says so", SOON, async || worker.get("/readyz").1.contains("broker")).await;
     broker.restart();
     bed.reconnect().await;
-    all_there(&bed, 20_000).await;
+    all_there(&bed, 20_000, "2 broker SIGKILL and restart under load").await;
     worker.ready().await;
     broker.ctl(&["close_all_connections", "test"]);
     eventually("a new session is opened", SOON, async || worker.metrics()["ticketlog_sessions_opened_total"] >= 3.0)
         .await;
     bed.reconnect().await;
     bed.publish_all((20_000..20_500).map(Sent::numbered)).await;
-    all_there(&bed, 20_500).await;
+    all_there(&bed, 20_500, "1 broker closes the connections").await;
     assert_eq!(worker.stop().await.code(), Some(0));
 }
 
@@ -52,13 +47,13 @@ async fn the_store_is_frozen_killed_and_started_again() {
     eventually("it says so", SOON, async || worker.get("/readyz").1.contains("store:")).await;
     assert_eq!(worker.get("/livez").0, 200);
     store.freeze(false);
-    all_there(&bed, 6000).await;
+    all_there(&bed, 6000, "13 store frozen under load").await;
     bed.publish_all((6000..10_000).map(Sent::numbered)).await;
     store.kill();
     bed.publish_all((10_000..12_000).map(Sent::numbered)).await;
     eventually("it says so", SOON, async || worker.get("/readyz").1.contains("store:")).await;
     store.restart();
-    all_there(&bed, 12_000).await;
+    all_there(&bed, 12_000, "2 store SIGKILL and restart under load").await;
     worker.ready().await;
     assert_eq!(worker.settled("dead_lettered"), 0);
     assert_eq!(worker.stop().await.code(), Some(0));
@@ -92,7 +87,7 @@ async fn a_long_outage_gives_everything_back_and_resumes() {
     eventually("to the queue", SOON, async || bed.depth(&bed.queue()).await == 1000).await;
     assert!(worker.metrics()["ticketlog_messages_in_flight"] == 0.0 && worker.get("/readyz").0 == 503);
     store.freeze(false);
-    all_there(&bed, 1000).await;
+    all_there(&bed, 1000, "12 store down for longer than release_after").await;
     assert_eq!(worker.settled("returned"), 1000);
     worker.ready().await;
     assert_eq!(worker.stop().await.code(), Some(0));
@@ -113,16 +108,16 @@ async fn sigterm_during_an_outage_ends_in_time_and_gives_back() {
     assert_eq!(bed.depth(&bed.queue()).await, 200);
     store.freeze(false);
     let mut next = bed.worker_with(&SHORT).await;
-    all_there(&bed, 200).await;
+    all_there(&bed, 200, "21 SIGTERM during an outage").await;
     next.stop().await;
 }
 
 #[tokio::test]
 async fn workers_are_killed_at_random_under_load() {
     let bed = Bed::new().await;
-    let count = 12_000;
+    let (count, kills) = if chaos() { (200_000, 200) } else { (12_000, 12) };
     bed.publish_all((0..count).map(Sent::numbered)).await;
-    for _ in 0..12 {
+    for _ in 0..kills {
         let before = bed.count().await;
         let mut worker = bed.worker().await;
         eventually("it is at work", SOON, async || {
@@ -134,7 +129,7 @@ async fn workers_are_killed_at_random_under_load() {
         worker.kill();
     }
     let mut worker = bed.worker().await;
-    all_there(&bed, count).await;
+    all_there(&bed, count, "22 worker SIGKILLed at random under load").await;
     worker.stop().await;
     bed.clean().await;
 }

@@ -1,7 +1,7 @@
 //! Owns whether a queue may be worked on: that it is there, that looking does not destroy, that no other desk is at it.
 //! Must not know what is done with its messages.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use lapin::Connection;
 use lapin::options::QueueDeclareOptions;
@@ -13,11 +13,12 @@ use url::Url;
 
 use crate::config;
 
-use super::super::lives::{self, Lives, Verdict};
+use super::super::lives::{self, Lives, Policy, Verdict};
 use super::super::{BrokerError, call, topology};
 
 /// How often a queue that another desk has is asked for.
 const PAUSE: Duration = Duration::from_millis(200);
+const PAUSES_AT_MOST: Duration = Duration::from_secs(3);
 
 /// Why a queue cannot be worked on.
 #[derive(Debug, thiserror::Error)]
@@ -28,7 +29,8 @@ pub enum DeskError {
     /// Looking would destroy.
     #[error(
         "queue {queue} is not looked into: {why}. Raise the limit by policy, or move the messages to a queue that \
-         `ticketlog setup` declares (its limit is {NEVER}); --trust-queue looks all the same", NEVER = topology::NEVER
+         `ticketlog setup` declares (its limit is {NEVER}); --trust-queue looks all the same, and what it moves (park, \
+         replay) begins its count anew", NEVER = topology::NEVER
     )]
     Deadly {
         /// Its name.
@@ -36,10 +38,35 @@ pub enum DeskError {
         /// What stands against it.
         why: String,
     },
+    /// We may not find out.
+    #[error(
+        "queue {queue}: the desk needs the permission to configure {queue} (to be told its delivery limit) and {queue}.desk \
+         (its lock), to read the queue, and to write to the exchanges; grant it to the user of broker.uri"
+    )]
+    Forbidden {
+        /// Its name.
+        queue: String,
+    },
+    /// Another desk is at it for longer than we are to wait.
+    #[error("another desk is still at work on queue {queue}; try again when it is done, or wait longer (--wait)")]
+    Busy {
+        /// Its name.
+        queue: String,
+    },
+    /// The broker took the channel away: its consumer timeout.
+    #[error(
+        "queue {queue}: the broker ended the channel because messages were held for longer than its consumer timeout (30 \
+         minutes by default); everything is back in the queue. Do it in parts (--limit), or faster (--rate, --edit)"
+    )]
+    Overdue {
+        /// Its name.
+        queue: String,
+    },
     /// Messages have been given out half as often as the broker allows.
     #[error(
-        "queue {queue}: a message has been given out {count} times, and the broker destroys it after {limit}; everything \
-         was given back. Raise the queue's delivery limit first"
+        "queue {queue}: a message has been given out {count} times, and the broker destroys it after {limit}. Look no more: \
+         every try is one more delivery. Raise the queue's delivery limit, or `ticketlog dead park --trust-queue`, after \
+         which the count begins anew"
     )]
     Worn {
         /// Its name.
@@ -58,6 +85,8 @@ pub struct Trust {
     pub blindly: bool,
     /// Base address of RabbitMQ's management API.
     pub management: Option<Url>,
+    /// How long to wait for another desk.
+    pub wait: Duration,
 }
 
 pub(super) async fn verdict(
@@ -73,9 +102,17 @@ pub(super) async fn verdict(
     let addresses = config::broker_addresses(broker.uri.expose_secret());
     let uri = addresses.first().and_then(|address| address.parse::<AMQPUri>().ok()).ok_or(BrokerError::Address)?;
     if !matches!(kind, lives::Kind::Quorum(_)) {
-        return Ok(Lives { kind, version: None, policy: None }.verdict());
+        return Ok(Lives { kind, version: None, policy: Policy::NotAsked }.verdict());
     }
-    let (version, policy) = tokio::join!(lives::version(&uri), lives::policy(&uri, trust.management.as_ref(), queue));
+    let mut version = None;
+    for address in &addresses {
+        if let Ok(uri) = address.parse()
+            && version.is_none()
+        {
+            version = lives::version(&uri).await;
+        }
+    }
+    let policy = lives::policy(&uri, trust.management.as_ref(), queue).await;
     Ok(Lives { kind, version, policy }.verdict())
 }
 
@@ -99,8 +136,11 @@ pub(super) async fn lock(
     connection: &Connection,
     queue: &str,
     limit: Duration,
+    trust: &Trust,
     waiting: impl FnOnce(),
-) -> Result<(), BrokerError> {
+) -> Result<(), DeskError> {
+    let deadline = Instant::now() + trust.wait;
+    let mut pause = PAUSE;
     let name = format!("{}.desk", queue.get(..queue.floor_char_boundary(250)).unwrap_or_default());
     let mut waiting = Some(waiting);
     loop {
@@ -110,13 +150,19 @@ pub(super) async fn lock(
             Ok(Ok(_)) => return Ok(()),
             Ok(Err(error)) => match BrokerError::of_topology(&error) {
                 BrokerError::Topology(said) if said.starts_with("RESOURCE_LOCKED") => {}
-                other => return Err(topology::explain(other)),
+                // Without the permission there is no lock; whoever trusts the queue knows that nobody else is at it.
+                BrokerError::Topology(said) if said.starts_with("ACCESS_REFUSED") && trust.blindly => return Ok(()),
+                other => return Err(topology::explain(other).into()),
             },
-            Err(_) => return Err(BrokerError::Timeout("declaring the desk's lock")),
+            Err(_) => return Err(BrokerError::Timeout("declaring the desk's lock").into()),
+        }
+        if Instant::now() >= deadline {
+            return Err(DeskError::Busy { queue: queue.to_owned() });
         }
         if let Some(waiting) = waiting.take() {
             waiting();
         }
-        tokio::time::sleep(PAUSE).await;
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(PAUSES_AT_MOST);
     }
 }

@@ -28,9 +28,12 @@ use access::{lock, ready, verdict};
 
 pub use access::{DeskError, Trust};
 
-/// Messages asked for at first, while their sizes are unknown; then eight times as many, within these.
+/// Messages asked for at first, while their sizes are unknown; then eight times as many, up to these (in a long queue
+/// more), as long as they would not take more memory than that if they were like the largest of late.
 const FIRST: u32 = 8;
-const MOST: u32 = 8192;
+const MOST: u32 = 512;
+/// In how many steps a queue is gone through, at least about; more than 32 could cost it its order.
+const STEPS: u32 = 20;
 const MOST_BYTES: usize = 16 << 20;
 /// About what a message takes beside its body.
 const OVERHEAD: usize = 2048;
@@ -74,7 +77,9 @@ pub struct Desk {
     consumer: Option<(Consumer, u32)>,
     consumers: u32,
     step: u32,
-    /// The largest body of the last step, and about what a message takes beside it.
+    /// The most that is asked for at a time.
+    pace: u32,
+    /// The largest body of late, and about what a message takes beside it: halved with every step.
     largest: usize,
     limit: Option<i64>,
     /// Messages that came while their consumer was being cancelled.
@@ -112,6 +117,7 @@ impl Desk {
                 consumer: None,
                 consumers: 0,
                 step: FIRST,
+                pace: MOST.max(count / STEPS).min(u32::from(u16::MAX)),
                 largest: OVERHEAD,
                 limit,
                 left_over: VecDeque::new(),
@@ -141,8 +147,9 @@ impl Desk {
             Verdict::Safe(most) => (most, None),
             Verdict::Likely(most, caution) => (most, Some(caution)),
             Verdict::Deadly(why) => return Err(DeskError::Deadly { queue: queue.to_owned(), why }),
+            Verdict::Forbidden => return Err(DeskError::Forbidden { queue: queue.to_owned() }),
         };
-        lock(connection, queue, limit, waiting).await?;
+        lock(connection, queue, limit, trust, waiting).await?;
         let count = ready(connection, queue, limit).await?;
         let channel = call(limit, "opening a channel", connection.create_channel()).await?;
         Ok((channel, count, most, caution))
@@ -151,6 +158,12 @@ impl Desk {
     /// Messages that were ready when the desk was opened.
     pub fn count(&self) -> u32 {
         self.count
+    }
+
+    /// Takes no more in hand than goes in a minute: what waits too long in our hands, the broker takes back.
+    pub fn paced(&mut self, per_second: f64) {
+        self.pace = ((per_second * 60.0) as u32).clamp(1, self.pace);
+        self.step = self.step.min(self.pace);
     }
 
     /// Looks at no more than the first `most`.
@@ -166,7 +179,11 @@ impl Desk {
         let Some(held) = self.take().await? else { return Ok(None) };
         let count = held.delivery.delivery_count();
         match self.limit {
-            Some(limit) if count >= limit / 2 => Err(DeskError::Worn { queue: self.queue.clone(), count, limit }),
+            Some(limit) if count >= limit / 2 => {
+                // Not even for the order's sake is another one taken.
+                self.ready = 0;
+                Err(DeskError::Worn { queue: self.queue.clone(), count, limit })
+            }
             _ => Ok(Some(held)),
         }
     }
@@ -190,13 +207,20 @@ impl Desk {
                     self.idle = 0;
                     return Ok(Some(self.hold(delivery)));
                 }
-                Ok(Some(Err(error))) => return Err(BrokerError::of_request(&error).into()),
+                Ok(Some(Err(error))) => return Err(self.ended(BrokerError::of_request(&error))),
                 Ok(None) => return Err(BrokerError::Cancelled.into()),
                 Err(_) if self.is_through().await? => return Ok(None),
                 Err(_) => {}
             }
         }
         Ok(None)
+    }
+
+    fn ended(&self, error: BrokerError) -> DeskError {
+        match error {
+            BrokerError::Closed(406) => DeskError::Overdue { queue: self.queue.clone() },
+            other => other.into(),
+        }
     }
 
     /// Whether there is nothing more for us, though fewer came than there were: others have taken them.
@@ -221,9 +245,9 @@ impl Desk {
 
     async fn subscribe(&mut self) -> Result<(), DeskError> {
         let by_size = u32::try_from(MOST_BYTES / self.largest).unwrap_or(MOST);
-        let step = self.step.min(by_size.max(1)).min(self.count - self.taken).min(u32::from(u16::MAX));
-        self.step = (self.step * 8).min(MOST);
-        self.largest = OVERHEAD;
+        let step = self.step.min(by_size.max(1)).min(self.count - self.taken);
+        self.step = (self.step * 8).min(self.pace);
+        self.largest = (self.largest / 2).max(OVERHEAD);
         self.consumers += 1;
         let limit = self.call_timeout;
         let prefetch = u16::try_from(step).unwrap_or(u16::MAX);
@@ -235,7 +259,7 @@ impl Desk {
             self.channel.basic_consume(self.queue.as_str().into(), tag.into(), options, FieldTable::default());
         match timeout(limit, consume).await {
             Ok(Ok(consumer)) => self.consumer = Some((consumer, step)),
-            Ok(Err(error)) => return Err(BrokerError::of_topology(&error).into()),
+            Ok(Err(error)) => return Err(super::topology::explain(BrokerError::of_topology(&error)).into()),
             Err(_) => return Err(BrokerError::Timeout("subscribing").into()),
         }
         Ok(())

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use tracing::info;
 
 use crate::config::Settings;
-use crate::telemetry;
+use crate::telemetry::{self, Logging};
 
 use super::super::{Fault, host, now_millis};
 use super::{Audited, Selection, note, stamp};
@@ -17,6 +17,7 @@ use super::{Audited, Selection, note, stamp};
 /// A change on its way. Its beginning is noted as well as its end: a kill leaves a trace.
 pub(super) struct Audit {
     line: Value,
+    _logging: Option<Logging>,
     file: Option<std::fs::File>,
 }
 
@@ -34,8 +35,8 @@ impl Audit {
 
     /// The same with a subject of its own.
     pub fn begin_as(settings: &Settings, audited: &Audited, mut line: Value) -> Result<Audit, Fault> {
-        // Twice in one process would be refused, and harmless.
-        let _ = telemetry::install(&settings.log);
+        // A filter that cannot be read is an error of `run`; here the file is what counts.
+        let logging = telemetry::install(&settings.log).ok();
         let file = match &audited.audit_file {
             None => None,
             Some(path) => {
@@ -48,14 +49,14 @@ impl Audit {
             line.insert("who".to_owned(), json!(who()));
             line.insert("host".to_owned(), json!(host()));
         }
-        let mut audit = Audit { line, file };
+        let mut audit = Audit { line, _logging: logging, file };
         audit.write("begun", Value::Null)?;
         Ok(audit)
     }
 
-    /// Notes what came of it.
-    pub fn end(mut self, outcome: Value) {
-        if self.write("done", outcome).is_err() {
+    /// Notes what came of it, and whether it failed before its end.
+    pub fn end(mut self, outcome: Value, failed: bool) {
+        if self.write(if failed { "failed" } else { "done" }, outcome).is_err() {
             note("the audit file could not be written; what was done is done");
         }
     }
@@ -85,11 +86,11 @@ pub(super) fn subject(action: &str, queue: &str, selection: &Selection) -> Value
     json!({ "action": action, "queue": queue, "filter": filter(selection) })
 }
 
-/// The person behind `sudo`, or the user.
+/// The person behind `sudo`, or the user, as the environment says; and the user id, which it cannot change.
 fn who() -> String {
     let named = ["SUDO_USER", "USER", "LOGNAME"].into_iter().find_map(|name| std::env::var(name).ok());
-    let uid = || std::fs::metadata("/proc/self").map(|own| format!("uid {}", own.uid())).ok();
-    named.or_else(uid).unwrap_or_else(|| "unknown".to_owned())
+    let uid = std::fs::metadata("/proc/self").map(|own| own.uid().to_string()).unwrap_or_else(|_| "unknown".to_owned());
+    named.map_or_else(|| format!("uid {uid}"), |name| format!("{name} (uid {uid})"))
 }
 
 /// What was selected, as far as anything was.

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::broker::{Confirmed, Outgoing, Publisher, Ticket};
@@ -13,6 +13,9 @@ use super::super::Fault;
 use super::super::carrier::{Carrier, Tally, progress};
 use super::scan::Scan;
 use super::{count, note};
+
+/// Addresses told of that nothing takes.
+const TOLD: usize = 20;
 
 /// Messages on their way from a queue. `T` says what for.
 pub(super) struct Carrying<T> {
@@ -24,7 +27,6 @@ pub(super) struct Carrying<T> {
     pub stranded: BTreeMap<String, u64>,
     /// What arrived.
     pub arrived: BTreeMap<T, u64>,
-    stop: Arc<AtomicBool>,
 }
 
 impl<T: Ord + Copy> Carrying<T> {
@@ -35,8 +37,7 @@ impl<T: Ord + Copy> Carrying<T> {
             Err(error) => return scan.close(Err(error.into())).await,
         };
         let bar = progress(Some(scan.total()), done);
-        let stop = Arc::new(AtomicBool::new(false));
-        let interrupted = Arc::clone(&stop);
+        let interrupted = Arc::clone(&scan.stop);
         tokio::spawn(async move {
             while tokio::signal::ctrl_c().await.is_ok() {
                 if interrupted.swap(true, Ordering::Relaxed) {
@@ -46,12 +47,13 @@ impl<T: Ord + Copy> Carrying<T> {
             }
         });
         let (exchanges, stranded, arrived) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-        Ok(Carrying { scan, carrier: Carrier::new(publisher, pace, bar), exchanges, stranded, arrived, stop })
+        let carrier = Carrier::new(settings, publisher, pace, bar);
+        Ok(Carrying { scan, carrier, exchanges, stranded, arrived })
     }
 
-    /// Whether somebody wants it to end.
-    pub fn interrupted(&self) -> bool {
-        self.stop.load(Ordering::Relaxed)
+    /// Notes a message that cannot be sent anywhere; it stays.
+    pub fn strand(&mut self, why: String) {
+        *self.stranded.entry(why).or_default() += 1;
     }
 
     /// Takes a message along.
@@ -63,7 +65,7 @@ impl<T: Ord + Copy> Carrying<T> {
             self.exchanges.insert(exchange.to_owned(), there);
         }
         if self.exchanges.get(exchange) == Some(&false) {
-            *self.stranded.entry(address).or_default() += 1;
+            self.strand(address);
             return Ok(());
         }
         let done = self.carrier.push(outgoing, (ticket, what, address)).await?;
@@ -77,14 +79,15 @@ impl<T: Ord + Copy> Carrying<T> {
                 tickets.push(ticket);
                 *self.arrived.entry(what).or_default() += 1;
             } else {
-                *self.stranded.entry(address).or_default() += 1;
+                self.strand(address);
             }
         }
         Ok(self.scan.desk.settle(tickets).await?)
     }
 
-    /// Publishes the rest, gives back what stays, closes both connections. `carried` is how it went so far.
-    pub async fn finish(mut self, carried: Result<(), Fault>) -> Result<Carried<T>, Fault> {
+    /// Publishes the rest, gives back what stays, closes both connections. `carried` is how it went so far. Tells what
+    /// came of it, and how it ended.
+    pub async fn finish(mut self, carried: Result<(), Fault>) -> (Carried<T>, Result<(), Fault>) {
         let flushed = match carried {
             Ok(()) => match self.carrier.flush().await {
                 Ok(done) => self.settle(done).await,
@@ -92,14 +95,17 @@ impl<T: Ord + Copy> Carrying<T> {
             },
             Err(fault) => Err(fault),
         };
-        let interrupted = self.interrupted();
+        let interrupted = self.scan.stop.load(Ordering::Relaxed);
         let (tally, took) = self.carrier.close().await;
-        let arrived: u64 = self.arrived.values().sum();
-        if flushed.is_err() && arrived > 0 {
-            note(format_args!("{} arrived before it failed; the rest is in the queue", count(arrived, "dead letter")));
+        if flushed.is_err() {
+            let arrived: u64 = self.arrived.values().sum();
+            let arrived = count(arrived, "dead letter");
+            note(format_args!(
+                "{arrived} arrived before it failed; the last of them may be in the queue still. Do it again"
+            ));
         }
-        self.scan.close(flushed).await?;
-        Ok(Carried { tally, took, arrived: self.arrived, stranded: self.stranded, interrupted })
+        let ended = self.scan.close(flushed).await;
+        (Carried { tally, took, arrived: self.arrived, stranded: self.stranded, interrupted }, ended)
     }
 }
 
@@ -120,11 +126,14 @@ impl<T: Ord> Carried<T> {
 
     /// Says what stayed, and makes an exit code of it.
     pub fn code(&self) -> u8 {
-        for (address, messages) in &self.stranded {
+        for (address, messages) in self.stranded.iter().take(TOLD) {
             note(format_args!(
                 "{} stayed: nothing takes {address}; is a queue bound, and not full? --to-queue replays past it",
                 count(*messages, "dead letter")
             ));
+        }
+        if self.stranded.len() > TOLD {
+            note(format_args!("and so for {} more addresses", self.stranded.len() - TOLD));
         }
         match (self.stranded.is_empty(), self.interrupted) {
             (false, _) => 69,

@@ -1,35 +1,46 @@
 //! Owns `--edit`: a body piped through a command of the operator's. Must not know what the command does.
 
 use std::io::{Read as _, Write as _};
-use std::process::{Command, Stdio};
+use std::os::unix::process::CommandExt as _;
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 /// How long the command may take for one message.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// The body that `sh -c command` makes of `body`. A newline at its end is taken off, unless the body had one.
+/// The body that `sh -c command` makes of `body`, at most `most` bytes. A newline at its end is taken off, unless the body
+/// had one.
 ///
 /// # Errors
-/// Why this message is not edited: the command fails, says nothing, or does not end.
-pub(super) fn edit(command: &str, body: &[u8]) -> Result<Vec<u8>, String> {
+/// Why this message is not edited: the command fails, says nothing or too much, or does not end.
+pub(super) fn edit(command: &str, body: Vec<u8>, most: usize) -> Result<Vec<u8>, String> {
+    let ends_in_newline = body.last() == Some(&b'\n');
     let mut shell = Command::new("sh");
     shell.args(["-c", command]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit());
-    let mut child = shell.spawn().map_err(|error| format!("sh cannot be started: {error}"))?;
+    // A group of its own, so that whatever it starts ends with it.
+    let mut child = shell.process_group(0).spawn().map_err(|error| format!("sh cannot be started: {error}"))?;
     let (stdin, stdout) = (child.stdin.take(), child.stdout.take());
-    let (written, read) = std::thread::scope(|scope| {
-        // A command may stop reading whenever it likes; its exit code tells how it went.
-        let writer = scope.spawn(move || stdin.map(|mut stdin| stdin.write_all(body)));
-        let reader = scope.spawn(move || {
-            let mut out = Vec::new();
-            stdout.map(|mut stdout| stdout.read_to_end(&mut out).map(|_| out))
-        });
-        let ended = wait(&mut child);
-        drop(writer.join());
-        (ended, reader.join().ok().flatten())
+    // A command may stop reading whenever it likes; its exit code tells how it went.
+    std::thread::spawn(move || stdin.map(|mut stdin| stdin.write_all(&body)));
+    let (sender, read) = mpsc::channel();
+    std::thread::spawn(move || {
+        let mut out = Vec::new();
+        let limit = u64::try_from(most).unwrap_or(u64::MAX).saturating_add(1);
+        let done = stdout.map(|stdout| stdout.take(limit).read_to_end(&mut out));
+        sender.send(done.is_some_and(|done| done.is_ok()).then_some(out))
     });
-    written?;
-    let mut edited = read.and_then(Result::ok).ok_or("the command's output cannot be read")?;
-    if edited.last() == Some(&b'\n') && body.last() != Some(&b'\n') {
+    let deadline = Instant::now() + PATIENCE;
+    let read = read.recv_timeout(PATIENCE);
+    let full = matches!(&read, Ok(Some(out)) if out.len() > most);
+    let ended =
+        if full { Err(format!("the command wrote more than {most} bytes")) } else { wait(&mut child, deadline) };
+    if ended.is_err() {
+        kill(&mut child);
+    }
+    ended?;
+    let mut edited = read.ok().flatten().ok_or("the command's output cannot be read")?;
+    if edited.last() == Some(&b'\n') && !ends_in_newline {
         edited.pop();
     }
     if edited.is_empty() { Err("the command wrote nothing".to_owned()) } else { Ok(edited) }
@@ -37,21 +48,23 @@ pub(super) fn edit(command: &str, body: &[u8]) -> Result<Vec<u8>, String> {
 
 // This runs on a thread for blocking work: nothing else waits for it.
 #[allow(clippy::disallowed_methods)]
-fn wait(child: &mut std::process::Child) -> Result<(), String> {
-    let deadline = Instant::now() + PATIENCE;
+fn wait(child: &mut Child, deadline: Instant) -> Result<(), String> {
     loop {
         match child.try_wait() {
             Ok(Some(status)) if status.success() => return Ok(()),
             Ok(Some(status)) => return Err(format!("the command ended with {status}")),
             Ok(None) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(1)),
-            Ok(None) => {
-                let _ = child.kill();
-                let _ = child.wait();
-                return Err(format!("the command did not end within {} seconds", PATIENCE.as_secs()));
-            }
+            Ok(None) => return Err(format!("the command did not end within {} seconds", PATIENCE.as_secs())),
             Err(error) => return Err(format!("the command is lost: {error}")),
         }
     }
+}
+
+/// Ends the shell and everything that it started.
+fn kill(child: &mut Child) {
+    let group = format!("-{}", child.id());
+    let _ = Command::new("kill").args(["-KILL", "--", &group]).stderr(Stdio::null()).status();
+    let _ = child.wait();
 }
 
 #[cfg(test)]
@@ -60,6 +73,7 @@ mod tests {
 
     #[test]
     fn the_command_makes_the_body_or_says_why_not() {
+        let edit = |command, body: &[u8]| edit(command, body.to_vec(), 1 << 20);
         assert_eq!(edit("tr a b", b"aXa").unwrap(), b"bXb");
         assert_eq!(edit("echo new", b"old").unwrap(), b"new");
         assert_eq!(edit("cat", b"line\n").unwrap(), b"line\n");
@@ -67,5 +81,6 @@ mod tests {
         assert_eq!(edit("cat", &large).unwrap(), large);
         assert_eq!(edit("exit 3", b"x").unwrap_err(), "the command ended with exit status: 3");
         assert_eq!(edit("true", &large).unwrap_err(), "the command wrote nothing");
+        assert_eq!(edit("yes & yes", b"x").unwrap_err(), "the command wrote more than 1048576 bytes");
     }
 }

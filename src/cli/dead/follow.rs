@@ -114,7 +114,8 @@ impl Outcome {
         ))?;
         if self.missing() > 0 {
             note(format_args!(
-                "{} not heard of yet: in the queue, or with a worker that was not asked (--status URL)",
+                "{} not heard of yet: in the queue, with a worker that was not asked (--status URL), or \
+                 not believed (dead_letter.operators)",
                 self.missing()
             ));
         }

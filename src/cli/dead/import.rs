@@ -24,7 +24,7 @@ pub(super) struct Import {
     /// What `dead export` or `dead purge` wrote.
     file: PathBuf,
     /// The queue to put them into; by default dead_letter.queue.
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = super::name)]
     queue: Option<String>,
     #[command(flatten)]
     audited: Audited,
@@ -50,11 +50,11 @@ impl Import {
         let subject = json!({ "action": "import", "queue": queue, "file": self.file.display().to_string() });
         let audit = Audit::begin_as(settings, &self.audited, subject)?;
         let publisher = Publisher::plain(&settings.broker, "desk publisher").await?;
-        let mut carrier = Carrier::new(publisher, self.rate, progress(Some(total), "imported"));
+        let mut carrier = Carrier::new(settings, publisher, self.rate, progress(Some(total), "imported"));
         let sent = self.send(&mut carrier, exchange, queue).await;
         let (tally, _) = carrier.close().await;
         let (imported, stayed) = (tally.confirmed(), tally.returned + tally.refused);
-        audit.end(json!({ "imported": imported, "refused": stayed }));
+        audit.end(json!({ "imported": imported, "refused": stayed }), sent.is_err());
         if let Err(fault) = sent {
             note(format_args!(
                 "{imported} of {total} lines were imported before it failed; importing the file again is safe \

@@ -1,14 +1,15 @@
 //! Owns `ticketlog dead list`: a line for each dead letter, as soon as it is seen.
 
-use std::io::{IsTerminal as _, Write as _};
+use std::io::{IsTerminal as _, stdout};
 
 use clap::Args;
 use serde_json::json;
 
 use crate::config::Settings;
-use crate::dead_letter::escape;
+use crate::dead_letter::{escape, harmless_json};
 
 use super::super::Fault;
+use super::super::terminal::Lines;
 use super::scan::{Found, Scan};
 use super::{Selection, Target, age, stamp};
 
@@ -32,15 +33,17 @@ const WIDTHS: [usize; 10] = [6, 5, 18, 12, 50, 24, 24, 8, 7, 0];
 impl List {
     pub async fn run(&self, settings: &Settings) -> Result<u8, Fault> {
         let mut scan = Scan::open(settings, &self.target, Some(&self.selection)).await?;
-        let listed = self.list(&mut scan).await;
-        scan.close(listed).await
+        let lines = Lines::to(Box::new(stdout()));
+        let listed = self.list(&mut scan, &lines).await;
+        let (listed, written) = (scan.close(listed).await, lines.end().await);
+        written?;
+        listed
     }
 
-    async fn list(&self, scan: &mut Scan) -> Result<u8, Fault> {
-        let mut out = std::io::stdout();
-        let wide = out.is_terminal() && !self.json;
+    async fn list(&self, scan: &mut Scan, lines: &Lines) -> Result<u8, Fault> {
+        let wide = stdout().is_terminal() && !self.json;
         if wide {
-            writeln!(out, "{}", aligned(&NAMES.map(str::to_owned)))?;
+            lines.line(aligned(&NAMES.map(str::to_owned))).await?;
         }
         while let Some(found) = scan.next().await? {
             let line = match (self.json, wide) {
@@ -48,7 +51,7 @@ impl List {
                 (false, true) => aligned(&columns(&found)),
                 (false, false) => columns(&found).join("\t"),
             };
-            writeln!(out, "{line}")?;
+            lines.line(line).await?;
         }
         Ok(0)
     }
@@ -91,5 +94,5 @@ fn as_json(found: &Found) -> String {
         "bytes": delivery.body.len(), "replays": record.replays, "replay_id": record.replay_id,
         "fingerprint": record.fingerprint, "worker": record.worker,
     });
-    line.to_string()
+    harmless_json(&line.to_string())
 }

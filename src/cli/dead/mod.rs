@@ -16,7 +16,7 @@ mod show;
 mod stats;
 
 use std::path::PathBuf;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use clap::{Args, Subcommand};
 use url::Url;
@@ -61,7 +61,7 @@ enum Command {
 #[derive(Debug, Args)]
 struct Target {
     /// The queue to look into; by default dead_letter.queue.
-    #[arg(long, value_name = "NAME", conflicts_with = "parked")]
+    #[arg(long, value_name = "NAME", conflicts_with = "parked", value_parser = name)]
     queue: Option<String>,
     /// The parked queue.
     #[arg(long)]
@@ -70,19 +70,22 @@ struct Target {
     trust: TrustFlags,
 }
 
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 struct TrustFlags {
     /// Look even where the queue's delivery limit is near or cannot be found out. Every look is a delivery.
     #[arg(long)]
     trust_queue: bool,
     /// RabbitMQ's management API, asked for policies. By default http on port 15672 of the broker, if that is not TLS.
-    #[arg(long, value_name = "URL", env = "TICKETLOG_MANAGEMENT")]
+    #[arg(long, value_name = "URL", env = "TICKETLOG_MANAGEMENT", hide_env_values = true, value_parser = address)]
     management: Option<Url>,
+    /// How long to wait while another desk is at work on the queue.
+    #[arg(long, value_name = "TIME", default_value = "10min", value_parser = humantime::parse_duration)]
+    wait: Duration,
 }
 
 impl TrustFlags {
     fn trust(&self) -> Trust {
-        Trust { blindly: self.trust_queue, management: self.management.clone() }
+        Trust { blindly: self.trust_queue, management: self.management.clone(), wait: self.wait }
     }
 }
 
@@ -159,6 +162,17 @@ struct Audited {
     audit_file: Option<PathBuf>,
 }
 
+/// A name in AMQP.
+fn name(text: &str) -> Result<String, String> {
+    if text.len() <= 255 { Ok(text.to_owned()) } else { Err("at most 255 bytes".to_owned()) }
+}
+
+/// The address of an HTTP service; there is no TLS in here.
+fn address(text: &str) -> Result<Url, String> {
+    let url = Url::parse(text).ok().filter(|url| url.scheme() == "http" && url.has_host());
+    url.ok_or_else(|| "an address such as http://127.0.0.1:15672; https is not spoken here".to_owned())
+}
+
 fn cause(text: &str) -> Result<Cause, String> {
     Cause::parse(text).ok_or_else(|| format!("there is no such reason; the reasons are {}", Cause::names()))
 }
@@ -197,6 +211,8 @@ impl From<DeskError> for Fault {
     fn from(error: DeskError) -> Self {
         match error {
             DeskError::Broker(error) => error.into(),
+            DeskError::Forbidden { .. } => Fault::new(77, error),
+            DeskError::Busy { .. } => Fault::new(75, error),
             other => Fault::new(69, other),
         }
     }
@@ -206,7 +222,7 @@ impl From<DeskError> for Fault {
 fn age(millis: Option<i64>) -> String {
     let Some(millis) = millis else { return "-".to_owned() };
     let now = crate::cli::now_millis();
-    let seconds = (now - millis).max(0) / 1000;
+    let seconds = now.saturating_sub(millis).max(0) / 1000;
     match seconds {
         0..120 => format!("{seconds}s"),
         120..7200 => format!("{}m", seconds / 60),

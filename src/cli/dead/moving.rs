@@ -51,9 +51,7 @@ impl Park {
 
 impl Unpark {
     pub async fn run(&self, settings: &Settings) -> Result<u8, Fault> {
-        let TrustFlags { trust_queue, management } = &self.trust;
-        let trust = TrustFlags { trust_queue: *trust_queue, management: management.clone() };
-        let target = Target { queue: None, parked: true, trust };
+        let target = Target { queue: None, parked: true, trust: self.trust.clone() };
         self.common.carry(settings, &target, &settings.dead_letter.queue, "unpark").await
     }
 }
@@ -64,28 +62,28 @@ impl Common {
             return Err(Fault::usage(format!("they are in {to} already")));
         }
         let audit = Audit::begin(settings, &self.audited, action, from.queue(settings), &self.selection)?;
-        let scan = Scan::open(settings, from, Some(&self.selection)).await?;
+        let mut scan = Scan::open(settings, from, Some(&self.selection)).await?;
+        scan.paced(self.rate);
         let mut carrying = Carrying::new(settings, scan, self.rate, "moved").await?;
         let exchange = &settings.dead_letter.exchange;
         let fresh = action == "unpark";
         let carried = async {
-            while !carrying.interrupted()
-                && let Some(Found { delivery, ticket, .. }) = carrying.scan.next().await?
-            {
-                carrying.take(delivery.moved(exchange, to, fresh), ticket, ()).await?;
+            while let Some(Found { delivery, record, ticket, .. }) = carrying.scan.next().await? {
+                carrying.take(delivery.moved(&record, exchange, to, fresh), ticket, ()).await?;
             }
             Ok(())
         }
         .await;
-        let carried = carrying.finish(carried).await?;
+        let (carried, ended) = carrying.finish(carried).await;
         let moved = carried.count(&());
         let stranded: u64 = carried.stranded.values().sum();
-        audit.end(json!({ "moved": moved, "stayed": stranded }));
+        audit.end(json!({ "moved": moved, "stayed": stranded }), ended.is_err());
         if self.json {
             say(json!({ "moved": moved, "stayed": stranded, "to": to }))?;
         } else {
             say(format_args!("{} moved from {} to {to}", count(moved, "dead letter"), from.queue(settings)))?;
         }
+        ended?;
         Ok(carried.code())
     }
 }

@@ -13,7 +13,7 @@ use crate::config::Settings;
 use super::super::carrier::progress;
 use super::super::{Fault, now_millis};
 use super::audit::Audit;
-use super::export::create;
+use super::export::{create, sync_folder};
 use super::scan::{Found, Scan};
 use super::{Audited, Selection, Target, confirm, count, note, say};
 
@@ -71,7 +71,7 @@ impl Purge {
         let mut done = Done::default();
         let purged = self.purge(&mut scan, backup.as_deref(), queue, &mut done).await;
         let file = backup.as_ref().map(|path| path.display().to_string());
-        audit.end(json!({ "purged": done.purged, "kept": done.kept, "backup": file }));
+        audit.end(json!({ "purged": done.purged, "kept": done.kept, "backup": file }), purged.is_err());
         if let (Err(_), Some(file)) = (&purged, &file) {
             note(format_args!("{} purged before it failed, all of them in {file}", count(done.purged, "dead letter")));
         }
@@ -94,11 +94,12 @@ impl Purge {
 
     async fn purge(&self, scan: &mut Scan, backup: Option<&Path>, queue: &str, done: &mut Done) -> Result<(), Fault> {
         let mut file = backup.map(create).transpose()?;
+        backup.map(sync_folder).transpose()?;
         let bar = progress(Some(scan.total()), "purged");
         let (mut lines, mut tickets): (String, Vec<Ticket>) = Default::default();
-        while let Some(Found { delivery, ticket, .. }) = scan.next().await? {
+        while let Some(Found { delivery, record, ticket, .. }) = scan.next().await? {
             if file.is_some() {
-                let Some(archived) = delivery.archive(queue) else {
+                let Some(archived) = delivery.archive(&record, queue) else {
                     done.kept += 1;
                     continue;
                 };

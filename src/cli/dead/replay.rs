@@ -1,6 +1,7 @@
 //! Owns `ticketlog dead replay`: what would become of each dead letter, and sending it on its way again.
 
 use std::collections::BTreeMap;
+use std::io::{IsTerminal as _, stdin};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use clap::Args;
 use serde_json::{Value, json};
 use url::Url;
 
-use crate::broker::{self, Delivery};
+use crate::broker::{self, Delivery, Replaying};
 use crate::config::Settings;
 use crate::dead_letter::Record;
 use crate::event::{self, Decoder, Message};
@@ -37,7 +38,7 @@ pub(super) struct Replay {
     #[arg(long, conflicts_with = "dry_run")]
     yes: bool,
     /// Straight into this queue, past exchanges: other services that listen to the exchange do not see them again.
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = super::name)]
     to_queue: Option<String>,
     /// Pipe each body through this shell command, such as `jq -c '.user_id |= tonumber'`. Where it fails, the message
     /// stays. The body is decompressed before. A changed body is another event: it gets another `_id`.
@@ -53,7 +54,7 @@ pub(super) struct Replay {
     #[arg(long)]
     follow: bool,
     /// Where a worker shows its state, for --follow; repeatable. By default http.listen.
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", value_parser = super::address)]
     status: Vec<Url>,
     /// How long --follow waits for news.
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = humantime::parse_duration)]
@@ -96,6 +97,9 @@ impl Replay {
             return Err(Fault::usage("parked ones are not replayed: `ticketlog dead unpark` brings them back first"));
         }
         let mut limit = self.selection.limit;
+        if !self.yes && !self.dry_run && !stdin().is_terminal() {
+            return Err(Fault::usage("there is nobody to ask: give --yes, or --dry-run"));
+        }
         if !self.yes {
             let forecast = self.forecast(settings).await?;
             if self.dry_run {
@@ -144,8 +148,8 @@ impl Replay {
             Some(command) => {
                 let plain = event::plain(&message(delivery), decoder.rules());
                 let body = plain.map_or_else(|_| delivery.body.clone(), |plain| plain.into_owned());
-                let command = command.clone();
-                match tokio::task::spawn_blocking(move || edit(&command, &body)).await {
+                let (command, most) = (command.clone(), settings.event.max_bytes.bytes());
+                match tokio::task::spawn_blocking(move || edit(&command, body, most)).await {
                     Ok(Ok(body)) => Some(body),
                     Ok(Err(why)) => return Fate::Unedited(why),
                     Err(_) => return Fate::Unedited("the command was lost".to_owned()),
@@ -169,35 +173,56 @@ impl Replay {
     async fn replay(&self, settings: &Settings, limit: Option<u32>) -> Result<u8, Fault> {
         let replay = ObjectId::new().to_hex();
         let queue = self.target.queue(settings);
+        let audit = Audit::begin_as(settings, &self.audited, self.subject(queue, &replay))?;
+        let mut scan = Scan::open(settings, &self.target, Some(&self.selection)).await?;
+        scan.at_most(limit);
+        scan.paced(self.rate);
+        let mut carrying = Carrying::new(settings, scan, self.rate, "replayed").await?;
+        let mut left = Forecast::default();
+        let carried = self.carry(settings, &mut carrying, &replay, &mut left).await;
+        let (carried, ended) = carrying.finish(carried).await;
+        let replayed = carried.count(&What::Replayed);
+        let summary = self.summary(&replay, &carried, &left);
+        audit.end(summary.clone(), ended.is_err());
+        if !self.json {
+            say(format_args!("replay {replay}: {}", self.text(&carried, &left)))?;
+        }
+        if self.json && (ended.is_err() || !self.follow || replayed == 0) {
+            say(&summary)?;
+        }
+        ended?;
+        let code = if left.unedited.is_empty() { carried.code() } else { carried.code().max(65) };
+        if !self.follow || replayed == 0 {
+            return Ok(code);
+        }
+        let followed = self.follow_it(settings, &replay, replayed, summary).await?;
+        Ok(if code == 0 { followed } else { code })
+    }
+
+    /// For the audit line.
+    fn subject(&self, queue: &str, replay: &str) -> Value {
         let mut subject = super::audit::subject("replay", queue, &self.selection);
         if let Value::Object(subject) = &mut subject {
             subject.insert("replay_id".to_owned(), json!(replay));
             subject.insert("to_queue".to_owned(), json!(self.to_queue));
             subject.insert("edited".to_owned(), json!(self.edit.is_some()));
         }
-        let audit = Audit::begin_as(settings, &self.audited, subject)?;
-        let mut scan = Scan::open(settings, &self.target, Some(&self.selection)).await?;
-        scan.at_most(limit);
-        let mut carrying = Carrying::new(settings, scan, self.rate, "replayed").await?;
-        let mut left = Forecast::default();
-        let carried = self.carry(settings, &mut carrying, &replay, &mut left).await;
-        let carried = carrying.finish(carried).await?;
-        let replayed = carried.count(&What::Replayed);
-        let summary = self.summary(&replay, &carried, &left);
-        audit.end(summary.clone());
-        if !self.json {
-            say(format_args!("replay {replay}: {}", self.text(&carried, &left)))?;
-        }
-        let code = if left.unedited.is_empty() { carried.code() } else { carried.code().max(65) };
-        if !self.follow || replayed == 0 {
-            if self.json {
-                say(summary)?;
+        subject
+    }
+
+    async fn follow_it(&self, settings: &Settings, replay: &str, replayed: u64, summary: Value) -> Result<u8, Fault> {
+        match follow::follow(settings, &self.status, replay, replayed, self.follow_timeout).await {
+            Ok(outcome) => {
+                outcome.print(self.json.then_some(summary))?;
+                Ok(outcome.code())
             }
-            return Ok(code);
+            Err(fault) => {
+                if self.json {
+                    say(&summary)?;
+                }
+                Err(fault)
+            }
         }
-        let outcome = follow::follow(settings, &self.status, &replay, replayed, self.follow_timeout).await?;
-        outcome.print(self.json.then_some(summary))?;
-        Ok(if code == 0 { outcome.code() } else { code })
     }
 
     async fn carry(
@@ -208,14 +233,13 @@ impl Replay {
         left: &mut Forecast,
     ) -> Result<(), Fault> {
         let mut decoder = Decoder::new(Arc::new(settings.rules()));
-        let login = broker::login(&settings.broker);
+        let replaying =
+            Replaying { id: replay.to_owned(), login: broker::login(&settings.broker), to: self.to_queue.clone() };
         let dead = &settings.dead_letter;
-        while !carrying.interrupted()
-            && let Some(Found { delivery, record, ticket, .. }) = carrying.scan.next().await?
-        {
+        while let Some(Found { delivery, record, ticket, .. }) = carrying.scan.next().await? {
             let edited = match self.fate(settings, &mut decoder, &delivery, &record).await {
                 Fate::Parked => {
-                    let parked = delivery.moved(&dead.exchange, &dead.parked_queue, false);
+                    let parked = delivery.moved(&record, &dead.exchange, &dead.parked_queue, false);
                     carrying.take(parked, ticket, What::Parked).await?;
                     continue;
                 }
@@ -229,8 +253,10 @@ impl Replay {
                 }
                 Fate::Accepted(edited) | Fate::Refused(edited, _) => edited,
             };
-            let outgoing = delivery.replayed(replay, login.as_deref(), self.to_queue.as_deref(), edited);
-            carrying.take(outgoing, ticket, What::Replayed).await?;
+            match delivery.replayed(&record, &replaying, edited) {
+                Some(outgoing) => carrying.take(outgoing, ticket, What::Replayed).await?,
+                None => carrying.strand("an exchange or routing key of more than 255 bytes".to_owned()),
+            }
         }
         Ok(())
     }

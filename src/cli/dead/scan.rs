@@ -1,6 +1,9 @@
 //! Owns going through a queue for the dead letters that a command is about; the others stay where they are.
 //! Must not know what is done with them.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use serde_json::Value;
 
 use crate::broker::{Delivery, Desk, Held, Ticket};
@@ -16,9 +19,11 @@ pub(super) struct Scan {
     pub desk: Desk,
     filter: Filter,
     rules: Rules,
+    /// The worker's queue.
+    work: String,
     left: u32,
-    /// Messages that the filter was asked about.
-    pub seen: u64,
+    /// Set when somebody wants it to end.
+    pub stop: Arc<AtomicBool>,
 }
 
 /// One that is meant.
@@ -43,7 +48,15 @@ impl Scan {
         if filter.is_empty() {
             desk.at_most(left);
         }
-        Ok(Scan { desk, filter, rules: settings.rules(), left, seen: 0 })
+        let work = settings.broker.queue.clone();
+        Ok(Scan { desk, filter, rules: settings.rules(), work, left, stop: Arc::default() })
+    }
+
+    /// Will take so many a second, at most.
+    pub fn paced(&mut self, rate: Option<f64>) {
+        if let Some(rate) = rate {
+            self.desk.paced(rate);
+        }
     }
 
     /// Takes no more than so many.
@@ -59,9 +72,9 @@ impl Scan {
     /// The next one that is meant.
     pub async fn next(&mut self) -> Result<Option<Found>, Fault> {
         while self.left > 0
+            && !self.stop.load(Ordering::Relaxed)
             && let Some(held) = self.desk.next().await?
         {
-            self.seen += 1;
             if let Some(found) = self.sort(held) {
                 self.left -= 1;
                 return Ok(Some(found));
@@ -73,7 +86,7 @@ impl Scan {
     fn sort(&mut self, held: Held) -> Option<Found> {
         let position = held.position;
         let (delivery, ticket) = held.split();
-        let record = delivery.record();
+        let record = delivery.record(&self.work);
         let meant = self.filter.matches(&record, delivery.message_id(), || json(&delivery, &self.rules));
         if !meant {
             return None;

@@ -70,7 +70,7 @@ impl Show {
         if self.raw {
             out.write_all(&found.delivery.body)?;
         } else if self.json {
-            let archived = found.delivery.archive(self.target.queue(settings));
+            let archived = found.delivery.archive(&found.record, self.target.queue(settings));
             let archived = archived.ok_or_else(super::export::too_deep)?;
             writeln!(out, "{}", archived.to_line())?;
         } else {
@@ -126,7 +126,9 @@ impl Show {
             Form::Text => Some(String::from_utf8_lossy(body)),
             Form::Auto | Form::Json => std::str::from_utf8(body).ok().map(Cow::Borrowed),
         };
-        let Some(readable) = readable else { return hex(body, most) };
+        let Some(readable) = readable else {
+            return hex(body, most, fault_at("", &record.detail, None));
+        };
         if self.body == Form::Json
             && let Ok(value) = serde_json::from_str::<Value>(&readable)
         {

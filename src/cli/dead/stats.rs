@@ -6,7 +6,7 @@ use clap::Args;
 use serde_json::json;
 
 use crate::config::Settings;
-use crate::dead_letter::{Groups, escape};
+use crate::dead_letter::{Groups, escape, harmless_json};
 
 use super::super::Fault;
 use super::scan::Scan;
@@ -14,6 +14,8 @@ use super::{Selection, Target, age, count, stamp};
 
 /// Fingerprints on the screen.
 const SHOWN: usize = 20;
+/// Characters of a cause.
+const WIDE: usize = 160;
 
 /// Flags of `ticketlog dead stats`.
 #[derive(Debug, Args)]
@@ -67,7 +69,7 @@ fn as_json(queue: &str, groups: &Groups) -> String {
         "queue": queue, "count": groups.count, "bytes": groups.bytes, "oldest": oldest, "newest": newest,
         "by_reason": by_reason, "by_replays": by_replays, "by_fingerprint": by_fingerprint,
     });
-    format!("{all}\n")
+    format!("{}\n", harmless_json(&all.to_string()))
 }
 
 fn as_text(queue: &str, groups: &Groups) -> String {
@@ -94,7 +96,9 @@ fn as_text(queue: &str, groups: &Groups) -> String {
     for group in largest.iter().take(SHOWN) {
         let (newest, key) = (age(group.newest), escape(&group.routing_key));
         let cause = format!("{} · {} · {key}", group.cause.as_str(), escape(&group.detail));
-        out.push_str(&format!("{:>8}  {:<16}  {newest:>6}  {cause}\n", group.count, group.fingerprint));
+        let (cause, print): (String, String) =
+            (cause.chars().take(WIDE).collect(), escape(&group.fingerprint).chars().take(16).collect());
+        out.push_str(&format!("{:>8}  {print:<16}  {newest:>6}  {cause}\n", group.count));
     }
     if largest.len() > SHOWN {
         out.push_str(&format!("          … {} more; --json has them all\n", largest.len() - SHOWN));

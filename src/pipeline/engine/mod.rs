@@ -168,7 +168,7 @@ impl<'a> Engine<'a> {
         let mut decoded = 0;
         self.count_in(chunk);
         for delivery in chunk.drain(..) {
-            match intake::decode(&mut self.decoder, delivery, self.context.login.as_deref()) {
+            match intake::decode(&mut self.decoder, delivery, &self.context.logins) {
                 Ok(pending) => {
                     self.breaker.note(now, Stage::Decode, true);
                     let bytes = pending.document.as_bytes().len();
@@ -237,7 +237,7 @@ impl<'a> Engine<'a> {
     }
 
     fn settle_event(&mut self, pending: &Pending, outcome: Outcome) {
-        if let Some(replay) = pending.delivery.replay(self.context.login.as_deref()) {
+        if let Some(replay) = pending.delivery.replay(&self.context.logins) {
             self.context.recent.replayed(&replay.id, outcome, None);
         }
         self.settle(pending.delivery.tag, pending.bytes(), outcome);
@@ -246,8 +246,9 @@ impl<'a> Engine<'a> {
     fn confirm(&mut self, letters: Vec<Letter>) {
         for letter in letters {
             if let Some(replay) = &letter.replay {
-                self.context.recent.replayed(replay, Outcome::DeadLettered, Some(&letter.cause));
+                self.context.recent.replayed(replay, Outcome::DeadLettered, Some(&letter.seen.cause));
             }
+            self.context.recent.letter(letter.seen);
             self.settle(letter.tag, letter.bytes, Outcome::DeadLettered);
         }
     }

@@ -41,7 +41,7 @@ pub struct Bed {
     pub store_uri: String,
     pub channel: Channel,
     pub collection: Collection<Document>,
-    client: Client,
+    pub client: Client,
     _connection: Connection,
 }
 
@@ -54,6 +54,11 @@ impl Bed {
     /// On a broker of the test's own.
     pub async fn with_broker(broker: &Private) -> Self {
         Bed::at(broker.uri(), given("TICKETLOG_STORE__URI")).await
+    }
+
+    /// On a store of the test's own.
+    pub async fn with_store(store: &Private) -> Self {
+        Bed::at(given("TICKETLOG_BROKER__URI"), store.uri()).await
     }
 
     /// On servers of the test's own.
@@ -120,6 +125,23 @@ impl Bed {
     /// A worker with further settings, such as `("BATCH__LINGER", "1s")`.
     pub async fn worker_with(&self, settings: &[(&str, &str)]) -> Worker {
         let mut command = self.command();
+        for (key, value) in settings {
+            command.env(format!("TICKETLOG_{key}"), value);
+        }
+        Worker::start(command).await
+    }
+
+    /// A worker under a limit that the shell sets.
+    pub async fn worker_under(&self, limit: &str, settings: &[(&str, &str)]) -> Worker {
+        let program = self.command();
+        let mut command = Command::new("sh");
+        command.args(["-c", &format!("{limit}; exec \"$0\" \"$@\"")]).arg(program.get_program());
+        command.env_remove("RUST_MIN_STACK");
+        for (key, value) in program.get_envs() {
+            if let Some(value) = value {
+                command.env(key, value);
+            }
+        }
         for (key, value) in settings {
             command.env(format!("TICKETLOG_{key}"), value);
         }

@@ -6,7 +6,7 @@ use std::process::{Child, Command, Output, Stdio};
 
 use futures_util::{StreamExt as _, TryStreamExt as _};
 use lapin::BasicProperties;
-use lapin::options::{BasicConsumeOptions, BasicPublishOptions};
+use lapin::options::{BasicConsumeOptions, BasicPublishOptions, QueueDeclareOptions, QueueDeleteOptions};
 use lapin::types::{AMQPValue, FieldTable, ShortString};
 
 use super::Bed;
@@ -70,6 +70,23 @@ impl Bed {
     pub fn desk_started(&self, arguments: &[&str]) -> Child {
         let mut command = self.desk_command(arguments);
         command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+    }
+
+    /// An empty dead-letter queue of this kind, with further arguments.
+    pub async fn dead_queue_of(&self, kind: &str, further: &[(&str, AMQPValue)]) {
+        self.channel.queue_delete(self.dead_queue().into(), QueueDeleteOptions::default()).await.unwrap();
+        let mut arguments = FieldTable::default();
+        arguments.insert("x-queue-type".into(), AMQPValue::LongString(kind.into()));
+        for (name, value) in further {
+            arguments.insert((*name).into(), value.clone());
+        }
+        let options = QueueDeclareOptions { durable: true, ..Default::default() };
+        self.channel.queue_declare(self.dead_queue().into(), options, arguments).await.unwrap();
+        let (queue, exchange) = (self.dead_queue(), format!("{}.dlx", self.name));
+        let key = queue.as_str();
+        let binding =
+            self.channel.queue_bind(key.into(), exchange.into(), key.into(), Default::default(), FieldTable::default());
+        binding.await.unwrap();
     }
 
     /// Puts messages into the dead-letter queue as the worker would.

@@ -12,6 +12,8 @@ use tempfile::TempDir;
 pub enum Kind {
     Rabbitmq,
     Mongodb,
+    /// Three MongoDBs that elect a primary among them.
+    Replica,
 }
 
 /// A server of this test alone.
@@ -20,7 +22,7 @@ pub struct Private {
     directory: TempDir,
     port: u16,
     wrapper: Child,
-    pid: u32,
+    pids: Vec<u32>,
 }
 
 impl Private {
@@ -35,8 +37,8 @@ impl Private {
         let directory = tempfile::tempdir().unwrap();
         let port = free_port();
         prepare(directory.path(), port);
-        let (wrapper, pid) = launch(kind, directory.path().to_path_buf(), port);
-        Private { kind, directory, port, wrapper, pid }
+        let (wrapper, pids) = launch(kind, directory.path().to_path_buf(), port);
+        Private { kind, directory, port, wrapper, pids }
     }
 
     /// Where clients find it.
@@ -44,6 +46,10 @@ impl Private {
         match self.kind {
             Kind::Rabbitmq => format!("amqp://guest:guest@127.0.0.1:{}/%2f", self.port),
             Kind::Mongodb => format!("mongodb://127.0.0.1:{}/?replicaSet=rs0", self.port),
+            Kind::Replica => {
+                let [first, second, third] = [0, 1, 2].map(|at| format!("127.0.0.1:{}", self.port + at));
+                format!("mongodb://{first},{second},{third}/?replicaSet=rs0&serverSelectionTimeoutMS=2000")
+            }
         }
     }
 
@@ -53,16 +59,30 @@ impl Private {
 
     /// SIGKILL, and the end of its wrapper.
     pub fn kill(&mut self) {
-        signal("KILL", self.pid);
+        self.pids.iter().for_each(|pid| signal("KILL", *pid));
         drop(self.wrapper.stdin.take());
         self.wrapper.wait().unwrap();
     }
 
     /// Starts it again on the same data and port.
     pub fn restart(&mut self) {
-        let (wrapper, pid) = launch(self.kind, self.directory.path().to_path_buf(), self.port);
-        self.wrapper = wrapper;
-        self.pid = pid;
+        (self.wrapper, self.pids) = launch(self.kind, self.directory.path().to_path_buf(), self.port);
+    }
+
+    /// SIGKILL for the member of a replica set that listens on this port.
+    pub fn kill_member(&self, port: u16) {
+        signal("KILL", self.pids[usize::from(port - self.port)]);
+    }
+
+    /// The end of what it logged, for a test that failed.
+    fn show_logs(&self) {
+        let logs = std::fs::read_dir(self.directory.path().join("log")).into_iter().flatten().flatten();
+        for path in logs.map(|entry| entry.path()).chain([self.directory.path().join("out.log")]) {
+            let text =
+                std::fs::read(&path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default();
+            let lines: Vec<&str> = text.lines().collect();
+            eprintln!("--- {}\n{}", path.display(), lines[lines.len().saturating_sub(40)..].join("\n"));
+        }
     }
 
     /// `rabbitmqctl`.
@@ -75,13 +95,16 @@ impl Private {
 
     /// Stops the process where it stands, or lets it go on.
     pub fn freeze(&self, frozen: bool) {
-        signal(if frozen { "STOP" } else { "CONT" }, self.pid);
+        self.pids.iter().for_each(|pid| signal(if frozen { "STOP" } else { "CONT" }, *pid));
     }
 }
 
 impl Drop for Private {
     fn drop(&mut self) {
-        signal("KILL", self.pid);
+        if std::thread::panicking() {
+            self.show_logs();
+        }
+        self.pids.iter().for_each(|pid| signal("KILL", *pid));
         drop(self.wrapper.stdin.take());
         let _ = self.wrapper.wait();
     }
@@ -96,17 +119,21 @@ fn script() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("deploy/local/services.sh")
 }
 
-fn launch(kind: Kind, directory: PathBuf, port: u16) -> (Child, u32) {
-    let name = if kind == Kind::Rabbitmq { "rabbitmq" } else { "mongodb" };
+fn launch(kind: Kind, directory: PathBuf, port: u16) -> (Child, Vec<u32>) {
+    let name = match kind {
+        Kind::Rabbitmq => "rabbitmq",
+        Kind::Mongodb => "mongodb",
+        Kind::Replica => "replica",
+    };
     let mut command = Command::new(script());
     command.arg(name).arg(&directory).arg(port.to_string()).stdin(Stdio::piped()).stdout(Stdio::piped());
     let mut wrapper = command.spawn().unwrap();
-    let mut pid = None;
+    let mut pids = Vec::new();
     for line in BufReader::new(wrapper.stdout.take().unwrap()).lines() {
         let line = line.unwrap();
         match line.strip_prefix("pid ") {
-            Some(number) => pid = Some(number.parse().unwrap()),
-            None if line == "ready" => return (wrapper, pid.unwrap()),
+            Some(number) => pids.push(number.parse().unwrap()),
+            None if line == "ready" => return (wrapper, pids),
             None => {}
         }
     }

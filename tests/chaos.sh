@@ -1,0 +1,39 @@
+#!/usr/bin/env bash
+# `make chaos`: runs every fault at full length and writes what the oracle said into docs/reliability.md, between its
+# marks. Needs the servers in the environment (deploy/local/services.sh run).
+set -euo pipefail
+cd "$(dirname "$0")/.."
+export TICKETLOG_CHAOS_TABLE=$PWD/target/chaos.table
+rm -f "$TICKETLOG_CHAOS_TABLE"
+cargo nextest run --test it --profile chaos -E 'test(/^(outages|faults_|desk_faults)/)'
+version() { # AMQP greeting or MongoDB's own words, whichever server it is
+  python3 - "$1" <<'P'
+import re, socket, sys
+host, port = re.search(r"(?:@|//)([^/:@,]+):(\d+)", sys.argv[1]).groups()
+with socket.create_connection((host, int(port)), timeout=10) as server:
+    if sys.argv[1].startswith("amqp"):
+        server.sendall(b"AMQP\0\0\x09\x01")
+        print("RabbitMQ " + re.search(rb"\x07versionS\0\0\0.([0-9.]+)", server.recv(4096)).group(1).decode())
+    else:
+        command = b"\x10buildInfo\0\x01\0\0\0\x02$db\0\x06\0\0\0admin\0"
+        body = b"\0\0\0\0\0" + (len(command) + 5).to_bytes(4, "little") + command + b"\0"
+        server.sendall((len(body) + 16).to_bytes(4, "little") + b"\1\0\0\0\0\0\0\0\xdd\7\0\0" + body)
+        print("MongoDB " + re.search(rb"\x02version\0....([0-9.]+)", server.recv(65536), re.S).group(1).decode())
+P
+}
+table=$(mktemp)
+{
+  printf '%s, %s, ticketlog %s, %s.\n\n' "$(version "$TICKETLOG_BROKER__URI")" "$(version "$TICKETLOG_STORE__URI")" \
+    "$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)" "$(date -u +%F)"
+  echo '| fault | attempted | stored | duplicate | dead-lettered | returned | lost | doubled | unexpected |'
+  echo '|---|---|---|---|---|---|---|---|---|'
+  sort -t' ' -k2n "$TICKETLOG_CHAOS_TABLE"
+} >"$table"
+python3 - docs/reliability.md "$table" <<'P'
+import re, sys
+path, table = sys.argv[1:]
+text = open(path).read()
+marked = re.compile(r"(<!-- chaos -->\n).*?(<!-- end -->)", re.S)
+open(path, "w").write(marked.sub(lambda marks: marks.group(1) + open(table).read() + marks.group(2), text))
+P
+cat "$table"; rm -f "$table"
