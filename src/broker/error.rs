@@ -22,6 +22,15 @@ pub enum BrokerError {
         "the broker has no such virtual host, or the user may not enter it (the part of broker.uri behind the host)"
     )]
     VirtualHost,
+    /// A file for TLS that cannot be used.
+    #[error("{0}")]
+    Certificate(String),
+    /// No agreement on TLS.
+    #[error(
+        "no TLS with the broker: is its certificate valid, for the host name of broker.uri, and signed by a CA of the \
+         system or of broker.tls_ca; does it ask for one of ours (broker.tls_certificate); is the port one for TLS?"
+    )]
+    Tls,
     /// A request was not answered within its limit.
     #[error("the broker did not answer in time: {0}")]
     Timeout(&'static str),
@@ -62,6 +71,8 @@ impl BrokerError {
             BrokerError::Address => "address",
             BrokerError::Refused => "refused",
             BrokerError::VirtualHost => "virtual_host",
+            BrokerError::Certificate(_) => "certificate",
+            BrokerError::Tls => "tls",
             BrokerError::Timeout(_) => "timeout",
             BrokerError::Topology(_) => "topology",
             BrokerError::Closed(_) => "closed",
@@ -75,11 +86,13 @@ impl BrokerError {
     }
 
     /// Every label, for the metric catalogue.
-    pub const LABELS: [&'static str; 13] = [
+    pub const LABELS: [&'static str; 15] = [
         "unreachable",
         "address",
         "refused",
         "virtual_host",
+        "certificate",
+        "tls",
         "timeout",
         "topology",
         "closed",
@@ -91,7 +104,15 @@ impl BrokerError {
         "memory",
     ];
 
-    pub(super) fn of_connecting(error: &lapin::Error) -> Self {
+    pub(super) fn of_connecting(error: &lapin::Error, encrypted: bool) -> Self {
+        use std::io::ErrorKind::{ConnectionRefused, HostUnreachable, NetworkUnreachable, NotFound, TimedOut};
+        let plain = [ConnectionRefused, HostUnreachable, NetworkUnreachable, NotFound, TimedOut];
+        if let ErrorKind::IOError(error) = error.kind()
+            && encrypted
+            && !plain.contains(&error.kind())
+        {
+            return BrokerError::Tls;
+        }
         match reply_code(error) {
             Some(403) => BrokerError::Refused,
             Some(402 | 530) => BrokerError::VirtualHost,

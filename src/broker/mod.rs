@@ -12,6 +12,7 @@ mod lives;
 mod publisher;
 mod session;
 mod settlement;
+mod tls;
 mod topology;
 mod window;
 
@@ -19,7 +20,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use lapin::uri::{AMQPScheme, AMQPUri};
-use lapin::{Connection, ConnectionProperties};
+use lapin::{Connection, ConnectionProperties, DefaultConnectionBuilder};
 use secrecy::ExposeSecret;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -35,14 +36,17 @@ pub use publisher::{Confirmed, Publisher};
 pub use session::{End, Session};
 pub use topology::setup;
 
-/// Makes sure that the addresses can be used at all.
+/// Makes sure that the addresses and the files for TLS can be used at all.
 ///
 /// # Errors
-/// `Address`, if one cannot.
+/// `Address` or `Certificate`, if one cannot.
 pub fn check_address(settings: &config::Broker) -> Result<(), BrokerError> {
     let addresses = config::broker_addresses(settings.uri.expose_secret());
     let sound = addresses.iter().all(|address| address.parse::<AMQPUri>().is_ok());
-    if sound { Ok(()) } else { Err(BrokerError::Address) }
+    if !sound {
+        return Err(BrokerError::Address);
+    }
+    tls::read(settings).map(drop)
 }
 
 /// Opens a connection to the first address of the cluster that lets us in; `purpose` names it in RabbitMQ's overview.
@@ -51,6 +55,7 @@ pub fn check_address(settings: &config::Broker) -> Result<(), BrokerError> {
 /// What the last address answered, within `broker.connect_timeout` each.
 async fn connect(settings: &config::Broker, purpose: &str) -> Result<Connection, BrokerError> {
     let mut last = BrokerError::Unreachable;
+    let tls = tls::read(settings)?;
     for address in config::broker_addresses(settings.uri.expose_secret()) {
         let Ok(mut uri) = address.parse::<AMQPUri>() else { return Err(BrokerError::Address) };
         uri.query.heartbeat = u16::try_from(settings.heartbeat.0.as_secs()).ok();
@@ -63,12 +68,15 @@ async fn connect(settings: &config::Broker, purpose: &str) -> Result<Connection,
             last = error;
             continue;
         }
-        match timeout(limit, Connection::connect_uri(uri, properties)).await {
+        let encrypted = uri.scheme == AMQPScheme::AMQPS;
+        let Ok(builder) = DefaultConnectionBuilder::new() else { return Err(BrokerError::Lost) };
+        let builder = builder.with_uri(uri).with_properties(properties).with_tls_config(tls.clone());
+        match timeout(limit, builder.connect()).await {
             Ok(Ok(connection)) => {
                 SILENT.store(false, Ordering::Relaxed);
                 return Ok(connection);
             }
-            Ok(Err(error)) => last = BrokerError::of_connecting(&error),
+            Ok(Err(error)) => last = BrokerError::of_connecting(&error, encrypted),
             Err(_) => {
                 SILENT.store(true, Ordering::Relaxed);
                 last = BrokerError::Timeout("the connection");

@@ -107,7 +107,7 @@ impl From<BrokerError> for Fault {
     fn from(error: BrokerError) -> Self {
         let code = match error {
             BrokerError::Refused | BrokerError::VirtualHost => 77,
-            BrokerError::Address => 78,
+            BrokerError::Address | BrokerError::Certificate(_) => 78,
             BrokerError::Topology(ref said) if said.starts_with("ACCESS_REFUSED") => 77,
             _ => 69,
         };

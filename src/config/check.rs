@@ -80,8 +80,29 @@ fn collection_name(name: &str) -> bool {
 }
 
 fn servers(s: &Settings) -> Found {
-    let broker = uri::broker_fault(s.broker.uri.expose_secret()).map(|text| ("broker.uri", text.to_owned()));
-    broker.or_else(|| uri::store_fault(s.store.uri.expose_secret()).map(|text| ("store.uri", text.to_owned())))
+    let (broker, store) = (s.broker.uri.expose_secret(), s.store.uri.expose_secret());
+    let text = |text: &str| text.to_owned();
+    (uri::broker_fault(broker).map(|fault| ("broker.uri", text(fault))))
+        .or_else(|| uri::store_fault(store).map(|fault| ("store.uri", text(fault))))
+        .or_else(|| {
+            let open = uri::broker_in_the_open(broker).filter(|_| !s.broker.allow_plaintext)?;
+            Some(("broker.uri", unencrypted(&open, "amqps://", "broker.allow_plaintext")))
+        })
+        .or_else(|| {
+            let open = uri::store_in_the_open(store).filter(|_| !s.store.allow_plaintext)?;
+            Some(("store.uri", unencrypted(&open, "?tls=true", "store.allow_plaintext")))
+        })
+        .or_else(|| {
+            let half = s.broker.tls_certificate.is_empty() != s.broker.tls_key.is_empty();
+            fault(half, "broker.tls_key", "and broker.tls_certificate are needed together")
+        })
+}
+
+fn unencrypted(host: &str, with: &str, allow: &str) -> String {
+    format!(
+        "goes unencrypted to {host}, which is another machine: passwords and tickets would be readable on the way. Use \
+         {with}, or set {allow} = true where the network is trusted"
+    )
 }
 
 fn bounds(s: &Settings) -> Found {

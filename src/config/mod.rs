@@ -48,6 +48,13 @@ pub struct Settings {
 #[allow(missing_docs)]
 pub struct Broker {
     pub uri: SecretString,
+    /// PEM file with further certificate authorities; empty for the system's alone.
+    pub tls_ca: String,
+    /// PEM file with our certificate, for brokers that ask for one; empty for none.
+    pub tls_certificate: String,
+    /// PEM file with its key.
+    pub tls_key: String,
+    pub allow_plaintext: bool,
     pub exchange: String,
     pub queue: String,
     pub routing_keys: Vec<String>,
@@ -101,6 +108,7 @@ pub struct DeadLetter {
 #[allow(missing_docs)]
 pub struct Store {
     pub uri: SecretString,
+    pub allow_plaintext: bool,
     pub database: String,
     pub collection: String,
     pub ensure_indexes: bool,

@@ -75,13 +75,13 @@ fn later_layers_win() {
 #[test]
 fn a_secret_can_come_from_a_file_and_is_not_shown() {
     let mut file = tempfile::NamedTempFile::new().unwrap();
-    file.write_all(b"amqp://u:s3cret@h:5672/v\n").unwrap();
+    file.write_all(b"amqps://u:s3cret@h:5672/v\n").unwrap();
     let path = file.path().to_str().unwrap();
     let settings = with_env(&[("TICKETLOG_BROKER__URI_FILE", path)]).unwrap();
-    assert_eq!(settings.broker.uri.expose_secret(), "amqp://u:s3cret@h:5672/v");
+    assert_eq!(settings.broker.uri.expose_secret(), "amqps://u:s3cret@h:5672/v");
     assert!(!format!("{settings:?}").contains("s3cret"));
     assert_eq!(redacted("amqp://u:s3cret@h:5672/v"), "amqp://u:***@h:5672/v");
-    assert_eq!(redacted("mongodb://u:p@ss@h/d?authSource=admin&x=s3"), "mongodb://u:***@h/d?authSource=***&x=***");
+    assert_eq!(redacted("mongodb://u:p@ss@h/d?authSource=admin&x=s3"), "mongodb://u:***@h/d?authSource=***&***");
     assert_eq!(redacted("amqp://h"), "amqp://h");
     assert_eq!(redacted("s3cret"), "***");
 }

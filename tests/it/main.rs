@@ -15,3 +15,4 @@ mod inputs;
 mod leaks;
 mod outages;
 mod rules;
+mod security;

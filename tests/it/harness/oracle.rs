@@ -13,8 +13,8 @@ use super::{Bed, Worker};
 pub struct Verdict {
     pub attempted: usize,
     pub stored: usize,
-    /// Redeliveries that were recognised, by the workers that were asked.
-    pub duplicate: u64,
+    /// Redeliveries that were recognised by the workers, where they were asked.
+    pub duplicate: Option<u64>,
     pub dead_lettered: usize,
     /// Still in the queue.
     pub returned: usize,
@@ -47,7 +47,8 @@ impl Bed {
             }
         }
         verdict.lost = (0..count).filter(|n| !found.contains_key(n)).collect();
-        verdict.duplicate = workers.iter().map(|worker| worker.settled("duplicate")).sum();
+        let duplicates = workers.iter().map(|worker| worker.settled("duplicate"));
+        verdict.duplicate = (!workers.is_empty()).then(|| duplicates.sum());
         verdict
     }
 
@@ -78,7 +79,7 @@ impl Verdict {
             "| {row} | {} | {} | {} | {} | {} | {} | {} | {} |\n",
             self.attempted,
             self.stored,
-            self.duplicate,
+            self.duplicate.map_or("–".to_owned(), |count| count.to_string()),
             self.dead_lettered,
             self.returned,
             self.lost.len(),
@@ -97,7 +98,7 @@ impl std::fmt::Display for Verdict {
             "attempted {} stored {} duplicate {} dead-lettered {} returned {} lost {} doubled {} unexpected {}",
             self.attempted,
             self.stored,
-            self.duplicate,
+            self.duplicate.map_or("–".to_owned(), |count| count.to_string()),
             self.dead_lettered,
             self.returned,
             self.lost.len(),
