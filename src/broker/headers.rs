@@ -235,7 +235,37 @@ mod tests {
         })
     }
 
+    fn any_json() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            any::<u64>().prop_map(Value::from),
+            any::<f64>().prop_map(Value::from),
+            prop_oneof!["u8", "i32", "decimal", "long_string", "table", "double_bits", ".{0,20}"].prop_map(Value::from),
+        ];
+        leaf.prop_recursive(4, 32, 5, |inner| {
+            let name = prop_oneof![Just("amqp".to_owned()), Just("value".to_owned()), ".{0,9}"];
+            prop_oneof![
+                proptest::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+                proptest::collection::btree_map(name, inner, 0..4)
+                    .prop_map(|fields| Value::Object(fields.into_iter().collect())),
+            ]
+        })
+    }
+
     proptest! {
+        /// What an archive claims to be headers or properties is refused, or reads back as the same.
+        #[test]
+        fn no_archive_is_a_panic(value in any_json()) {
+            let Value::Object(map) = value else { return Ok(()) };
+            let _ = properties_from_json(&map);
+            if let Ok(headers) = from_json(&map) {
+                let again = from_json(&to_json(&headers).unwrap()).unwrap();
+                prop_assert_eq!(format!("{:?}", again), format!("{:?}", headers));
+            }
+        }
+
         #[test]
         fn headers_come_back_as_they_were(headers in fields(any_value())) {
             let line = serde_json::to_string(&to_json(&headers).unwrap()).unwrap();

@@ -4,7 +4,7 @@
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 
 use crate::broker::{BrokerError, Confirmed, Outgoing, Publisher};
 use crate::config::{self, Settings};
@@ -57,9 +57,12 @@ pub(super) fn progress(total: Option<u64>, done: &str) -> ProgressBar {
         Some(total) => ProgressBar::new(total),
         None => ProgressBar::no_length(),
     };
-    let template = format!("{{bar:30}} {{human_pos}}/{{human_len}} {done}  {{per_sec}}  {{eta}} left");
+    let template = format!("{{bar:30}} {{human_pos}}/{{human_len}} {done}  {{rate}}  {{eta}} left");
     if let Ok(style) = ProgressStyle::with_template(&template) {
-        bar.set_style(style);
+        let rate = |state: &ProgressState, out: &mut dyn std::fmt::Write| {
+            let _ = write!(out, "{:.0}/s", state.per_sec());
+        };
+        bar.set_style(style.with_key("rate", rate));
     }
     bar
 }

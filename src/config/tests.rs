@@ -2,13 +2,18 @@
 
 use std::io::Write;
 
+use proptest::prelude::*;
 use secrecy::ExposeSecret;
 
 use super::*;
 
 fn with_file(text: &str) -> Result<Settings, String> {
+    with_file_of(text.as_bytes())
+}
+
+fn with_file_of(text: &[u8]) -> Result<Settings, String> {
     let mut file = tempfile::Builder::new().suffix(".toml").tempfile().unwrap();
-    file.write_all(text.as_bytes()).unwrap();
+    file.write_all(text).unwrap();
     let sources = Sources { files: vec![file.path().to_owned()], ..Sources::default() };
     load(&sources)
         .map(|loaded| loaded.settings)
@@ -158,4 +163,37 @@ fn faults_name_file_line_key_and_fix() {
     insta::assert_snapshot!(with_env(&[("TICKETLOG_BROKER__URI_FILE", "/no/such/file")]).unwrap_err(), @"environment variable TICKETLOG_BROKER__URI_FILE: broker.uri_file names /no/such/file, which cannot be read: entity not found");
     let missing = load(&Sources { files: vec!["/no/such.toml".into()], ..Sources::default() }).unwrap_err();
     insta::assert_snapshot!(missing.to_string(), @"/no/such.toml, line 1: cannot be read: entity not found");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    /// The default file with bytes replaced, lines dropped and lines repeated: an error that names the file, or settings.
+    #[test]
+    fn no_file_is_a_panic(
+        bytes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..6),
+        lines in prop::collection::vec((any::<prop::sample::Index>(), any::<bool>()), 0..4),
+    ) {
+        let mut text: Vec<String> = include_str!("../../config/default.toml").lines().map(str::to_owned).collect();
+        for (at, twice) in lines {
+            let at = at.index(text.len());
+            if twice { text.insert(at, text[at].clone()) } else { drop(text.remove(at)) }
+        }
+        let mut text = text.join("\n").into_bytes();
+        for (at, byte) in bytes {
+            let at = at.index(text.len());
+            text[at] = byte;
+        }
+        if let Err(said) = with_file_of(&text) {
+            prop_assert!(said.contains("FILE"), "{}", said);
+        }
+    }
+
+    #[test]
+    fn no_environment_is_a_panic(section in "[A-Z_]{1,12}", key in "[A-Z_]{1,20}", value in any::<String>()) {
+        let _ = with_env(&[(&format!("TICKETLOG_{section}__{key}"), &value)]);
+        for key in ["BROKER__URI", "STORE__URI", "BROKER__PREFETCH", "EVENT__FIELDS", "BATCH__LINGER", "HTTP__LISTEN"] {
+            let _ = with_env(&[(&format!("TICKETLOG_{key}"), &value)]);
+        }
+    }
 }

@@ -118,6 +118,18 @@ mod tests {
 
     proptest! {
         #[test]
+        fn no_line_is_a_panic(bytes: Vec<u8>, changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..5)) {
+            let _ = Archived::from_line(&bytes);
+            let archived = Archived { queue: "q".into(), body: bytes, properties: Map::new(), headers: Map::new() };
+            let mut line = archived.to_line().into_bytes();
+            for (at, byte) in changes {
+                let at = at.index(line.len());
+                line[at] = byte;
+            }
+            let _ = Archived::from_line(&line);
+        }
+
+        #[test]
         fn a_body_comes_back_as_it_was(body: Vec<u8>, text in ".{0,200}") {
             for body in [body, text.into_bytes()] {
                 let archived = Archived { queue: "q".into(), body, properties: Map::new(), headers: Map::new() };

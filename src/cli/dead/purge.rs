@@ -54,7 +54,12 @@ struct Done {
 impl Purge {
     pub async fn run(&self, settings: &Settings) -> Result<u8, Fault> {
         let queue = self.target.queue(settings);
-        let which = if self.selection.filter().is_empty() { "everything in it" } else { "what the filter takes" };
+        let which = match (self.selection.filter().is_empty(), self.selection.limit) {
+            (true, None) => "everything in it".to_owned(),
+            (true, Some(limit)) => format!("the first {limit}"),
+            (false, None) => "what the filter takes".to_owned(),
+            (false, Some(limit)) => format!("the first {limit} that the filter takes"),
+        };
         if !self.yes {
             let question = format!("purge {which}; type the name of the queue ({queue}) to go on:");
             if !confirm(&question, queue, "--yes")? {

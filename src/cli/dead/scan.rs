@@ -41,7 +41,7 @@ impl Scan {
         let waiting = || note(format_args!("another desk is at work on {queue}; waiting until it is done"));
         let mut desk = Desk::open(&settings.broker, queue, &target.trust.trust(), waiting).await?;
         if let Some(caution) = desk.caution {
-            note(format_args!("{caution}; --management URL asks it, --trust-queue silences this"));
+            note(format_args!("{caution} (--trust-queue silences this)"));
         }
         let filter = selection.map(Selection::filter).unwrap_or_default();
         let left = selection.and_then(|selection| selection.limit).unwrap_or(u32::MAX);
