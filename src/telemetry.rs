@@ -4,7 +4,7 @@
 //! panic's text, which may hold a payload, is replaced by its place.
 
 use std::io::IsTerminal;
-use std::sync::Mutex;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
@@ -50,14 +50,26 @@ pub fn install(log: &Log) -> Result<Logging, FilterError> {
         fmt::layer().log_internal_errors(false).with_ansi(terminal).with_writer(writer).boxed()
     };
     let _ = tracing_subscriber::registry().with(layer.with_filter(filter.and(own))).try_init();
-    Ok(Logging { _guard: guard })
+    *WRITER.lock().unwrap_or_else(PoisonError::into_inner) = Some(guard);
+    Ok(Logging(()))
 }
 
-/// Writes what is logged, on a thread of its own; dropped, it writes the rest, as far as somebody reads it. A reader that
-/// does not keep up loses lines, and holds up nothing.
+/// The thread that writes what is logged. A reader that does not keep up loses lines, and holds up nothing.
+static WRITER: Mutex<Option<WorkerGuard>> = Mutex::new(None);
+
+/// Logging is on; dropped, it writes the rest, as far as somebody reads it.
 #[must_use]
-pub struct Logging {
-    _guard: WorkerGuard,
+pub struct Logging(());
+
+impl Drop for Logging {
+    fn drop(&mut self) {
+        flush();
+    }
+}
+
+/// Writes what is still to be written, within about a second, and nothing after that: for a process that ends.
+pub fn flush() {
+    drop(WRITER.lock().unwrap_or_else(PoisonError::into_inner).take());
 }
 
 /// Makes any panic, in any thread, the end of the process: never half alive.
@@ -65,6 +77,7 @@ pub fn exit_on_panic() {
     std::panic::set_hook(Box::new(|panic| {
         let place = panic.location().map(ToString::to_string).unwrap_or_default();
         tracing::error!(place, "a panic: this is a bug; the process ends, unacknowledged messages return to the queue");
+        flush();
         std::process::exit(PANIC_EXIT);
     }));
 }
@@ -84,7 +97,7 @@ impl Sparingly {
 
     /// If this one may be written: how many were held back since the last.
     pub fn allow(&self, now: Instant) -> Option<u64> {
-        let mut state = self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let (last, held) = &mut *state;
         if last.is_some_and(|last| now.saturating_duration_since(last) < self.every) {
             *held += 1;
@@ -98,6 +111,31 @@ impl Sparingly {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Not a test by itself: what the next one runs in a process of its own.
+    #[test]
+    fn child_of_a_panic() {
+        if std::env::var_os("TICKETLOG_TEST_PANIC").is_none() {
+            return;
+        }
+        let log = Log { format: LogFormat::Json, filter: "info".to_owned() };
+        let _logging = install(&log).unwrap();
+        exit_on_panic();
+        let panicking = std::thread::spawn(|| panic!("a payload: {}", 42));
+        let _ = panicking.join();
+        std::process::exit(0);
+    }
+
+    #[test]
+    fn a_panic_in_any_thread_ends_the_process_and_says_where_but_not_what() {
+        let mut child = std::process::Command::new(std::env::current_exe().unwrap());
+        child.args(["--exact", "telemetry::tests::child_of_a_panic", "--nocapture"]).env("TICKETLOG_TEST_PANIC", "1");
+        let output = child.output().unwrap();
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(PANIC_EXIT), "{text}");
+        assert!(text.contains("a panic: this is a bug") && text.contains("telemetry.rs"), "{text}");
+        assert!(!text.contains("payload"), "{text}");
+    }
 
     #[test]
     fn repeated_warnings_are_counted_not_written() {

@@ -121,6 +121,7 @@ fn end_on_signals(stop: &CancellationToken) -> std::io::Result<()> {
             }
             if stop.is_cancelled() {
                 warn!("a second signal: ending at once");
+                telemetry::flush();
                 std::process::exit(0);
             }
             stop.cancel();
