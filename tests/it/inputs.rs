@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::io::Write;
 
 use bson::{Bson, Document};
-use lapin::types::{AMQPValue, FieldArray, FieldTable};
+use lapin::types::{AMQPValue, DecimalValue, FieldArray, FieldTable};
 
 use crate::harness::{Bed, Sent};
 
@@ -193,6 +193,14 @@ fn with_headers() -> Vec<Row> {
         AMQPValue::ByteArray(vec![0, 255].into()),
         AMQPValue::FieldTable(FieldTable::default()),
         AMQPValue::Void,
+        AMQPValue::ShortShortUInt(200),
+        AMQPValue::ShortInt(-300),
+        AMQPValue::ShortUInt(60_000),
+        AMQPValue::LongInt(-70_000),
+        AMQPValue::LongUInt(4_000_000_000),
+        AMQPValue::Float(0.5),
+        AMQPValue::DecimalValue(DecimalValue { scale: 2, value: 314 }),
+        // A short string has the letter of a 16-bit integer at RabbitMQ, and cannot be sent.
     ]);
     let flat = AMQPValue::LongString("x".repeat(100 << 10).into());
     let full = AMQPValue::LongString("x".repeat((128 << 10) - 200).into());
