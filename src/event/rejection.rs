@@ -133,6 +133,12 @@ impl Rejection {
         Rejection { reason, field: None, detail: detail.into() }
     }
 
+    /// Reason and field, as far as there is one: `invalid_field user_id`. For counting by.
+    pub fn cause(&self) -> String {
+        let parts = [Some(self.reason.as_str()), self.field.as_deref()];
+        parts.into_iter().flatten().collect::<Vec<_>>().join(" ")
+    }
+
     /// A rejection that names the configured field at fault.
     pub fn of_field(reason: Reason, field: &str, detail: impl Into<Cow<'static, str>>) -> Self {
         Rejection { reason, field: Some(field.to_owned()), detail: detail.into() }

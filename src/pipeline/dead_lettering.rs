@@ -66,9 +66,7 @@ impl Letter {
         let (tag, bytes) = (delivery.tag, delivery.body.len());
         let dead = &settings.dead_letter;
         let outgoing = delivery.into_dead_letter(&dead.exchange, &dead.queue, headers);
-        let cause = [Some(rejection.reason.as_str()), rejection.field.as_deref()];
-        let cause = cause.into_iter().flatten().collect::<Vec<_>>().join(" ");
-        let seen = Seen { id, time: now_millis(), cause, detail: rejection.detail.to_string() };
+        let seen = Seen { id, time: now_millis(), cause: rejection.cause(), detail: rejection.detail.to_string() };
         Letter { tag, bytes, reason: rejection.reason, seen, replay: replay.map(|replay| replay.id), outgoing }
     }
 }

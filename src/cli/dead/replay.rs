@@ -163,10 +163,7 @@ impl Replay {
         };
         match decoder.decode(&message, || [0; 12]) {
             Ok(_) => Fate::Accepted(edited),
-            Err(rejection) => {
-                let cause = [Some(rejection.reason.as_str()), rejection.field.as_deref()];
-                Fate::Refused(edited, cause.into_iter().flatten().collect::<Vec<_>>().join(" "))
-            }
+            Err(rejection) => Fate::Refused(edited, rejection.cause()),
         }
     }
 
