@@ -26,8 +26,8 @@ use crate::fetch;
 use super::topology::NEVER;
 use super::{BrokerError, call};
 
-/// A delivery limit below this is too near: a script that looks every minute would use it up in a week.
-const NEAR: i64 = 10_000;
+/// A delivery limit below this is too near. At and above it, the desk stops when a message has used up half.
+const NEAR: i64 = 1000;
 /// RabbitMQ's own limit since 4.0.
 const DEFAULT_OF_4: i64 = 20;
 /// Different arguments that a queue is asked about at most.
@@ -317,12 +317,12 @@ mod tests {
         assert_eq!(of(quorum(None), Some(3), none), Verdict::Safe(None));
         assert_eq!(of(quorum(Some(-1)), Some(4), none), Verdict::Safe(None));
         assert_eq!(of(quorum(None), Some(4), some(-1)), Verdict::Safe(None));
-        assert_eq!(of(quorum(None), Some(4), some(50_000)), Verdict::Safe(Some(50_000)));
+        assert_eq!(of(quorum(None), Some(4), some(1000)), Verdict::Safe(Some(1000)));
         assert_eq!(of(Kind::Unknown, Some(3), none), Verdict::Forbidden);
         assert!(matches!(of(quorum(Some(NEVER)), Some(3), unasked), Verdict::Likely(Some(NEVER), _)));
         for (kind, version, policy) in [
             (quorum(Some(3)), Some(3), none),
-            (quorum(Some(150)), Some(3), none),
+            (quorum(Some(999)), Some(3), none),
             (quorum(Some(-1)), Some(3), unasked),
             (quorum(Some(NEVER)), Some(3), some(-1)),
             (quorum(Some(5)), Some(4), some(-1)),

@@ -211,6 +211,28 @@ async fn a_queue_that_would_not_survive_a_look_is_left_alone() {
 }
 
 #[tokio::test]
+async fn a_message_near_the_end_of_its_lives_stops_the_desk() {
+    let bed = Bed::new().await;
+    bed.dead_queue_of("quorum", &[("x-delivery-limit", AMQPValue::LongLongInt(1000))]).await;
+    bed.bury_good(1).await;
+    for _ in 0..501 {
+        let get = bed.channel.basic_get(bed.dead_queue().into(), Default::default()).await.unwrap().unwrap();
+        get.delivery.acker.nack(lapin::options::BasicNackOptions { multiple: false, requeue: true }).await.unwrap();
+    }
+    let mut worn = false;
+    for _ in 0..3 {
+        let said = bed.desk(&["list"]).await;
+        worn |= said.code == Some(69) && said.err.contains("given out");
+    }
+    assert!(worn);
+    bed.settled_depth(&bed.dead_queue(), 1).await;
+    bed.desk_does(&["park", "--trust-queue"]).await;
+    bed.desk_does(&["unpark"]).await;
+    assert_eq!(bed.desk_does(&["list"]).await.out.lines().count(), 1);
+    bed.clean().await;
+}
+
+#[tokio::test]
 async fn what_is_not_there_is_said_in_one_line() {
     let bed = Bed::new().await;
     let wrong = bed.broker_uri.replacen("guest:guest", "guest:secret-password", 1);
