@@ -52,11 +52,14 @@ async fn a_replay_killed_again_and_again_loses_nothing_and_stores_nothing_twice(
         killed += u64::from(replaying.try_wait().unwrap().is_none());
         kill(replaying);
     }
-    let last = bed.desk_does(&["replay", "--yes", "--json"]).await.json()[0]["replayed"].as_u64().unwrap();
-    println!("killed {killed} times; the last replay took {last}");
+    let mut last = 0;
+    eventually("all are stored", SOON, async || {
+        last += bed.desk_does(&["replay", "--yes", "--json"]).await.json()[0]["replayed"].as_u64().unwrap();
+        bed.count().await >= 3000 && bed.depth(&bed.dead_queue()).await == 0
+    })
+    .await;
+    println!("killed {killed} times; the last replays took {last}");
     assert!(killed >= 4 && last > 0 && last < 3000);
-    eventually("all are stored", SOON, async || bed.count().await >= 3000).await;
-    bed.settled_depth(&bed.dead_queue(), 0).await;
     bed.settled_depth(&bed.queue(), 0).await;
     bed.assert_exactly(3000).await;
     drop(worker);
@@ -92,17 +95,20 @@ async fn a_purge_killed_midway_has_everything_in_the_file_or_in_the_queue() {
     let bed = Bed::new().await;
     bed.bury_good(6000).await;
     let directory = tempfile::tempdir().unwrap();
-    for round in 0..4u64 {
+    let mut killed = 0;
+    for round in 0..3u64 {
         let file = directory.path().join(format!("{round}.ndjson"));
-        let purging = bed.desk_started(&["purge", "--yes", "--backup", file.to_str().unwrap()]);
+        let mut purging = bed.desk_started(&["purge", "--yes", "--backup", file.to_str().unwrap()]);
         eventually("it writes", SOON, async || file.metadata().is_ok_and(|data| data.len() > 0)).await;
+        killed += u64::from(purging.try_wait().unwrap().is_none());
         kill(purging);
     }
+    assert!(killed > 0);
     // What the broker gives back after a kill is countable when the next desk has the lock.
     bed.desk_does(&["stats"]).await;
     let mut all = numbers(&bed).await;
     println!("{} of 6000 still in the queue", all.len());
-    assert!(!all.is_empty() && all.len() < 6000);
+    assert!(all.len() < 6000);
     for file in std::fs::read_dir(directory.path()).unwrap() {
         let text = std::fs::read_to_string(file.unwrap().path()).unwrap();
         // A kill may cut the last line; its message is in the queue.
@@ -136,10 +142,13 @@ async fn a_replay_whose_connections_are_lost_loses_nothing() {
         assert_eq!((said.code, proxy.hits()), (Some(69), 1), "{said:?}");
         assert!(said.json()[0]["replayed"].as_u64().unwrap() < 3000);
     }
-    bed.desk_does(&["replay", "--yes"]).await;
-    eventually("all are stored", SOON, async || bed.count().await >= 3000).await;
+    // What a lost connection held comes back when the broker gets to it.
+    eventually("all are stored", SOON, async || {
+        bed.desk_does(&["replay", "--yes"]).await;
+        bed.count().await >= 3000 && bed.depth(&bed.dead_queue()).await == 0
+    })
+    .await;
     bed.settled_depth(&bed.queue(), 0).await;
-    bed.settled_depth(&bed.dead_queue(), 0).await;
     bed.assert_exactly(3000).await;
     drop(worker);
     bed.clean().await;

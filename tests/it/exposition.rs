@@ -49,7 +49,7 @@ async fn idle_connections_and_wrong_methods_do_no_harm() {
     let bed = Bed::new().await;
     let worker = bed.worker().await;
     worker.ready().await;
-    let idle: Vec<TcpStream> = (0..1000).map(|_| TcpStream::connect(worker.address()).unwrap()).collect();
+    let idle: Vec<TcpStream> = (0..300).map(|_| TcpStream::connect(worker.address()).unwrap()).collect();
     bed.publish_all((0..200).map(Sent::numbered)).await;
     crate::harness::eventually("ingestion goes on", crate::harness::SOON, async || bed.count().await == 200).await;
     drop(idle);

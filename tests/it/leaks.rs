@@ -88,10 +88,10 @@ async fn no_payload_no_secret_and_one_line_an_event() {
 fn the_configuration_is_printed_without_its_secrets() {
     let output = Command::new(env!("CARGO_BIN_EXE_ticketlog"))
         .arg("config")
-        .env("TICKETLOG_BROKER__URI", "amqp://u:s3cret@h/v")
-        .env("TICKETLOG_STORE__URI", "mongodb://u:s3cret@h/?tlsCertificateKeyFilePassword=s3cret")
+        .env("TICKETLOG_BROKER__URI", "amqps://u:s3cret@h/v")
+        .env("TICKETLOG_STORE__URI", "mongodb://u:s3cret@h/?tls=true&tlsCertificateKeyFilePassword=s3cret")
         .output()
         .unwrap();
     let printed = String::from_utf8(output.stdout).unwrap() + &String::from_utf8(output.stderr).unwrap();
-    assert!(printed.contains("amqp://u:***@h/v") && !printed.contains("s3cret"), "{printed}");
+    assert!(printed.contains("amqps://u:***@h/v") && !printed.contains("s3cret"), "{printed}");
 }

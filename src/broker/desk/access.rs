@@ -19,6 +19,8 @@ use super::super::{BrokerError, call, topology};
 /// How often a queue that another desk has is asked for.
 const PAUSE: Duration = Duration::from_millis(200);
 const PAUSES_AT_MOST: Duration = Duration::from_secs(3);
+/// Looks at a count until it stands still, at most.
+const STILL: u32 = 20;
 
 /// Why a queue cannot be worked on.
 #[derive(Debug, thiserror::Error)]
@@ -128,6 +130,20 @@ pub(super) async fn ready(connection: &Connection, queue: &str, limit: Duration)
         Ok(Err(error)) => Err(topology::explain(BrokerError::of_topology(&error))),
         Err(_) => Err(BrokerError::Timeout("asking for a queue")),
     }
+}
+
+/// The same once it stands still for a moment: what a desk held that has just ended, however it ended, comes back by and by.
+pub(super) async fn settled(connection: &Connection, queue: &str, limit: Duration) -> Result<u32, BrokerError> {
+    let mut count = ready(connection, queue, limit).await?;
+    for _ in 0..STILL {
+        tokio::time::sleep(PAUSE / 2).await;
+        let now = ready(connection, queue, limit).await?;
+        if now == count {
+            break;
+        }
+        count = now;
+    }
+    Ok(count)
 }
 
 /// One desk at a queue: a second one would see only what the first does not hold. The lock is an exclusive queue, which

@@ -24,7 +24,7 @@ use crate::config;
 use super::lives::Verdict;
 use super::{BrokerError, Delivery, call};
 
-use access::{lock, ready, verdict};
+use access::{lock, ready, settled, verdict};
 
 pub use access::{DeskError, Trust};
 
@@ -150,7 +150,7 @@ impl Desk {
             Verdict::Forbidden => return Err(DeskError::Forbidden { queue: queue.to_owned() }),
         };
         lock(connection, queue, limit, trust, waiting).await?;
-        let count = ready(connection, queue, limit).await?;
+        let count = settled(connection, queue, limit).await?;
         let channel = call(limit, "opening a channel", connection.create_channel()).await?;
         Ok((channel, count, most, caution))
     }

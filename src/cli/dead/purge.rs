@@ -54,14 +54,8 @@ struct Done {
 impl Purge {
     pub async fn run(&self, settings: &Settings) -> Result<u8, Fault> {
         let queue = self.target.queue(settings);
-        let which = match (self.selection.filter().is_empty(), self.selection.limit) {
-            (true, None) => "everything in it".to_owned(),
-            (true, Some(limit)) => format!("the first {limit}"),
-            (false, None) => "what the filter takes".to_owned(),
-            (false, Some(limit)) => format!("the first {limit} that the filter takes"),
-        };
         if !self.yes {
-            let question = format!("purge {which}; type the name of the queue ({queue}) to go on:");
+            let question = format!("purge {}; type the name of the queue ({queue}) to go on:", self.which());
             if !confirm(&question, queue, "--yes")? {
                 return Err(Fault::usage("that is not its name; nothing was purged"));
             }
@@ -95,6 +89,16 @@ impl Purge {
             return Ok(65);
         }
         Ok(0)
+    }
+
+    /// What would go, in words.
+    fn which(&self) -> String {
+        match (self.selection.filter().is_empty(), self.selection.limit) {
+            (true, None) => "everything in it".to_owned(),
+            (true, Some(limit)) => format!("the first {limit}"),
+            (false, None) => "what the filter takes".to_owned(),
+            (false, Some(limit)) => format!("the first {limit} that the filter takes"),
+        }
     }
 
     async fn purge(&self, scan: &mut Scan, backup: Option<&Path>, queue: &str, done: &mut Done) -> Result<(), Fault> {

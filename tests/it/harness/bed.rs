@@ -42,7 +42,7 @@ pub struct Bed {
     pub channel: Channel,
     pub collection: Collection<Document>,
     pub client: Client,
-    _connection: Connection,
+    pub connection: Connection,
 }
 
 impl Bed {
@@ -73,7 +73,7 @@ impl Bed {
         channel.confirm_select(ConfirmSelectOptions::default()).await.unwrap();
         let client = Client::with_uri_str(&store_uri).await.unwrap();
         let collection = client.database(&name).collection("log");
-        let bed = Bed { name, broker_uri, store_uri, channel, collection, client, _connection: connection };
+        let bed = Bed { name, broker_uri, store_uri, channel, collection, client, connection };
         let output = bed.command().arg("setup").output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         bed
@@ -84,7 +84,7 @@ impl Bed {
         let connection = Connection::connect(&self.broker_uri, ConnectionProperties::default()).await.unwrap();
         self.channel = connection.create_channel().await.unwrap();
         self.channel.confirm_select(ConfirmSelectOptions::default()).await.unwrap();
-        self._connection = connection;
+        self.connection = connection;
     }
 
     /// The program, configured for this corner, with short delays.

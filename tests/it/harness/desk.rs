@@ -4,9 +4,11 @@
 use std::collections::BTreeMap;
 use std::process::{Child, Command, Output, Stdio};
 
-use futures_util::{StreamExt as _, TryStreamExt as _};
+use futures_util::StreamExt as _;
 use lapin::BasicProperties;
-use lapin::options::{BasicConsumeOptions, BasicPublishOptions, QueueDeclareOptions, QueueDeleteOptions};
+use lapin::options::{
+    BasicAckOptions, BasicConsumeOptions, BasicPublishOptions, QueueDeclareOptions, QueueDeleteOptions,
+};
 use lapin::types::{AMQPValue, FieldTable, ShortString};
 
 use super::Bed;
@@ -137,16 +139,24 @@ impl Bed {
     /// Takes everything out of a queue, in its order, without what the broker adds.
     pub async fn take_all(&self, queue: &str) -> Vec<Seen> {
         let expected = self.depth(queue).await as usize;
-        let options = BasicConsumeOptions { no_ack: true, ..Default::default() };
-        let consumer = self.channel.basic_consume(queue.into(), "all".into(), options, FieldTable::default());
-        let taken: Vec<_> = consumer.await.unwrap().take(expected).try_collect().await.unwrap();
-        self.channel.basic_cancel("all".into(), Default::default()).await.unwrap();
-        let seen = |delivery: lapin::message::Delivery| {
+        // A channel of its own: what comes beyond that goes back with its end.
+        let channel = self.connection.create_channel().await.unwrap();
+        let consumer =
+            channel.basic_consume(queue.into(), "all".into(), BasicConsumeOptions::default(), FieldTable::default());
+        let mut consumer = consumer.await.unwrap();
+        let mut taken = Vec::with_capacity(expected);
+        while taken.len() < expected {
+            let delivery = consumer.next().await.unwrap().unwrap();
+            // One ack for many: what comes behind the last of them is not ours.
+            if taken.len() + 1 == expected || taken.len() % 200 == 199 {
+                delivery.acker.ack(BasicAckOptions { multiple: true }).await.unwrap();
+            }
             let mut headers = delivery.properties.headers().clone().unwrap_or_default().inner().clone();
             headers.remove("x-delivery-count");
-            Seen { body: delivery.data, properties: delivery.properties.with_headers(headers.into()) }
-        };
-        taken.into_iter().map(seen).collect()
+            taken.push(Seen { body: delivery.data, properties: delivery.properties.with_headers(headers.into()) });
+        }
+        channel.close(200, "".into()).await.unwrap();
+        taken
     }
 
     /// How many messages a queue has, those in somebody's hands included once nobody is connected any more.
