@@ -44,7 +44,7 @@ async fn a_replay_killed_again_and_again_loses_nothing_and_stores_nothing_twice(
     bed.bury_good(3000).await;
     let mut killed = 0;
     for round in 1..=7u64 {
-        let mut replaying = bed.desk_started(&["replay", "--yes", "--rate", "6000"]);
+        let mut replaying = bed.desk_started(&["replay", "--yes", "--rate", "1500"]);
         eventually("some have arrived", SOON, async || {
             bed.count().await >= round * 350 || replaying.try_wait().unwrap().is_some()
         })
@@ -59,7 +59,7 @@ async fn a_replay_killed_again_and_again_loses_nothing_and_stores_nothing_twice(
     })
     .await;
     println!("killed {killed} times; the last replays took {last}");
-    assert!(killed >= 4 && last > 0 && last < 3000);
+    assert!(killed >= 3 && last > 0 && last < 3000);
     bed.settled_depth(&bed.queue(), 0).await;
     bed.assert_exactly(3000).await;
     drop(worker);
@@ -158,7 +158,7 @@ async fn a_replay_whose_connections_are_lost_loses_nothing() {
 async fn two_desks_at_once_replay_each_message_once() {
     let bed = Bed::new().await;
     bed.bury_good(1000).await;
-    let first = bed.desk(&["replay", "--yes", "--json", "--rate", "1500"]);
+    let first = bed.desk(&["replay", "--yes", "--json", "--rate", "300"]);
     let second = async {
         eventually("the first is at work", SOON, async || bed.depth(&bed.queue()).await > 0).await;
         let impatient = bed.desk(&["stats", "--wait", "1ms"]).await;
