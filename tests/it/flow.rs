@@ -225,7 +225,9 @@ async fn a_stop_behind_a_held_dead_letter_gives_back_only_that() {
     bed.publish_all(all).await;
     eventually("the good ones are stored", SOON, async || worker.settled("stored") == 96).await;
     assert_eq!(worker.stop().await.code(), Some(0));
-    assert_eq!((worker.log().contains("\"returned\":4"), bed.depth(&bed.queue()).await), (true, 4));
+    assert!(worker.log().contains("\"returned\":4"));
+    // The broker counts them when it gets to it.
+    bed.settled_depth(&bed.queue(), 4).await;
     assert_eq!(bed.count().await, 96, "those without identity are not stored again either");
     bed.clean().await;
 }
