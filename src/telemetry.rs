@@ -3,7 +3,7 @@
 //! Drivers log messages and credentials. So whatever the filter says, only this crate's own events are written, and a
 //! panic's text, which may hold a payload, is replaced by its place.
 
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write as _};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -76,7 +76,12 @@ pub fn flush() {
 pub fn exit_on_panic() {
     std::panic::set_hook(Box::new(|panic| {
         let place = panic.location().map(ToString::to_string).unwrap_or_default();
-        tracing::error!(place, "a panic: this is a bug; the process ends, unacknowledged messages return to the queue");
+        let text = "a panic: this is a bug; the process ends, unacknowledged messages return to the queue";
+        if tracing::dispatcher::has_been_set() {
+            tracing::error!(place, "{text}");
+        } else {
+            let _ = writeln!(std::io::stderr(), "ticketlog: {text} ({place})");
+        }
         flush();
         std::process::exit(PANIC_EXIT);
     }));
@@ -119,7 +124,8 @@ mod tests {
             return;
         }
         let log = Log { format: LogFormat::Json, filter: "info".to_owned() };
-        let _logging = install(&log).unwrap();
+        let logs = std::env::var_os("TICKETLOG_TEST_PANIC").is_some_and(|mode| mode == "logged");
+        let _logging = logs.then(|| install(&log).unwrap());
         exit_on_panic();
         let panicking = std::thread::spawn(|| panic!("a payload: {}", 42));
         let _ = panicking.join();
@@ -128,13 +134,15 @@ mod tests {
 
     #[test]
     fn a_panic_in_any_thread_ends_the_process_and_says_where_but_not_what() {
-        let mut child = std::process::Command::new(std::env::current_exe().unwrap());
-        child.args(["--exact", "telemetry::tests::child_of_a_panic", "--nocapture"]).env("TICKETLOG_TEST_PANIC", "1");
-        let output = child.output().unwrap();
-        let text = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert_eq!(output.status.code(), Some(PANIC_EXIT), "{text}");
-        assert!(text.contains("a panic: this is a bug") && text.contains("telemetry.rs"), "{text}");
-        assert!(!text.contains("payload"), "{text}");
+        for mode in ["logged", "silent"] {
+            let mut child = std::process::Command::new(std::env::current_exe().unwrap());
+            child.args(["--exact", "telemetry::tests::child_of_a_panic", "--nocapture"]);
+            let output = child.env("TICKETLOG_TEST_PANIC", mode).output().unwrap();
+            let text = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert_eq!(output.status.code(), Some(PANIC_EXIT), "{mode}: {text}");
+            assert!(text.contains("a panic: this is a bug") && text.contains("telemetry.rs"), "{mode}: {text}");
+            assert!(!text.contains("payload"), "{mode}: {text}");
+        }
     }
 
     #[test]

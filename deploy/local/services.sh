@@ -96,7 +96,8 @@ rabbitmq_environment() { # DIR PORT
     ERL_EPMD_PORT=$(($2 + 2)) ERL_EPMD_ADDRESS=127.0.0.1 RABBITMQ_MNESIA_BASE=$1/mnesia RABBITMQ_LOG_BASE=$1/log \
     RABBITMQ_CONFIG_FILE=$1/rabbitmq RABBITMQ_ADVANCED_CONFIG_FILE=$1/advanced.config RABBITMQ_PID_FILE=$1/pid \
     RABBITMQ_ENABLED_PLUGINS_FILE=$1/enabled_plugins RABBITMQ_SCHEMA_DIR=$1/schema RABBITMQ_GENERATED_CONFIG_DIR=$1/generated \
-    RABBITMQ_FEATURE_FLAGS_FILE=$1/feature_flags RABBITMQ_CONF_ENV_FILE=/dev/null RABBITMQ_CTL_ERL_ARGS=
+    RABBITMQ_FEATURE_FLAGS_FILE=$1/feature_flags RABBITMQ_CONF_ENV_FILE=/dev/null RABBITMQ_CTL_ERL_ARGS= \
+    ERL_CRASH_DUMP=$1/log/erl_crash.dump
 }
 
 start_rabbitmq() { # DIR PORT; sets server, helper
@@ -239,7 +240,7 @@ case ${1:-} in
     shift; run=; pids=(); in_docker=; trap withdraw EXIT; trap 'exit 130' INT TERM
     provide
     export TICKETLOG_BROKER__URI=$broker_uri TICKETLOG_STORE__URI=$store_uri
-    for name in $(compgen -e | grep -E '^(RABBITMQ_|ERL_EPMD_)' || true); do unset "$name"; done
+    for name in $(compgen -e | grep -E '^(RABBITMQ_|ERL_EPMD_|ERL_CRASH_DUMP)' || true); do unset "$name"; done
     "$@" ;;
   up)
     [ ! -e "$base/up" ] || die "already up; see $base/up, or run \`make down\`"

@@ -43,6 +43,8 @@ pub(super) struct Carrier<T> {
     window: Vec<(Outgoing, T)>,
     bytes: usize,
     pace: Option<f64>,
+    /// Whether a message that ends the channel is set aside, and the others go on.
+    singly: bool,
     started: Instant,
     /// When the next window is due, with a pace. Time that was not used is not made up for.
     next: Instant,
@@ -81,10 +83,16 @@ impl<T> Carrier<T> {
             window: Vec::with_capacity(WINDOW),
             bytes: 0,
             pace,
+            singly: false,
             started: Instant::now(),
             bar,
             tally: Tally::default(),
         }
+    }
+
+    /// Messages come from many hands: one that the broker does not take must not stop the others.
+    pub fn of_many(self) -> Self {
+        Carrier { singly: true, ..self }
     }
 
     /// Takes in a message; what comes back are messages whose fate is known now.
@@ -108,7 +116,9 @@ impl<T> Carrier<T> {
         let (mut messages, about): (Vec<_>, Vec<_>) = self.window.drain(..).unzip();
         let verdicts = match self.publisher.publish(&mut messages, blocked).await {
             Ok(verdicts) => verdicts,
-            Err(BrokerError::Topology(_) | BrokerError::Closed(_)) => self.publish_singly(messages).await?,
+            Err(BrokerError::Topology(_) | BrokerError::Closed(_)) if self.singly => {
+                self.publish_singly(messages).await?
+            }
             Err(error) => return Err(error.into()),
         };
         for verdict in &verdicts {

@@ -127,16 +127,26 @@ async fn row_13_the_store_falls_silent_in_the_middle_of_a_reply() {
 #[tokio::test]
 async fn row_20_a_slow_store_slows_the_intake_and_nothing_else() {
     let bed = Bed::new().await;
-    let (proxy, mut worker) = behind_store_proxy(&bed, |_| {}).await;
-    worker.ready().await;
-    proxy.slow(Duration::from_secs(1), 0);
+    bed.publish_all((0..COUNT).map(Sent::numbered)).await;
+    let proxy = Proxy::before(&bed.store_uri);
+    let uri = proxy.through(&bed.store_uri);
+    let mut settings = SHORT.to_vec();
+    settings.extend([("STORE__URI", uri.as_str()), ("BATCH__MAX_EVENTS", "100"), ("BROKER__PREFETCH", "300")]);
+    settings.push(("STORE__WRITE_TIMEOUT", "10s"));
+    proxy.slow(Duration::from_millis(300), 0);
+    let mut worker = bed.worker_with(&settings).await;
     let mut most = 0.0f64;
     for _ in 0..60 {
         let metrics = worker.metrics();
         most = most.max(metrics["ticketlog_messages_in_flight"]);
-        assert!(metrics["ticketlog_messages_in_flight"] <= 2.0 * 4096.0);
+        // For a moment, while the prefetch is being changed, twice as many.
+        assert!(metrics["ticketlog_messages_in_flight"] <= 2.0 * 300.0);
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
+    assert!(
+        most >= 100.0
+            && worker.metrics()["ticketlog_messages_received_total{redelivered=\"false\"}"] < f64::from(COUNT)
+    );
     proxy.behave();
     drained(&bed).await;
     assert_eq!(worker.metrics()["ticketlog_sessions_opened_total"], 1.0, "heartbeats went on; {most} were in flight");

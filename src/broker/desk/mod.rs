@@ -270,10 +270,15 @@ impl Desk {
         let Some((mut consumer, _)) = self.consumer.take() else { return Ok(()) };
         let cancel = self.channel.basic_cancel(consumer.tag(), BasicCancelOptions::default());
         call(self.call_timeout, "cancelling the consumer", cancel).await?;
-        while let Some(delivery) = consumer.next().await {
-            self.left_over.push_back(delivery.map_err(|error| BrokerError::of_request(&error))?);
+        let limit = self.call_timeout;
+        loop {
+            match timeout(limit, consumer.next()).await {
+                Ok(None) => return Ok(()),
+                Ok(Some(Ok(delivery))) => self.left_over.push_back(delivery),
+                Ok(Some(Err(error))) => return Err(self.ended(BrokerError::of_request(&error))),
+                Err(_) => return Err(BrokerError::Timeout("the end of the consumer").into()),
+            }
         }
-        Ok(())
     }
 
     /// Takes messages off the queue for good: they are safe elsewhere.

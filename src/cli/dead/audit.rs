@@ -17,6 +17,7 @@ use super::{Audited, Selection, note, stamp};
 /// A change on its way. Its beginning is noted as well as its end: a kill leaves a trace.
 pub(super) struct Audit {
     line: Value,
+    ended: bool,
     _logging: Option<Logging>,
     file: Option<std::fs::File>,
 }
@@ -49,13 +50,14 @@ impl Audit {
             line.insert("who".to_owned(), json!(who()));
             line.insert("host".to_owned(), json!(host()));
         }
-        let mut audit = Audit { line, _logging: logging, file };
+        let mut audit = Audit { line, ended: false, _logging: logging, file };
         audit.write("begun", Value::Null)?;
         Ok(audit)
     }
 
     /// Notes what came of it, and whether it failed before its end.
     pub fn end(mut self, outcome: Value, failed: bool) {
+        self.ended = true;
         if self.write(if failed { "failed" } else { "done" }, outcome).is_err() {
             note("the audit file could not be written; what was done is done");
         }
@@ -78,6 +80,15 @@ impl Audit {
             file.sync_data()?;
         }
         Ok(())
+    }
+}
+
+impl Drop for Audit {
+    /// It never came to its end: the queue could not be opened, for instance.
+    fn drop(&mut self) {
+        if !self.ended {
+            let _ = self.write("failed", Value::Null);
+        }
     }
 }
 

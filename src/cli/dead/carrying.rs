@@ -47,7 +47,7 @@ impl<T: Ord + Copy> Carrying<T> {
             }
         });
         let (exchanges, stranded, arrived) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-        let carrier = Carrier::new(settings, publisher, pace, bar);
+        let carrier = Carrier::new(settings, publisher, pace, bar).of_many();
         Ok(Carrying { scan, carrier, exchanges, stranded, arrived })
     }
 

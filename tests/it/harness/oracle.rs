@@ -71,21 +71,26 @@ impl Verdict {
         assert_eq!((self.lost.len(), self.doubled.len(), self.unexpected), (0, 0, 0), "{self}");
     }
 
+    /// What is printed and noted of it, in the order of the table.
+    fn cells(&self) -> [(&'static str, String); 8] {
+        [
+            ("attempted", self.attempted.to_string()),
+            ("stored", self.stored.to_string()),
+            ("duplicate", self.duplicate.map_or("–".to_owned(), |count| count.to_string())),
+            ("dead-lettered", self.dead_lettered.to_string()),
+            ("returned", self.returned.to_string()),
+            ("lost", self.lost.len().to_string()),
+            ("doubled", self.doubled.len().to_string()),
+            ("unexpected", self.unexpected.to_string()),
+        ]
+    }
+
     /// Prints it, and appends it to the table where one is asked for (`make chaos`).
     pub fn note(&self, row: &str) {
         println!("{row}: {self}");
         let Some(path) = std::env::var_os("TICKETLOG_CHAOS_TABLE") else { return };
-        let line = format!(
-            "| {row} | {} | {} | {} | {} | {} | {} | {} | {} |\n",
-            self.attempted,
-            self.stored,
-            self.duplicate.map_or("–".to_owned(), |count| count.to_string()),
-            self.dead_lettered,
-            self.returned,
-            self.lost.len(),
-            self.doubled.len(),
-            self.unexpected
-        );
+        let cells: String = self.cells().iter().map(|(_, cell)| format!(" {cell} |")).collect();
+        let line = format!("| {row} |{cells}\n");
         let mut file = std::fs::OpenOptions::new().append(true).create(true).open(path).unwrap();
         file.write_all(line.as_bytes()).unwrap();
     }
@@ -93,18 +98,8 @@ impl Verdict {
 
 impl std::fmt::Display for Verdict {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(
-            f,
-            "attempted {} stored {} duplicate {} dead-lettered {} returned {} lost {} doubled {} unexpected {}",
-            self.attempted,
-            self.stored,
-            self.duplicate.map_or("–".to_owned(), |count| count.to_string()),
-            self.dead_lettered,
-            self.returned,
-            self.lost.len(),
-            self.doubled.len(),
-            self.unexpected
-        )
+        let cells = self.cells().map(|(name, cell)| format!("{name} {cell}"));
+        f.write_str(&cells.join(" "))
     }
 }
 
