@@ -2,9 +2,10 @@
 # the real servers by themselves (see deploy/local/services.sh).
 SHELL := /bin/bash
 SERVICES := deploy/local/services.sh
+FUZZ_SECONDS ?= 900
 NEXTEST := $(shell cargo nextest --version >/dev/null 2>&1 && echo yes)
 
-.PHONY: help demo test lint unit integration interop chaos bench up down
+.PHONY: help demo test lint interop chaos fuzz bench up down
 help:            ## what there is
 	@sed -n 's/^\([a-z]*\): *\([^#]*\)## \(.*\)/  make \1\t\3/p' $(MAKEFILE_LIST) | expand -t 20
 
@@ -30,6 +31,11 @@ lint:            ## formatting and clippy
 chaos:           ## every fault at full length, and the table in docs/reliability.md (about 15 minutes)
 	cargo nextest run --no-run --test it
 	$(SERVICES) run tests/chaos.sh
+
+fuzz:            ## random bytes for what comes from outside, FUZZ_SECONDS a target (needs cargo-fuzz and clang)
+	for target in message archive headers configuration; do \
+	  mkdir -p fuzz/corpus/$$target && cargo fuzz run --sanitizer none $$target fuzz/corpus/$$target fuzz/seeds/$$target -- \
+	    -max_total_time=$(FUZZ_SECONDS) -max_len=16384 -timeout=10 -print_final_stats=1 || exit 1; done
 
 interop:         ## Node's amqplib and Python's pika publish, Mongoose reads (needs node, npm, python3)
 	cargo build

@@ -24,6 +24,8 @@ pub mod config;
 pub mod dead_letter;
 pub mod event;
 pub mod fetch;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 pub mod health;
 pub mod http;
 pub mod metrics;

@@ -175,6 +175,18 @@ impl Delivery {
         Some(outgoing)
     }
 
+    /// An archived message as if it were delivered, to try what is done with one.
+    ///
+    /// # Errors
+    /// As for [`Outgoing::archived`].
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub fn of_archive(archived: Archived) -> Result<Self, String> {
+        let outgoing = Outgoing::archived(archived, "", "")?;
+        let mut delivered = lapin::message::Delivery::mock(1, "".into(), "".into(), false, outgoing.body);
+        delivered.properties = outgoing.properties;
+        Ok(Delivery::new(delivered).0)
+    }
+
     fn outgoing(&self, exchange: ShortString, routing_key: ShortString, headers: Headers, body: Vec<u8>) -> Outgoing {
         let properties = keep_properties(&self.properties).with_headers(headers.into());
         let mark = super::delivery::mark_of(&properties).unwrap_or_default();

@@ -31,9 +31,13 @@ use crate::config;
 pub use delivery::{Delivery, Outgoing};
 pub use desk::{Desk, DeskError, Held, Ticket, Trust};
 pub use error::BrokerError;
+#[cfg(any(test, feature = "fuzzing"))]
+pub use headers::hold as headers_hold;
 pub use letter::{Replaying, login};
 pub use publisher::{Confirmed, Publisher};
 pub use session::{End, Session};
+#[cfg(test)]
+pub use settlement::{Acks, Settlement};
 pub use topology::setup;
 
 /// Makes sure that the addresses and the files for TLS can be used at all.

@@ -95,6 +95,19 @@ pub fn load(sources: &Sources) -> Result<Loaded, ConfigError> {
     merged.finish()
 }
 
+/// Settings out of the text of one file.
+///
+/// # Errors
+/// As for [`load`].
+#[cfg(any(test, feature = "fuzzing"))]
+pub fn load_text(name: &str, text: &str) -> Result<Loaded, ConfigError> {
+    let mut merged = Merged::defaults()?;
+    for leaf in layers::file(std::path::Path::new(name), text)? {
+        merged.set(leaf)?;
+    }
+    merged.finish()
+}
+
 struct Merged {
     defaults: Table,
     table: Table,

@@ -19,6 +19,8 @@ use serde::Deserialize;
 use crate::event::{Field, FieldKind, Rules};
 
 pub use layers::Source;
+#[cfg(any(test, feature = "fuzzing"))]
+pub use load::load_text;
 pub use load::{ConfigError, Effective, Loaded, Sources, load};
 pub use units::{Retention, Size, Span};
 pub use uri::{broker_addresses, redacted};

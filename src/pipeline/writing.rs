@@ -309,5 +309,8 @@ impl Progress {
 }
 
 #[cfg(test)]
+#[path = "simulation_tests.rs"]
+mod simulation;
+#[cfg(test)]
 #[path = "writing_tests.rs"]
 mod tests;
