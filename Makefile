@@ -5,7 +5,7 @@ SERVICES := deploy/local/services.sh
 FUZZ_SECONDS ?= 900
 NEXTEST := $(shell cargo nextest --version >/dev/null 2>&1 && echo yes)
 
-.PHONY: help demo test lint interop chaos fuzz bench up down
+.PHONY: help demo test lint interop chaos fuzz bench docs up down
 help:            ## what there is
 	@sed -n 's/^\([a-z]*\): *\([^#]*\)## \(.*\)/  make \1\t\3/p' $(MAKEFILE_LIST) | expand -t 20
 
@@ -44,6 +44,9 @@ interop:         ## Node's amqplib and Python's pika publish, Mongoose reads (ne
 bench:           ## throughput, CPU and memory against the bare pipes
 	cargo bench --no-run --bench end_to_end --bench bare_pipe
 	$(SERVICES) run cargo bench --bench end_to_end
+
+docs:            ## writes the pages that are made from the code
+	TICKETLOG_WRITE_DOCS=1 cargo test --lib the_page_is_the_catalogue
 
 up:              ## servers that stay; prints what to export
 	@$(SERVICES) up

@@ -81,7 +81,9 @@ mod tests {
 
     use super::*;
 
-    const TARGETS: [(&str, fn(&[u8])); 4] =
+    type Target = (&'static str, fn(&[u8]));
+
+    const TARGETS: [Target; 4] =
         [("message", message), ("archive", archive), ("headers", headers), ("configuration", configuration)];
 
     fn seeds(target: &str) -> Vec<Vec<u8>> {

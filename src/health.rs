@@ -53,9 +53,11 @@ impl Health {
 
     /// Notes that a part is well; true if it was not before.
     pub fn up(&self, part: Part) -> bool {
-        let changed = self.lock().remove(&part).is_some();
+        let mut troubles = self.lock();
+        let changed = troubles.remove(&part).is_some();
         if changed {
             crate::metrics::dependency(part, true);
+            crate::metrics::ready(troubles.is_empty());
         }
         changed
     }
@@ -66,6 +68,7 @@ impl Health {
         let before = self.lock().insert(part, trouble.clone());
         if before.is_none() {
             crate::metrics::dependency(part, false);
+            crate::metrics::ready(false);
         }
         before.is_none_or(|before| before != trouble)
     }

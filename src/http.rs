@@ -97,6 +97,7 @@ async fn answer(request: Request<Incoming>, exposed: Arc<Exposed>) -> Result<Res
     Ok(match request.uri().path() {
         "/metrics" => {
             metrics_process::Collector::default().collect();
+            crate::metrics::log_lost(crate::telemetry::lost());
             reply(StatusCode::OK, PROMETHEUS, exposed.metrics.render())
         }
         "/livez" => reply(StatusCode::OK, TEXT, "alive\n".to_owned()),

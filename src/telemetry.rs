@@ -7,9 +7,10 @@ use std::io::{IsTerminal, Write as _};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
+use tracing::{Event, Level, Subscriber};
+use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::filter::{EnvFilter, FilterExt, filter_fn};
-use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::layer::{self, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, Registry, fmt};
 
@@ -37,6 +38,7 @@ pub fn install(log: &Log) -> Result<Logging, FilterError> {
         LogFormat::Text => false,
     };
     let (writer, guard) = NonBlockingBuilder::default().lossy(true).finish(std::io::stderr());
+    let lost = writer.error_counter();
     let layer: Box<dyn Layer<Registry> + Send + Sync> = if json {
         fmt::layer()
             .json()
@@ -49,13 +51,34 @@ pub fn install(log: &Log) -> Result<Logging, FilterError> {
     } else {
         fmt::layer().log_internal_errors(false).with_ansi(terminal).with_writer(writer).boxed()
     };
-    let _ = tracing_subscriber::registry().with(layer.with_filter(filter.and(own))).try_init();
-    *WRITER.lock().unwrap_or_else(PoisonError::into_inner) = Some(guard);
+    let _ = tracing_subscriber::registry().with(layer.and_then(Count).with_filter(filter.and(own))).try_init();
+    *WRITER.lock().unwrap_or_else(PoisonError::into_inner) = Some((guard, lost));
     Ok(Logging(()))
 }
 
 /// The thread that writes what is logged. A reader that does not keep up loses lines, and holds up nothing.
-static WRITER: Mutex<Option<WorkerGuard>> = Mutex::new(None);
+static WRITER: Mutex<Option<(WorkerGuard, ErrorCounter)>> = Mutex::new(None);
+
+/// Lines that were lost so far.
+pub fn lost() -> u64 {
+    let writer = WRITER.lock().unwrap_or_else(PoisonError::into_inner);
+    writer.as_ref().map_or(0, |(_, lost)| lost.dropped_lines() as u64)
+}
+
+/// Counts what is logged.
+struct Count;
+
+impl<S: Subscriber> Layer<S> for Count {
+    fn on_event(&self, event: &Event<'_>, _: layer::Context<'_, S>) {
+        crate::metrics::logged(match *event.metadata().level() {
+            Level::ERROR => "error",
+            Level::WARN => "warn",
+            Level::INFO => "info",
+            Level::DEBUG => "debug",
+            Level::TRACE => "trace",
+        });
+    }
+}
 
 /// Logging is on; dropped, it writes the rest, as far as somebody reads it.
 #[must_use]

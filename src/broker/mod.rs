@@ -14,6 +14,7 @@ mod session;
 mod settlement;
 mod tls;
 mod topology;
+mod watch;
 mod window;
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -39,6 +40,7 @@ pub use session::{End, Session};
 #[cfg(test)]
 pub use settlement::{Acks, Settlement};
 pub use topology::setup;
+pub use watch::{Seen, Watch};
 
 /// Makes sure that the addresses and the files for TLS can be used at all.
 ///

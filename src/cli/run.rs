@@ -43,6 +43,7 @@ async fn serve(settings: Settings) -> Result<u8, Fault> {
             format!("http.listen = {} cannot be bound; is another worker running here?", settings.http.listen)
         })
         .map_err(|error| Fault::new(69, error))?;
+    metrics::configured(settings.retry.release_after.0, settings.write.concurrency);
     let health = Arc::new(Health::default());
     let recent = Arc::<Recent>::default();
     let exposed = exposed(&settings, prometheus, &health, &recent);

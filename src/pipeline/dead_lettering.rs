@@ -199,7 +199,9 @@ async fn publish(context: Arc<Context>, publisher: Option<Publisher>, mut window
     let settings = &context.settings;
     let opened = match publisher {
         Some(publisher) => Ok(publisher),
-        None => Publisher::open(&settings.broker, &settings.dead_letter, "dead letters").await,
+        None => Publisher::open(&settings.broker, &settings.dead_letter, "dead letters")
+            .await
+            .inspect(|_| metrics::publisher_opened()),
     };
     let mut publisher = match opened {
         Ok(publisher) => publisher,

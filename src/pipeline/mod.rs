@@ -8,6 +8,7 @@ mod dead_lettering;
 mod engine;
 mod intake;
 mod supervise;
+mod watch;
 mod writing;
 
 use std::sync::Arc;

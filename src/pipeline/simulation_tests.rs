@@ -1,6 +1,7 @@
 //! The deterministic core as a whole, in random interleavings: decoder, batcher, verdicts and settlement between a model
 //! of the broker and a model of the store, with lost replies, failed commands, lost confirms, lost sessions and a stop.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
 use proptest::prelude::*;
@@ -208,12 +209,10 @@ impl World {
         for (index, at) in piece.iter().enumerate() {
             let pending = &batch[*at];
             let content = content_of(pending);
-            if content == 8 {
-                faults.push((index, DocumentFault::Refused(121)));
-            } else if self.stored.contains_key(&pending.id) {
-                faults.push((index, DocumentFault::SameId));
-            } else {
-                self.stored.insert(pending.id, content);
+            match self.stored.entry(pending.id) {
+                _ if content == 8 => faults.push((index, DocumentFault::Refused(121))),
+                Entry::Occupied(_) => faults.push((index, DocumentFault::SameId)),
+                Entry::Vacant(free) => drop(free.insert(content)),
             }
         }
         faults

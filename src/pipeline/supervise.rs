@@ -2,7 +2,6 @@
 //! Must not know messages.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use tracing::{info, warn};
@@ -18,12 +17,10 @@ use super::Context;
 use super::breaker::{self, Breaker};
 use super::dead_lettering::DeadLetters;
 use super::engine::{Engine, Exit};
+use super::watch;
 
 /// A session that lasted this long was a good one: the next failure begins with a short delay again.
 const GOOD: Duration = Duration::from_secs(30);
-
-/// How often an idle store is asked whether it still answers.
-const WATCH: Duration = Duration::from_secs(5);
 
 static REPEATED: Sparingly = Sparingly::new(Duration::from_secs(10));
 
@@ -36,7 +33,11 @@ pub async fn run(context: Arc<Context>) {
     let mut background = None;
     while wait_for_store(&context).await {
         background.get_or_insert_with(|| {
-            (tokio::spawn(ensure_indexes(Arc::clone(&context))), tokio::spawn(watch_store(Arc::clone(&context))))
+            [
+                tokio::spawn(ensure_indexes(Arc::clone(&context))),
+                tokio::spawn(watch::store(Arc::clone(&context))),
+                tokio::spawn(watch::queues(Arc::clone(&context))),
+            ]
         });
         let opened = Instant::now();
         let end = match open(&context, cautious).await {
@@ -153,30 +154,7 @@ async fn released(context: &Context) {
     }
 }
 
-/// Looks after the store while nothing is written, so that readiness does not wait for the next message to find out.
-async fn watch_store(context: Arc<Context>) {
-    loop {
-        pause(&context, WATCH).await;
-        if context.stop.is_cancelled() {
-            return;
-        }
-        if context.writing.load(Ordering::Relaxed) > 0 {
-            continue;
-        }
-        match context.store.probe().await {
-            Ok(()) => {
-                context.health.up(Part::Store);
-            }
-            Err(failure) => {
-                if context.health.down(Part::Store, failure.to_string()) {
-                    warn!(kind = failure.kind, code = failure.code, "the store does not answer: {failure}");
-                }
-            }
-        }
-    }
-}
-
-async fn pause(context: &Context, delay: Duration) {
+pub(super) async fn pause(context: &Context, delay: Duration) {
     tokio::select! {
         () = context.stop.cancelled() => {}
         () = tokio::time::sleep(delay) => {}

@@ -12,6 +12,8 @@ use bson::doc;
 use bson::oid::ObjectId;
 use bson::raw::RawDocumentBuf;
 use futures_util::TryStreamExt;
+use mongodb::event::EventHandler;
+use mongodb::event::cmap::CmapEvent;
 use mongodb::options::{
     Acknowledgment, ClientOptions, CollectionOptions, InsertManyOptions, ReadConcern, ReadPreference,
     SelectionCriteria, WriteConcern,
@@ -20,7 +22,7 @@ use mongodb::{Client, Collection};
 use secrecy::ExposeSecret;
 use tokio::time::timeout;
 
-use crate::config;
+use crate::{config, metrics};
 
 pub use indexes::{IndexReport, ensure_indexes};
 pub use outcome::{Class, DocumentFault, Failure};
@@ -59,6 +61,7 @@ impl Store {
         options.max_pool_size = Some(u32::try_from(pool + 2).unwrap_or(u32::MAX));
         options.server_selection_timeout = Some(Duration::from_secs(5).min(settings.write_timeout.0));
         options.connect_timeout = Some(Duration::from_secs(10).min(settings.write_timeout.0));
+        options.cmap_event_handler = Some(EventHandler::callback(count_connection));
         let client = Client::with_options(options).map_err(|error| outcome::failure(&error))?;
         let limit = settings.write_timeout.0;
         let concern =
@@ -82,6 +85,19 @@ impl Store {
         // A read of the collection itself: unlike `ping` it needs a primary, the login and the right to read.
         let query = self.collection.find_one(doc! { "_id": ObjectId::from_bytes([0; 12]) });
         self.bounded(async { query.await.map(|_| ()) }).await
+    }
+
+    /// How many seconds MongoDB's clock is ahead of ours, to within half of the way there and back.
+    ///
+    /// # Errors
+    /// Why it does not answer.
+    pub async fn clock_ahead(&self) -> Result<f64, Failure> {
+        let database = self.collection.client().database("admin");
+        let asked = bson::DateTime::now().timestamp_millis();
+        let hello = self.bounded(async { database.run_command(doc! { "hello": 1 }).await }).await?;
+        let ours = i64::midpoint(asked, bson::DateTime::now().timestamp_millis());
+        let theirs = hello.get_datetime("localTime").map_or(ours, |time| time.timestamp_millis());
+        Ok((theirs - ours) as f64 / 1000.0)
     }
 
     /// Inserts documents, unordered, in one command.
@@ -120,5 +136,16 @@ impl Store {
             Ok(Err(error)) => Err(outcome::failure(&error)),
             Err(_) => Err(Failure::timed_out()),
         }
+    }
+}
+
+/// Keeps count of the pool's connections.
+fn count_connection(event: CmapEvent) {
+    match event {
+        CmapEvent::ConnectionCreated(_) => metrics::store_connections("open", 1.0),
+        CmapEvent::ConnectionClosed(_) => metrics::store_connections("open", -1.0),
+        CmapEvent::ConnectionCheckedOut(_) => metrics::store_connections("in_use", 1.0),
+        CmapEvent::ConnectionCheckedIn(_) => metrics::store_connections("in_use", -1.0),
+        _ => {}
     }
 }

@@ -2,6 +2,7 @@
 //! Must not know how a session is opened or why the next one is.
 
 mod holding;
+mod outcomes;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -17,13 +18,13 @@ use crate::batch::{Batcher, Limits};
 use crate::broker::{BrokerError, Delivery, Session};
 use crate::event::{Decoder, Rejection, Stage};
 use crate::health::Part;
-use crate::metrics::{self, Levels, Outcome};
+use crate::metrics::{self, Activity, Levels, Outcome};
 use crate::retry::Delays;
 
 use super::Context;
-use super::breaker::{Breaker, suspect};
+use super::breaker::Breaker;
 use super::dead_lettering::{DeadLetters, Letter};
-use super::intake::{self, Pending, now_millis};
+use super::intake::{self, Pending};
 use super::writing::{self, Verdict};
 
 /// How often levels are exported and slow conditions looked at.
@@ -34,6 +35,9 @@ const PROBES: usize = 20;
 const STRETCH: usize = 2 << 20;
 /// Tags remembered behind one delivery that stays unsettled, as a multiple of the prefetch, before it is given back.
 const SPAN: usize = 32;
+
+/// How long the furthest that an event was ahead of our clock is shown.
+const AHEAD: Duration = Duration::from_secs(60);
 
 type Written = Vec<(Pending, Verdict)>;
 type Writing = std::pin::Pin<Box<dyn Future<Output = Written>>>;
@@ -72,6 +76,19 @@ pub struct Engine<'a> {
     in_hand: usize,
     /// Set once the process is stopping: when to give up waiting.
     deadline: Option<Instant>,
+    /// Up to when the loop's time is accounted for.
+    lapped: Instant,
+    /// The furthest that an event was ahead of our clock, and since when that is so.
+    ahead: (f64, Instant),
+}
+
+/// What the loop is woken by.
+enum Next {
+    Stop,
+    Written(Written),
+    Confirmed(Vec<Letter>),
+    Deliveries,
+    Time,
 }
 
 impl<'a> Engine<'a> {
@@ -101,6 +118,8 @@ impl<'a> Engine<'a> {
             suspicion: None,
             in_hand: 0,
             deadline: None,
+            lapped: Instant::now(),
+            ahead: (0.0, Instant::now()),
             context,
         }
     }
@@ -129,15 +148,45 @@ impl<'a> Engine<'a> {
                 return Ok(Exit::Released);
             }
             let linger = self.batcher.deadline().filter(|_| self.can_write());
-            tokio::select! {
+            self.lap(Activity::Settling);
+            let waiting = self.waiting_for();
+            let next = tokio::select! {
                 biased;
-                () = stop.cancelled(), if self.deadline.is_none() => self.drain().await?,
-                Some(written) = self.writes.next(), if !self.writes.is_empty() => self.apply(written),
-                letters = self.letters.next() => self.confirm(letters),
-                end = self.session.next(&mut chunk) => { end?; self.take_in(&mut chunk).await?; }
-                () = at(linger) => {}
-                _ = tick.tick() => {}
+                () = stop.cancelled(), if self.deadline.is_none() => Next::Stop,
+                Some(written) = self.writes.next(), if !self.writes.is_empty() => Next::Written(written),
+                letters = self.letters.next() => Next::Confirmed(letters),
+                end = self.session.next(&mut chunk) => { end?; Next::Deliveries }
+                () = at(linger) => Next::Time,
+                _ = tick.tick() => Next::Time,
+            };
+            self.lap(waiting);
+            match next {
+                Next::Stop => self.drain().await?,
+                Next::Written(written) => self.apply(written),
+                Next::Confirmed(letters) => self.confirm(letters),
+                Next::Deliveries => {
+                    self.take_in(&mut chunk).await?;
+                    self.lap(Activity::Decoding);
+                }
+                Next::Time => {}
             }
+        }
+    }
+
+    /// Accounts for the time since the last lap.
+    fn lap(&mut self, activity: Activity) {
+        let now = Instant::now();
+        self.context.recorders.spent(activity, now.saturating_duration_since(self.lapped));
+        self.lapped = now;
+    }
+
+    /// What the loop is about to wait for.
+    fn waiting_for(&self) -> Activity {
+        match (self.batcher.is_empty(), self.writes.is_empty()) {
+            (false, _) if !self.can_write() => Activity::AwaitingWriter,
+            (false, _) => Activity::Lingering,
+            (true, false) => Activity::Writing,
+            (true, true) => Activity::Idle,
         }
     }
 
@@ -200,66 +249,6 @@ impl<'a> Engine<'a> {
         self.context.recorders.in_flight(self.in_hand);
     }
 
-    /// Takes the verdicts of a batch.
-    fn apply(&mut self, written: Written) {
-        let now = Instant::now();
-        self.context.writing.store(self.writes.len(), Ordering::Relaxed);
-        for (_, verdict) in &written {
-            match verdict {
-                Verdict::Rejected(rejection) if suspect(rejection.reason) => {
-                    self.breaker.note(now, Stage::Store, false);
-                    self.suspicion = Some(rejection.clone());
-                }
-                Verdict::Rejected(_) => {}
-                Verdict::Stored | Verdict::Duplicate => self.breaker.note(now, Stage::Store, true),
-            }
-        }
-        self.judge(now);
-        let millis = now_millis() as f64;
-        for (pending, verdict) in written {
-            match verdict {
-                Verdict::Stored => {
-                    if let Some(time) = pending.time {
-                        self.context.recorders.stored_after(((millis - time) / 1000.0).max(0.0));
-                    }
-                    self.settle_event(&pending, Outcome::Stored);
-                }
-                Verdict::Duplicate => self.settle_event(&pending, Outcome::Duplicate),
-                Verdict::Rejected(rejection) if self.breaker.open().is_some() && suspect(rejection.reason) => {
-                    self.held_events.push_back((pending, rejection));
-                }
-                Verdict::Rejected(rejection) => {
-                    self.session.released(pending.document.as_bytes().len());
-                    self.letters.push(Letter::new(&self.context, pending.delivery, &rejection));
-                }
-            }
-        }
-    }
-
-    fn settle_event(&mut self, pending: &Pending, outcome: Outcome) {
-        if let Some(replay) = pending.delivery.replay(&self.context.logins) {
-            self.context.recent.replayed(&replay.id, outcome, None);
-        }
-        self.settle(pending.delivery.tag, pending.bytes(), outcome);
-    }
-
-    fn confirm(&mut self, letters: Vec<Letter>) {
-        for letter in letters {
-            if let Some(replay) = &letter.replay {
-                self.context.recent.replayed(replay, Outcome::DeadLettered, Some(&letter.seen.cause));
-            }
-            self.context.recent.letter(letter.seen);
-            self.settle(letter.tag, letter.bytes, Outcome::DeadLettered);
-        }
-    }
-
-    fn settle(&mut self, tag: u64, bytes: usize, outcome: Outcome) {
-        self.session.settle(tag, bytes);
-        self.in_hand -= 1;
-        self.context.recorders.in_flight(self.in_hand);
-        self.context.recorders.settled(outcome, 1);
-    }
-
     /// Exports levels, probes behind an open breaker; true when it is time to give everything back.
     fn look_around(&mut self) -> bool {
         let now = Instant::now();
@@ -272,6 +261,9 @@ impl<'a> Engine<'a> {
         let since = self.arrivals.front().filter(|_| waits).map_or(now, |(_, since)| *since);
         let age = now.saturating_duration_since(since);
         self.context.recorders.levels(&self.levels(age));
+        if self.ahead.1.elapsed() >= AHEAD {
+            self.ahead = (0.0, now);
+        }
         if self.held_events.is_empty() {
             self.probe_delays.reset();
         } else if now >= self.probe_at && self.writes.is_empty() && self.batcher.is_empty() {
@@ -292,6 +284,8 @@ impl<'a> Engine<'a> {
             oldest_seconds: age.as_secs_f64(),
             waiting: self.batcher.len(),
             letters: self.letters.len() + self.held_letters.len() + self.held_events.len(),
+            writes: self.writes.len(),
+            events_ahead: self.ahead.0,
         }
     }
 

@@ -1,10 +1,12 @@
-//! Owns the metric catalogue: every name, help text, label and bucket. Labels come from closed sets, and every
-//! combination is there from the start. Must not know when anything is counted.
+//! Owns what the parts of the program count with: typed recorders over the catalogue. Labels come from closed sets.
+//! Must not know when anything is counted.
 
-use metrics::{
-    Counter, Gauge, Histogram, Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
-};
-use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
+mod catalogue;
+
+use std::time::{Duration, SystemTime};
+
+use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
+use metrics_exporter_prometheus::{BuildError, PrometheusBuilder, PrometheusHandle};
 
 use crate::batch::Flush;
 use crate::broker::BrokerError;
@@ -12,37 +14,7 @@ use crate::event::Reason;
 use crate::health::Part;
 use crate::store::Failure;
 
-const RECEIVED: &str = "ticketlog_messages_received_total";
-const RECEIVED_BYTES: &str = "ticketlog_messages_received_bytes_total";
-const SETTLED: &str = "ticketlog_messages_settled_total";
-const IN_FLIGHT: &str = "ticketlog_messages_in_flight";
-const IN_FLIGHT_BYTES: &str = "ticketlog_message_bytes_in_flight";
-const UNACKED: &str = "ticketlog_deliveries_unacked";
-const PREFETCH: &str = "ticketlog_prefetch";
-const OLDEST: &str = "ticketlog_oldest_unsettled_age_seconds";
-const WAITING: &str = "ticketlog_batch_events_waiting";
-const BATCH_EVENTS: &str = "ticketlog_batch_events";
-const BATCH_BYTES: &str = "ticketlog_batch_bytes";
-const FLUSHES: &str = "ticketlog_batch_flushes_total";
-const WRITE_DURATION: &str = "ticketlog_store_write_duration_seconds";
-const RETRIES: &str = "ticketlog_store_retries_total";
-const EVENT_TO_STORED: &str = "ticketlog_event_to_stored_seconds";
-const DEAD_LETTERS: &str = "ticketlog_dead_letters_total";
-const DEAD_LETTERS_WAITING: &str = "ticketlog_dead_letters_waiting";
-const DEAD_LETTER_FAILURES: &str = "ticketlog_dead_letter_publish_failures_total";
-const REPLAYED: &str = "ticketlog_replayed_messages_total";
-const SESSION_ENDS: &str = "ticketlog_session_ends_total";
-const SESSIONS: &str = "ticketlog_sessions_opened_total";
-const RELEASES: &str = "ticketlog_releases_total";
-const DEPENDENCY_UP: &str = "ticketlog_dependency_up";
-const BREAKER_OPEN: &str = "ticketlog_breaker_open";
-const BUILD_INFO: &str = "ticketlog_build_info";
-
-const SECONDS: [f64; 16] =
-    [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0];
-const EVENTS: [f64; 12] = [1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0, 2000.0, 5000.0];
-const BYTES: [f64; 10] =
-    [256.0, 1024.0, 4096.0, 16384.0, 65536.0, 262144.0, 1048576.0, 4194304.0, 16777216.0, 33554432.0];
+use catalogue::*;
 
 /// What became of a message; the right-hand side of the ledger.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -95,98 +67,110 @@ impl WriteOutcome {
 
 /// The causes of a failed dead-letter publish.
 const PUBLISH_FAILURES: [&str; 3] = ["returned", "refused", "error"];
+/// The queues that are watched.
+pub const QUEUES: [&str; 3] = ["work", "dead_letter", "parked"];
+/// The levels of log lines.
+const LEVELS: [&str; 5] = ["error", "warn", "info", "debug", "trace"];
+
+/// What the loop spends its time on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Activity {
+    /// Nothing is in hand.
+    Idle,
+    /// Events wait for company, or for the next message.
+    Lingering,
+    /// A batch is due and all writers are busy.
+    AwaitingWriter,
+    /// Batches are being written and nothing else is to be done.
+    Writing,
+    /// Turning messages into documents.
+    Decoding,
+    /// Taking verdicts: counting, settling, making dead letters.
+    Settling,
+}
+
+impl Activity {
+    const ALL: [Activity; 6] = [
+        Activity::Idle,
+        Activity::Lingering,
+        Activity::AwaitingWriter,
+        Activity::Writing,
+        Activity::Decoding,
+        Activity::Settling,
+    ];
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Activity::Idle => "idle",
+            Activity::Lingering => "lingering",
+            Activity::AwaitingWriter => "awaiting_writer",
+            Activity::Writing => "writing",
+            Activity::Decoding => "decoding",
+            Activity::Settling => "settling",
+        }
+    }
+}
 
 /// Installs the recorder for the whole process.
 ///
 /// # Errors
 /// Another recorder is installed already.
 pub fn install() -> Result<PrometheusHandle, BuildError> {
-    let name = |name: &str| Matcher::Full(name.to_owned());
-    let handle = PrometheusBuilder::new()
-        .set_buckets_for_metric(name(WRITE_DURATION), &SECONDS)?
-        .set_buckets_for_metric(name(EVENT_TO_STORED), &SECONDS)?
-        .set_buckets_for_metric(name(BATCH_EVENTS), &EVENTS)?
-        .set_buckets_for_metric(name(BATCH_BYTES), &BYTES)?
-        .install_recorder()?;
-    describe();
-    begin();
+    let handle = catalogue::buckets(PrometheusBuilder::new())?.install_recorder()?;
+    catalogue::begin();
+    for part in Part::ALL {
+        dependency(part, !matches!(part, Part::Broker | Part::Store));
+    }
+    for queue in QUEUES {
+        self::queue(queue, None);
+    }
+    gauge!(BUILD_INFO, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
     metrics_process::Collector::default().describe();
     Ok(handle)
 }
 
-fn describe() {
-    describe_counter!(RECEIVED, "Deliveries from the queue, by whether the broker may have delivered them before");
-    describe_counter!(RECEIVED_BYTES, Unit::Bytes, "Bytes of the bodies of deliveries");
-    describe_counter!(SETTLED, "Deliveries by their outcome; received = settled + in flight");
-    describe_gauge!(IN_FLIGHT, "Deliveries without an outcome");
-    describe_gauge!(IN_FLIGHT_BYTES, Unit::Bytes, "Bytes of bodies and documents in hand");
-    describe_gauge!(UNACKED, "Deliveries that the broker counts against the prefetch");
-    describe_gauge!(PREFETCH, "Prefetch in force");
-    describe_gauge!(OLDEST, Unit::Seconds, "Age of the oldest delivery that is not acknowledged");
-    describe_gauge!(WAITING, "Decoded events that wait for a writer");
-    describe_histogram!(BATCH_EVENTS, "Events in a batch");
-    describe_histogram!(BATCH_BYTES, Unit::Bytes, "Bytes of documents in a batch");
-    describe_counter!(FLUSHES, "Batches, by what closed them");
-    describe_histogram!(WRITE_DURATION, Unit::Seconds, "Duration of writes to the store, failed ones too, by outcome");
-    describe_counter!(RETRIES, "Writes that will be tried again, by the kind of failure");
-    describe_histogram!(
-        EVENT_TO_STORED,
-        Unit::Seconds,
-        "From the timestamp in the event to its document being durable"
-    );
-    describe_counter!(DEAD_LETTERS, "Confirmed dead letters, by reason");
-    describe_gauge!(DEAD_LETTERS_WAITING, "Bad messages whose dead letter is not confirmed yet");
-    describe_counter!(
-        DEAD_LETTER_FAILURES,
-        "Dead letters that could not be published, and will be tried again, by cause"
-    );
-    describe_counter!(REPLAYED, "Messages that the dead-letter desk replayed, by their outcome");
-    describe_counter!(SESSION_ENDS, "Sessions and attempts at one that ended, by cause");
-    describe_counter!(SESSIONS, "Sessions opened");
-    describe_counter!(RELEASES, "Times that everything was given back during an outage");
-    describe_gauge!(DEPENDENCY_UP, "1 while the part of the flow is well, by part");
-    describe_gauge!(BREAKER_OPEN, "1 while the circuit breaker holds dead letters back");
-    describe_gauge!(BUILD_INFO, "1, labelled with the version");
+/// What is configured, for alerts to compare with.
+pub fn configured(release_after: Duration, concurrency: usize) {
+    gauge!(RELEASE_AFTER).set(release_after.as_secs_f64());
+    gauge!(CONCURRENCY).set(concurrency as f64);
 }
 
-/// Makes every series exist.
-fn begin() {
-    for redelivered in ["false", "true"] {
-        counter!(RECEIVED, "redelivered" => redelivered).increment(0);
-    }
-    for outcome in Outcome::ALL {
-        counter!(SETTLED, "outcome" => outcome.as_str()).increment(0);
-    }
-    for outcome in [Outcome::Stored, Outcome::Duplicate, Outcome::DeadLettered] {
-        counter!(REPLAYED, "outcome" => outcome.as_str()).increment(0);
-    }
-    for reason in Reason::ALL {
-        counter!(DEAD_LETTERS, "reason" => reason.as_str()).increment(0);
-    }
-    for cause in Flush::ALL {
-        counter!(FLUSHES, "cause" => cause.as_str()).increment(0);
-    }
-    for outcome in WriteOutcome::ALL {
-        drop(histogram!(WRITE_DURATION, "outcome" => outcome.as_str()));
-    }
-    for kind in Failure::KINDS {
-        counter!(RETRIES, "kind" => kind).increment(0);
-    }
-    for cause in PUBLISH_FAILURES {
-        counter!(DEAD_LETTER_FAILURES, "cause" => cause).increment(0);
-    }
-    for cause in BrokerError::LABELS {
-        counter!(SESSION_ENDS, "cause" => cause).increment(0);
-    }
-    for part in Part::ALL {
-        dependency(part, !matches!(part, Part::Broker | Part::Store));
-    }
-    drop((histogram!(BATCH_EVENTS), histogram!(BATCH_BYTES)));
-    counter!(SESSIONS).increment(0);
-    counter!(RELEASES).increment(0);
-    gauge!(BREAKER_OPEN).set(0.0);
-    gauge!(BUILD_INFO, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
-    drop(Recorders::new());
+/// What a passive declaration said of a queue (one of [`QUEUES`]): messages and consumers.
+pub fn queue(queue: &'static str, seen: Option<(u32, u32)>) {
+    let (messages, consumers) =
+        seen.map_or((f64::NAN, f64::NAN), |(messages, consumers)| (f64::from(messages), f64::from(consumers)));
+    gauge!(QUEUE_MESSAGES, "queue" => queue).set(messages);
+    gauge!(QUEUE_CONSUMERS, "queue" => queue).set(consumers);
+}
+
+/// Whether `/readyz` says so.
+pub fn ready(ready: bool) {
+    gauge!(READY).set(if ready { 1.0 } else { 0.0 });
+}
+
+/// A connection for dead letters was opened.
+pub fn publisher_opened() {
+    counter!(PUBLISHERS).increment(1);
+}
+
+/// MongoDB's clock, in seconds ahead of ours.
+pub fn store_clock(ahead: f64) {
+    gauge!(CLOCK_SKEW, "against" => "store").set(ahead);
+}
+
+/// Connections of the pool changed: open ones, or those in use, by one.
+pub fn store_connections(state: &'static str, change: f64) {
+    gauge!(CONNECTIONS, "state" => state).increment(change);
+}
+
+/// A line was logged.
+pub fn logged(level: &'static str) {
+    counter!(LOG_LINES, "level" => level).increment(1);
+}
+
+/// Lines that were lost so far.
+pub fn log_lost(lines: u64) {
+    counter!(LOG_LOST).absolute(lines);
 }
 
 /// A dependency came or went.
@@ -259,6 +243,11 @@ pub struct Recorders {
     waiting: Gauge,
     letters: Gauge,
     event_to_stored: Histogram,
+    publish_to_stored: Histogram,
+    last_stored: Gauge,
+    events_ahead: Gauge,
+    writes: Gauge,
+    activities: [Histogram; 6],
 }
 
 /// The gauges of one moment.
@@ -272,6 +261,8 @@ pub struct Levels {
     pub oldest_seconds: f64,
     pub waiting: usize,
     pub letters: usize,
+    pub writes: usize,
+    pub events_ahead: f64,
 }
 
 impl Default for Recorders {
@@ -295,6 +286,11 @@ impl Recorders {
             waiting: gauge!(WAITING),
             letters: gauge!(DEAD_LETTERS_WAITING),
             event_to_stored: histogram!(EVENT_TO_STORED),
+            publish_to_stored: histogram!(PUBLISH_TO_STORED),
+            last_stored: gauge!(LAST_STORED),
+            events_ahead: gauge!(CLOCK_SKEW, "against" => "events"),
+            writes: gauge!(WRITES),
+            activities: Activity::ALL.map(|activity| histogram!(LOOP, "activity" => activity.as_str())),
         }
     }
 
@@ -322,9 +318,27 @@ impl Recorders {
         self.in_flight.set(count as f64);
     }
 
-    /// An event of this age became durable.
-    pub fn stored_after(&self, seconds: f64) {
-        self.event_to_stored.record(seconds);
+    /// An event became durable, so many seconds after its own time and after it was published, where these are known.
+    pub fn stored_after(&self, event: Option<f64>, published: Option<f64>) {
+        if let Some(seconds) = event {
+            self.event_to_stored.record(seconds.max(0.0));
+        }
+        if let Some(seconds) = published {
+            self.publish_to_stored.record(seconds.max(0.0));
+        }
+    }
+
+    /// Some document was stored just now.
+    pub fn stored_now(&self) {
+        let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        self.last_stored.set(since.as_secs_f64());
+    }
+
+    /// The loop has spent this long on something.
+    pub fn spent(&self, activity: Activity, time: Duration) {
+        if let Some(histogram) = self.activities.get(activity as usize) {
+            histogram.record(time);
+        }
     }
 
     /// Sets the gauges.
@@ -336,5 +350,7 @@ impl Recorders {
         self.oldest.set(levels.oldest_seconds);
         self.waiting.set(levels.waiting as f64);
         self.letters.set(levels.letters as f64);
+        self.writes.set(levels.writes as f64);
+        self.events_ahead.set(levels.events_ahead);
     }
 }
