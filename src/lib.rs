@@ -13,6 +13,7 @@
 //! | [`broker`] | RabbitMQ; the only place that names lapin | yes |
 //! | [`store`] | MongoDB; the only place that names its driver | yes |
 //! | [`recent`] | the latest dead letters and replays | no |
+//! | [`finding`] | one line of `ticketlog check` | no |
 //! | [`fetch`] | a GET over plain HTTP, for the desk | yes |
 //! | [`pipeline`] | the flow between them | through them |
 //! | [`cli`] | one file a command | yes |
@@ -24,6 +25,7 @@ pub mod config;
 pub mod dead_letter;
 pub mod event;
 pub mod fetch;
+pub mod finding;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;
 pub mod health;

@@ -8,21 +8,21 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD as BASE64;
 use lapin::options::QueueDeclareOptions;
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::uri::{AMQPScheme, AMQPUri};
 use lapin::{Connection, ErrorKind};
 use regex::Regex;
+use secrecy::ExposeSecret;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use url::Url;
 
-use crate::fetch;
+use crate::config;
 
+use super::management::Management;
 use super::topology::NEVER;
 use super::{BrokerError, call};
 
@@ -119,11 +119,39 @@ impl Lives {
     }
 }
 
+/// All that can be found out about a queue that exists, and what follows.
+///
+/// # Errors
+/// The broker does not answer.
+pub(super) async fn of(
+    connection: &Connection,
+    broker: &config::Broker,
+    queue: &str,
+    management: Option<&Url>,
+) -> Result<Verdict, BrokerError> {
+    let kind = arguments(connection, queue, broker.call_timeout.0).await?;
+    let addresses = config::broker_addresses(broker.uri.expose_secret());
+    let uri = addresses.first().and_then(|address| address.parse::<AMQPUri>().ok()).ok_or(BrokerError::Address)?;
+    if !matches!(kind, Kind::Quorum(_)) {
+        return Ok(Lives { kind, version: None, policy: Policy::NotAsked }.verdict());
+    }
+    let mut major = None;
+    for address in &addresses {
+        if let Ok(uri) = address.parse()
+            && major.is_none()
+        {
+            major = version(&uri).await;
+        }
+    }
+    let policy = policy(&uri, management, queue).await;
+    Ok(Lives { kind, version: major, policy }.verdict())
+}
+
 /// Asks for the queue's arguments by declaring it with others: the broker refuses that, and says what they are.
 ///
 /// # Errors
 /// The queue does not exist; the broker does not answer.
-pub(super) async fn arguments(connection: &Connection, queue: &str, limit: Duration) -> Result<Kind, BrokerError> {
+async fn arguments(connection: &Connection, queue: &str, limit: Duration) -> Result<Kind, BrokerError> {
     let mut assumed = BTreeMap::from([
         ("x-queue-type".to_owned(), AMQPValue::LongString("quorum".into())),
         ("x-delivery-limit".to_owned(), AMQPValue::LongLongInt(NEVER)),
@@ -196,7 +224,7 @@ fn difference(reply: &str) -> Option<(String, Option<String>)> {
 }
 
 /// RabbitMQ's major version, from its greeting; none where that is encrypted.
-pub(super) async fn version(uri: &AMQPUri) -> Option<u32> {
+async fn version(uri: &AMQPUri) -> Option<u32> {
     if uri.scheme != AMQPScheme::AMQP {
         return None;
     }
@@ -222,36 +250,19 @@ fn major(greeting: &[u8]) -> Option<u32> {
     std::str::from_utf8(&digits).ok()?.parse().ok()
 }
 
-/// What policies say about the queue's delivery limit, by the management API: the one named, or else at its usual port of
-/// the broker's host, where the password travels unencrypted to the broker anyway. The policies themselves are asked for: what
+/// What policies say about the queue's delivery limit, by the management API. The policies themselves are asked for: what
 /// the API tells of a queue may be ten seconds old.
-pub(super) async fn policy(uri: &AMQPUri, management: Option<&Url>, queue: &str) -> Policy {
-    let usual = Url::parse(&format!("http://{}:15672", uri.authority.host)).ok();
-    let base = match management {
-        None if uri.scheme == AMQPScheme::AMQP => usual.as_ref(),
-        named => named,
-    };
-    let Some(base) = base else { return Policy::NotAsked };
-    match (ask(uri, base, queue).await, management) {
-        (Some(limit), _) => Policy::Known(limit),
-        (None, None) => Policy::NotAsked,
-        (None, Some(_)) => Policy::NoAnswer,
-    }
-}
-
-async fn ask(uri: &AMQPUri, base: &Url, queue: &str) -> Option<Option<i64>> {
-    let vhost = if uri.vhost.is_empty() { "/" } else { uri.vhost.as_str() };
-    let user = &uri.authority.userinfo;
-    let login = format!("Basic {}", BASE64.encode(format!("{}:{}", user.username, user.password)));
+async fn policy(uri: &AMQPUri, management: Option<&Url>, queue: &str) -> Policy {
+    let Some(api) = Management::of(uri, management) else { return Policy::NotAsked };
     let mut limits = Vec::new();
     for kind in ["policies", "operator-policies"] {
-        let mut url = base.clone();
-        url.path_segments_mut().ok()?.pop_if_empty().extend(["api", kind, vhost]);
-        let (status, body) = fetch::get(&url, Some(&login), PATIENCE).await?;
-        let policies: Vec<Value> = serde_json::from_slice(&body).ok().filter(|_| status == 200)?;
-        limits.extend(strictest(&policies, queue));
+        match api.list(kind, &[]).await {
+            Some(policies) => limits.extend(strictest(&policies, queue)),
+            None if management.is_some() => return Policy::NoAnswer,
+            None => return Policy::NotAsked,
+        }
     }
-    Some(limits.into_iter().min_by_key(|limit| strictness(*limit)))
+    Policy::Known(limits.into_iter().min_by_key(|limit| strictness(*limit)))
 }
 
 /// A negative limit may mean none.

@@ -7,8 +7,10 @@ mod delivery;
 mod desk;
 mod error;
 mod headers;
+mod inspect;
 mod letter;
 mod lives;
+mod management;
 mod publisher;
 mod session;
 mod settlement;
@@ -34,6 +36,7 @@ pub use desk::{Desk, DeskError, Held, Ticket, Trust};
 pub use error::BrokerError;
 #[cfg(any(test, feature = "fuzzing"))]
 pub use headers::hold as headers_hold;
+pub use inspect::inspect;
 pub use letter::{Replaying, login};
 pub use publisher::{Confirmed, Publisher};
 pub use session::{End, Session};

@@ -22,11 +22,11 @@ pub(super) async fn ensure(channel: &Channel, broker: &Broker, dead: &DeadLetter
     let work = Declaration { channel, broker, passive: !broker.declare };
     work.exchange(&dead.exchange, ExchangeKind::Direct).await?;
     for queue in [&dead.queue, &dead.parked_queue] {
-        work.queue(queue, work.dead_letter_arguments()).await?;
+        work.queue(queue, dead_arguments(broker)).await?;
         work.bind(queue, &dead.exchange, queue).await?;
     }
     work.exchange(&broker.exchange, ExchangeKind::Topic).await?;
-    work.queue(&broker.queue, work.queue_arguments(dead)).await?;
+    work.queue(&broker.queue, work_arguments(broker, dead)).await?;
     for key in &broker.routing_keys {
         work.bind(&broker.queue, &broker.exchange, key).await?;
     }
@@ -87,28 +87,30 @@ impl Declaration<'_> {
             self.channel.queue_bind(queue.into(), exchange.into(), key.into(), options, FieldTable::default());
         self.call("binding a queue", request).await
     }
+}
 
-    fn typed(&self) -> FieldTable {
-        let mut arguments = FieldTable::default();
-        arguments.insert("x-queue-type".into(), text(self.broker.queue_type.as_str()));
-        arguments
-    }
+fn typed(broker: &Broker) -> FieldTable {
+    let mut arguments = FieldTable::default();
+    arguments.insert("x-queue-type".into(), text(broker.queue_type.as_str()));
+    arguments
+}
 
-    fn dead_letter_arguments(&self) -> FieldTable {
-        let mut arguments = self.typed();
-        if self.broker.queue_type == QueueType::Quorum {
-            arguments.insert("x-delivery-limit".into(), AMQPValue::LongLongInt(NEVER));
-        }
-        arguments
+/// The arguments of the dead-letter queue and the parked queue.
+pub(super) fn dead_arguments(broker: &Broker) -> FieldTable {
+    let mut arguments = typed(broker);
+    if broker.queue_type == QueueType::Quorum {
+        arguments.insert("x-delivery-limit".into(), AMQPValue::LongLongInt(NEVER));
     }
+    arguments
+}
 
-    /// The dead-letter exchange is the net for messages that the broker itself gives up on (its delivery limit).
-    fn queue_arguments(&self, dead: &DeadLetter) -> FieldTable {
-        let mut arguments = self.typed();
-        arguments.insert("x-dead-letter-exchange".into(), text(&dead.exchange));
-        arguments.insert("x-dead-letter-routing-key".into(), text(&dead.queue));
-        arguments
-    }
+/// The arguments of the worker's queue. The dead-letter exchange is the net for messages that the broker itself gives up
+/// on (its delivery limit).
+pub(super) fn work_arguments(broker: &Broker, dead: &DeadLetter) -> FieldTable {
+    let mut arguments = typed(broker);
+    arguments.insert("x-dead-letter-exchange".into(), text(&dead.exchange));
+    arguments.insert("x-dead-letter-routing-key".into(), text(&dead.queue));
+    arguments
 }
 
 fn text(text: &str) -> AMQPValue {

@@ -65,6 +65,16 @@ impl Generator {
         Some(Generator { random: ChaCha8Rng::seed_from_u64(seed), users, malformed, millis: start_millis, made: 0 })
     }
 
+    /// The next operation is of this moment, or a few milliseconds before.
+    pub fn set_clock(&mut self, millis: u64) {
+        self.millis = millis.saturating_sub(20);
+    }
+
+    /// When the last operation was.
+    pub fn millis(&self) -> u64 {
+        self.millis
+    }
+
     /// The next message.
     pub fn make(&mut self) -> Generated {
         self.millis += self.random.random_range(0..20);

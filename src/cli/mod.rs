@@ -2,10 +2,12 @@
 //! Must not know how anything is done.
 
 mod carrier;
+mod check;
 mod completions;
 mod config;
 mod dead;
 mod generate;
+mod health;
 mod publish;
 mod run;
 mod setup;
@@ -27,10 +29,11 @@ use crate::store::{Class, Failure};
 const EXIT_CODES: &str = "\
 Exit codes (sysexits):
   0   done
+  1   health: the worker is not well, or not there
   64  wrong use of the command line
   65  malformed messages or lines: validate, dead import, dead replay
   66  an input file cannot be read, or there is no such dead letter
-  69  RabbitMQ or MongoDB is unavailable, or the HTTP address is in use
+  69  RabbitMQ or MongoDB is unavailable, or the HTTP address is in use; check: something is to be mended
   70  a bug: a panic ended the process
   73  an output file exists already, or cannot be created
   74  input or output failed
@@ -66,6 +69,10 @@ enum Command {
     Run,
     /// Declares the exchanges, queues and bindings, and creates the indexes; idempotent.
     Setup,
+    /// Looks at configuration, connections, topology, permissions and indexes; says what to mend. Changes nothing.
+    Check(check::Check),
+    /// Asks the worker of this configuration whether it lives: exit code 0 or 1, for container health checks.
+    Health(health::Health),
     /// Publishes events, confirmed by the broker: from files, from standard input, or generated.
     Publish(publish::Publish),
     /// Says what the worker would do with messages, without a broker: for publishers' own tests.
@@ -164,6 +171,8 @@ fn dispatch(cli: Cli) -> Result<u8, Fault> {
     match cli.command {
         Command::Run => run::run(layers.load()?.settings),
         Command::Setup => setup::run(&layers.load()?.settings),
+        Command::Check(command) => command.run(layers.load().map(|loaded| loaded.settings)),
+        Command::Health(command) => command.run(&layers.load()?.settings),
         Command::Publish(command) => command.run(&layers.load()?.settings),
         Command::Validate(command) => command.run(&layers.load()?.settings),
         Command::Dead(command) => command.run(layers.load()?.settings),

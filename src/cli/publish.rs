@@ -77,6 +77,10 @@ pub(super) fn rate(text: &str) -> Result<f64, String> {
     if (0.001..=1e9).contains(&value) { Ok(value) } else { Err("messages a second, at least 0.001".to_owned()) }
 }
 
+fn now_millis() -> u64 {
+    u64::try_from(now().as_millis()).unwrap_or_default()
+}
+
 fn now() -> Duration {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
 }
@@ -99,19 +103,23 @@ impl Publish {
         let millis = match (self.at, self.seed) {
             (Some(Start::Millis(millis)), _) => millis,
             (None, Some(_)) => SEEDED_START,
-            _ => u64::try_from(now().as_millis()).unwrap_or_default(),
+            _ => now_millis(),
         };
+        let live = !matches!(self.at, Some(Start::Millis(_))) && (self.seed.is_none() || self.at.is_some());
         let seed = self.seed.unwrap_or_else(rand::random);
         let Some(mut generator) = Generator::new(seed, self.users, self.malformed, millis) else {
             return Err(Fault::usage("--users needs a positive number"));
         };
         let mut malformed = 0;
         for _ in 0..count {
+            if live {
+                generator.set_clock(now_millis());
+            }
             let made = generator.make();
             malformed += u64::from(made.malformed);
             let id = Some(made.message_id.as_str());
-            let mut outgoing =
-                Outgoing::event(&settings.broker.exchange, &made.routing_key, id, millis / 1000, made.body);
+            let seconds = generator.millis() / 1000;
+            let mut outgoing = Outgoing::event(&settings.broker.exchange, &made.routing_key, id, seconds, made.body);
             if let Some(encoding) = made.content_encoding {
                 outgoing = outgoing.encoded(encoding);
             }

@@ -19,7 +19,7 @@ pub enum IndexReport {
 }
 
 /// One user's last operations; failed operations; the last 24 hours; one operation by its uuid.
-fn wanted(retention: Option<Duration>) -> Vec<(&'static str, Document, Option<Duration>)> {
+pub(super) fn wanted(retention: Option<Duration>) -> Vec<(&'static str, Document, Option<Duration>)> {
     let mut wanted = vec![
         ("user_id_1_timestamp_-1", doc! { "user_id": 1, "timestamp": -1 }, None),
         ("status_1_timestamp_-1", doc! { "status": 1, "timestamp": -1 }, None),

@@ -4,6 +4,7 @@
 //! whatever the URI says, one command a call, and no error text let through (it holds documents and credentials).
 
 mod indexes;
+mod inspect;
 mod outcome;
 
 use std::time::Duration;
@@ -25,6 +26,7 @@ use tokio::time::timeout;
 use crate::{config, metrics};
 
 pub use indexes::{IndexReport, ensure_indexes};
+pub use inspect::inspect;
 pub use outcome::{Class, DocumentFault, Failure};
 
 /// The collection, with the write concern that makes an acknowledgement safe.

@@ -6,14 +6,12 @@ use std::time::{Duration, Instant};
 use lapin::Connection;
 use lapin::options::QueueDeclareOptions;
 use lapin::types::FieldTable;
-use lapin::uri::AMQPUri;
-use secrecy::ExposeSecret;
 use tokio::time::timeout;
 use url::Url;
 
 use crate::config;
 
-use super::super::lives::{self, Lives, Policy, Verdict};
+use super::super::lives::{self, Verdict};
 use super::super::{BrokerError, call, topology};
 
 /// How often a queue that another desk has is asked for.
@@ -100,22 +98,7 @@ pub(super) async fn verdict(
     if trust.blindly {
         return Ok(Verdict::Safe(None));
     }
-    let kind = lives::arguments(connection, queue, broker.call_timeout.0).await?;
-    let addresses = config::broker_addresses(broker.uri.expose_secret());
-    let uri = addresses.first().and_then(|address| address.parse::<AMQPUri>().ok()).ok_or(BrokerError::Address)?;
-    if !matches!(kind, lives::Kind::Quorum(_)) {
-        return Ok(Lives { kind, version: None, policy: Policy::NotAsked }.verdict());
-    }
-    let mut version = None;
-    for address in &addresses {
-        if let Ok(uri) = address.parse()
-            && version.is_none()
-        {
-            version = lives::version(&uri).await;
-        }
-    }
-    let policy = lives::policy(&uri, trust.management.as_ref(), queue).await;
-    Ok(Lives { kind, version, policy }.verdict())
+    Ok(lives::of(connection, broker, queue, trust.management.as_ref()).await?)
 }
 
 /// Ready messages of a queue.
