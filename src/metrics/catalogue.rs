@@ -45,6 +45,7 @@ pub(super) const SESSION_ENDS: &str = "ticketlog_session_ends_total";
 pub(super) const SESSIONS: &str = "ticketlog_sessions_opened_total";
 pub(super) const PUBLISHERS: &str = "ticketlog_publishers_opened_total";
 pub(super) const RELEASES: &str = "ticketlog_releases_total";
+pub(super) const RELEASED: &str = "ticketlog_released";
 pub(super) const READY: &str = "ticketlog_ready";
 pub(super) const DEPENDENCY_UP: &str = "ticketlog_dependency_up";
 pub(super) const BREAKER_OPEN: &str = "ticketlog_breaker_open";
@@ -242,6 +243,7 @@ fn broker() -> Vec<Metric> {
             .by("cause", || BrokerError::LABELS.to_vec()),
         metric(PUBLISHERS, Counter, "Connections opened for publishing dead letters"),
         metric(RELEASES, Counter, "Times that everything was given back during an outage"),
+        metric(RELEASED, Gauge, "1 while everything is given back and the end of the outage is waited for"),
     ]
 }
 

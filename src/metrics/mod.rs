@@ -186,6 +186,7 @@ pub fn breaker(open: bool) {
 /// A session was opened.
 pub fn session_opened() {
     counter!(SESSIONS).increment(1);
+    gauge!(RELEASED).set(0.0);
 }
 
 /// A session, or an attempt at one, ended.
@@ -196,6 +197,7 @@ pub fn session_ended(cause: &BrokerError) {
 /// Everything was given back.
 pub fn released() {
     counter!(RELEASES).increment(1);
+    gauge!(RELEASED).set(1.0);
 }
 
 /// A write will be tried again.

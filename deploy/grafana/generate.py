@@ -1,0 +1,144 @@
+#!/usr/bin/env python3
+"""Makes the dashboards in `dashboards/` out of the panels in `panels.py`. Owns what all of them share: variables,
+annotations, the grid, the look of a panel. Must not know what a panel shows.
+
+usage: generate.py            writes them
+       generate.py --check    fails where one is not what it would write
+"""
+
+import json
+import pathlib
+import sys
+
+from panels import DASHBOARDS
+
+HERE = pathlib.Path(__file__).parent / "dashboards"
+SOURCE = {"type": "prometheus", "uid": "${datasource}"}
+WIDTH = 24
+
+
+def variables():
+    def query(name, label, expression):
+        return {
+            "name": name, "label": label, "type": "query", "datasource": SOURCE, "refresh": 2, "sort": 1,
+            "multi": True, "includeAll": True, "allValue": ".*", "current": {"text": ["All"], "value": ["$__all"]},
+            "query": {"query": expression, "refId": name}, "definition": expression,
+        }  # fmt: skip
+
+    return [
+        {"name": "datasource", "label": "Data source", "type": "datasource", "query": "prometheus", "current": {}},
+        query("job", "Job", "label_values(ticketlog_build_info, job)"),
+        query("instance", "Worker", 'label_values(ticketlog_build_info{job=~"$job"}, instance)'),
+        {
+            "name": "runbooks", "label": "Runbooks", "type": "textbox", "query": "/docs/runbooks", "hide": 2,
+            "current": {"text": "/docs/runbooks", "value": "/docs/runbooks"},
+            "description": "Where docs/runbooks of the repository can be read.",
+        },
+    ]  # fmt: skip
+
+
+def annotations():
+    def changes(name, color, metric, text):
+        expression = 'changes(%s{job=~"$job",instance=~"$instance"}[$__rate_interval]) > 0' % metric
+        return {
+            "name": name, "datasource": SOURCE, "enable": True, "iconColor": color, "expr": expression,
+            "titleFormat": name, "textFormat": text, "step": "60s",
+        }  # fmt: skip
+
+    return [
+        changes("Restart", "blue", "process_start_time_seconds", "{{instance}} restarted"),
+        changes("Breaker", "red", "ticketlog_breaker_open", "{{instance}}: the circuit breaker opened or closed"),
+    ]
+
+
+def thresholds(steps):
+    """Pairs of a colour and the value it begins at; the first has none."""
+    made = [{"color": color, "value": value} for color, value in steps or [("green", None)]]
+    return {"mode": "absolute", "steps": made}
+
+
+OPTIONS = {
+    "timeseries": {
+        "legend": {"displayMode": "table", "placement": "bottom", "calcs": ["lastNotNull", "max"]},
+        "tooltip": {"mode": "multi", "sort": "desc"},
+    },
+    "stat": {"colorMode": "background", "graphMode": "area", "reduceOptions": {"calcs": ["lastNotNull"]}},
+    "state-timeline": {"mergeValues": True, "showValue": "never", "legend": {"displayMode": "list", "placement": "bottom"}},
+    "bargauge": {"orientation": "horizontal", "displayMode": "basic", "reduceOptions": {"calcs": ["lastNotNull"]}},
+}  # fmt: skip
+
+
+def panel(number, place, spec):
+    custom = {}
+    if spec["kind"] == "timeseries":
+        custom = {"fillOpacity": 25 if spec.get("stack") else 5, "showPoints": "never",
+                  "stacking": {"mode": "normal" if spec.get("stack") else "none"}}  # fmt: skip
+        if spec.get("thresholds"):
+            custom["thresholdsStyle"] = {"mode": "line"}
+    defaults = {
+        "unit": spec["unit"], "custom": custom, "thresholds": thresholds(spec.get("thresholds")),
+        "color": {"mode": "palette-classic" if spec["kind"] == "timeseries" else "thresholds"},
+    }  # fmt: skip
+    if spec.get("mappings"):
+        shown = {value: {"text": text, "index": at} for at, (value, text) in enumerate(spec["mappings"].items())}
+        defaults["mappings"] = [{"type": "value", "options": shown}]
+    if "min" in spec:
+        defaults["min"] = spec["min"]
+    targets = [
+        {"refId": chr(ord("A") + at), "datasource": SOURCE, "expr": expression, "legendFormat": legend,
+         "instant": spec["kind"] == "bargauge"}
+        for at, (expression, legend) in enumerate(spec["targets"])
+    ]  # fmt: skip
+    links = [
+        {"title": "Runbook: " + name, "url": "${runbooks}/%s.md" % name, "targetBlank": True}
+        for name in spec.get("runbooks", [])
+    ]
+    return {
+        "id": number, "type": spec["kind"], "title": spec["title"], "description": spec["description"],
+        "datasource": SOURCE, "gridPos": place, "targets": targets, "links": links,
+        "fieldConfig": {"defaults": defaults, "overrides": []}, "options": OPTIONS[spec["kind"]],
+    }  # fmt: skip
+
+
+def laid_out(rows):
+    """Rows of panels side by side, each row under its title."""
+    panels, y, number = [], 0, 1
+    for title, specs in rows:
+        panels.append({"id": number, "type": "row", "title": title, "collapsed": False, "panels": [],
+                       "gridPos": {"x": 0, "y": y, "w": WIDTH, "h": 1}})  # fmt: skip
+        number, y, x, height = number + 1, y + 1, 0, 0
+        for spec in specs:
+            wide, high = spec.get("w", 8), spec.get("h", 8)
+            if x + wide > WIDTH:
+                x, y, height = 0, y + height, 0
+            panels.append(panel(number, {"x": x, "y": y, "w": wide, "h": high}, spec))
+            number, x, height = number + 1, x + wide, max(height, high)
+        y += height
+    return panels
+
+
+def dashboard(uid, title, description, rows):
+    return {
+        "uid": uid, "title": title, "description": description, "tags": ["ticketlog"], "schemaVersion": 39,
+        "version": 1, "editable": True, "graphTooltip": 1, "refresh": "30s", "timezone": "browser",
+        "time": {"from": "now-3h", "to": "now"},
+        "links": [{"title": "ticketlog", "type": "dashboards", "tags": ["ticketlog"], "asDropdown": True,
+                   "includeVars": True, "keepTime": True}],
+        "templating": {"list": variables()}, "annotations": {"list": annotations()}, "panels": laid_out(rows),
+    }  # fmt: skip
+
+
+def main():
+    stale = []
+    for name, (title, description, rows) in DASHBOARDS.items():
+        text = json.dumps(dashboard("ticketlog-" + name, title, description, rows), indent=1, ensure_ascii=False) + "\n"
+        path = HERE / (name + ".json")
+        if "--check" not in sys.argv:
+            path.write_text(text, encoding="utf-8")
+        elif not path.exists() or path.read_text(encoding="utf-8") != text:
+            stale.append(path.name)
+    if stale:
+        sys.exit("not what generate.py writes: %s; run `make docs`" % ", ".join(stale))
+
+
+main()
