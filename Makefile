@@ -47,6 +47,8 @@ bench:           ## throughput, CPU and memory against the bare pipes
 
 docs:            ## writes the pages that are made from the code
 	TICKETLOG_WRITE_DOCS=1 cargo test --lib the_page_is_the_catalogue
+	python3 -B deploy/grafana/generate.py
+	deploy/kubernetes/overlays/monitoring/prometheusrule.sh
 
 up:              ## servers that stay; prints what to export
 	@$(SERVICES) up

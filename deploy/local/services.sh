@@ -11,7 +11,9 @@
 #        services.sh mongodb DIR PORT     prints `pid N` and then `ready`. RabbitMQ takes PORT to PORT+2, and
 #                                        reads DIR/extra.conf, extra.terms and enabled_plugins where they are.
 #        services.sh replica DIR PORT     three MongoDBs as one replica set, at PORT to PORT+2; prints three pids
+#        services.sh prometheus DIR PORT  a Prometheus with DIR/prometheus.yml
 #        services.sh ctl DIR PORT ARGS…   rabbitmqctl for a RabbitMQ started so
+#        services.sh promtool ARGS…       Prometheus's own checker
 #        TICKETLOG_SERVICES=native        skips 1 and 2
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
@@ -87,6 +89,19 @@ P
   if LD_LIBRARY_PATH=$(libraries) ldd "$mongod" | grep -q 'not found'; then apt_unpack libcurl4 libssl3; fi
 }
 
+fetch_prometheus() { # sets prometheus, promtool
+  local at; prometheus=
+  for at in "$(command -v prometheus || true)" "$base/apt/root/usr/bin/prometheus"; do
+    [ -x "$at" ] && prometheus=$at && break
+  done
+  if [ -z "$prometheus" ]; then
+    say "unpacking prometheus (once)"
+    apt_unpack prometheus; prometheus=$base/apt/root/usr/bin/prometheus
+    [ -x "$prometheus" ] || die "the package has no prometheus in it"
+  fi
+  promtool=$(dirname "$prometheus")/promtool
+}
+
 locked() { mkdir -p "$base"; exec 9>"$base/lock"; flock 9; "$@"; exec 9>&-; }
 
 # ---- native servers: running them --------------------------------------------------------------------------------
@@ -141,6 +156,13 @@ start_mongod() { # DIR PORT; sets server
   wait_for "$port" "$server" "$dir/out.log" MongoDB
 }
 
+start_prometheus() { # DIR PORT; reads DIR/prometheus.yml; sets server
+  helper=
+  "$prometheus" --config.file="$1/prometheus.yml" --storage.tsdb.path="$1/data" --web.listen-address="127.0.0.1:$2" \
+    --log.level=warn >"$1/out.log" 2>&1 9>&- </dev/null & server=$!
+  wait_for "$2" "$server" "$1/out.log" Prometheus
+}
+
 wait_for() { # PORT PID LOG NAME
   for _ in $(seq 600); do
     (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null && return 0
@@ -169,7 +191,7 @@ free_port() { # the first of three ports that nobody listens on, below the range
   die "no free ports"
 }
 
-foreground() { # rabbitmq|mongodb|replica DIR PORT: until standard input ends
+foreground() { # rabbitmq|mongodb|replica|prometheus DIR PORT: until standard input ends
   locked "fetch_${1/replica/mongodb}"; servers=()
   "start_$1" "$2" "$3"
   [ ${#servers[@]} -gt 0 ] || servers=("$server")
@@ -181,7 +203,10 @@ foreground() { # rabbitmq|mongodb|replica DIR PORT: until standard input ends
 
 # ---- both together -----------------------------------------------------------------------------------------------
 
-compose() { if docker compose version >/dev/null 2>&1; then docker compose "$@"; else docker-compose "$@"; fi; }
+compose() { # docker-compose.yml wants passwords, which only a throw-away set of servers may have of us
+  local -x TICKETLOG_RABBITMQ_PASSWORD=ticketlog TICKETLOG_GRAFANA_PASSWORD=ticketlog TICKETLOG_MANAGEMENT_PORT=0
+  if docker compose version >/dev/null 2>&1; then docker compose "$@"; else docker-compose "$@"; fi
+}
 docker_answers() {
   [ "${TICKETLOG_SERVICES:-}" != native ] && command -v docker >/dev/null && timeout 10 docker info >/dev/null 2>&1 &&
     { docker compose version >/dev/null 2>&1 || command -v docker-compose >/dev/null; }
@@ -234,7 +259,8 @@ withdraw() {
 
 case ${1:-} in
   fetch) locked fetch_rabbitmq; locked fetch_mongodb ;;
-  rabbitmq | mongodb | replica) foreground "$1" "$2" "$3" ;;
+  rabbitmq | mongodb | replica | prometheus) foreground "$1" "$2" "$3" ;;
+  promtool) shift; locked fetch_prometheus; exec "$promtool" "$@" ;;
   ctl) shift; locked fetch_rabbitmq; rabbitmq_environment "$1" "$2"; shift 2; exec "$sbin/rabbitmqctl" -q "$@" ;;
   run)
     shift; run=; pids=(); in_docker=; trap withdraw EXIT; trap 'exit 130' INT TERM
@@ -252,5 +278,5 @@ case ${1:-} in
     [ -e "$base/up" ] || { say "nothing is up"; exit 0; }
     mapfile -t state < <(sed -n 's/^# \{0,1\}//p' "$base/up"); read -r -a pids <<<"${state[0]:-}"; in_docker=${state[1]:-} run=${state[2]:-}
     withdraw; rm -f "$base/up" ;;
-  *) sed -n '2,16s/^# \{0,1\}//p' "$0" >&2; exit 64 ;;
+  *) sed -n '2,18s/^# \{0,1\}//p' "$0" >&2; exit 64 ;;
 esac

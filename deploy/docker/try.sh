@@ -1,0 +1,89 @@
+#!/usr/bin/env bash
+# Tries the image and docker-compose.yml as a whole, where a Docker engine answers: builds the image, brings everything up
+# under a project name, passwords and free ports of its own, publishes 1,000 events with one in a hundred malformed, and
+# looks whether each is where it belongs. Takes everything down again, whatever happens; the image stays, as ticketlog:try.
+#
+#   TICKETLOG_IMAGE=NAME               tries this image, and builds none
+#   TICKETLOG_TRY_BUILD="FLAGS"        more flags for `docker build`, such as --network host
+#   TICKETLOG_TRY_WITHOUT="SERVICE…"   leaves out services whose images cannot be had here: grafana, prometheus
+# exit code: 0 all is well, 1 it is not, 69 no Docker engine
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+exec </dev/null
+events=1000
+project=ticketlog-try-$$
+say() { printf 'try: %s\n' "$*" >&2; }
+die() { say "$*"; exit 1; }
+
+if ! command -v docker >/dev/null || ! timeout 10 docker info >/dev/null 2>&1; then say "no Docker engine answers"; exit 69; fi
+if docker compose version >/dev/null 2>&1; then compose=(docker compose); else compose=(docker-compose); fi
+compose() { "${compose[@]}" --env-file "$own/.env" -p "$project" -f docker-compose.yml "$@"; }
+ticketlog() { compose exec -T ticketlog /usr/local/bin/ticketlog "$@"; }
+
+ended() {
+  local status=$?
+  [ $status -eq 0 ] || compose logs --tail=30 >&2 || true
+  compose down -v --remove-orphans >/dev/null 2>&1 || say "could not take down project $project"
+  rm -rf "$own"
+  exit $status
+}
+
+wait_for() { # WHAT SECONDS COMMAND…: until COMMAND succeeds
+  local what=$1 until=$((SECONDS + $2)); shift 2
+  until "$@" >"$own/last" 2>&1; do
+    [ $SECONDS -lt $until ] || { cat "$own/last" >&2; die "not within its time: $what"; }
+    sleep 1
+  done
+  say "$what"
+}
+
+healthy() { [ "$(docker inspect -f '{{.State.Health.Status}}' "$(compose ps -q "$1")")" = healthy ]; }
+number() { sed -n "s/.*\"$1\":\([0-9]*\).*/\1/p"; } # of a key in JSON
+stored() { compose exec -T mongodb mongosh --quiet cache --eval 'print(db.bytemark_tickets_log.countDocuments())' | tr -d '\r'; }
+dead() { ticketlog dead stats 2>/dev/null | sed -n '1s/.*: \([0-9]*\) dead letter.*/\1/p'; }
+all_stored() { local count; count=$(stored); echo "$count documents, $((events - malformed)) expected"; [ "$count" = $((events - malformed)) ]; }
+all_dead() { local count; count=$(dead); echo "$count dead letters, $malformed expected"; [ "$count" = "$malformed" ]; }
+scraped() {
+  local up; up=$(compose exec -T prometheus promtool query instant http://127.0.0.1:9090 'up{job="ticketlog"}')
+  echo "$up"; [[ $up == *'=> 1 '* ]]
+}
+
+if [ -z "${TICKETLOG_IMAGE:-}" ]; then
+  say "building the image"
+  # shellcheck disable=SC2086
+  docker build ${TICKETLOG_TRY_BUILD:-} -f deploy/docker/Dockerfile -t ticketlog:try .
+fi
+
+services=()
+for name in rabbitmq mongodb ticketlog prometheus grafana; do
+  [[ " ${TICKETLOG_TRY_WITHOUT:-} " == *" $name "* ]] || services+=("$name")
+done
+own=$(mktemp -d)
+trap ended EXIT
+trap 'exit 130' INT TERM
+# The environment would win over the file.
+for name in $(compgen -e | grep '^TICKETLOG_' | grep -v '^TICKETLOG_\(TRY_\|IMAGE$\)'); do unset "$name"; done
+{
+  for name in RABBITMQ GRAFANA; do echo "TICKETLOG_${name}_PASSWORD=$(od -An -N16 -tx1 /dev/urandom | tr -d ' \n')"; done
+  # Port 0 is one that is free.
+  for name in HTTP RABBITMQ MANAGEMENT MONGODB PROMETHEUS GRAFANA; do echo "TICKETLOG_${name}_PORT=0"; done
+  echo "TICKETLOG_IMAGE=${TICKETLOG_IMAGE:-ticketlog:try}"
+} >"$own/.env"
+
+say "starting ${services[*]}"
+compose up -d --no-build "${services[@]}"
+for name in "${services[@]}"; do wait_for "$name is healthy" 180 healthy "$name"; done
+wait_for "the worker is ready" 60 ticketlog health --ready
+
+summary=$(compose run --rm -T ticketlog publish --generate $events --malformed 1 --json)
+malformed=$(number malformed <<<"$summary")
+[ "$(number confirmed <<<"$summary")" = $events ] || die "not all were published: $summary"
+say "published $events events, $malformed of them malformed"
+wait_for "the others are in MongoDB" 60 all_stored
+wait_for "the malformed ones are dead letters" 60 all_dead
+[[ " ${services[*]} " != *" prometheus "* ]] || wait_for "Prometheus scrapes the worker" 60 scraped
+
+worker=$(compose ps -q ticketlog)
+compose stop ticketlog
+[ "$(docker inspect -f '{{.State.ExitCode}}' "$worker")" = 0 ] || die "the worker did not end in good order"
+say "the worker ended in good order; all is well"
