@@ -12,6 +12,7 @@
 //! | [`metrics`], [`telemetry`], [`health`], [`http`] | what is shown of all this | yes |
 //! | [`broker`] | RabbitMQ; the only place that names lapin | yes |
 //! | [`store`] | MongoDB; the only place that names its driver | yes |
+//! | [`supervision`] | what systemd is told | its socket |
 //! | [`recent`] | the latest dead letters and replays | no |
 //! | [`finding`] | one line of `ticketlog check` | no |
 //! | [`fetch`] | a GET over plain HTTP, for the desk | yes |
@@ -35,4 +36,5 @@ pub mod pipeline;
 pub mod recent;
 pub mod retry;
 pub mod store;
+pub mod supervision;
 pub mod telemetry;

@@ -16,6 +16,7 @@ use url::Url;
 use crate::config::{self, QueueType, Settings};
 use crate::finding::Finding;
 
+use super::greeting;
 use super::lives::{self, Verdict};
 use super::management::Management;
 use super::{BrokerError, call, close, connect, topology};
@@ -187,7 +188,7 @@ impl Inspection<'_> {
     async fn bindings(&self, found: &mut Vec<Finding>) {
         let broker = &self.settings.broker;
         let about = "broker.routing_keys";
-        let listed = match self.api() {
+        let listed = match self.api().await {
             Some(api) => api.list("bindings", &["e", &broker.exchange, "q", &broker.queue]).await,
             None => None,
         };
@@ -209,10 +210,10 @@ impl Inspection<'_> {
         }
     }
 
-    fn api(&self) -> Option<Management> {
+    async fn api(&self) -> Option<Management> {
         let addresses = config::broker_addresses(self.settings.broker.uri.expose_secret());
         let uri = addresses.first()?.parse::<AMQPUri>().ok()?;
-        Management::of(&uri, self.management)
+        Management::find(&uri, self.management, &greeting::of(&addresses).await).await
     }
 
     /// A consumer whose priority is a text is refused, after the permission to read was looked at.

@@ -10,18 +10,17 @@ use std::time::Duration;
 
 use lapin::options::QueueDeclareOptions;
 use lapin::types::{AMQPValue, FieldTable};
-use lapin::uri::{AMQPScheme, AMQPUri};
+use lapin::uri::AMQPUri;
 use lapin::{Connection, ErrorKind};
 use regex::Regex;
 use secrecy::ExposeSecret;
 use serde_json::Value;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::time::timeout;
 use url::Url;
 
 use crate::config;
 
+use super::greeting::{self, Greeting};
 use super::management::Management;
 use super::topology::NEVER;
 use super::{BrokerError, call};
@@ -32,8 +31,6 @@ const NEAR: i64 = 1000;
 const DEFAULT_OF_4: i64 = 20;
 /// Different arguments that a queue is asked about at most.
 const ARGUMENTS: usize = 16;
-/// How long the management API may take.
-const PATIENCE: Duration = Duration::from_secs(2);
 
 /// What a queue's arguments say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -135,16 +132,9 @@ pub(super) async fn of(
     if !matches!(kind, Kind::Quorum(_)) {
         return Ok(Lives { kind, version: None, policy: Policy::NotAsked }.verdict());
     }
-    let mut major = None;
-    for address in &addresses {
-        if let Ok(uri) = address.parse()
-            && major.is_none()
-        {
-            major = version(&uri).await;
-        }
-    }
-    let policy = policy(&uri, management, queue).await;
-    Ok(Lives { kind, version: major, policy }.verdict())
+    let greeting = greeting::of(&addresses).await;
+    let policy = policy(&uri, management, &greeting, queue).await;
+    Ok(Lives { kind, version: greeting.major, policy }.verdict())
 }
 
 /// Asks for the queue's arguments by declaring it with others: the broker refuses that, and says what they are.
@@ -223,37 +213,10 @@ fn difference(reply: &str) -> Option<(String, Option<String>)> {
     Some((name.to_owned(), value))
 }
 
-/// RabbitMQ's major version, from its greeting; none where that is encrypted.
-async fn version(uri: &AMQPUri) -> Option<u32> {
-    if uri.scheme != AMQPScheme::AMQP {
-        return None;
-    }
-    let reading = async {
-        let mut stream = TcpStream::connect((uri.authority.host.as_str(), uri.authority.port)).await.ok()?;
-        stream.write_all(b"AMQP\0\0\x09\x01").await.ok()?;
-        let mut head = [0; 7];
-        stream.read_exact(&mut head).await.ok()?;
-        let [_, _, _, a, b, c, d] = head;
-        let mut greeting = vec![0; (u32::from_be_bytes([a, b, c, d]) as usize).min(64 * 1024)];
-        stream.read_exact(&mut greeting).await.ok()?;
-        major(&greeting)
-    };
-    timeout(PATIENCE, reading).await.ok()?
-}
-
-/// The server property `version`: a name with its length before it, `S`, and a text with its length in four bytes.
-fn major(greeting: &[u8]) -> Option<u32> {
-    let name = b"\x07versionS\0\0\0";
-    let at = greeting.windows(name.len()).position(|window| window == name)?;
-    let text = greeting.get(at + name.len() + 1..)?;
-    let digits: Vec<u8> = text.iter().copied().take_while(u8::is_ascii_digit).collect();
-    std::str::from_utf8(&digits).ok()?.parse().ok()
-}
-
 /// What policies say about the queue's delivery limit, by the management API. The policies themselves are asked for: what
 /// the API tells of a queue may be ten seconds old.
-async fn policy(uri: &AMQPUri, management: Option<&Url>, queue: &str) -> Policy {
-    let Some(api) = Management::of(uri, management) else { return Policy::NotAsked };
+async fn policy(uri: &AMQPUri, management: Option<&Url>, greeting: &Greeting, queue: &str) -> Policy {
+    let Some(api) = Management::find(uri, management, greeting).await else { return Policy::NotAsked };
     let mut limits = Vec::new();
     for kind in ["policies", "operator-policies"] {
         match api.list(kind, &[]).await {
@@ -300,8 +263,6 @@ mod tests {
         let typed = format!("'x-max-length' {queue} none but current is the value '7' of type 'signedint'");
         assert_eq!(read(&typed), some("x-max-length", Some("7")));
         assert_eq!(read("nonsense"), None);
-        assert_eq!(major(b"..\x07versionS\0\0\0\x063.10.8\x08"), Some(3));
-        assert_eq!(major(b"\x07versionS\0\0\0"), None);
     }
 
     #[test]

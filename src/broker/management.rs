@@ -10,6 +10,8 @@ use url::Url;
 
 use crate::fetch;
 
+use super::greeting::Greeting;
+
 /// How long it may take.
 const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -22,25 +24,40 @@ pub(super) struct Management {
 
 impl Management {
     /// The one named, or else at its usual port of the broker's host, where the password travels unencrypted to the broker
-    /// anyway. None where neither is to be asked.
-    pub fn of(uri: &AMQPUri, named: Option<&Url>) -> Option<Self> {
-        let usual = || Url::parse(&format!("http://{}:15672", uri.authority.host)).ok();
-        let base = match named {
-            None if uri.scheme == AMQPScheme::AMQP => usual()?,
-            named => named?.clone(),
-        };
+    /// anyway; that one only if it is of the same cluster as the broker that gave this greeting: several may share a host.
+    /// None where neither is to be asked.
+    pub async fn find(uri: &AMQPUri, named: Option<&Url>, greeting: &Greeting) -> Option<Self> {
+        if let Some(base) = named {
+            return Some(Management::at(uri, base.clone()));
+        }
+        let usual = Url::parse(&format!("http://{}:15672", uri.authority.host)).ok();
+        let api = Management::at(uri, usual.filter(|_| uri.scheme == AMQPScheme::AMQP)?);
+        let overview = api.ask(&["api", "overview"]).await?;
+        let cluster = overview.get("cluster_name").and_then(Value::as_str);
+        (cluster.is_some() && cluster == greeting.cluster.as_deref()).then_some(api)
+    }
+
+    fn at(uri: &AMQPUri, base: Url) -> Self {
         let user = &uri.authority.userinfo;
-        Some(Management {
+        Management {
             base,
             vhost: if uri.vhost.is_empty() { "/".to_owned() } else { uri.vhost.clone() },
             login: format!("Basic {}", BASE64.encode(format!("{}:{}", user.username, user.password))),
-        })
+        }
     }
 
     /// `/api/<what>/<vhost>/<rest>`; none if there is no answer that can be read.
     pub async fn list(&self, what: &str, rest: &[&str]) -> Option<Vec<Value>> {
+        let path: Vec<&str> = ["api", what, &self.vhost].iter().chain(rest).copied().collect();
+        match self.ask(&path).await? {
+            Value::Array(listed) => Some(listed),
+            _ => None,
+        }
+    }
+
+    async fn ask(&self, path: &[&str]) -> Option<Value> {
         let mut url = self.base.clone();
-        url.path_segments_mut().ok()?.pop_if_empty().extend(["api", what, &self.vhost]).extend(rest);
+        url.path_segments_mut().ok()?.pop_if_empty().extend(path);
         let (status, body) = fetch::get(&url, Some(&self.login), PATIENCE).await?;
         serde_json::from_slice(&body).ok().filter(|_| status == 200)
     }

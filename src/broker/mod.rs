@@ -6,6 +6,7 @@
 mod delivery;
 mod desk;
 mod error;
+mod greeting;
 mod headers;
 mod inspect;
 mod letter;

@@ -17,7 +17,7 @@ use crate::metrics::{self, Recorders};
 use crate::pipeline::{self, Context};
 use crate::recent::Recent;
 use crate::store::{Class, Failure, Store};
-use crate::{broker, retry, telemetry};
+use crate::{broker, retry, supervision, telemetry};
 
 use super::Fault;
 
@@ -50,6 +50,7 @@ async fn serve(settings: Settings) -> Result<u8, Fault> {
     let address = listener.local_addr().map(|address| address.to_string()).unwrap_or_default();
     info!(version = env!("CARGO_PKG_VERSION"), http = address, queue = settings.broker.queue, "starting");
     tokio::spawn(http::serve(listener, Arc::new(exposed)));
+    supervision::begin(&health);
     let Some(store) = open_store(&settings, &health, &stop).await? else { return Ok(0) };
     let context = Context {
         rules: Arc::new(settings.rules()),
@@ -85,6 +86,7 @@ fn exposed(settings: &Settings, metrics: PrometheusHandle, health: &Arc<Health>,
 /// Returns when a stop in good order has taken too long, because the broker does not answer, for instance.
 async fn overdue(context: &Context) {
     context.stop.cancelled().await;
+    supervision::stopping();
     tokio::time::sleep(context.settings.shutdown.timeout.0).await;
 }
 

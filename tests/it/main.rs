@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::too_many_lines)]
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
+mod checks;
 mod cli;
 mod desk;
 mod desk_faults;
@@ -13,6 +14,7 @@ mod flow;
 mod harness;
 mod inputs;
 mod leaks;
+mod observability;
 mod outages;
 mod rules;
 mod security;

@@ -11,7 +11,7 @@ mod worker;
 use std::time::{Duration, Instant};
 
 pub use bed::{Bed, Sent};
-pub use desk::{Seen, kill};
+pub use desk::{Said, Seen, kill};
 pub use proxy::{ACK, Act, DELIVER, PUBLISH, Proxy, What};
 pub use servers::{Kind, Private, signal};
 pub use worker::Worker;

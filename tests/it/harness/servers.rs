@@ -14,6 +14,8 @@ pub enum Kind {
     Mongodb,
     /// Three MongoDBs that elect a primary among them.
     Replica,
+    /// With a `prometheus.yml` that the test has prepared.
+    Prometheus,
 }
 
 /// A server of this test alone.
@@ -45,6 +47,7 @@ impl Private {
     pub fn uri(&self) -> String {
         match self.kind {
             Kind::Rabbitmq => format!("amqp://guest:guest@127.0.0.1:{}/%2f", self.port),
+            Kind::Prometheus => format!("http://127.0.0.1:{}", self.port),
             Kind::Mongodb => format!("mongodb://127.0.0.1:{}/?replicaSet=rs0", self.port),
             Kind::Replica => {
                 let [first, second, third] = [0, 1, 2].map(|at| format!("127.0.0.1:{}", self.port + at));
@@ -124,6 +127,7 @@ fn launch(kind: Kind, directory: PathBuf, port: u16) -> (Child, Vec<u32>) {
         Kind::Rabbitmq => "rabbitmq",
         Kind::Mongodb => "mongodb",
         Kind::Replica => "replica",
+        Kind::Prometheus => "prometheus",
     };
     let mut command = Command::new(script());
     command.arg(name).arg(&directory).arg(port.to_string()).stdin(Stdio::piped()).stdout(Stdio::piped());
