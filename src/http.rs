@@ -1,6 +1,7 @@
 //! Owns the HTTP listener: `/metrics`, `/livez`, `/readyz`, `/status`. Bounded in connections and in patience.
 //! Must not know the flow; it reads `Health` and the metrics.
 
+use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -16,13 +17,13 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use metrics_exporter_prometheus::PrometheusHandle;
 use serde_json::json;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::AbortHandle;
 use tokio::time::timeout;
 
 use crate::health::Health;
 use crate::recent::Recent;
 
-/// Most connections at a time; further ones wait to be accepted.
+/// Most connections at a time; for each further one the oldest is closed, so that idle ones keep nobody out.
 const CONNECTIONS: usize = 64;
 /// How long a client may take for the header of a request, and an idle connection stays.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
@@ -58,36 +59,37 @@ pub async fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
 
 /// Serves for ever.
 pub async fn serve(listener: TcpListener, exposed: Arc<Exposed>) {
-    let slots = Arc::new(Semaphore::new(CONNECTIONS));
+    let mut open: VecDeque<AbortHandle> = VecDeque::new();
     let mut upkeep = tokio::time::interval(UPKEEP);
     loop {
         tokio::select! {
             _ = upkeep.tick() => exposed.metrics.run_upkeep(),
-            Some((stream, slot)) = accept(&listener, &slots) => {
-                tokio::spawn(converse(stream, slot, Arc::clone(&exposed)));
+            stream = accept(&listener) => {
+                open.retain(|connection| !connection.is_finished());
+                if open.len() >= CONNECTIONS && let Some(oldest) = open.pop_front() {
+                    oldest.abort();
+                }
+                open.push_back(tokio::spawn(converse(stream, Arc::clone(&exposed))).abort_handle());
             }
         }
     }
 }
 
-/// The next connection, once there is room for one.
-async fn accept(listener: &TcpListener, slots: &Arc<Semaphore>) -> Option<(TcpStream, OwnedSemaphorePermit)> {
-    let slot = Arc::clone(slots).acquire_owned().await.ok()?;
+async fn accept(listener: &TcpListener) -> TcpStream {
     loop {
         match listener.accept().await {
-            Ok((stream, _)) => return Some((stream, slot)),
+            Ok((stream, _)) => return stream,
             // Out of file descriptors, most likely: they come back; the flow goes on meanwhile.
             Err(_) => tokio::time::sleep(Duration::from_millis(200)).await,
         }
     }
 }
 
-async fn converse(stream: TcpStream, slot: OwnedSemaphorePermit, exposed: Arc<Exposed>) {
+async fn converse(stream: TcpStream, exposed: Arc<Exposed>) {
     let service = service_fn(move |request| answer(request, Arc::clone(&exposed)));
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT).max_buf_size(16 * 1024);
     let _ = timeout(CONNECTION_TIMEOUT, http.serve_connection(TokioIo::new(stream), service)).await;
-    drop(slot);
 }
 
 async fn answer(request: Request<Incoming>, exposed: Arc<Exposed>) -> Result<Response<Full<Bytes>>, Infallible> {

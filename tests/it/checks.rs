@@ -6,14 +6,9 @@ use std::time::Duration;
 use bson::{Document, doc};
 use lapin::options::QueueDeclareOptions;
 use lapin::types::FieldTable;
-use mongodb::Client;
 use serde_json::Value;
 
-use crate::harness::{Bed, Kind, Private, SOON, Said, Sent, eventually};
-
-fn file(path: &str) -> String {
-    std::fs::read_to_string(format!("{}/{path}", env!("CARGO_MANIFEST_DIR"))).unwrap()
-}
+use crate::harness::{Bed, Kind, Private, SOON, Said, Sent, eventually, guard};
 
 /// What `check --json` found.
 struct Checked {
@@ -151,37 +146,6 @@ async fn a_missing_binding_is_found_by_the_management_api() {
     assert!(check(("warn", "is not bound to")));
 }
 
-/// A MongoDB with access control, a user `admin` who may do everything, and the roles of deploy/mongodb with a user each.
-async fn guarded_store(database: &str) -> (Private, Client) {
-    let store = Private::prepared(Kind::Mongodb, |directory, _| {
-        let key = directory.join("key");
-        std::fs::write(&key, "a key for the members of this replica set alone").unwrap();
-        std::fs::set_permissions(&key, std::os::unix::fs::PermissionsExt::from_mode(0o400)).unwrap();
-        let arguments = ["--auth", "--keyFile", key.to_str().unwrap()];
-        std::fs::write(directory.join("arguments"), arguments.join("\n")).unwrap();
-    });
-    let admin = doc! { "createUser": "admin", "pwd": "admin-secret", "roles": ["root"] };
-    let open = Client::with_uri_str(store.uri()).await.unwrap();
-    open.database("admin").run_command(admin).await.unwrap();
-    let client = Client::with_uri_str(as_user(&store, "admin", "admin")).await.unwrap();
-    let roles = file("deploy/mongodb/roles.json")
-        .replace("\"cache\"", &format!("\"{database}\""))
-        .replace("bytemark_tickets_log", "log");
-    let commands: Vec<Value> = serde_json::from_str(&roles).unwrap();
-    for command in commands {
-        let command: Document = bson::serialize_to_document(&command).unwrap();
-        client.database(database).run_command(command.clone()).await.unwrap();
-        let role = command.get_str("createRole").unwrap();
-        let user = doc! { "createUser": role, "pwd": format!("{role}-secret"), "roles": [role] };
-        client.database(database).run_command(user).await.unwrap();
-    }
-    (store, client)
-}
-
-fn as_user(store: &Private, user: &str, source: &str) -> String {
-    store.uri().replace("mongodb://", &format!("mongodb://{user}:{user}-secret@")) + "&authSource=" + source
-}
-
 /// A broker with the definitions of deploy/rabbitmq, and a password for each of its users.
 fn guarded_broker() -> Private {
     let broker = Private::start(Kind::Rabbitmq);
@@ -197,8 +161,9 @@ fn guarded_broker() -> Private {
 async fn worker_desk_and_publisher_need_no_more_than_their_least_privileges() {
     let broker = guarded_broker();
     let database = "guarded";
-    let (store, client) = guarded_store(database).await;
-    let worker_store = as_user(&store, "ticketlogWorker", database);
+    let (store, client) = guard::store().await;
+    guard::roles(&client, database, "log").await;
+    let worker_store = guard::as_user(&store, "ticketlogWorker", database);
     let login = |user: &str| broker.uri().replace("guest:guest", &format!("{user}:{user}-secret"));
     let with = |user: &str, arguments: &[&str]| {
         let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_ticketlog"));

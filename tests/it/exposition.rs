@@ -49,9 +49,10 @@ async fn idle_connections_and_wrong_methods_do_no_harm() {
     let bed = Bed::new().await;
     let worker = bed.worker().await;
     worker.ready().await;
-    let idle: Vec<TcpStream> = (0..300).map(|_| TcpStream::connect(worker.address()).unwrap()).collect();
+    let idle: Vec<TcpStream> = (0..1000).map(|_| TcpStream::connect(worker.address()).unwrap()).collect();
     bed.publish_all((0..200).map(Sent::numbered)).await;
     crate::harness::eventually("ingestion goes on", crate::harness::SOON, async || bed.count().await == 200).await;
+    assert_eq!(worker.get("/readyz").0, 200, "and whoever asks gets an answer");
     drop(idle);
     let mut stream = TcpStream::connect(worker.address()).unwrap();
     stream.write_all(b"POST /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 0\r\n\r\n").unwrap();

@@ -9,6 +9,7 @@ mod desk;
 mod desk_faults;
 mod exposition;
 mod faults_links;
+mod faults_rows;
 mod faults_servers;
 mod flow;
 mod harness;

@@ -66,7 +66,8 @@ impl Bed {
         Bed::at(broker.uri(), store.uri()).await
     }
 
-    async fn at(broker_uri: String, store_uri: String) -> Self {
+    /// On servers at these addresses.
+    pub async fn at(broker_uri: String, store_uri: String) -> Self {
         let name = format!("t{:016x}", rand::random::<u64>());
         let connection = Connection::connect(&broker_uri, ConnectionProperties::default()).await.unwrap();
         let channel = connection.create_channel().await.unwrap();
@@ -243,7 +244,8 @@ impl Bed {
     }
 }
 
-fn given(name: &str) -> String {
+/// An address that `make test` provides.
+pub fn given(name: &str) -> String {
     std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set: run `make test`"))
 }
 

@@ -3,6 +3,7 @@
 
 mod bed;
 mod desk;
+pub mod guard;
 mod oracle;
 mod proxy;
 mod servers;
@@ -10,7 +11,7 @@ mod worker;
 
 use std::time::{Duration, Instant};
 
-pub use bed::{Bed, Sent};
+pub use bed::{Bed, Sent, given};
 pub use desk::{Said, Seen, kill};
 pub use proxy::{ACK, Act, DELIVER, PUBLISH, Proxy, What};
 pub use servers::{Kind, Private, signal};

@@ -67,6 +67,12 @@ impl Private {
         self.wrapper.wait().unwrap();
     }
 
+    /// SIGTERM, and time to end in good order.
+    pub fn shut_down(&mut self) {
+        drop(self.wrapper.stdin.take());
+        self.wrapper.wait().unwrap();
+    }
+
     /// Starts it again on the same data and port.
     pub fn restart(&mut self) {
         (self.wrapper, self.pids) = launch(self.kind, self.directory.path().to_path_buf(), self.port);
