@@ -13,6 +13,7 @@
 //! | [`broker`] | RabbitMQ; the only place that names lapin | yes |
 //! | [`store`] | MongoDB; the only place that names its driver | yes |
 //! | [`supervision`] | what systemd is told | its socket |
+//! | [`host`] | the name of this machine | reads it |
 //! | [`recent`] | the latest dead letters and replays | no |
 //! | [`finding`] | one line of `ticketlog check` | no |
 //! | [`fetch`] | a GET over plain HTTP, for the desk | yes |
@@ -30,6 +31,7 @@ pub mod finding;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;
 pub mod health;
+pub mod host;
 pub mod http;
 pub mod metrics;
 pub mod pipeline;

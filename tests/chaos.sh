@@ -5,7 +5,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 export TICKETLOG_CHAOS_TABLE=$PWD/target/chaos.table
 rm -f "$TICKETLOG_CHAOS_TABLE"
-cargo nextest run --test it --profile chaos -E 'test(/^(outages|faults_|desk_faults|security)/)'
+cargo nextest run --test it --profile chaos --run-ignored all -E 'test(/^(outages|faults_|desk_faults|security|alerting)/)'
 version() { # AMQP greeting or MongoDB's own words, whichever server it is
   python3 - "$1" <<'P'
 import re, socket, sys

@@ -30,7 +30,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::config;
+use crate::{config, host};
 
 pub use delivery::{Delivery, Outgoing};
 pub use desk::{Desk, DeskError, Held, Ticket, Trust};
@@ -69,7 +69,7 @@ async fn connect(settings: &config::Broker, purpose: &str) -> Result<Connection,
     for address in config::broker_addresses(settings.uri.expose_secret()) {
         let Ok(mut uri) = address.parse::<AMQPUri>() else { return Err(BrokerError::Address) };
         uri.query.heartbeat = u16::try_from(settings.heartbeat.0.as_secs()).ok();
-        let name = format!("ticketlog {purpose}");
+        let name = format!("ticketlog {purpose} on {}", host::name());
         let properties = ConnectionProperties::default().with_connection_name(name.into());
         let limit = settings.connect_timeout.0;
         if SILENT.load(Ordering::Relaxed)

@@ -209,12 +209,6 @@ fn now_millis() -> i64 {
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
 
-/// The name of this machine.
-fn host() -> String {
-    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    if name.trim().is_empty() { "unknown".to_owned() } else { name.trim().to_owned() }
-}
-
 /// A runtime on this thread: the drivers have threads of their own where they need them, and waking another thread for
 /// every message would cost more than it brings.
 fn runtime() -> std::io::Result<tokio::runtime::Runtime> {

@@ -135,5 +135,5 @@ fn end_on_signals(stop: &CancellationToken) -> std::io::Result<()> {
 
 /// `host/version`.
 fn worker() -> String {
-    format!("{}/{}", super::host(), env!("CARGO_PKG_VERSION"))
+    format!("{}/{}", crate::host::name(), env!("CARGO_PKG_VERSION"))
 }

@@ -49,8 +49,9 @@ pub async fn run(context: Arc<Context>) {
                     Exit::Broken(error) => error,
                     Exit::Released => {
                         // One message goes first, to see whether writes pass: being given back again and again would
-                        // count towards the queue's delivery limit for all of them.
-                        cautious = true;
+                        // count towards the queue's delivery limit for all of them. Not where only a document is in
+                        // doubt: alone, it would hold up all others, and nothing would ever tell whose fault it is.
+                        cautious = !context.health.troubles().is_empty();
                         released(&context).await;
                         continue;
                     }

@@ -86,9 +86,14 @@ async fn attempt(
     }
     let outcome = progress.wrote(&piece, &faults);
     let vanished = compare(context, batch, progress, &outcome.same_id).await?;
+    if let Some(code) = outcome.unknown
+        && REPEATED.allow(Instant::now()).is_some()
+    {
+        warn!(code, "holding a document that MongoDB refuses for a reason that is not known; trying it again alone");
+    }
     match outcome.failure {
         Some(failure) => Err(failure),
-        None => Ok(outcome.pause || vanished),
+        None => Ok(outcome.unknown.is_some() || vanished),
     }
 }
 
@@ -127,8 +132,8 @@ fn report(context: &Context, failure: &Failure) {
 struct Left {
     /// Positions whose `_id` is there already: to be compared.
     same_id: Vec<usize>,
-    /// Whether some documents are to be tried again after a pause.
-    pause: bool,
+    /// A code that is not understood: some documents are to be tried again after a pause.
+    unknown: Option<i32>,
     /// A failure of the store that came as an error of single documents.
     failure: Option<Failure>,
 }
@@ -286,7 +291,7 @@ impl Progress {
                 Some(DocumentFault::Unknown(code)) => {
                     self.not_understood(*at, Some(*code));
                     self.pieces.push_back(vec![*at]);
-                    left.pause = true;
+                    left.unknown = Some(*code);
                 }
             }
         }

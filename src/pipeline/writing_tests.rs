@@ -100,7 +100,7 @@ fn an_unknown_code_is_tried_alone_a_bounded_number_of_times() {
     let batch = vec![pending(1, "{}"), pending(2, "{}")];
     let mut progress = progress(&batch);
     let piece = progress.next_piece(&batch).unwrap();
-    assert!(progress.wrote(&piece, &[(1, DocumentFault::Unknown(4242))]).pause);
+    assert!(progress.wrote(&piece, &[(1, DocumentFault::Unknown(4242))]).unknown.is_some());
     for _ in 0..2 {
         assert_eq!(progress.next_piece(&batch), Some(vec![1]));
         progress.wrote(&[1], &[(0, DocumentFault::Unknown(4242))]);

@@ -151,9 +151,9 @@ fn guarded_broker() -> Private {
     let broker = Private::start(Kind::Rabbitmq);
     let path = format!("{}/deploy/rabbitmq/definitions.json", env!("CARGO_MANIFEST_DIR"));
     broker.ctl(&["import_definitions", &path]);
-    for user in ["ticketlog", "ticketlog-desk", "tickets-publisher"] {
-        broker.ctl(&["change_password", user, &format!("{user}-secret")]);
-    }
+    let change = r#"[rabbit_auth_backend_internal:change_password(list_to_binary(User), list_to_binary(User ++ "-secret"), <<"test">>)
+        || User <- ["ticketlog", "ticketlog-desk", "tickets-publisher"]]."#;
+    broker.ctl(&["eval", change]);
     broker
 }
 

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::too_many_lines)]
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
+mod alerting;
 mod checks;
 mod cli;
 mod desk;

@@ -11,7 +11,7 @@ use tracing::info;
 use crate::config::Settings;
 use crate::telemetry::{self, Logging};
 
-use super::super::{Fault, host, now_millis};
+use super::super::{Fault, now_millis};
 use super::{Audited, Selection, note, stamp};
 
 /// A change on its way. Its beginning is noted as well as its end: a kill leaves a trace.
@@ -48,7 +48,7 @@ impl Audit {
         };
         if let Value::Object(line) = &mut line {
             line.insert("who".to_owned(), json!(who()));
-            line.insert("host".to_owned(), json!(host()));
+            line.insert("host".to_owned(), json!(crate::host::name()));
         }
         let mut audit = Audit { line, ended: false, _logging: logging, file };
         audit.write("begun", Value::Null)?;
