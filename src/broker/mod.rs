@@ -41,7 +41,6 @@ pub use inspect::inspect;
 pub use letter::{Replaying, login};
 pub use publisher::{Confirmed, Publisher};
 pub use session::{End, Session};
-#[cfg(test)]
 pub use settlement::{Acks, Settlement};
 pub use topology::setup;
 pub use watch::{Seen, Watch};

@@ -1,0 +1,118 @@
+//! What the pure parts cost: decoding with casts and identity, batching, settlement. `cargo bench --bench parts`.
+//! Ends with the ratio of the decoder to the least that any worker must do, JSON to raw BSON, taken in turn in one run.
+
+#![allow(clippy::print_stdout, clippy::unwrap_used, clippy::indexing_slicing, missing_docs)]
+
+use std::hint::black_box;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bson::raw::RawDocumentBuf;
+use criterion::{Criterion, Throughput};
+use serde_json::json;
+use ticketlog::batch::{Batcher, Limits};
+use ticketlog::broker::Settlement;
+use ticketlog::event::{Decoder, Message, Rules};
+
+const TOKEN: &str = "2f1c9a1e-7a59-4a53-8f0e-6b1d4c2e9f10";
+
+/// An event as publishers send it, made longer by legs of a journey until it has this many bytes.
+fn event(bytes: usize) -> Vec<u8> {
+    let leg = |n: usize| json!({"from": format!("Stop {n}"), "to": "Städtisches Theater", "fare": 2.75, "zones": [1, 2, 3], "valid": true});
+    let mut legs = Vec::new();
+    loop {
+        let body = json!({
+            "user_id": 104_729, "timestamp": 1_795_367_772_123_u64, "uuid": TOKEN, "status": "success",
+            "operation_type": "purchase", "ticket_details": {"route": "Red Line", "fare": 2.75, "currency": "EUR", "legs": legs},
+        });
+        let text = body.to_string();
+        if text.len() >= bytes {
+            return text.into_bytes();
+        }
+        legs.push(leg(legs.len()));
+    }
+}
+
+fn decode(decoder: &mut Decoder, body: &[u8]) -> usize {
+    let message = Message { body, message_id: Some(TOKEN), ..Message::default() };
+    decoder.decode(&message, || [0; 12]).unwrap().document.len()
+}
+
+fn to_bson(body: &[u8]) -> usize {
+    serde_json::from_slice::<RawDocumentBuf>(body).unwrap().as_bytes().len()
+}
+
+fn decoding(criterion: &mut Criterion) {
+    for size in [200, 2 << 10, 20 << 10] {
+        let body = event(size);
+        let mut group = criterion.benchmark_group(format!("{} bytes", body.len()));
+        group.throughput(Throughput::Bytes(body.len() as u64));
+        group.bench_function("JSON to raw BSON", |bencher| bencher.iter(|| to_bson(black_box(&body))));
+        let mut decoder = Decoder::new(Arc::new(Rules::default()));
+        group.bench_function("decode, cast, identify", |bencher| {
+            bencher.iter(|| decode(&mut decoder, black_box(&body)))
+        });
+        group.finish();
+    }
+}
+
+fn bookkeeping(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("1000 events");
+    group.throughput(Throughput::Elements(1000));
+    let limits = Limits { max_events: 1000, max_bytes: 8 << 20, linger: Duration::from_millis(5) };
+    let now = Instant::now();
+    let mut batcher = Batcher::new(limits);
+    group.bench_function("batch", |bencher| {
+        bencher.iter(|| {
+            (0..1000_u64).for_each(|event| batcher.push(event, 300, now));
+            black_box(batcher.take(now)).unwrap().0.len()
+        })
+    });
+    let mut settlement = Settlement::default();
+    let mut tag = 0;
+    group.bench_function("settle, two batches out of order", |bencher| {
+        bencher.iter(|| {
+            let first = tag + 1;
+            for _ in 0..1000 {
+                tag += 1;
+                assert!(settlement.receive(tag, tag));
+            }
+            (first + 500..=tag).chain(first..first + 500).for_each(|tag| settlement.settle(tag));
+            black_box(settlement.take_prefix())
+        })
+    });
+    group.finish();
+}
+
+/// Nanoseconds a call, over about ten milliseconds.
+fn nanos(mut call: impl FnMut() -> usize) -> f64 {
+    let started = Instant::now();
+    let mut calls = 0;
+    while started.elapsed() < Duration::from_millis(10) {
+        for _ in 0..20 {
+            black_box(call());
+        }
+        calls += 20;
+    }
+    started.elapsed().as_nanos() as f64 / f64::from(calls)
+}
+
+/// The median over many short turns: what else the machine does falls on both alike.
+fn ratios() {
+    for size in [200, 2 << 10, 20 << 10] {
+        let body = event(size);
+        let mut decoder = Decoder::new(Arc::new(Rules::default()));
+        let mut ratios: Vec<f64> =
+            (0..101).map(|_| nanos(|| decode(&mut decoder, &body)) / nanos(|| to_bson(&body))).collect();
+        ratios.sort_by(f64::total_cmp);
+        println!("{} bytes: decode, cast, identify / JSON to raw BSON: {:.2}", body.len(), ratios[50]);
+    }
+}
+
+fn main() {
+    let mut criterion = Criterion::default().configure_from_args();
+    decoding(&mut criterion);
+    bookkeeping(&mut criterion);
+    criterion.final_summary();
+    ratios();
+}
