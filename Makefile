@@ -42,8 +42,9 @@ interop:         ## Node's amqplib and Python's pika publish, Mongoose reads (ne
 	$(SERVICES) run tests/interop/run.sh
 
 bench:           ## throughput, CPU and memory against the bare pipes
-	cargo bench --no-run --bench end_to_end --bench bare_pipe
-	$(SERVICES) run cargo bench --bench end_to_end
+	cargo bench --no-run --bench end_to_end --bench latency --bench parts --bench bare_pipe
+	cargo bench --bench parts
+	$(SERVICES) run cargo bench --bench end_to_end --bench latency
 
 docs:            ## writes the pages that are made from the code
 	TICKETLOG_WRITE_DOCS=1 cargo test --lib the_page_is_the_catalogue

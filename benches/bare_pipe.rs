@@ -2,8 +2,8 @@
 //! outcome per document, no retry: it loses and doubles messages at the first fault. Only to be measured against.
 //!
 //! usage: bare_pipe QUEUE DATABASE COLLECTION COUNT   (servers from TICKETLOG_BROKER__URI and TICKETLOG_STORE__URI)
-//! BARE_PIPE=best takes ready chunks on the current-thread runtime; otherwise the obvious one: one delivery at a time
-//! on the multi-thread runtime.
+//! BARE_PIPE=best takes ready chunks on the current-thread runtime; BARE_PIPE=each inserts each message by itself as it
+//! comes, which is the least latency; otherwise the obvious one: one delivery at a time on the multi-thread runtime.
 
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 // A program to measure with: what goes wrong ends it.
@@ -37,10 +37,14 @@ fn main() {
         println!("bare_pipe is run by the end_to_end benchmark: make bench");
         return;
     };
-    let best = std::env::var("BARE_PIPE").is_ok_and(|kind| kind == "best");
+    let kind = std::env::var("BARE_PIPE").unwrap_or_default();
+    let best = kind == "best";
     let mut builder =
         if best { tokio::runtime::Builder::new_current_thread() } else { tokio::runtime::Builder::new_multi_thread() };
     let runtime = builder.enable_all().build().unwrap();
+    if kind == "each" {
+        return runtime.block_on(each(queue, database, collection));
+    }
     runtime.block_on(pipe(queue, database, collection, count.parse().unwrap(), best));
 }
 
@@ -84,6 +88,31 @@ async fn pipe(queue: &str, database: &str, collection: &str, count: usize, best:
     acknowledge.await.unwrap();
     // Stays until it has been measured.
     tokio::task::spawn_blocking(|| std::io::stdin().read_to_end(&mut Vec::new())).await.unwrap().unwrap();
+    tokio::time::timeout(Duration::from_secs(5), connection.close(200, "done".into())).await.unwrap().unwrap();
+}
+
+/// Inserts and acknowledges each message on a task of its own, until its input ends.
+async fn each(queue: &str, database: &str, collection: &str) {
+    let collection = open(database, collection).await;
+    let broker = std::env::var("TICKETLOG_BROKER__URI").unwrap();
+    let connection = Connection::connect(&broker, ConnectionProperties::default()).await.unwrap();
+    let channel = connection.create_channel().await.unwrap();
+    channel.basic_qos(200, BasicQosOptions::default()).await.unwrap();
+    let (options, table) = (BasicConsumeOptions::default(), FieldTable::default());
+    let mut consumer = channel.basic_consume(queue.into(), "".into(), options, table).await.unwrap();
+    let mut end = tokio::task::spawn_blocking(|| std::io::stdin().read_to_end(&mut Vec::new()));
+    loop {
+        let delivery = tokio::select! {
+            delivery = consumer.next() => delivery.unwrap().unwrap(),
+            _ = &mut end => break,
+        };
+        let collection = collection.clone();
+        tokio::spawn(async move {
+            let event: RawDocumentBuf = serde_json::from_slice(&delivery.data).unwrap();
+            collection.insert_one(event).await.unwrap();
+            delivery.acker.ack(BasicAckOptions { multiple: false }).await.unwrap();
+        });
+    }
     tokio::time::timeout(Duration::from_secs(5), connection.close(200, "done".into())).await.unwrap().unwrap();
 }
 

@@ -1,0 +1,198 @@
+//! How long an event takes from publish to stored, as a change stream of MongoDB sees it, for `ticketlog run` and for a
+//! bare pipe that inserts each message by itself as it comes; and what the worker costs idle, at start and at its end.
+//! `make bench` provides the servers.
+//!
+//! environment: BENCH_SECONDS (10) for each rate, BENCH_RATES (100,1000,5000)
+
+#![allow(clippy::print_stdout, clippy::print_stderr)]
+// A program to measure with: what goes wrong ends it.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::disallowed_methods,
+    clippy::too_many_lines
+)]
+
+mod common;
+
+use std::process::{Child, Command};
+use std::time::{Duration, Instant, SystemTime};
+
+use bson::Document;
+use common::{cpu_seconds, end, must, number, sibling, spawn, ticketlog};
+use futures_util::StreamExt;
+use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
+use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
+use mongodb::change_stream::ChangeStream;
+use mongodb::change_stream::event::ChangeStreamEvent;
+use mongodb::{Client, Collection};
+
+type Changes = ChangeStream<ChangeStreamEvent<Document>>;
+
+fn main() {
+    let Ok(store) = std::env::var("TICKETLOG_STORE__URI") else {
+        println!("latency needs servers: run it by `make bench`");
+        return;
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    runtime.block_on(async {
+        let bench = Bench::open(&store).await;
+        bench.latencies().await;
+        bench.life().await;
+    });
+}
+
+struct Bench {
+    client: Client,
+    channel: Channel,
+    _connection: Connection,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Contender {
+    EachPipe,
+    Ticketlog,
+}
+
+impl Bench {
+    async fn open(store: &str) -> Self {
+        let client = Client::with_uri_str(store).await.unwrap();
+        let broker = std::env::var("TICKETLOG_BROKER__URI").unwrap();
+        let connection = Connection::connect(&broker, ConnectionProperties::default()).await.unwrap();
+        let channel = connection.create_channel().await.unwrap();
+        channel.confirm_select(ConfirmSelectOptions::default()).await.unwrap();
+        Bench { client, channel, _connection: connection }
+    }
+
+    async fn latencies(&self) {
+        println!("publish to stored, as a change stream sees it, in milliseconds");
+        println!("{:>8}  {:<22}{:>9}{:>9}{:>9}{:>9}", "msg/s", "", "p50", "p99", "p99.9", "max");
+        let rates = std::env::var("BENCH_RATES").unwrap_or_else(|_| "100,1000,5000".to_owned());
+        for rate in rates.split(',').map(|rate| rate.parse::<u64>().unwrap()) {
+            let mut p99 = Vec::new();
+            for contender in [Contender::EachPipe, Contender::Ticketlog] {
+                let mut seen = self.at(contender, rate).await;
+                seen.sort_by(f64::total_cmp);
+                let share = |share: f64| seen[((seen.len() - 1) as f64 * share) as usize];
+                let name = if contender == Contender::EachPipe { "bare pipe, each by itself" } else { "ticketlog run" };
+                let (median, most) = (share(0.5), share(1.0));
+                println!("{rate:>8}  {name:<25}{median:>6.1}{:>9.1}{:>9.1}{most:>9.1}", share(0.99), share(0.999));
+                p99.push(share(0.99));
+            }
+            println!("{:>8}  ticketlog / bare pipe: p99 {:.2}", "", p99[1] / p99[0]);
+        }
+    }
+
+    /// Latencies of some seconds at a rate.
+    async fn at(&self, contender: Contender, rate: u64) -> Vec<f64> {
+        let name = format!("latency_{}_{rate}_{}", std::process::id(), contender as u8);
+        must(ticketlog(&name).arg("setup"));
+        let mut child = start(contender, &name);
+        let mut changes = self.collection(&name).watch().await.unwrap();
+        self.publish(&name).await;
+        next(&mut changes).await;
+        let count = rate * number("BENCH_SECONDS", 10);
+        let (publishing, watching) = (self.publish_at(&name, rate, count), async {
+            let mut seen = Vec::new();
+            while seen.len() < count as usize {
+                seen.push(next(&mut changes).await);
+            }
+            seen
+        });
+        let ((), seen) = tokio::join!(publishing, watching);
+        end(&mut child);
+        self.client.database(&name).drop().await.unwrap();
+        seen
+    }
+
+    fn collection(&self, name: &str) -> Collection<Document> {
+        self.client.database(name).collection("log")
+    }
+
+    async fn publish_at(&self, name: &str, rate: u64, count: u64) {
+        let started = Instant::now();
+        for n in 0..count {
+            let due = started + Duration::from_secs_f64(n as f64 / rate as f64);
+            if due > Instant::now() {
+                tokio::time::sleep_until(due.into()).await;
+            }
+            self.publish(name).await;
+        }
+    }
+
+    /// Does not wait for the confirm: that would bound the rate.
+    async fn publish(&self, name: &str) {
+        let body = doc_of_now().to_string();
+        let properties = BasicProperties::default()
+            .with_delivery_mode(2)
+            .with_message_id(format!("{:032x}", rand::random::<u128>()).into());
+        let (key, options) = ("ticket.purchase".into(), BasicPublishOptions::default());
+        drop(self.channel.basic_publish(name.into(), key, options, body.as_bytes(), properties).await.unwrap());
+    }
+
+    /// Start, idle, stop.
+    async fn life(&self) {
+        let name = format!("latency_{}_life", std::process::id());
+        must(ticketlog(&name).arg("setup"));
+        let mut changes = self.collection(&name).watch().await.unwrap();
+        let mut starts = Vec::new();
+        let mut stops = Vec::new();
+        let mut idle = 0.0;
+        for round in 0..5 {
+            self.publish(&name).await;
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            let started = Instant::now();
+            let mut child = start(Contender::Ticketlog, &name);
+            next(&mut changes).await;
+            starts.push(started.elapsed().as_secs_f64() * 1e3);
+            tokio::time::sleep(Duration::from_secs(2)).await;
+            if round == 0 {
+                let before = cpu_seconds(child.id());
+                tokio::time::sleep(Duration::from_secs(30)).await;
+                idle = (cpu_seconds(child.id()) - before) / 30.0;
+            }
+            let stopped = Instant::now();
+            end(&mut child);
+            stops.push(stopped.elapsed().as_secs_f64() * 1e3);
+        }
+        starts.sort_by(f64::total_cmp);
+        stops.sort_by(f64::total_cmp);
+        println!(
+            "from start to first stored event: {:.0} ms; idle: {:.2} % of a core; stop: {:.0} ms",
+            starts[2],
+            idle * 100.0,
+            stops[2]
+        );
+        self.client.database(&name).drop().await.unwrap();
+    }
+}
+
+fn start(contender: Contender, name: &str) -> Child {
+    match contender {
+        Contender::Ticketlog => spawn(ticketlog(name).arg("run")),
+        Contender::EachPipe => {
+            let arguments = [name, name, "log", "0"];
+            spawn(Command::new(sibling("bare_pipe")).args(arguments).env("BARE_PIPE", "each"))
+        }
+    }
+}
+
+fn micros() -> i64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_micros() as i64
+}
+
+/// An event of usual size that carries the time of its publish.
+fn doc_of_now() -> serde_json::Value {
+    serde_json::json!({
+        "user_id": 104_729, "timestamp": micros() / 1000, "sent": micros(), "status": "success", "operation_type": "purchase",
+        "ticket_details": {"route": "Red Line", "fare": 2.75, "currency": "EUR", "zones": [1, 2, 3], "from": "Central Station", "to": "Harbour"},
+    })
+}
+
+/// Milliseconds since the next event to be stored was published.
+async fn next(changes: &mut Changes) -> f64 {
+    let change = tokio::time::timeout(Duration::from_secs(60), changes.next()).await.expect("stored").unwrap().unwrap();
+    let sent = change.full_document.unwrap().get_i64("sent").unwrap();
+    (micros() - sent) as f64 / 1e3
+}
