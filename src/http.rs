@@ -25,6 +25,8 @@ use crate::recent::Recent;
 
 /// Most connections at a time; for each further one the oldest is closed, so that idle ones keep nobody out.
 const CONNECTIONS: usize = 64;
+/// Between connections while there are so many: they must not take the flow's time.
+const PACE: Duration = Duration::from_millis(2);
 /// How long a client may take for the header of a request, and an idle connection stays.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a connection may last in all.
@@ -68,6 +70,7 @@ pub async fn serve(listener: TcpListener, exposed: Arc<Exposed>) {
                 open.retain(|connection| !connection.is_finished());
                 if open.len() >= CONNECTIONS && let Some(oldest) = open.pop_front() {
                     oldest.abort();
+                    tokio::time::sleep(PACE).await;
                 }
                 open.push_back(tokio::spawn(converse(stream, Arc::clone(&exposed))).abort_handle());
             }

@@ -21,7 +21,7 @@ def variables():
     def query(name, label, expression):
         return {
             "name": name, "label": label, "type": "query", "datasource": SOURCE, "refresh": 2, "sort": 1,
-            "multi": True, "includeAll": True, "allValue": ".*", "current": {"text": ["All"], "value": ["$__all"]},
+            "multi": True, "includeAll": True, "current": {"text": ["All"], "value": ["$__all"]},
             "query": {"query": expression, "refId": name}, "definition": expression,
         }  # fmt: skip
 
@@ -62,7 +62,7 @@ OPTIONS = {
         "legend": {"displayMode": "table", "placement": "bottom", "calcs": ["lastNotNull", "max"]},
         "tooltip": {"mode": "multi", "sort": "desc"},
     },
-    "stat": {"colorMode": "background", "graphMode": "area", "reduceOptions": {"calcs": ["lastNotNull"]}},
+    "stat": {"colorMode": "background", "graphMode": "none", "reduceOptions": {"calcs": ["lastNotNull"]}},
     "state-timeline": {"mergeValues": True, "showValue": "never", "legend": {"displayMode": "list", "placement": "bottom"}},
     "bargauge": {"orientation": "horizontal", "displayMode": "basic", "reduceOptions": {"calcs": ["lastNotNull"]}},
 }  # fmt: skip
@@ -86,7 +86,7 @@ def panel(number, place, spec):
         defaults["min"] = spec["min"]
     targets = [
         {"refId": chr(ord("A") + at), "datasource": SOURCE, "expr": expression, "legendFormat": legend,
-         "instant": spec["kind"] == "bargauge"}
+         "instant": spec["kind"] in ("stat", "bargauge")}
         for at, (expression, legend) in enumerate(spec["targets"])
     ]  # fmt: skip
     links = [

@@ -4,7 +4,9 @@
 //! AMQP has no questions, so what may be done is asked by wrong requests: RabbitMQ checks permissions before it refuses the
 //! rest (403 before 406).
 
-use lapin::options::{BasicConsumeOptions, BasicPublishOptions, ExchangeDeclareOptions, QueueDeclareOptions};
+use lapin::options::{
+    BasicConsumeOptions, BasicPublishOptions, BasicQosOptions, ExchangeDeclareOptions, QueueDeclareOptions,
+};
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::uri::AMQPUri;
 use lapin::{BasicProperties, Channel, Connection, ExchangeKind};
@@ -43,10 +45,8 @@ pub async fn inspect(settings: &Settings, management: Option<&Url>) -> Vec<Findi
 }
 
 fn way_in(settings: &Settings) -> Vec<Finding> {
-    let addresses = config::broker_addresses(settings.broker.uri.expose_secret());
-    let encrypted = addresses.iter().all(|address| address.starts_with("amqps:"));
-    let away = settings.broker.allow_plaintext && !encrypted;
-    away.then(|| {
+    let away = config::broker_in_the_open(settings.broker.uri.expose_secret());
+    away.map(|_| {
         let said = "passwords and tickets travel unencrypted to RabbitMQ (broker.allow_plaintext)";
         Finding::warn("broker.allow_plaintext", said, "use amqps://, and take the setting back")
     })
@@ -98,7 +98,8 @@ impl Inspection<'_> {
         };
         Ok(match answer.map_err(|error| BrokerError::of_topology(&error)) {
             Ok(_) => Answer::Yes,
-            Err(BrokerError::Topology(said)) if said.starts_with("NOT_FOUND") => Answer::Missing,
+            // A classic queue whose node is away is not found either, but not missing.
+            Err(BrokerError::Topology(said)) if said.starts_with("NOT_FOUND - no ") => Answer::Missing,
             Err(BrokerError::Topology(said)) if said.starts_with("ACCESS_REFUSED") => Answer::Forbidden,
             Err(BrokerError::Topology(said)) if said.starts_with("PRECONDITION_FAILED") => Answer::Differs(said),
             Err(BrokerError::Topology(said)) => Answer::Other(said),
@@ -185,29 +186,34 @@ impl Inspection<'_> {
         }
     }
 
+    /// Whether what is published reaches its queue. Another way than the configured one may be meant, and `setup` would add
+    /// the direct one to it.
     async fn bindings(&self, found: &mut Vec<Finding>) {
-        let broker = &self.settings.broker;
+        let (broker, dead) = (&self.settings.broker, &self.settings.dead_letter);
         let about = "broker.routing_keys";
-        let listed = match self.api().await {
-            Some(api) => api.list("bindings", &["e", &broker.exchange, "q", &broker.queue]).await,
-            None => None,
-        };
-        let Some(listed) = listed else {
-            let said = "bindings cannot be seen: AMQP does not show them, and no management API answers";
+        let api = self.api().await;
+        let Some(bound) = self.sources(api.as_ref(), &broker.queue).await else {
+            let said = "bindings cannot be seen: AMQP does not show them, and no management API answers this user";
             let fix = "name the management API with --management URL, for a user who may ask it";
             return found.push(Finding::warn(about, said, fix));
         };
-        let keys: Vec<&str> =
-            listed.iter().filter_map(|binding| binding.get("routing_key").and_then(Value::as_str)).collect();
         for key in &broker.routing_keys {
-            found.push(if keys.contains(&key.as_str()) {
-                Finding::ok(about, format!("{} is bound to {} with {key}", broker.queue, broker.exchange))
-            } else {
-                let said =
-                    format!("{} is not bound to {} with {key}; it is with: {keys:?}", broker.queue, broker.exchange);
-                if broker.declare { Finding::warn(about, said, SETUP) } else { Finding::fail(about, said, SETUP) }
-            });
+            found.push(bound_or_not(about, &broker.queue, (&broker.exchange, key), &bound, broker.declare));
         }
+        let about = "dead_letter.exchange";
+        for queue in [&dead.queue, &dead.parked_queue] {
+            if let Some(bound) = self.sources(api.as_ref(), queue).await {
+                found.push(bound_or_not(about, queue, (&dead.exchange, queue), &bound, broker.declare));
+            }
+        }
+    }
+
+    /// The exchanges and keys that a queue is bound with, beside the default one.
+    async fn sources(&self, api: Option<&Management>, queue: &str) -> Option<Vec<(String, String)>> {
+        let listed = api?.list("queues", &[queue, "bindings"]).await?;
+        let text = |binding: &Value, key: &str| binding.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
+        let pairs = listed.iter().map(|binding| (text(binding, "source"), text(binding, "routing_key")));
+        Some(pairs.filter(|(source, _)| !source.is_empty()).collect())
     }
 
     async fn api(&self) -> Option<Management> {
@@ -221,6 +227,8 @@ impl Inspection<'_> {
         let mut wrong = FieldTable::default();
         wrong.insert("x-priority".into(), AMQPValue::LongString("none".into()));
         let channel = self.channel().await?;
+        let limit = self.settings.broker.call_timeout.0;
+        call(limit, "setting the prefetch", channel.basic_qos(1, BasicQosOptions::default())).await?;
         let request = channel.basic_consume(queue.into(), "check".into(), BasicConsumeOptions::default(), wrong);
         found.push(match self.ask(request).await? {
             Answer::Forbidden => Finding::fail(
@@ -271,12 +279,39 @@ impl Inspection<'_> {
                 format!("queue {queue} destroys what is looked at: {why}"),
                 "raise its delivery limit by policy, or move its messages to a queue that `ticketlog setup` declares",
             ),
+            Verdict::Unanswered => Finding::warn(
+                about,
+                format!("whether queue {queue} can be looked through is not known: the management API gives no answer"),
+                "correct --management (plain http), or give the user the tag `management`",
+            ),
             Verdict::Forbidden => Finding::ok(
                 about,
                 format!("the delivery limit of queue {queue} is told only to who may configure it (the desk's user)"),
             ),
         });
         Ok(())
+    }
+}
+
+fn bound_or_not(
+    about: &'static str,
+    queue: &str,
+    (exchange, key): (&str, &str),
+    bound: &[(String, String)],
+    declare: bool,
+) -> Finding {
+    if bound.iter().any(|(source, with)| source == exchange && with == key) {
+        return Finding::ok(about, format!("{queue} is bound to {exchange} with {key}"));
+    }
+    let said = format!("{queue} is not bound to {exchange} with {key}");
+    match bound.first() {
+        _ if declare => Finding::warn(about, format!("{said} yet; the worker binds it"), SETUP),
+        None => Finding::fail(about, format!("{said}, nor to anything else: nothing reaches it"), SETUP),
+        Some((source, with)) => Finding::warn(
+            about,
+            format!("{said}, but to {source} with {with}"),
+            "make sure that this is meant; `ticketlog setup` would add the binding of the configuration",
+        ),
     }
 }
 

@@ -74,6 +74,8 @@ pub(super) enum Verdict {
     Likely(Option<i64>, &'static str),
     /// It must not: why.
     Deadly(String),
+    /// The management API that was named gives no answer that can be read.
+    Unanswered,
     /// We may not ask: what permission is missing.
     Forbidden,
 }
@@ -89,9 +91,7 @@ impl Lives {
         let policy = match self.policy {
             Policy::Known(policy) => policy,
             Policy::NotAsked => None,
-            Policy::NoAnswer => {
-                return Verdict::Deadly("the management API that --management names gives no answer".to_owned());
-            }
+            Policy::NoAnswer => return Verdict::Unanswered,
         };
         let stated: Vec<i64> = argument.into_iter().chain(policy).collect();
         // A negative limit is none since 4.0, next to a positive one too; before, it destroys at the first return.
@@ -302,10 +302,10 @@ mod tests {
             (quorum(None), Some(4), unasked),
             (quorum(None), None, none),
             (quorum(Some(NEVER)), Some(3), some(3)),
-            (quorum(Some(NEVER)), Some(3), Policy::NoAnswer),
             (Kind::Stream, None, unasked),
         ] {
             assert!(matches!(of(kind, version, policy), Verdict::Deadly(_)), "{kind:?} {version:?} {policy:?}");
         }
+        assert_eq!(of(quorum(Some(NEVER)), Some(3), Policy::NoAnswer), Verdict::Unanswered);
     }
 }

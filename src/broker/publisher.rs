@@ -59,10 +59,10 @@ impl Publisher {
         let connection = super::connect(broker, purpose).await?;
         let limit = broker.call_timeout.0;
         let opened = async {
-            let channel = super::call(limit, "opening a channel", connection.create_channel()).await?;
             if let Some(dead) = dead {
-                topology::ensure(&channel, broker, dead).await?;
+                topology::ensure(&connection, broker, dead).await?;
             }
+            let channel = super::call(limit, "opening a channel", connection.create_channel()).await?;
             let confirms = channel.confirm_select(ConfirmSelectOptions::default());
             super::call(limit, "turning on confirms", confirms).await?;
             Ok(channel)

@@ -57,19 +57,19 @@ pub struct Session {
 }
 
 impl Session {
-    /// Connects, makes sure of the topology and subscribes. `cautious` begins with a prefetch of 1.
+    /// Connects, makes sure of the topology and subscribes. `few` is a low prefetch to begin with.
     ///
     /// # Errors
     /// As for connecting, declaring and subscribing; the connection is closed again.
-    pub async fn open(settings: &Settings, cautious: bool) -> Result<Self, BrokerError> {
+    pub async fn open(settings: &Settings, few: Option<u16>) -> Result<Self, BrokerError> {
         let broker = &settings.broker;
         let connection = super::connect(broker, "consumer").await?;
         let largest = settings.event.max_bytes.bytes();
-        let window = Window::new(broker.prefetch, broker.prefetch_bytes.bytes(), largest, cautious);
+        let window = Window::new(broker.prefetch, broker.prefetch_bytes.bytes(), largest, few);
         let limit = broker.call_timeout.0;
         let opened = async {
+            topology::ensure(&connection, broker, &settings.dead_letter).await?;
             let channel = super::call(limit, "opening a channel", connection.create_channel()).await?;
-            topology::ensure(&channel, broker, &settings.dead_letter).await?;
             let consumer = subscribe(&channel, broker.queue.as_str().into(), window.prefetch(), limit).await?;
             Ok((channel, consumer))
         };

@@ -24,10 +24,10 @@ pub struct Window {
 
 impl Window {
     /// Starts so low that a first burst of messages of `largest` bytes, each held as body and as document, stays within
-    /// `budget`; `cautious` starts at 1.
-    pub fn new(most: u16, budget: usize, largest: usize, cautious: bool) -> Self {
+    /// `budget`; or at `few`.
+    pub fn new(most: u16, budget: usize, largest: usize, few: Option<u16>) -> Self {
         let fitting = u16::try_from(budget / largest.max(1) / 2).unwrap_or(u16::MAX).clamp(1, most.max(1));
-        let current = if cautious { 1 } else { fitting };
+        let current = few.map_or(fitting, |few| few.clamp(1, fitting));
         Window { most, budget: budget as f64, current, mean: 0.0, weighed: 0, settled: 0, held: 0 }
     }
 
@@ -103,7 +103,7 @@ mod tests {
     const MIB: usize = 1 << 20;
 
     fn grown(size: usize) -> Window {
-        let mut window = Window::new(4096, 32 * MIB, 8 * MIB, false);
+        let mut window = Window::new(4096, 32 * MIB, 8 * MIB, None);
         for _ in 0..20_000 {
             window.received(size);
             window.grew(size);
@@ -118,10 +118,10 @@ mod tests {
 
     #[test]
     fn a_first_burst_fits_the_budget() {
-        assert_eq!(Window::new(5000, 32 * MIB, 8 * MIB, false).prefetch(), 2);
-        assert_eq!(Window::new(5000, 32 * MIB, 8 * MIB, true).prefetch(), 1);
-        assert_eq!(Window::new(3, 32 * MIB, 10, false).prefetch(), 3);
-        assert_eq!(Window::new(5000, 10, 8 * MIB, false).prefetch(), 1);
+        assert_eq!(Window::new(5000, 32 * MIB, 8 * MIB, None).prefetch(), 2);
+        assert_eq!(Window::new(5000, 32 * MIB, 8 * MIB, Some(1)).prefetch(), 1);
+        assert_eq!(Window::new(3, 32 * MIB, 10, None).prefetch(), 3);
+        assert_eq!(Window::new(5000, 10, 8 * MIB, None).prefetch(), 1);
     }
 
     #[test]
@@ -152,7 +152,7 @@ mod tests {
 
     #[test]
     fn small_bodies_with_large_documents_do_not_grow_it_and_neither_do_messages_that_get_stuck() {
-        let mut window = Window::new(4096, 32 * MIB, 8 * MIB, false);
+        let mut window = Window::new(4096, 32 * MIB, 8 * MIB, None);
         for _ in 0..10 {
             window.received(8 << 10);
             window.grew(8 * MIB);
@@ -160,7 +160,7 @@ mod tests {
             window.settled();
         }
         assert_eq!(window.wanted(), None);
-        let mut window = Window::new(4096, 32 * MIB, 8 * MIB, true);
+        let mut window = Window::new(4096, 32 * MIB, 8 * MIB, Some(1));
         (0..100).for_each(|_| window.received(300));
         assert_eq!(window.wanted(), None, "nothing went through");
     }

@@ -23,7 +23,7 @@ pub use layers::Source;
 pub use load::load_text;
 pub use load::{ConfigError, Effective, Loaded, Sources, load};
 pub use units::{Retention, Size, Span};
-pub use uri::{broker_addresses, redacted};
+pub use uri::{broker_addresses, broker_in_the_open, redacted, store_in_the_open};
 
 /// The annotated defaults, as compiled in.
 pub const DEFAULT: &str = include_str!("../../config/default.toml");

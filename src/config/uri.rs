@@ -65,7 +65,7 @@ pub fn redacted(uri: &str) -> String {
 }
 
 /// The first host of a broker URI that is another machine and would be talked to without TLS.
-pub(super) fn broker_in_the_open(uri: &str) -> Option<String> {
+pub fn broker_in_the_open(uri: &str) -> Option<String> {
     let open = |address: &String| {
         let url = Url::parse(address).ok()?;
         let host = url.host_str()?.to_owned();
@@ -75,7 +75,7 @@ pub(super) fn broker_in_the_open(uri: &str) -> Option<String> {
 }
 
 /// The same of a store URI.
-pub(super) fn store_in_the_open(uri: &str) -> Option<String> {
+pub fn store_in_the_open(uri: &str) -> Option<String> {
     // `mongodb+srv` means TLS unless it says otherwise (MongoDB's connection string specification).
     let (scheme, rest) = uri.split_once("://")?;
     let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));

@@ -158,9 +158,9 @@ pub fn store_clock(ahead: f64) {
     gauge!(CLOCK_SKEW, "against" => "store").set(ahead);
 }
 
-/// Connections of the pool changed: open ones, or those in use, by one.
-pub fn store_connections(state: &'static str, change: f64) {
-    gauge!(CONNECTIONS, "state" => state).increment(change);
+/// Connections of the pool: `open` ones, or those `in_use`.
+pub fn store_connections(state: &'static str, count: usize) {
+    gauge!(CONNECTIONS, "state" => state).set(count as f64);
 }
 
 /// A line was logged.
@@ -192,6 +192,7 @@ pub fn session_opened() {
 /// A session, or an attempt at one, ended.
 pub fn session_ended(cause: &BrokerError) {
     counter!(SESSION_ENDS, "cause" => cause.label()).increment(1);
+    gauge!(RELEASED).set(0.0);
 }
 
 /// Everything was given back.

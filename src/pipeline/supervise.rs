@@ -29,7 +29,7 @@ pub async fn run(context: Arc<Context>) {
     let mut letters = DeadLetters::new(Arc::clone(&context));
     let mut breaker = Breaker::new(breaker_limits(&context));
     let mut delays = Delays::new(context.policy());
-    let mut cautious = false;
+    let mut few = None;
     let mut background = None;
     while wait_for_store(&context).await {
         background.get_or_insert_with(|| {
@@ -39,32 +39,33 @@ pub async fn run(context: Arc<Context>) {
                 tokio::spawn(watch::queues(Arc::clone(&context))),
             ]
         });
-        let opened = Instant::now();
-        let end = match open(&context, cautious).await {
+        let session = match open(&context, few).await {
             None => break,
-            Some(Err(error)) => error,
-            Some(Ok(session)) => {
-                match Engine::new(Arc::clone(&context), session, &mut letters, &mut breaker).run().await {
-                    Exit::Stopped => break,
-                    Exit::Broken(error) => error,
-                    Exit::Released => {
-                        // One message goes first, to see whether writes pass: being given back again and again would
-                        // count towards the queue's delivery limit for all of them. Not where only a document is in
-                        // doubt: alone, it would hold up all others, and nothing would ever tell whose fault it is.
-                        cautious = !context.health.troubles().is_empty();
-                        released(&context).await;
-                        continue;
-                    }
-                }
+            Some(Ok(session)) => session,
+            Some(Err(error)) => {
+                broken(&context, &error, delays.draw()).await;
+                continue;
             }
         };
-        if opened.elapsed() >= GOOD {
-            delays.reset();
+        let opened = Instant::now();
+        match Engine::new(Arc::clone(&context), session, &mut letters, &mut breaker).run().await {
+            Exit::Stopped => break,
+            Exit::Broken(end) => {
+                if opened.elapsed() >= GOOD {
+                    delays.reset();
+                }
+                // One at a time next: what ended the session must not count against its neighbours in the queue.
+                few = matches!(end, BrokerError::Memory | BrokerError::Unreadable).then_some(1);
+                broken(&context, &end, delays.draw()).await;
+            }
+            Exit::Released => {
+                // Two messages go first, to see whether writes pass: being given back again and again would count towards
+                // the queue's delivery limit for all of them. Two, because one that is in doubt would hold up all others
+                // for ever; what becomes of its neighbour tells whose fault it is.
+                few = Some(2);
+                released(&context).await;
+            }
         }
-        // One at a time next: what ended the session must not count against its neighbours in the queue.
-        cautious = matches!(end, BrokerError::Memory | BrokerError::Unreadable);
-        broken(&context, &end);
-        pause(&context, delays.draw()).await;
     }
     info!("stopped");
 }
@@ -80,8 +81,8 @@ fn breaker_limits(context: &Context) -> breaker::Limits {
 }
 
 /// Opens a session, unless the process is asked to stop first.
-async fn open(context: &Context, cautious: bool) -> Option<Result<Session, BrokerError>> {
-    let opening = Session::open(&context.settings, cautious);
+async fn open(context: &Context, few: Option<u16>) -> Option<Result<Session, BrokerError>> {
+    let opening = Session::open(&context.settings, few);
     let opened = tokio::select! {
         () = context.stop.cancelled() => return None,
         opened = opening => opened,
@@ -96,12 +97,14 @@ async fn open(context: &Context, cautious: bool) -> Option<Result<Session, Broke
     Some(opened)
 }
 
-fn broken(context: &Context, end: &BrokerError) {
+/// Says that there is no session, and waits a little.
+async fn broken(context: &Context, end: &BrokerError, delay: Duration) {
     metrics::session_ended(end);
     let news = context.health.down(Part::Broker, end.to_string());
     if news || REPEATED.allow(Instant::now()).is_some() {
         warn!(cause = end.label(), "no session: {end}; trying again, unacknowledged messages are in the queue");
     }
+    pause(context, delay).await;
 }
 
 /// Waits until the store answers; false if the process is asked to stop first.

@@ -21,7 +21,7 @@ const CLOCK: Duration = Duration::from_secs(60);
 /// How often the queues are looked at.
 const QUEUES: Duration = Duration::from_secs(10);
 /// Between looks at queues that could not be looked at.
-const QUEUES_AGAIN: Duration = Duration::from_secs(30);
+const QUEUES_AGAIN: Duration = Duration::from_secs(5);
 
 /// Looks after the store while nothing is written, so that readiness does not wait for the next message to find out.
 pub async fn store(context: Arc<Context>) {
@@ -56,9 +56,10 @@ pub async fn queues(context: Arc<Context>) {
     let names = [broker.queue.as_str(), &dead.queue, &dead.parked_queue];
     let mut watch = Watch::default();
     while !context.stop.is_cancelled() {
-        let looked = watch.look(broker, &names).await;
-        let again = if looked.is_ok() { QUEUES } else { QUEUES_AGAIN };
-        let seen = looked.unwrap_or_else(|_| vec![None; names.len()]);
+        // While there is no session, its attempts at one are enough for the broker.
+        let looked = if context.health.is_up(Part::Broker) { watch.look(broker, &names).await.ok() } else { None };
+        let again = if looked.is_some() { QUEUES } else { QUEUES_AGAIN };
+        let seen = looked.unwrap_or_else(|| vec![None; names.len()]);
         for (queue, seen) in metrics::QUEUES.into_iter().zip(seen) {
             metrics::queue(queue, seen);
         }

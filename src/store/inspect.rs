@@ -6,6 +6,7 @@ use std::time::Duration;
 use bson::{Bson, Document, doc};
 use futures_util::TryStreamExt;
 use mongodb::IndexModel;
+use mongodb::options::IndexOptions;
 use secrecy::ExposeSecret;
 
 use crate::config;
@@ -44,9 +45,9 @@ fn with(mut found: Vec<Finding>, last: Finding) -> Vec<Finding> {
 }
 
 fn unverified(settings: &config::Store) -> Vec<Finding> {
-    let uri = settings.uri.expose_secret().to_ascii_lowercase();
+    let uri = settings.uri.expose_secret();
     let mut found = Vec::new();
-    if settings.allow_plaintext && !uri.contains("tls=true") && !uri.contains("ssl=true") {
+    if config::store_in_the_open(uri).is_some() {
         let said = "passwords and tickets travel unencrypted to MongoDB (store.allow_plaintext)";
         found.push(Finding::warn(
             "store.allow_plaintext",
@@ -54,7 +55,9 @@ fn unverified(settings: &config::Store) -> Vec<Finding> {
             "add tls=true to store.uri, and take the setting back",
         ));
     }
-    if ["tlsinsecure=true", "tlsallowinvalid"].iter().any(|option| uri.contains(option)) {
+    let options = uri.split_once('?').map_or("", |(_, options)| options).to_ascii_lowercase();
+    let unverified = ["tlsinsecure=true", "tlsallowinvalidcertificates=true", "tlsallowinvalidhostnames=true"];
+    if options.split('&').any(|option| unverified.contains(&option)) {
         let fix = "take the option out of store.uri, and name the CA with tlsCAFile";
         found.push(Finding::fail("store.uri", "TLS without verifying who is at the other end", fix));
     }
@@ -68,8 +71,8 @@ async fn command(store: &Store, database: &str, command: Document) -> Result<Doc
 
 async fn hello(store: &Store) -> Result<Vec<Finding>, Failure> {
     let hello = command(store, "admin", doc! { "hello": 1 }).await?;
-    let members = hello.get_array("hosts").map_or(0, Vec::len);
-    let arbiters = hello.get_array("arbiters").map_or(0, Vec::len);
+    let count = |key: &str| hello.get_array(key).map_or(0, Vec::len);
+    let (members, arbiters) = (count("hosts") + count("passives"), count("arbiters"));
     let about = "store.uri";
     let mut found = vec![match (hello.get_str("msg"), hello.get_str("setName")) {
         (Ok("isdbgrid"), _) => Finding::ok(about, "a sharded cluster"),
@@ -80,7 +83,7 @@ async fn hello(store: &Store) -> Result<Vec<Finding>, Failure> {
         ),
         (_, Ok(name)) if members < 2 => Finding::warn(
             about,
-            format!("replica set {name} has one member: no failover, and its disk is the only copy"),
+            format!("replica set {name} has one visible member: no failover, and its disk is the only copy"),
             "add members",
         ),
         (_, Ok(name)) if arbiters > 0 && members < 3 => Finding::warn(
@@ -152,38 +155,61 @@ async fn index_findings(store: &Store, settings: &config::Store) -> Result<Vec<F
             Ok(listed) => listed,
             // NamespaceNotFound
             Err(Failure { code: Some(26), .. }) => Vec::new(),
+            // CommandNotSupportedOnView
+            Err(Failure { code: Some(166), .. }) => {
+                let said =
+                    format!("{}.{} is a view: nothing can be stored in it", settings.database, settings.collection);
+                return Ok(vec![Finding::fail("store.collection", said, "name a collection, or drop the view")]);
+            }
             Err(failure) => return Err(failure),
         };
-    let about = "store.ensure_indexes";
-    let mut found = Vec::new();
-    for (name, keys, expires) in indexes::wanted(settings.retention.0) {
-        found.push(match listed.iter().find(|index| index.keys == keys) {
-            Some(there) if seconds_of(there) == expires.map(|after| after.as_secs()) => {
-                Finding::ok(about, format!("index {name} is there"))
-            }
-            Some(there) => Finding::fail(
-                "store.retention",
-                format!(
-                    "index {name} deletes {}, the configuration says {}",
-                    days(seconds_of(there).map(Duration::from_secs)),
-                    days(expires)
-                ),
-                "change the index with collMod, or drop it and run `ticketlog setup`",
-            ),
-            None if settings.ensure_indexes => Finding::warn(
-                about,
-                format!("index {name} is not there yet; the worker creates it"),
-                "run `ticketlog setup`",
-            ),
-            None => Finding::warn(
-                about,
-                format!("index {name} is missing: a question that readers ask scans the whole collection"),
-                "run `ticketlog setup` with a user who may create indexes",
-            ),
-        });
-    }
+    let wanted = indexes::wanted(settings.retention.0).into_iter();
+    let mut found: Vec<Finding> =
+        wanted.map(|(name, keys, expires)| compared(&listed, name, &keys, expires, settings.ensure_indexes)).collect();
     found.extend(listed.iter().filter_map(|index| surprise(index, settings)));
     Ok(found)
+}
+
+fn compared(listed: &[IndexModel], name: &str, keys: &Document, expires: Option<Duration>, ensured: bool) -> Finding {
+    let about = "store.ensure_indexes";
+    match listed.iter().find(|index| serves(index, keys)) {
+        Some(there) if seconds_of(there) == expires.map(|after| after.as_secs()) => {
+            Finding::ok(about, format!("index {name} is there"))
+        }
+        Some(there) => {
+            let deletes = days(seconds_of(there).map(Duration::from_secs));
+            let said = format!("index {name} deletes {deletes}, the configuration says {}", days(expires));
+            Finding::fail(
+                "store.retention",
+                said,
+                "change the index with collMod, or drop it and run `ticketlog setup`",
+            )
+        }
+        None if ensured => {
+            let said = format!("index {name} is not there yet; the worker creates it");
+            Finding::warn(about, said, "run `ticketlog setup`")
+        }
+        None => Finding::warn(
+            about,
+            format!("index {name} is missing: a question that readers ask scans the whole collection"),
+            "run `ticketlog setup` with a user who may create indexes",
+        ),
+    }
+}
+
+/// Whether the index has these keys, as numbers of whatever type, and may be used for every document.
+fn serves(index: &IndexModel, keys: &Document) -> bool {
+    let number = |value: &Bson| match value {
+        Bson::Int32(number) => Some(f64::from(*number)),
+        Bson::Int64(number) => Some(*number as f64),
+        Bson::Double(number) => Some(*number),
+        _ => None,
+    };
+    let plain = |keys: &Document| -> Vec<(String, Option<f64>)> {
+        keys.iter().map(|(name, value)| (name.clone(), number(value))).collect()
+    };
+    let limited = |options: &IndexOptions| options.hidden == Some(true) || options.partial_filter_expression.is_some();
+    plain(&index.keys) == plain(keys) && !index.options.as_ref().is_some_and(limited)
 }
 
 /// Indexes of somebody else that refuse or delete events.

@@ -7,6 +7,8 @@ mod indexes;
 mod inspect;
 mod outcome;
 
+use std::collections::HashSet;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use bson::doc;
@@ -63,7 +65,7 @@ impl Store {
         options.max_pool_size = Some(u32::try_from(pool + 2).unwrap_or(u32::MAX));
         options.server_selection_timeout = Some(Duration::from_secs(5).min(settings.write_timeout.0));
         options.connect_timeout = Some(Duration::from_secs(10).min(settings.write_timeout.0));
-        options.cmap_event_handler = Some(EventHandler::callback(count_connection));
+        options.cmap_event_handler = Some(EventHandler::callback(connection_counter()));
         let client = Client::with_options(options).map_err(|error| outcome::failure(&error))?;
         let limit = settings.write_timeout.0;
         let concern =
@@ -141,13 +143,26 @@ impl Store {
     }
 }
 
-/// Keeps count of the pool's connections.
-fn count_connection(event: CmapEvent) {
-    match event {
-        CmapEvent::ConnectionCreated(_) => metrics::store_connections("open", 1.0),
-        CmapEvent::ConnectionClosed(_) => metrics::store_connections("open", -1.0),
-        CmapEvent::ConnectionCheckedOut(_) => metrics::store_connections("in_use", 1.0),
-        CmapEvent::ConnectionCheckedIn(_) => metrics::store_connections("in_use", -1.0),
+/// Keeps count of the pool's connections, by their ids: not every check-out is told, nor every check-in.
+fn connection_counter() -> impl Fn(CmapEvent) + Send + Sync + 'static {
+    let (open, used) = (Mutex::new(HashSet::new()), Mutex::new(HashSet::new()));
+    let change = |ids: &Mutex<HashSet<u32>>, state: &'static str, id: u32, there: bool| {
+        let mut ids = ids.lock().unwrap_or_else(PoisonError::into_inner);
+        if there {
+            ids.insert(id)
+        } else {
+            ids.remove(&id)
+        };
+        metrics::store_connections(state, ids.len());
+    };
+    move |event| match event {
+        CmapEvent::ConnectionCreated(event) => change(&open, "open", event.connection_id, true),
+        CmapEvent::ConnectionClosed(event) => {
+            change(&open, "open", event.connection_id, false);
+            change(&used, "in_use", event.connection_id, false);
+        }
+        CmapEvent::ConnectionCheckedOut(event) => change(&used, "in_use", event.connection_id, true),
+        CmapEvent::ConnectionCheckedIn(event) => change(&used, "in_use", event.connection_id, false),
         _ => {}
     }
 }

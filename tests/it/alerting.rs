@@ -16,11 +16,16 @@ use crate::harness::{Bed, Kind, Private, SHORT, SOON, Sent, Worker, eventually};
 fn hurried() -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/prometheus/alerts.yml");
     let text = std::fs::read_to_string(path).unwrap();
-    let text = text.replace("[1d]", "[1440m]").replace("for: 1h", "for: 60m");
-    let text = Regex::new(r"\[(\d+)h\]")
-        .unwrap()
-        .replace_all(&text, |hours: &regex::Captures| format!("[{}m]", hours[1].parse::<u32>().unwrap() * 60));
-    Regex::new(r"(for: |\[)(\d+)m").unwrap().replace_all(&text, "${1}${2}s").into_owned()
+    let duration = Regex::new(r"(for: |\[|:|offset )(\d+)([dhm])\b").unwrap();
+    let hurried = duration.replace_all(&text, |found: &regex::Captures| {
+        let minutes = match &found[3] {
+            "d" => 1440,
+            "h" => 60,
+            _ => 1,
+        };
+        format!("{}{}s", &found[1], found[2].parse::<u32>().unwrap() * minutes)
+    });
+    hurried.into_owned()
 }
 
 struct Watch(Private);

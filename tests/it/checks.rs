@@ -53,7 +53,7 @@ async fn a_good_setup_has_nothing_to_mend_and_is_left_as_it_was() {
         checked.assert("ok", "dead_letter.exchange", "may write");
         checked.assert("ok", "store.ensure_indexes", "user_id_1_timestamp_-1 is there");
         checked.assert("warn", "broker.routing_keys", "bindings cannot be seen");
-        checked.assert("warn", "store.uri", "one member");
+        checked.assert("warn", "store.uri", "one visible member");
     }
     assert_eq!((bed.depth(&bed.queue()).await, bed.depth(&bed.dead_queue()).await), (3, 0));
     let first = bed.channel.basic_get(bed.queue().into(), Default::default()).await.unwrap().unwrap();
@@ -132,18 +132,40 @@ async fn a_missing_binding_is_found_by_the_management_api() {
         std::fs::write(directory.join("extra.conf"), format!("management.tcp.port = {}\n", port + 3)).unwrap();
     });
     let bed = Bed::with_broker(&broker).await;
-    let check = |wanted: (&str, &str)| {
+    let check = |declare: &str, wanted: (&str, &str)| {
         let mut command = bed.command();
         let management = format!("http://127.0.0.1:{}", broker.port() + 3);
-        let said = Said::from(command.args(["check", "--management", &management]).output().unwrap());
-        said.out.lines().any(|line| line.starts_with(wanted.0) && line.contains(wanted.1))
+        command.env("TICKETLOG_BROKER__DECLARE", declare).args(["check", "--management", &management]);
+        let said = Said::from(command.output().unwrap());
+        let found = said.out.lines().any(|line| line.starts_with(wanted.0) && line.contains(wanted.1));
+        assert!(found, "{wanted:?} is not among\n{}", said.out);
     };
-    assert!(check(("ok", "is bound to")));
-    assert!(check(("ok", "can be looked through (delivery limit 2000000000)")));
-    let (queue, exchange) = (bed.queue(), bed.name.clone());
-    let (key, none): (&str, _) = ("ticket.#", FieldTable::default());
-    bed.channel.queue_unbind(queue.into(), exchange.into(), key.into(), none).await.unwrap();
-    assert!(check(("warn", "is not bound to")));
+    let (queue, exchange, dlx) = (bed.queue(), bed.name.clone(), format!("{}.dlx", bed.name));
+    let (key, dead, none): (&str, _, _) = ("ticket.#", bed.dead_queue(), FieldTable::default());
+    check("true", ("ok", &format!("{queue} is bound to {exchange} with {key}")));
+    check("true", ("ok", &format!("{dead} is bound to {dlx} with {dead}")));
+    check("true", ("ok", "can be looked through (delivery limit 2000000000)"));
+    let bed_channel = &bed.channel;
+    bed_channel.queue_unbind(dead.as_str().into(), dlx.into(), dead.as_str().into(), none.clone()).await.unwrap();
+    check("false", ("fail", &format!("{dead} is not bound")));
+    let unbind = bed_channel.queue_unbind(queue.as_str().into(), exchange.into(), key.into(), none.clone());
+    unbind.await.unwrap();
+    check("true", ("warn", &format!("{queue} is not bound")));
+    check("false", ("fail", &format!("{queue} is not bound")));
+    // Spread over several queues by another exchange, as docs/operations.md says.
+    let options = lapin::options::QueueBindOptions::default();
+    bed_channel.queue_bind(queue.as_str().into(), "amq.topic".into(), "1".into(), options, none).await.unwrap();
+    check("false", ("warn", "but to amq.topic with 1"));
+}
+
+#[tokio::test]
+async fn a_view_is_no_collection() {
+    let bed = Bed::new().await;
+    let database = bed.client.database(&bed.name);
+    database.run_command(doc! { "create": "seen", "viewOn": "log", "pipeline": [] }).await.unwrap();
+    let checked = Checked::of(&bed, &[("STORE__COLLECTION", "seen")]);
+    checked.assert("fail", "store.collection", "is a view");
+    bed.clean().await;
 }
 
 /// A broker with the definitions of deploy/rabbitmq, and a password for each of its users.

@@ -147,6 +147,10 @@ impl Desk {
             Verdict::Safe(most) => (most, None),
             Verdict::Likely(most, caution) => (most, Some(caution)),
             Verdict::Deadly(why) => return Err(DeskError::Deadly { queue: queue.to_owned(), why }),
+            Verdict::Unanswered => {
+                let why = "the management API that --management names gives no answer".to_owned();
+                return Err(DeskError::Deadly { queue: queue.to_owned(), why });
+            }
             Verdict::Forbidden => return Err(DeskError::Forbidden { queue: queue.to_owned() }),
         };
         lock(connection, queue, limit, trust, waiting).await?;
