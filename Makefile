@@ -5,7 +5,7 @@ SERVICES := deploy/local/services.sh
 FUZZ_SECONDS ?= 900
 NEXTEST := $(shell cargo nextest --version >/dev/null 2>&1 && echo yes)
 
-.PHONY: help demo test lint interop chaos fuzz bench docs up down
+.PHONY: help demo test lint interop chaos fuzz audit bench docs up down
 help:            ## what there is
 	@sed -n 's/^\([a-z]*\): *\([^#]*\)## \(.*\)/  make \1\t\3/p' $(MAKEFILE_LIST) | expand -t 20
 
@@ -36,6 +36,9 @@ fuzz:            ## random bytes for what comes from outside, FUZZ_SECONDS a tar
 	for target in message archive headers configuration; do \
 	  mkdir -p fuzz/corpus/$$target && cargo fuzz run --sanitizer none $$target fuzz/corpus/$$target fuzz/seeds/$$target -- \
 	    -max_total_time=$(FUZZ_SECONDS) -max_len=16384 -timeout=10 -print_final_stats=1 || exit 1; done
+
+audit:           ## licences, banned crates and sources of the dependencies (needs cargo-deny; advisories need the network)
+	cargo deny check licenses bans sources
 
 interop:         ## Node's amqplib and Python's pika publish, Mongoose reads (needs node, npm, python3)
 	cargo build

@@ -43,10 +43,22 @@ impl Watch {
         }))
     }
 
-    async fn firing(&self) -> BTreeSet<String> {
-        let url = Url::parse(&self.0.uri()).unwrap().join("/api/v1/alerts").unwrap();
+    async fn ask(&self, path: &str) -> serde_json::Value {
+        let url = Url::parse(&self.0.uri()).unwrap().join(path).unwrap();
         let (_, body) = ticketlog::fetch::get(&url, None, Duration::from_secs(10)).await.unwrap();
-        let answer: serde_json::Value = serde_json::from_slice(&body).unwrap();
+        serde_json::from_slice(&body).unwrap()
+    }
+
+    /// Prometheus takes its first look some seconds after its start, which are minutes here.
+    async fn has_begun(&self) {
+        let looked =
+            async || !self.ask("/api/v1/query?query=up").await["data"]["result"].as_array().unwrap().is_empty();
+        eventually("a first scrape", SOON, looked).await;
+        self.is_quiet().await;
+    }
+
+    async fn firing(&self) -> BTreeSet<String> {
+        let answer = self.ask("/api/v1/alerts").await;
         let alerts = answer["data"]["alerts"].as_array().unwrap().iter();
         let firing = alerts.filter(|alert| alert["state"] == "firing");
         firing.map(|alert| alert["labels"]["alertname"].as_str().unwrap().replace("Ticketlog", "")).collect()
@@ -100,6 +112,7 @@ async fn the_alert_that_names_the_cause_fires_and_the_others_stay_quiet() {
     let traffic = Traffic::into(&bed);
     eventually("traffic", SOON, async || worker.settled("stored") > 100).await;
 
+    watch.has_begun().await;
     store.freeze(true);
     watch.names("StoreUnavailable", &["Unready"]).await;
     store.freeze(false);
