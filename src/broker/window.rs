@@ -27,7 +27,7 @@ impl Window {
     /// `budget`; or at `few`.
     pub fn new(most: u16, budget: usize, largest: usize, few: Option<u16>) -> Self {
         let fitting = u16::try_from(budget / largest.max(1) / 2).unwrap_or(u16::MAX).clamp(1, most.max(1));
-        let current = few.map_or(fitting, |few| few.clamp(1, fitting));
+        let current = few.map_or(fitting, |few| few.clamp(1, most.max(1)));
         Window { most, budget: budget as f64, current, mean: 0.0, weighed: 0, settled: 0, held: 0 }
     }
 

@@ -2,6 +2,7 @@
 //! Must not know messages.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use tracing::{info, warn};
@@ -47,7 +48,7 @@ pub async fn run(context: Arc<Context>) {
                 continue;
             }
         };
-        let opened = Instant::now();
+        let (opened, stored) = (Instant::now(), context.stored.load(Ordering::Relaxed));
         match Engine::new(Arc::clone(&context), session, &mut letters, &mut breaker).run().await {
             Exit::Stopped => break,
             Exit::Broken(end) => {
@@ -59,15 +60,20 @@ pub async fn run(context: Arc<Context>) {
                 broken(&context, &end, delays.draw()).await;
             }
             Exit::Released => {
-                // Two messages go first, to see whether writes pass: being given back again and again would count towards
-                // the queue's delivery limit for all of them. Two, because one that is in doubt would hold up all others
-                // for ever; what becomes of its neighbour tells whose fault it is.
-                few = Some(2);
+                few = Some(after_release(&context, few, stored));
                 released(&context).await;
             }
         }
     }
     info!("stopped");
+}
+
+/// With how many messages the next session begins. Two go first, to see whether writes pass: being given back again and
+/// again would count towards the queue's delivery limit for all of them. Twice as many where the store is well and these
+/// led to nothing: documents in doubt would hold up all others for ever; a neighbour tells whose fault it is.
+fn after_release(context: &Context, few: Option<u16>, stored: u64) -> u16 {
+    let in_doubt = context.health.is_up(Part::Store) && context.stored.load(Ordering::Relaxed) == stored;
+    few.filter(|_| in_doubt).map_or(2, |few| few.saturating_mul(2))
 }
 
 fn breaker_limits(context: &Context) -> breaker::Limits {
