@@ -120,6 +120,7 @@ mod tests {
     fn a_first_burst_fits_the_budget() {
         assert_eq!(Window::new(5000, 32 * MIB, 8 * MIB, None).prefetch(), 2);
         assert_eq!(Window::new(5000, 32 * MIB, 8 * MIB, Some(1)).prefetch(), 1);
+        assert_eq!(Window::new(5000, 32 * MIB, 8 * MIB, Some(8)).prefetch(), 8, "after releases, more than a burst");
         assert_eq!(Window::new(3, 32 * MIB, 10, None).prefetch(), 3);
         assert_eq!(Window::new(5000, 10, 8 * MIB, None).prefetch(), 1);
     }

@@ -27,24 +27,29 @@ const QUEUES_AGAIN: Duration = Duration::from_secs(5);
 pub async fn store(context: Arc<Context>) {
     let mut clock_seen: Option<Instant> = None;
     while !context.stop.is_cancelled() {
-        if clock_seen.is_none_or(|seen| seen.elapsed() >= CLOCK)
+        pause(&context, STORE).await;
+        // While there are writes, they tell.
+        if context.writing.load(Ordering::Relaxed) == 0 && !context.stop.is_cancelled() {
+            probe(&context).await;
+        }
+        if context.health.is_up(Part::Store)
+            && clock_seen.is_none_or(|seen| seen.elapsed() >= CLOCK)
             && let Ok(ahead) = context.store.clock_ahead().await
         {
             metrics::store_clock(ahead);
             clock_seen = Some(Instant::now());
         }
-        pause(&context, STORE).await;
-        if context.stop.is_cancelled() || context.writing.load(Ordering::Relaxed) > 0 {
-            continue;
+    }
+}
+
+async fn probe(context: &Context) {
+    match context.store.probe().await {
+        Ok(()) => {
+            context.health.up(Part::Store);
         }
-        match context.store.probe().await {
-            Ok(()) => {
-                context.health.up(Part::Store);
-            }
-            Err(failure) => {
-                if context.health.down(Part::Store, failure.to_string()) {
-                    warn!(kind = failure.kind, code = failure.code, "the store does not answer: {failure}");
-                }
+        Err(failure) => {
+            if context.health.down(Part::Store, failure.to_string()) {
+                warn!(kind = failure.kind, code = failure.code, "the store does not answer: {failure}");
             }
         }
     }

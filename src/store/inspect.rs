@@ -219,7 +219,7 @@ fn surprise(index: &IndexModel, settings: &config::Store) -> Option<Finding> {
         let said = format!("index {name} is unique: further events with its key become dead letters (duplicate_key)");
         return Some(Finding::warn("store.collection", said, "drop the index, unless this is meant"));
     }
-    let ours = settings.retention.0.is_some() && index.keys == doc! { "ingested_at": 1 };
+    let ours = settings.retention.0.is_some() && serves(index, &doc! { "ingested_at": 1 });
     let after = seconds_of(index).filter(|_| !ours)?;
     let said = format!("index {name} deletes documents {}", days(Some(Duration::from_secs(after))));
     Some(Finding::warn("store.retention", said, "drop the index, unless this is meant"))
