@@ -75,11 +75,10 @@ impl Inspection<'_> {
         found.push(self.exchange("broker.exchange", &broker.exchange, ExchangeKind::Topic).await?);
         found.push(self.exchange("dead_letter.exchange", &dead.exchange, ExchangeKind::Direct).await?);
         let wanted = topology::work_arguments(broker, dead);
-        let there = self.queue("broker.queue", &broker.queue, wanted, found).await?;
-        if there {
+        if self.queue("broker.queue", &broker.queue, wanted, found).await? {
             self.bindings(found).await;
-            self.reading(&broker.queue, found).await?;
         }
+        self.reading(&broker.queue, found).await?;
         for (about, queue) in [("dead_letter.queue", &dead.queue), ("dead_letter.parked_queue", &dead.parked_queue)] {
             if self.queue(about, queue, topology::dead_arguments(broker), found).await? {
                 self.lives(about, queue, found).await?;
@@ -149,10 +148,16 @@ impl Inspection<'_> {
             Answer::Missing => {
                 Finding::fail(about, format!("{what} {name} is missing, and broker.declare = false"), SETUP)
             }
-            Answer::Forbidden => Finding::fail(
+            Answer::Forbidden if self.settings.broker.declare => Finding::fail(
                 about,
-                format!("{what} {name} may not even be looked at"),
-                "grant the user of broker.uri a permission on it",
+                format!("{what} {name} may not even be looked at, and broker.declare = true"),
+                "grant configure on it, or set broker.declare = false",
+            ),
+            // The worker goes on without; see `topology::ensure`.
+            Answer::Forbidden => Finding::warn(
+                about,
+                format!("whether {what} {name} is there is not known: the user may not even look"),
+                "ask with a login that may",
             ),
             Answer::Yes | Answer::Differs(_) | Answer::Other(_) => Finding::fail(about, said(answer), SETUP),
         }
@@ -236,6 +241,7 @@ impl Inspection<'_> {
                 format!("the user may not read queue {queue}"),
                 "grant read on the queue to the user of broker.uri",
             ),
+            Answer::Missing => return Ok(()),
             Answer::Differs(_) => Finding::ok("broker.queue", format!("the user may read queue {queue}")),
             other => Finding::warn("broker.queue", format!("reading {queue}: {}", said(other)), "look at it by hand"),
         });

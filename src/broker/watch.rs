@@ -32,7 +32,7 @@ impl Watch {
         };
         let mut seen = Vec::with_capacity(queues.len());
         for queue in queues {
-            match one(&connection, settings.call_timeout.0, queue).await {
+            match count(&connection, queue, settings.call_timeout.0).await {
                 Ok(counts) => seen.push(Some(counts)),
                 Err(BrokerError::Topology(_)) => seen.push(None),
                 Err(error) => {
@@ -46,8 +46,11 @@ impl Watch {
     }
 }
 
-/// On a channel of its own, which a refusal takes away.
-async fn one(connection: &Connection, limit: Duration, queue: &str) -> Result<(u32, u32), BrokerError> {
+/// Messages that are ready in a queue, and its consumers; on a channel of its own, which a refusal takes away.
+///
+/// # Errors
+/// `Topology` if it is not there or must not be looked at.
+pub(super) async fn count(connection: &Connection, queue: &str, limit: Duration) -> Result<(u32, u32), BrokerError> {
     let channel = call(limit, "opening a channel", connection.create_channel()).await?;
     let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
     let declared = channel.queue_declare(queue.into(), options, FieldTable::default());
@@ -57,6 +60,6 @@ async fn one(connection: &Connection, limit: Duration, queue: &str) -> Result<(u
             Ok((queue.message_count(), queue.consumer_count()))
         }
         Ok(Err(error)) => Err(BrokerError::of_topology(&error)),
-        Err(_) => Err(BrokerError::Timeout("asking for the length of a queue")),
+        Err(_) => Err(BrokerError::Timeout("asking for a queue")),
     }
 }

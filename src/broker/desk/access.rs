@@ -12,7 +12,7 @@ use url::Url;
 use crate::config;
 
 use super::super::lives::{self, Verdict};
-use super::super::{BrokerError, call, topology};
+use super::super::{BrokerError, call, topology, watch};
 
 /// How often a queue that another desk has is asked for.
 const PAUSE: Duration = Duration::from_millis(200);
@@ -103,16 +103,8 @@ pub(super) async fn verdict(
 
 /// Ready messages of a queue.
 pub(super) async fn ready(connection: &Connection, queue: &str, limit: Duration) -> Result<u32, BrokerError> {
-    let channel = call(limit, "opening a channel", connection.create_channel()).await?;
-    let options = QueueDeclareOptions { passive: true, ..Default::default() };
-    match timeout(limit, channel.queue_declare(queue.into(), options, FieldTable::default())).await {
-        Ok(Ok(queue)) => {
-            call(limit, "closing a channel", channel.close(200, "bye".into())).await?;
-            Ok(queue.message_count())
-        }
-        Ok(Err(error)) => Err(topology::explain(BrokerError::of_topology(&error))),
-        Err(_) => Err(BrokerError::Timeout("asking for a queue")),
-    }
+    let (messages, _) = watch::count(connection, queue, limit).await.map_err(topology::explain)?;
+    Ok(messages)
 }
 
 /// The same once it stands still for a moment: what a desk held that has just ended, however it ended, comes back by and by.
