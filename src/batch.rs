@@ -71,6 +71,11 @@ impl<T> Batcher<T> {
         self.waiting.push_back(Entry { item, bytes, since: now });
     }
 
+    /// From now on a batch has at most so many events.
+    pub fn resize(&mut self, max_events: usize) {
+        self.limits.max_events = max_events;
+    }
+
     /// From now on no event waits for company.
     pub fn drain(&mut self) {
         self.draining = true;

@@ -31,8 +31,8 @@ const PACE: Duration = Duration::from_millis(2);
 const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a connection may last in all.
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(60);
-/// How often histograms are drained when nobody scrapes.
-const UPKEEP: Duration = Duration::from_secs(5);
+/// How often histograms are drained when nobody scrapes: until then they keep every sample.
+const UPKEEP: Duration = Duration::from_secs(1);
 
 const TEXT: &str = "text/plain; charset=utf-8";
 const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";

@@ -19,6 +19,9 @@ use crate::config::{Log, LogFormat};
 /// Exit code of a process that ended by a panic: `EX_SOFTWARE` of sysexits.
 pub const PANIC_EXIT: i32 = 70;
 
+/// Lines that wait for a reader of standard error that is slow; more are lost and counted. The room for them is taken at start.
+const LINES: usize = 8_192;
+
 /// A filter that cannot be read.
 #[derive(Debug, thiserror::Error)]
 #[error("log.filter is no filter; write for instance info, or info,ticketlog::broker=debug")]
@@ -37,7 +40,8 @@ pub fn install(log: &Log) -> Result<Logging, FilterError> {
         LogFormat::Json => true,
         LogFormat::Text => false,
     };
-    let (writer, guard) = NonBlockingBuilder::default().lossy(true).finish(std::io::stderr());
+    let (writer, guard) =
+        NonBlockingBuilder::default().lossy(true).buffered_lines_limit(LINES).finish(std::io::stderr());
     let lost = writer.error_counter();
     let layer: Box<dyn Layer<Registry> + Send + Sync> = if json {
         fmt::layer()

@@ -14,7 +14,7 @@ use crate::config::Settings;
 use crate::health::Health;
 use crate::http::{self, Exposed};
 use crate::metrics::{self, Recorders};
-use crate::pipeline::{self, Context};
+use crate::pipeline::{self, Context, Tuning};
 use crate::recent::Recent;
 use crate::store::{Class, Failure, Store};
 use crate::{broker, retry, supervision, telemetry};
@@ -43,7 +43,7 @@ async fn serve(settings: Settings) -> Result<u8, Fault> {
             format!("http.listen = {} cannot be bound; is another worker running here?", settings.http.listen)
         })
         .map_err(|error| Fault::new(69, error))?;
-    metrics::configured(settings.retry.release_after.0, settings.write.concurrency);
+    metrics::configured(settings.retry.release_after.0);
     let health = Arc::new(Health::default());
     let recent = Arc::<Recent>::default();
     let exposed = exposed(&settings, prometheus, &health, &recent);
@@ -52,7 +52,22 @@ async fn serve(settings: Settings) -> Result<u8, Fault> {
     tokio::spawn(http::serve(listener, Arc::new(exposed)));
     supervision::begin(&health);
     let Some(store) = open_store(&settings, &health, &stop).await? else { return Ok(0) };
-    let context = Context {
+    let context = context(settings, store, (health, recent), stop);
+    let context = Arc::new(context);
+    tokio::select! {
+        () = pipeline::run(Arc::clone(&context)) => {}
+        () = overdue(&context) => warn!("shutdown.timeout is over: ending; what is not acknowledged is in the queue"),
+    }
+    Ok(0)
+}
+
+fn context(
+    settings: Settings,
+    store: Store,
+    (health, recent): (Arc<Health>, Arc<Recent>),
+    stop: CancellationToken,
+) -> Context {
+    Context {
         rules: Arc::new(settings.rules()),
         store,
         health,
@@ -61,16 +76,11 @@ async fn serve(settings: Settings) -> Result<u8, Fault> {
         stop,
         writing: AtomicUsize::new(0),
         stored: Arc::default(),
+        tuning: Tuning::new(&settings),
         logins: broker::login(&settings.broker).into_iter().chain(settings.dead_letter.operators.clone()).collect(),
         worker: worker(),
         settings,
-    };
-    let context = Arc::new(context);
-    tokio::select! {
-        () = pipeline::run(Arc::clone(&context)) => {}
-        () = overdue(&context) => warn!("shutdown.timeout is over: ending; what is not acknowledged is in the queue"),
     }
-    Ok(0)
 }
 
 fn exposed(settings: &Settings, metrics: PrometheusHandle, health: &Arc<Health>, recent: &Arc<Recent>) -> Exposed {

@@ -16,6 +16,9 @@ pub(super) struct Fault {
     pub text: String,
 }
 
+/// Most bytes of documents in one command, but for a single larger one: MongoDB takes commands of 16 MiB and 16 KiB.
+const MAX_COMMAND: Size = Size(15 << 20);
+
 /// The first fault, single settings before contradictions.
 pub(super) fn first_fault(settings: &Settings) -> Option<Fault> {
     let found = names(settings)
@@ -130,8 +133,8 @@ fn sizes(s: &Settings) -> Found {
     let needed = s.batch.max_events * (s.write.concurrency + 1);
     fault(s.event.max_bytes.0 == 0 || s.event.max_bytes > most, "event.max_bytes", "must be 1 byte to 16MiB")
         .or_else(|| {
-            let out = s.batch.max_bytes.0 == 0 || s.batch.max_bytes > Size(32 << 20);
-            fault(out, "batch.max_bytes", "must be 1 byte to 32MiB, so that a batch is one command")
+            let out = s.batch.max_bytes.0 == 0 || s.batch.max_bytes > MAX_COMMAND;
+            fault(out, "batch.max_bytes", "must be 1 byte to 15MiB, so that a batch is one command")
         })
         .or_else(|| {
             let small = s.broker.prefetch_bytes < s.event.max_bytes;

@@ -132,6 +132,7 @@ pub struct Batch {
 #[allow(missing_docs)]
 pub struct Write {
     pub concurrency: usize,
+    pub adaptive: bool,
 }
 
 #[derive(Debug, Clone, Deserialize)]

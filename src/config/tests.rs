@@ -139,7 +139,7 @@ fn faults_name_file_line_key_and_fix() {
     FILE, line 1: prefetch stands outside a section; put it under one, such as [broker]
     FILE, line 2: broker.prefetch has a wrong value: invalid type: string "many", expected a whole number, at most 65535
     FILE, line 2: broker.prefetch has a wrong value: invalid value: integer `70000`, expected a whole number, at most 65535
-    FILE, line 2: broker.prefetch 500 is less than the writers need: batch.max_events * (write.concurrency + 1) = 3000; raise it, or lower batch.max_events or write.concurrency
+    FILE, line 2: broker.prefetch 500 is less than the writers need: batch.max_events * (write.concurrency + 1) = 2000; raise it, or lower batch.max_events or write.concurrency
     FILE, line 2: broker.queue_type has a wrong value: unknown variant `stream`, expected `quorum` or `classic`
     FILE, line 2: broker.uri is no URI; write amqp://user:password@host:5672/%2f
     FILE, line 2: broker.uri must begin with amqp:// or amqps://
@@ -147,7 +147,7 @@ fn faults_name_file_line_key_and_fix() {
     FILE, line 2: store.uri must begin with mongodb:// or mongodb+srv://
     FILE, line 2: batch.linger has a wrong value: expected a duration such as "250ms", "10s" or "5min"
     FILE, line 2: batch.linger has a wrong value: expected a duration such as "250ms", "10s" or "5min"
-    FILE, line 2: batch.max_bytes must be 1 byte to 32MiB, so that a batch is one command
+    FILE, line 2: batch.max_bytes must be 1 byte to 15MiB, so that a batch is one command
     FILE, line 2: store.retention has a wrong value: expected "off" or a duration such as "90days"
     FILE, line 2: shutdown.timeout must be a quarter longer than store.write_timeout = 30s, so that a write in flight can end; raise it or lower store.write_timeout
     FILE, line 2: retry.release_after must be longer than store.write_timeout = 15s, and at most 25min

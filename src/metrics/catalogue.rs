@@ -23,6 +23,7 @@ pub(super) const OLDEST: &str = "ticketlog_oldest_unsettled_age_seconds";
 pub(super) const RELEASE_AFTER: &str = "ticketlog_release_after_seconds";
 pub(super) const WAITING: &str = "ticketlog_batch_events_waiting";
 pub(super) const BATCH_EVENTS: &str = "ticketlog_batch_events";
+pub(super) const BATCH_LIMIT: &str = "ticketlog_batch_events_limit";
 pub(super) const BATCH_BYTES: &str = "ticketlog_batch_bytes";
 pub(super) const FLUSHES: &str = "ticketlog_batch_flushes_total";
 pub(super) const LOOP: &str = "ticketlog_loop_seconds";
@@ -170,6 +171,7 @@ fn work() -> Vec<Metric> {
             .by("activity", || Activity::ALL.map(Activity::as_str).to_vec()),
         metric(WAITING, Gauge, "Decoded events that wait for a writer"),
         metric(BATCH_EVENTS, Histogram(EVENTS), "Events in a batch"),
+        metric(BATCH_LIMIT, Gauge, "Most events in a batch at present, within batch.max_events"),
         metric(BATCH_BYTES, Histogram(BYTES), "Bytes of documents in a batch").bytes(),
         metric(FLUSHES, Counter, "Batches, by what closed them").by("cause", || Flush::ALL.map(Flush::as_str).to_vec()),
     ]
@@ -182,7 +184,7 @@ fn store() -> Vec<Metric> {
             .seconds()
             .by("outcome", || WriteOutcome::ALL.map(WriteOutcome::as_str).to_vec()),
         metric(WRITES, Gauge, "Batches being written"),
-        metric(CONCURRENCY, Gauge, "Most batches written at a time (write.concurrency)"),
+        metric(CONCURRENCY, Gauge, "Most batches written at a time at present, within write.concurrency"),
         metric(RETRIES, Counter, "Writes that will be tried again, by the kind of failure")
             .by("kind", || Failure::KINDS.to_vec()),
         metric(CONNECTIONS, Gauge, "Connections in the pool to MongoDB, by state")

@@ -30,7 +30,8 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    const ALL: [Outcome; 4] = [Outcome::Stored, Outcome::Duplicate, Outcome::DeadLettered, Outcome::Returned];
+    /// Every outcome, in the order of their numbers.
+    pub const ALL: [Outcome; 4] = [Outcome::Stored, Outcome::Duplicate, Outcome::DeadLettered, Outcome::Returned];
 
     fn as_str(self) -> &'static str {
         match self {
@@ -130,9 +131,14 @@ pub fn install() -> Result<PrometheusHandle, BuildError> {
 }
 
 /// What is configured, for alerts to compare with.
-pub fn configured(release_after: Duration, concurrency: usize) {
+pub fn configured(release_after: Duration) {
     gauge!(RELEASE_AFTER).set(release_after.as_secs_f64());
+}
+
+/// How much the store is given at a time.
+pub fn tuned(concurrency: usize, events: usize) {
     gauge!(CONCURRENCY).set(concurrency as f64);
+    gauge!(BATCH_LIMIT).set(events as f64);
 }
 
 /// What a passive declaration said of a queue (one of [`QUEUES`]): messages and consumers.
@@ -297,10 +303,11 @@ impl Recorders {
         }
     }
 
-    /// A delivery came.
-    pub fn received(&self, redelivered: bool, bytes: usize) {
-        let [first, again] = &self.received;
-        if redelivered { again } else { first }.increment(1);
+    /// Deliveries came: for the first time, again, and their bytes together.
+    pub fn received(&self, first: usize, again: usize, bytes: usize) {
+        for (counter, count) in self.received.iter().zip([first, again]) {
+            counter.increment(count as u64);
+        }
         self.received_bytes.increment(bytes as u64);
     }
 

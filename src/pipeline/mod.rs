@@ -8,11 +8,12 @@ mod dead_lettering;
 mod engine;
 mod intake;
 mod supervise;
+mod tuning;
 mod watch;
 mod writing;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio_util::sync::CancellationToken;
 
@@ -25,6 +26,7 @@ use crate::retry::Policy;
 use crate::store::Store;
 
 pub use supervise::run;
+use tuning::{Bounds, Tuner};
 
 /// What every part of the flow is given.
 pub struct Context {
@@ -46,10 +48,31 @@ pub struct Context {
     pub writing: AtomicUsize,
     /// Documents stored by this process.
     pub stored: Arc<AtomicU64>,
+    /// How many batches are written at a time, and how large they are. Outlives sessions.
+    pub tuning: Tuning,
     /// The users at the broker who replay: what they replay carries their names.
     pub logins: Vec<String>,
     /// `host/version`, for dead letters.
     pub worker: String,
+}
+
+/// The [`Tuner`], for the writes that report to it and the engine that follows it.
+pub struct Tuning(Mutex<Tuner>);
+
+impl Tuning {
+    /// Within the bounds of the configuration.
+    pub fn new(settings: &Settings) -> Self {
+        Tuning(Mutex::new(Tuner::new(Bounds {
+            concurrency: settings.write.concurrency,
+            events: settings.batch.max_events,
+            slow: settings.store.write_timeout.0 / 10,
+            adaptive: settings.write.adaptive,
+        })))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Tuner> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Context {

@@ -31,12 +31,21 @@ pub enum Verdict {
     Rejected(Rejection),
 }
 
+/// The setting under which a batch was made, for the [`Tuner`](super::tuning::Tuner) to learn from.
+#[derive(Debug, Clone, Copy)]
+pub struct Under {
+    /// The setting's number.
+    pub number: u64,
+    /// Whether the batch is as large as it may be.
+    pub full: bool,
+}
+
 /// Writes a batch. Ends only when every event has its verdict, however long the store is away.
-pub async fn write(context: &Context, batch: Vec<Pending>) -> Vec<(Pending, Verdict)> {
+pub async fn write(context: &Context, batch: Vec<Pending>, under: Under) -> Vec<(Pending, Verdict)> {
     let mut progress = Progress::new(&batch, context.settings.retry.document_attempts, Arc::clone(&context.stored));
     let mut delays = Delays::new(context.policy());
     while let Some(piece) = progress.next_piece(&batch) {
-        let pause = match attempt(context, &batch, &mut progress, piece).await {
+        let pause = match attempt(context, &batch, &mut progress, piece, under).await {
             Ok(pause) => pause,
             Err(failure) => {
                 report(context, &failure);
@@ -58,28 +67,26 @@ async fn attempt(
     batch: &[Pending],
     progress: &mut Progress,
     piece: Vec<usize>,
+    under: Under,
 ) -> Result<bool, Failure> {
     let documents: Vec<_> = piece.iter().filter_map(|at| batch.get(*at)).map(|pending| &pending.document).collect();
     let started = Instant::now();
     let inserted = context.store.insert(&documents).await;
-    let seconds = started.elapsed().as_secs_f64();
+    let took = started.elapsed();
+    let seconds = took.as_secs_f64();
     let faults = match inserted {
         Inserted::AllBut(faults) => faults,
         Inserted::Unknown(failure) => {
             metrics::write(WriteOutcome::Failed, seconds);
-            let alone = piece.len() == 1;
-            progress.failed(piece, failure);
-            if failure.class != Class::Unknown {
-                return Err(failure);
+            if failure.class == Class::Transient {
+                context.tuning.lock().failed(under.number);
             }
-            if alone {
-                report(context, &failure);
-            } else {
-                metrics::retry(&failure);
-            }
-            return Ok(true);
+            return failed(context, progress, piece, failure);
         }
     };
+    if under.full && piece.len() == batch.len() {
+        context.tuning.lock().wrote(under.number, took, Instant::now());
+    }
     metrics::write(if faults.is_empty() { WriteOutcome::Ok } else { WriteOutcome::Partial }, seconds);
     if context.health.up(Part::Store) {
         info!("the store answers");
@@ -95,6 +102,21 @@ async fn attempt(
         Some(failure) => Err(failure),
         None => Ok(outcome.unknown.is_some() || vanished),
     }
+}
+
+/// Notes that nothing is known of these documents. What is not understood is looked into at once.
+fn failed(context: &Context, progress: &mut Progress, piece: Vec<usize>, failure: Failure) -> Result<bool, Failure> {
+    let alone = piece.len() == 1;
+    progress.failed(piece, failure);
+    if failure.class != Class::Unknown {
+        return Err(failure);
+    }
+    if alone {
+        report(context, &failure);
+    } else {
+        metrics::retry(&failure);
+    }
+    Ok(true)
 }
 
 /// Reads what is stored under `_id`s that were there already, and compares. True if some are gone again, or cannot be
@@ -240,13 +262,17 @@ impl Progress {
                 // Behind the others: what becomes of them tells whose fault it is.
                 self.pieces.push_back(piece);
             }
-            (Class::Unknown, _) => {
-                let (left, right) = piece.split_at(piece.len() / 2);
-                self.pieces.push_front(right.to_vec());
-                self.pieces.push_front(left.to_vec());
-            }
+            (Class::Unknown, _) => self.halve(&piece),
+            // Too much for the time there is, perhaps.
+            (_, [_, _, ..]) if failure.kind == Failure::timed_out().kind => self.halve(&piece),
             _ => self.pieces.push_front(piece),
         }
+    }
+
+    fn halve(&mut self, piece: &[usize]) {
+        let (left, right) = piece.split_at(piece.len() / 2);
+        self.pieces.push_front(right.to_vec());
+        self.pieces.push_front(left.to_vec());
     }
 
     /// A failure of one document that has no known meaning. Only the contrast shows that the document is at fault and

@@ -4,6 +4,7 @@
 //! whatever the URI says, one command a call, and no error text let through (it holds documents and credentials).
 
 mod indexes;
+mod insert;
 mod inspect;
 mod outcome;
 
@@ -18,35 +19,27 @@ use futures_util::TryStreamExt;
 use mongodb::event::EventHandler;
 use mongodb::event::cmap::CmapEvent;
 use mongodb::options::{
-    Acknowledgment, ClientOptions, CollectionOptions, InsertManyOptions, ReadConcern, ReadPreference,
-    SelectionCriteria, WriteConcern,
+    Acknowledgment, ClientOptions, CollectionOptions, ReadConcern, ReadPreference, SelectionCriteria, WriteConcern,
 };
-use mongodb::{Client, Collection};
+use mongodb::{Client, Collection, Database};
 use secrecy::ExposeSecret;
 use tokio::time::timeout;
 
 use crate::{config, metrics};
 
 pub use indexes::{IndexReport, ensure_indexes};
+use insert::Insert;
+pub use insert::Inserted;
 pub use inspect::inspect;
 pub use outcome::{Class, DocumentFault, Failure};
 
 /// The collection, with the write concern that makes an acknowledgement safe.
 #[derive(Clone)]
 pub struct Store {
+    database: Database,
     collection: Collection<RawDocumentBuf>,
-    /// `E11000 duplicate key error collection: <db>.<collection> index: `, which the server puts before an index name.
-    duplicate_prefix: String,
+    insert: Insert,
     limit: Duration,
-}
-
-/// What is known after an insert.
-#[derive(Debug)]
-pub enum Inserted {
-    /// The command ran to its end under the write concern: every document is durable, but for these (by position).
-    AllBut(Vec<(usize, DocumentFault)>),
-    /// Nothing is known of any document.
-    Unknown(Failure),
 }
 
 impl Store {
@@ -68,17 +61,19 @@ impl Store {
         options.cmap_event_handler = Some(EventHandler::callback(connection_counter()));
         let client = Client::with_options(options).map_err(|error| outcome::failure(&error))?;
         let limit = settings.write_timeout.0;
-        let concern =
-            WriteConcern::builder().w(Acknowledgment::Majority).journal(true).w_timeout(limit.mul_f64(0.8)).build();
+        // The server gives up before we do, so that we hear of it.
+        let patience = limit.mul_f64(0.8);
+        let concern = WriteConcern::builder().w(Acknowledgment::Majority).journal(true).w_timeout(patience).build();
         let options = CollectionOptions::builder()
             .write_concern(concern)
             .read_concern(ReadConcern::majority())
             .selection_criteria(SelectionCriteria::ReadPreference(ReadPreference::Primary))
             .build();
-        let collection = client.database(&settings.database).collection_with_options(&settings.collection, options);
-        let duplicate_prefix =
-            format!("E11000 duplicate key error collection: {}.{} index: ", settings.database, settings.collection);
-        Ok(Store { collection, duplicate_prefix, limit })
+        let database = client.database(&settings.database);
+        let collection = database.collection_with_options(&settings.collection, options);
+        let patience = i32::try_from(patience.as_millis()).unwrap_or(i32::MAX);
+        let insert = Insert::new(&settings.database, &settings.collection, patience);
+        Ok(Store { database, collection, insert, limit })
     }
 
     /// Asks the primary whether it answers and lets us in.
@@ -106,12 +101,10 @@ impl Store {
 
     /// Inserts documents, unordered, in one command.
     pub async fn insert(&self, documents: &[&RawDocumentBuf]) -> Inserted {
-        let options = InsertManyOptions::builder().ordered(false).build();
-        let insert = self.collection.insert_many(documents.iter().copied()).with_options(options);
-        match timeout(self.limit, async { insert.await }).await {
-            Ok(Ok(_)) => Inserted::AllBut(Vec::new()),
-            Ok(Err(error)) => outcome::of_insert(&error, &self.duplicate_prefix),
-            Err(_) => Inserted::Unknown(Failure::timed_out()),
+        let command = self.database.run_raw_command(self.insert.command(documents));
+        match self.bounded(async { command.await }).await {
+            Ok(reply) => self.insert.outcome(reply, documents.len()),
+            Err(failure) => Inserted::Unknown(failure),
         }
     }
 

@@ -1,9 +1,7 @@
 //! Owns what MongoDB's answers mean for a message: transient, an operator's affair, this document's own fault, or
 //! unknown. Pure. Sources: the server's error codes, the retryable-writes specification, and experiment.
 
-use mongodb::error::{Error, ErrorKind, IndexedWriteError, WriteFailure};
-
-use super::Inserted;
+use mongodb::error::{Error, ErrorKind, WriteFailure};
 
 /// What a failure calls for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,33 +83,6 @@ pub fn class_of(code: i32) -> Class {
     }
 }
 
-/// What is known after an `insert_many` that did not simply succeed.
-pub(super) fn of_insert(error: &Error, duplicate_prefix: &str) -> Inserted {
-    let ErrorKind::InsertMany(insert) = error.kind.as_ref() else { return Inserted::Unknown(failure(error)) };
-    if let Some(concern) = &insert.write_concern_error {
-        let class = if class_of(concern.code) == Class::Hold { Class::Hold } else { Class::Transient };
-        return Inserted::Unknown(Failure { class, kind: "write_concern", code: Some(concern.code) });
-    }
-    let errors = insert.write_errors.as_deref().unwrap_or_default();
-    if errors.is_empty() {
-        return Inserted::Unknown(failure(error));
-    }
-    let fault = |error: &IndexedWriteError| (error.index, document_fault(error.code, &error.message, duplicate_prefix));
-    Inserted::AllBut(errors.iter().map(fault).collect())
-}
-
-fn document_fault(code: i32, message: &str, duplicate_prefix: &str) -> DocumentFault {
-    match class_of(code) {
-        _ if code == 11000 => match message.strip_prefix(duplicate_prefix) {
-            Some(index) if index.starts_with("_id_ ") => DocumentFault::SameId,
-            _ => DocumentFault::OtherIndex,
-        },
-        Class::Document => DocumentFault::Refused(code),
-        Class::Unknown => DocumentFault::Unknown(code),
-        class => DocumentFault::Retry(Failure { class, kind: "command", code: Some(code) }),
-    }
-}
-
 /// Why a command failed as a whole.
 pub(super) fn failure(error: &Error) -> Failure {
     let labelled = ["RetryableWriteError", "RetryableError", "SystemOverloadedError", "TransientTransactionError"]
@@ -133,10 +104,6 @@ pub(super) fn failure(error: &Error) -> Failure {
             (Class::Transient, "write_concern", Some(concern.code))
         }
         ErrorKind::Write(WriteFailure::WriteError(write)) => (class_of(write.code), "document", Some(write.code)),
-        ErrorKind::InsertMany(insert) => {
-            let code = insert.write_concern_error.as_ref().map(|concern| concern.code);
-            (Class::Transient, "write_concern", code)
-        }
         _ => (Class::Transient, "other", None),
     };
     // A command refused as a whole for what would be one document's fault says nothing of the others: bisect.
@@ -147,8 +114,6 @@ pub(super) fn failure(error: &Error) -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    const PREFIX: &str = "E11000 duplicate key error collection: cache.log index: ";
 
     #[test]
     fn codes_have_the_class_that_keeps_promises() {
@@ -163,20 +128,5 @@ mod tests {
         ] {
             assert_eq!(class_of(code), class, "{code}");
         }
-    }
-
-    #[test]
-    fn the_index_of_a_duplicate_is_read_from_its_place_and_nowhere_else() {
-        let said = |tail: &str| document_fault(11000, &format!("{PREFIX}{tail}"), PREFIX);
-        assert_eq!(said("_id_ dup key: { _id: ObjectId('65f0') }"), DocumentFault::SameId);
-        assert_eq!(said("uuid_1 dup key: { uuid: \"cache.log index: _id_ \" }"), DocumentFault::OtherIndex);
-        assert_eq!(document_fault(11000, "E11000 index: _id_ dup key", PREFIX), DocumentFault::OtherIndex);
-    }
-
-    #[test]
-    fn other_faults_of_documents() {
-        assert_eq!(document_fault(121, "", PREFIX), DocumentFault::Refused(121));
-        assert_eq!(document_fault(424242, "", PREFIX), DocumentFault::Unknown(424242));
-        assert!(matches!(document_fault(189, "", PREFIX), DocumentFault::Retry(_)));
     }
 }

@@ -46,9 +46,9 @@ fn validate_says_what_the_worker_would_do() {
 #[test]
 fn config_prints_what_is_in_force_and_where_it_comes_from() {
     let output =
-        ticketlog(&["config", "--set", "broker.prefetch=3500"]).env("TICKETLOG_STORE__DATABASE", "d").output().unwrap();
+        ticketlog(&["config", "--set", "broker.prefetch=4500"]).env("TICKETLOG_STORE__DATABASE", "d").output().unwrap();
     let printed = text(&output.stdout);
-    assert!(printed.contains("prefetch = 3500  # flag --set"), "{printed}");
+    assert!(printed.contains("prefetch = 4500  # flag --set"), "{printed}");
     assert!(printed.contains("database = \"d\"  # environment variable TICKETLOG_STORE__DATABASE"), "{printed}");
     assert!(printed.contains("[event]") && printed.contains("# built-in defaults"));
     let file = tempfile::NamedTempFile::new().unwrap();

@@ -131,7 +131,7 @@ async fn row_20_a_slow_store_slows_the_intake_and_nothing_else() {
     let proxy = Proxy::before(&bed.store_uri);
     let uri = proxy.through(&bed.store_uri);
     let mut settings = SHORT.to_vec();
-    settings.extend([("STORE__URI", uri.as_str()), ("BATCH__MAX_EVENTS", "100"), ("BROKER__PREFETCH", "300")]);
+    settings.extend([("STORE__URI", uri.as_str()), ("BATCH__MAX_EVENTS", "100"), ("BROKER__PREFETCH", "400")]);
     settings.push(("STORE__WRITE_TIMEOUT", "10s"));
     proxy.slow(Duration::from_millis(300), 0);
     let mut worker = bed.worker_with(&settings).await;

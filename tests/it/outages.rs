@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use bson::doc;
+use bson::{Bson, doc};
 
 use crate::harness::{Bed, Kind, Private, SHORT, SOON, Sent, chaos, eventually};
 
@@ -208,5 +208,32 @@ async fn failures_of_commands_are_retried_until_they_pass() {
     }
     assert_eq!((worker.settled("stored"), worker.settled("dead_lettered")), (published as u64, 0));
     assert!(worker.metrics()["ticketlog_store_retries_total{kind=\"write_concern\"}"] >= 1.0);
+    assert_eq!(worker.stop().await.code(), Some(0));
+}
+
+#[tokio::test]
+async fn a_slow_store_gets_less_at_a_time_and_more_when_it_recovers() {
+    let store = Private::start(Kind::Mongodb);
+    let bed = Bed::with_store(&store).await;
+    // A tenth of the timeout is slow.
+    let settings = [("STORE__WRITE_TIMEOUT", "2s"), ("BATCH__MAX_EVENTS", "20"), ("EVENT__MAX_BYTES", "10KiB")];
+    let fail = async |mode: Bson| {
+        let data =
+            doc! { "failCommands": ["insert"], "appName": "ticketlog", "blockConnection": true, "blockTimeMS": 300 };
+        let fail = doc! { "configureFailPoint": "failCommand", "mode": mode, "data": data };
+        bed.collection.client().database("admin").run_command(fail).await.unwrap();
+    };
+    fail("alwaysOn".into()).await;
+    bed.publish_all((0..5000).map(Sent::numbered)).await;
+    let mut worker = bed.worker_with(&settings).await;
+    let given = || {
+        let metrics = worker.metrics();
+        (metrics["ticketlog_store_write_concurrency"], metrics["ticketlog_batch_events_limit"])
+    };
+    eventually("it gives less", SOON, async || given().0 == 1.0 && given().1 <= 10.0).await;
+    fail("off".into()).await;
+    eventually("and everything again", SOON, async || given().0 >= 2.0 && given().1 == 20.0).await;
+    worker.has_settled(5000).await;
+    bed.assert_exactly(5000).await;
     assert_eq!(worker.stop().await.code(), Some(0));
 }

@@ -14,7 +14,7 @@ use futures_util::stream::FuturesUnordered;
 use tokio::time::{Interval, MissedTickBehavior, interval, sleep_until};
 use tracing::{info, warn};
 
-use crate::batch::{Batcher, Limits};
+use crate::batch::{Batcher, Flush, Limits};
 use crate::broker::{BrokerError, Delivery, Session};
 use crate::event::{Decoder, Rejection, Stage};
 use crate::health::Part;
@@ -25,7 +25,8 @@ use super::Context;
 use super::breaker::Breaker;
 use super::dead_lettering::{DeadLetters, Letter};
 use super::intake::{self, Pending};
-use super::writing::{self, Verdict};
+use super::tuning::Setting;
+use super::writing::{self, Under, Verdict};
 
 /// How often levels are exported and slow conditions looked at.
 const TICK: Duration = Duration::from_millis(250);
@@ -80,6 +81,10 @@ pub struct Engine<'a> {
     lapped: Instant,
     /// The furthest that an event was ahead of our clock, and since when that is so.
     ahead: (f64, Instant),
+    /// How much the store is given at a time.
+    setting: Setting,
+    /// Outcomes not counted yet.
+    tally: [usize; 4],
 }
 
 /// What the loop is woken by.
@@ -102,6 +107,7 @@ impl<'a> Engine<'a> {
         let batch = &context.settings.batch;
         let limits =
             Limits { max_events: batch.max_events, max_bytes: batch.max_bytes.bytes(), linger: batch.linger.0 };
+        let setting = context.tuning.lock().setting();
         Engine {
             session,
             letters,
@@ -120,6 +126,8 @@ impl<'a> Engine<'a> {
             deadline: None,
             lapped: Instant::now(),
             ahead: (0.0, Instant::now()),
+            setting,
+            tally: [0; 4],
             context,
         }
     }
@@ -191,18 +199,21 @@ impl<'a> Engine<'a> {
     }
 
     fn can_write(&self) -> bool {
-        self.writes.len() < self.context.settings.write.concurrency
+        self.writes.len() < self.setting.concurrency
     }
 
     /// Hands batches that are due to free writers.
     fn start_writes(&mut self) {
+        self.setting = self.context.tuning.lock().setting();
+        self.batcher.resize(self.setting.events);
         while self.can_write()
             && let Some((batch, cause)) = self.batcher.take(Instant::now())
         {
             let bytes = batch.iter().map(|pending| pending.document.as_bytes().len()).sum();
             metrics::flushed(cause, batch.len(), bytes);
             let context = Arc::clone(&self.context);
-            self.writes.push(Box::pin(async move { writing::write(&context, batch).await }));
+            let under = Under { number: self.setting.number, full: matches!(cause, Flush::Events | Flush::Bytes) };
+            self.writes.push(Box::pin(async move { writing::write(&context, batch, under).await }));
             self.context.writing.store(self.writes.len(), Ordering::Relaxed);
         }
     }
@@ -242,9 +253,9 @@ impl<'a> Engine<'a> {
 
     /// Counts deliveries on both sides of the ledger at once, so that it balances at every scrape.
     fn count_in(&mut self, chunk: &[Delivery]) {
-        for delivery in chunk {
-            self.context.recorders.received(delivery.redelivered, delivery.body.len());
-        }
+        let again = chunk.iter().filter(|delivery| delivery.redelivered).count();
+        let bytes = chunk.iter().map(|delivery| delivery.body.len()).sum();
+        self.context.recorders.received(chunk.len() - again, again, bytes);
         self.in_hand += chunk.len();
         self.context.recorders.in_flight(self.in_hand);
     }
@@ -261,6 +272,7 @@ impl<'a> Engine<'a> {
         let since = self.arrivals.front().filter(|_| waits).map_or(now, |(_, since)| *since);
         let age = now.saturating_duration_since(since);
         self.context.recorders.levels(&self.levels(age));
+        metrics::tuned(self.setting.concurrency, self.setting.events);
         if self.ahead.1.elapsed() >= AHEAD {
             self.ahead = (0.0, now);
         }

@@ -49,6 +49,7 @@ impl Engine<'_> {
                 }
             }
         }
+        self.count();
     }
 
     /// Notes how long an event took. What was replayed took as long as its operator did, and does not count.
@@ -77,12 +78,22 @@ impl Engine<'_> {
             self.context.recent.letter(letter.seen);
             self.settle(letter.tag, letter.bytes, Outcome::DeadLettered);
         }
+        self.count();
     }
 
     fn settle(&mut self, tag: u64, bytes: usize, outcome: Outcome) {
         self.session.settle(tag, bytes);
         self.in_hand -= 1;
+        if let Some(count) = self.tally.get_mut(outcome as usize) {
+            *count += 1;
+        }
+    }
+
+    /// Counts outcomes on both sides of the ledger at once, so that it balances at every scrape.
+    fn count(&mut self) {
+        for (outcome, count) in Outcome::ALL.into_iter().zip(std::mem::take(&mut self.tally)) {
+            self.context.recorders.settled(outcome, count);
+        }
         self.context.recorders.in_flight(self.in_hand);
-        self.context.recorders.settled(outcome, 1);
     }
 }
