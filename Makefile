@@ -44,10 +44,13 @@ interop:         ## Node's amqplib and Python's pika publish, Mongoose reads (ne
 	cargo build
 	$(SERVICES) run tests/interop/run.sh
 
-bench:           ## throughput, CPU and memory against the bare pipes
-	cargo bench --no-run --bench end_to_end --bench latency --bench parts --bench bare_pipe
+# What is measured are release builds; what measures them is built like a test.
+bench:           ## throughput, latency, growth, tuning and memory against bare pipes, into docs/performance.md (about an hour)
+	cargo build --release --bin ticketlog
+	cargo bench --no-run --bench parts --bench bare_pipe --bench best_pipe
 	cargo bench --bench parts
-	$(SERVICES) run cargo bench --bench end_to_end --bench latency
+	cargo test --no-run --bench end_to_end --bench latency
+	$(SERVICES) run cargo test --bench end_to_end --bench latency
 
 docs:            ## writes the pages that are made from the code
 	TICKETLOG_WRITE_DOCS=1 cargo test --lib the_page_is_the_catalogue

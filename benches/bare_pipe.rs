@@ -2,8 +2,11 @@
 //! outcome per document, no retry: it loses and doubles messages at the first fault. Only to be measured against.
 //!
 //! usage: bare_pipe QUEUE DATABASE COLLECTION COUNT   (servers from TICKETLOG_BROKER__URI and TICKETLOG_STORE__URI)
-//! BARE_PIPE=best takes ready chunks on the current-thread runtime; BARE_PIPE=each inserts each message by itself as it
-//! comes, which is the least latency; otherwise the obvious one: one delivery at a time on the multi-thread runtime.
+//! BARE_PIPE=obvious: one delivery at a time on the multi-thread runtime, and the driver's own `insert_many`.
+//! BARE_PIPE=best: ready chunks, the current-thread runtime, a raw command; in `best_pipe.rs` with the worker's allocator.
+//! BARE_PIPE=each inserts each message by itself as it comes, which is the least latency.
+//! BARE_PIPE=drain consumes and acknowledges only; BARE_PIPE=insert takes the whole queue into memory, prints `ready`, and inserts.
+//! Prints `done` at the end of its work, and stays until its input ends.
 
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 // A program to measure with: what goes wrong ends it.
@@ -15,11 +18,12 @@
     clippy::too_many_lines
 )]
 
-use std::io::Read;
+use std::io::{Read, Write as _};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bson::raw::RawDocumentBuf;
+use bson::raw::{RawArrayBuf, RawDocumentBuf};
+use bson::{cstr, rawdoc};
 use futures_util::{FutureExt, StreamExt};
 use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions};
 use lapin::types::FieldTable;
@@ -31,33 +35,97 @@ use tokio::sync::mpsc;
 const BATCH: usize = 1000;
 const IN_FLIGHT: usize = 2;
 
-fn main() {
+/// Does as it is told by the environment.
+pub fn main() {
     let arguments: Vec<String> = std::env::args().filter(|argument| argument != "--bench").collect();
     let [_, queue, database, collection, count] = arguments.as_slice() else {
         println!("bare_pipe is run by the end_to_end benchmark: make bench");
         return;
     };
     let kind = std::env::var("BARE_PIPE").unwrap_or_default();
-    let best = kind == "best";
+    let many = matches!(kind.as_str(), "obvious" | "each");
     let mut builder =
-        if best { tokio::runtime::Builder::new_current_thread() } else { tokio::runtime::Builder::new_multi_thread() };
+        if many { tokio::runtime::Builder::new_multi_thread() } else { tokio::runtime::Builder::new_current_thread() };
     let runtime = builder.enable_all().build().unwrap();
-    if kind == "each" {
-        return runtime.block_on(each(queue, database, collection));
+    let count = count.parse().unwrap();
+    match kind.as_str() {
+        "each" => runtime.block_on(each(queue, database, collection)),
+        "drain" => runtime.block_on(async { drop(drain(queue, count, false).await) }),
+        "insert" => runtime.block_on(insert(queue, database, collection, count)),
+        _ => runtime.block_on(pipe(queue, database, collection, count, kind == "best")),
     }
-    runtime.block_on(pipe(queue, database, collection, count.parse().unwrap(), best));
 }
 
-async fn pipe(queue: &str, database: &str, collection: &str, count: usize, best: bool) {
-    let collection = open(database, collection).await;
+fn say(word: &str) {
+    println!("{word}");
+    std::io::stdout().flush().unwrap();
+}
+
+/// Until the input ends: it has been measured.
+async fn stay() {
+    tokio::task::spawn_blocking(|| std::io::stdin().read_to_end(&mut Vec::new())).await.unwrap().unwrap();
+}
+
+/// Consumes, acknowledging every batch; keeps what it read only if asked to.
+async fn drain(queue: &str, count: usize, keep: bool) -> Vec<RawDocumentBuf> {
+    let (connection, mut consumer) = consume(queue).await;
+    let (mut documents, mut taken) = (Vec::new(), 0);
+    while taken < count {
+        let mut delivery = Some(consumer.next().await.unwrap().unwrap());
+        while let Some(next) = delivery.take() {
+            taken += 1;
+            if keep {
+                documents.push(serde_json::from_slice(&next.data).unwrap());
+            }
+            if taken % BATCH == 0 || taken == count {
+                next.acker.ack(BasicAckOptions { multiple: true }).await.unwrap();
+            }
+            delivery = consumer.next().now_or_never().map(|next| next.unwrap().unwrap());
+        }
+    }
+    if !keep {
+        say("done");
+        stay().await;
+    }
+    tokio::time::timeout(Duration::from_secs(5), connection.close(200, "done".into())).await.unwrap().unwrap();
+    documents
+}
+
+/// Inserts what the queue held, from memory.
+async fn insert(queue: &str, database: &str, collection: &str, count: usize) {
+    let mut documents = drain(queue, count, true).await;
+    let target = Target::open(database, collection, true).await;
+    target.write(documents.split_off(documents.len() - 1)).await;
+    say("ready");
+    let slots = Arc::new(tokio::sync::Semaphore::new(IN_FLIGHT));
+    while !documents.is_empty() {
+        let batch = documents.split_off(documents.len().saturating_sub(BATCH));
+        let (slot, target) = (Arc::clone(&slots).acquire_owned().await.unwrap(), target.clone());
+        tokio::spawn(async move {
+            target.write(batch).await;
+            drop(slot);
+        });
+    }
+    drop(slots.acquire_many(IN_FLIGHT as u32).await.unwrap());
+    say("done");
+    stay().await;
+}
+
+async fn consume(queue: &str) -> (Connection, lapin::Consumer) {
     let broker = std::env::var("TICKETLOG_BROKER__URI").unwrap();
     let connection = Connection::connect(&broker, ConnectionProperties::default()).await.unwrap();
     let channel = connection.create_channel().await.unwrap();
     channel.basic_qos((BATCH * (IN_FLIGHT + 2)) as u16, BasicQosOptions::default()).await.unwrap();
     let (options, table) = (BasicConsumeOptions::default(), FieldTable::default());
-    let mut consumer = channel.basic_consume(queue.into(), "".into(), options, table).await.unwrap();
+    let consumer = channel.basic_consume(queue.into(), "".into(), options, table).await.unwrap();
+    (connection, consumer)
+}
+
+async fn pipe(queue: &str, database: &str, collection: &str, count: usize, best: bool) {
+    let target = Target::open(database, collection, best).await;
+    let (connection, mut consumer) = consume(queue).await;
     let (finished, mut acks) = mpsc::unbounded_channel();
-    let mut writer = Writer { collection, slots: Arc::new(tokio::sync::Semaphore::new(IN_FLIGHT)), order: 0, finished };
+    let mut writer = Writer { target, slots: Arc::new(tokio::sync::Semaphore::new(IN_FLIGHT)), order: 0, finished };
     let acknowledge = tokio::spawn(async move {
         // Batches end out of order; acks go out in order.
         let (mut next, mut waiting) = (0, std::collections::BTreeMap::new());
@@ -86,14 +154,14 @@ async fn pipe(queue: &str, database: &str, collection: &str, count: usize, best:
     }
     drop(writer);
     acknowledge.await.unwrap();
-    // Stays until it has been measured.
-    tokio::task::spawn_blocking(|| std::io::stdin().read_to_end(&mut Vec::new())).await.unwrap().unwrap();
+    say("done");
+    stay().await;
     tokio::time::timeout(Duration::from_secs(5), connection.close(200, "done".into())).await.unwrap().unwrap();
 }
 
 /// Inserts and acknowledges each message on a task of its own, until its input ends.
 async fn each(queue: &str, database: &str, collection: &str) {
-    let collection = open(database, collection).await;
+    let collection = Target::open(database, collection, false).await.collection;
     let broker = std::env::var("TICKETLOG_BROKER__URI").unwrap();
     let connection = Connection::connect(&broker, ConnectionProperties::default()).await.unwrap();
     let channel = connection.create_channel().await.unwrap();
@@ -116,15 +184,41 @@ async fn each(queue: &str, database: &str, collection: &str) {
     tokio::time::timeout(Duration::from_secs(5), connection.close(200, "done".into())).await.unwrap().unwrap();
 }
 
-async fn open(database: &str, collection: &str) -> Collection<RawDocumentBuf> {
-    let client = Client::with_uri_str(std::env::var("TICKETLOG_STORE__URI").unwrap()).await.unwrap();
-    let concern = WriteConcern::builder().w(Acknowledgment::Majority).journal(true).build();
-    let options = CollectionOptions::builder().write_concern(concern).build();
-    client.database(database).collection_with_options(collection, options)
+#[derive(Clone)]
+struct Target {
+    database: mongodb::Database,
+    collection: Collection<RawDocumentBuf>,
+    raw: bool,
+}
+
+impl Target {
+    async fn open(database: &str, collection: &str, raw: bool) -> Self {
+        let client = Client::with_uri_str(std::env::var("TICKETLOG_STORE__URI").unwrap()).await.unwrap();
+        let concern = WriteConcern::builder().w(Acknowledgment::Majority).journal(true).build();
+        let options = CollectionOptions::builder().write_concern(concern).build();
+        let database = client.database(database);
+        Target { collection: database.collection_with_options(collection, options), database, raw }
+    }
+
+    async fn write(&self, documents: Vec<RawDocumentBuf>) {
+        if !self.raw {
+            let options = InsertManyOptions::builder().ordered(false).build();
+            self.collection.insert_many(documents).with_options(options).await.unwrap();
+            return;
+        }
+        let count = documents.len() as i32;
+        let mut array = RawArrayBuf::new();
+        documents.iter().for_each(|document| array.push(document));
+        let concern = rawdoc! { "w": "majority", "j": true };
+        let mut command = rawdoc! { "insert": self.collection.name(), "ordered": false, "writeConcern": concern };
+        command.append(cstr!("documents"), array);
+        let reply = self.database.run_raw_command(command).await.unwrap();
+        assert_eq!(reply.get_i32("n").unwrap(), count);
+    }
 }
 
 struct Writer {
-    collection: Collection<RawDocumentBuf>,
+    target: Target,
     slots: Arc<tokio::sync::Semaphore>,
     order: u64,
     finished: mpsc::UnboundedSender<(u64, lapin::Acker)>,
@@ -133,11 +227,10 @@ struct Writer {
 impl Writer {
     async fn write(&mut self, documents: Vec<RawDocumentBuf>, acker: lapin::Acker) {
         let slot = Arc::clone(&self.slots).acquire_owned().await.unwrap();
-        let (collection, order, finished) = (self.collection.clone(), self.order, self.finished.clone());
+        let (target, order, finished) = (self.target.clone(), self.order, self.finished.clone());
         self.order += 1;
         tokio::spawn(async move {
-            let options = InsertManyOptions::builder().ordered(false).build();
-            collection.insert_many(documents).with_options(options).await.unwrap();
+            target.write(documents).await;
             finished.send((order, acker)).unwrap();
             drop(slot);
         });

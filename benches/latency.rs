@@ -9,6 +9,7 @@
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
+    clippy::panic,
     clippy::indexing_slicing,
     clippy::disallowed_methods,
     clippy::too_many_lines
@@ -16,11 +17,12 @@
 
 mod common;
 
-use std::process::{Child, Command};
+use std::process::Child;
 use std::time::{Duration, Instant, SystemTime};
 
 use bson::Document;
-use common::{cpu_seconds, end, must, number, sibling, spawn, ticketlog};
+use common::page::Block;
+use common::{cpu_seconds, end, must, number, pipe, spawn, ticketlog};
 use futures_util::StreamExt;
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
@@ -38,8 +40,10 @@ fn main() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     runtime.block_on(async {
         let bench = Bench::open(&store).await;
-        bench.latencies().await;
-        bench.life().await;
+        let mut block = Block::default();
+        bench.latencies(&mut block).await;
+        bench.life(&mut block).await;
+        block.write("latency");
     });
 }
 
@@ -65,9 +69,9 @@ impl Bench {
         Bench { client, channel, _connection: connection }
     }
 
-    async fn latencies(&self) {
-        println!("publish to stored, as a change stream sees it, in milliseconds");
-        println!("{:>8}  {:<22}{:>9}{:>9}{:>9}{:>9}", "msg/s", "", "p50", "p99", "p99.9", "max");
+    async fn latencies(&self, block: &mut Block) {
+        block.line("publish to stored, as a change stream sees it, in milliseconds");
+        block.line(&format!("{:>8}  {:<25}{:>6}{:>9}{:>9}{:>9}", "msg/s", "", "p50", "p99", "p99.9", "max"));
         let rates = std::env::var("BENCH_RATES").unwrap_or_else(|_| "100,1000,5000".to_owned());
         for rate in rates.split(',').map(|rate| rate.parse::<u64>().unwrap()) {
             let mut p99 = Vec::new();
@@ -77,10 +81,11 @@ impl Bench {
                 let share = |share: f64| seen[((seen.len() - 1) as f64 * share) as usize];
                 let name = if contender == Contender::EachPipe { "bare pipe, each by itself" } else { "ticketlog run" };
                 let (median, most) = (share(0.5), share(1.0));
-                println!("{rate:>8}  {name:<25}{median:>6.1}{:>9.1}{:>9.1}{most:>9.1}", share(0.99), share(0.999));
+                let (late, latest) = (share(0.99), share(0.999));
+                block.line(&format!("{rate:>8}  {name:<25}{median:>6.1}{late:>9.1}{latest:>9.1}{most:>9.1}"));
                 p99.push(share(0.99));
             }
-            println!("{:>8}  ticketlog / bare pipe: p99 {:.2}", "", p99[1] / p99[0]);
+            block.line(&format!("{:>8}  ticketlog / bare pipe: p99 {:.2}", "", p99[1] / p99[0]));
         }
     }
 
@@ -132,7 +137,7 @@ impl Bench {
     }
 
     /// Start, idle, stop.
-    async fn life(&self) {
+    async fn life(&self, block: &mut Block) {
         let name = format!("latency_{}_life", std::process::id());
         must(ticketlog(&name).arg("setup"));
         let mut changes = self.collection(&name).watch().await.unwrap();
@@ -158,12 +163,10 @@ impl Bench {
         }
         starts.sort_by(f64::total_cmp);
         stops.sort_by(f64::total_cmp);
-        println!(
-            "from start to first stored event: {:.0} ms; idle: {:.2} % of a core; stop: {:.0} ms",
-            starts[2],
-            idle * 100.0,
-            stops[2]
-        );
+        let (start, idle, stop) = (starts[2], idle * 100.0, stops[2]);
+        block.line(&format!(
+            "start to first stored event: {start:.0} ms; idle: {idle:.2} % of a core; stop: {stop:.0} ms"
+        ));
         self.client.database(&name).drop().await.unwrap();
     }
 }
@@ -173,7 +176,7 @@ fn start(contender: Contender, name: &str) -> Child {
         Contender::Ticketlog => spawn(ticketlog(name).arg("run")),
         Contender::EachPipe => {
             let arguments = [name, name, "log", "0"];
-            spawn(Command::new(sibling("bare_pipe")).args(arguments).env("BARE_PIPE", "each"))
+            spawn(pipe("bare_pipe", "each").args(arguments))
         }
     }
 }

@@ -1,19 +1,30 @@
-//! Owns what the benchmarks share: the program under measurement, its processes, and what proc(5) says of them.
+//! Owns what the benchmarks share: the programs under measurement, their processes, and what proc(5) says of them.
+//! The programs are release builds; what measures them need not be.
 
 #![allow(dead_code)]
 
-use std::process::{Child, Command, Stdio};
+pub mod page;
+pub mod plot;
+pub mod proxy;
 
-const TICKETLOG: &str = env!("CARGO_BIN_EXE_ticketlog");
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
 
 /// A number from the environment.
 pub fn number(name: &str, default: u64) -> u64 {
     std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
 }
 
+fn release() -> PathBuf {
+    let target = std::env::var_os("CARGO_TARGET_DIR").map(PathBuf::from);
+    target.unwrap_or_else(|| PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/target"))).join("release")
+}
+
 /// The program with queue, exchange and database of its own, all called `name`.
 pub fn ticketlog(name: &str) -> Command {
-    let mut command = Command::new(TICKETLOG);
+    let program = release().join("ticketlog");
+    assert!(program.exists(), "build it with cargo build --release");
+    let mut command = Command::new(program);
     for (key, value) in [
         ("BROKER__EXCHANGE", name.to_owned()),
         ("BROKER__QUEUE", name.to_owned()),
@@ -29,25 +40,25 @@ pub fn ticketlog(name: &str) -> Command {
     command
 }
 
-/// A benchmark's program: beside this one, under a name with a hash.
-pub fn sibling(name: &str) -> std::path::PathBuf {
-    let own = std::env::current_exe().unwrap();
-    let found =
-        std::fs::read_dir(own.parent().unwrap()).unwrap().filter_map(|entry| Some(entry.ok()?.path())).filter(|path| {
-            path.extension().is_none()
-                && path.file_name().is_some_and(|file| file.to_string_lossy().starts_with(&format!("{name}-")))
-        });
-    found
-        .max_by_key(|path| path.metadata().and_then(|data| data.modified()).unwrap())
-        .expect("build it with cargo bench")
+/// A program of `benches/`, under a name with a hash; the latest one.
+pub fn pipe(name: &str, kind: &str) -> Command {
+    let files = std::fs::read_dir(release().join("deps")).expect("build it with cargo bench --no-run");
+    let found = files.filter_map(|entry| Some(entry.ok()?.path())).filter(|path| {
+        path.extension().is_none()
+            && path.file_name().is_some_and(|file| file.to_string_lossy().starts_with(&format!("{name}-")))
+    });
+    let latest = found.max_by_key(|path| path.metadata().and_then(|data| data.modified()).unwrap());
+    let mut command = Command::new(latest.expect("build it with cargo bench --no-run"));
+    command.env("BARE_PIPE", kind);
+    command
 }
 
 pub fn must(command: &mut Command) {
-    assert!(command.stdout(Stdio::null()).status().unwrap().success(), "{command:?}");
+    assert!(command.stdout(Stdio::null()).stderr(Stdio::null()).status().unwrap().success(), "{command:?}");
 }
 
 pub fn spawn(command: &mut Command) -> Child {
-    command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap()
 }
 
 /// The pipes end with their input, the worker by SIGTERM.
@@ -57,6 +68,11 @@ pub fn end(child: &mut Child) {
     child.wait().unwrap();
 }
 
+/// The process of a server that `deploy/local/services.sh` started: `RABBITMQ` or `MONGODB`.
+pub fn server(name: &str) -> Option<u32> {
+    std::env::var(format!("TICKETLOG_LOCAL_{name}_PID")).ok()?.parse().ok()
+}
+
 /// User and system time of all threads, from proc(5), at 100 ticks a second.
 pub fn cpu_seconds(pid: u32) -> f64 {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
@@ -64,8 +80,14 @@ pub fn cpu_seconds(pid: u32) -> f64 {
     (fields[11].parse::<f64>().unwrap() + fields[12].parse::<f64>().unwrap()) / 100.0
 }
 
-pub fn peak_mib(pid: u32) -> f64 {
+/// `VmHWM`, the most that was ever resident, or `VmRSS`, what is now.
+pub fn mib(pid: u32, what: &str) -> f64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
+    let line = status.lines().find(|line| line.starts_with(what)).unwrap();
     line.split_whitespace().nth(1).unwrap().parse::<f64>().unwrap() / 1024.0
+}
+
+pub fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
 }

@@ -1,0 +1,12 @@
+//! The bare pipe of `bare_pipe.rs` with the worker's allocator: whatever helps.
+
+#[allow(unreachable_pub)]
+#[path = "bare_pipe.rs"]
+mod pipe;
+
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+fn main() {
+    pipe::main();
+}

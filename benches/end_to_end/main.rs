@@ -1,0 +1,43 @@
+//! The end-to-end benchmark: `ticketlog run` against bare pipes, in turn, on the same servers in one run, so that ratios
+//! hold on a noisy machine. Prints tables, and writes them into `docs/performance.md`. `make bench` provides the servers.
+//!
+//! environment: BENCH_PARTS (throughput,growth,tuning,memory), BENCH_EVENTS (300000), BENCH_ROUNDS (5)
+
+#![allow(clippy::print_stdout, clippy::print_stderr)]
+// A program to measure with: what goes wrong ends it.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::disallowed_methods,
+    clippy::too_many_lines
+)]
+
+#[path = "../common/mod.rs"]
+mod common;
+mod growth;
+mod memory;
+mod run;
+mod throughput;
+mod tuning;
+
+use run::Bench;
+
+fn main() {
+    if std::env::var_os("TICKETLOG_STORE__URI").is_none() {
+        println!("end_to_end needs servers: run it by `make bench`");
+        return;
+    }
+    let bench = Bench::new();
+    let parts = std::env::var("BENCH_PARTS").unwrap_or_else(|_| "throughput,growth,tuning,memory".to_owned());
+    for part in parts.split(',') {
+        match part {
+            "throughput" => throughput::measure(&bench),
+            "growth" => growth::measure(&bench),
+            "tuning" => tuning::measure(&bench),
+            "memory" => memory::measure(&bench),
+            other => panic!("BENCH_PARTS: {other} is none of throughput, growth, tuning, memory"),
+        }
+    }
+}

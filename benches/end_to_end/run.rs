@@ -1,0 +1,270 @@
+//! Owns one measured run: a queue filled, contenders started, and what they and the servers used until it was done.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::process::Child;
+use std::time::{Duration, Instant};
+
+use bson::{Document, doc};
+use mongodb::Client;
+
+use crate::common::{self, cpu_seconds, end, median, mib, must, number, spawn, ticketlog};
+
+/// Who empties the queue.
+#[derive(Clone)]
+pub enum Contender {
+    /// A kind of `bare_pipe`.
+    Pipe(&'static str),
+    /// So many workers, with settings.
+    Ticketlog(usize, Vec<(&'static str, String)>),
+}
+
+/// What stands in the queue.
+#[derive(Clone)]
+pub struct Load {
+    pub events: u64,
+    /// Bytes of a body; None for events as they are generated, about 280.
+    pub bytes: Option<usize>,
+    /// For `ticketlog publish --generate`.
+    pub options: Vec<String>,
+    /// Everything was stored before and comes again.
+    pub again: bool,
+}
+
+impl Load {
+    pub fn of(events: u64) -> Self {
+        Load { events, bytes: None, options: Vec::new(), again: false }
+    }
+
+    /// Whether every message becomes a document.
+    fn all_new(&self) -> bool {
+        !self.again && !self.options.iter().any(|option| option == "--malformed")
+    }
+
+    pub fn sized(events: u64, bytes: usize) -> Self {
+        Load { bytes: Some(bytes), ..Load::of(events) }
+    }
+}
+
+/// What a run took: messages a second; microseconds a message of contenders, broker and store; MiB at the most.
+#[derive(Clone, Copy)]
+pub struct Run {
+    pub rate: f64,
+    pub client: f64,
+    pub broker: f64,
+    pub store: f64,
+    pub memory: f64,
+}
+
+impl Run {
+    pub const HEAD: &str = "    msg/s  client us  RabbitMQ us  MongoDB us  peak MiB";
+
+    pub fn row(&self) -> String {
+        let Run { rate, client, broker, store, memory } = self;
+        format!("{rate:>9.0}{client:>11.2}{broker:>13.2}{store:>12.2}{memory:>10.1}")
+    }
+
+    pub fn medians(runs: &[Run]) -> Run {
+        let middle = |pick: fn(&Run) -> f64| median(runs.iter().map(pick).collect());
+        Run {
+            rate: middle(|run| run.rate),
+            client: middle(|run| run.client),
+            broker: middle(|run| run.broker),
+            store: middle(|run| run.store),
+            memory: middle(|run| run.memory),
+        }
+    }
+}
+
+/// The servers, and a count of runs.
+pub struct Bench {
+    pub runtime: tokio::runtime::Runtime,
+    pub client: Client,
+    runs: std::cell::Cell<u32>,
+}
+
+impl Bench {
+    pub fn new() -> Self {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let uri = std::env::var("TICKETLOG_STORE__URI").unwrap();
+        let client = runtime.block_on(async { Client::with_uri_str(uri).await }).unwrap();
+        Bench { runtime, client, runs: std::cell::Cell::new(0) }
+    }
+
+    pub fn rounds() -> u64 {
+        number("BENCH_ROUNDS", 5)
+    }
+
+    pub fn provenance(&self) -> String {
+        let info = self.client.database("admin");
+        let info = self.runtime.block_on(async { info.run_command(doc! { "buildInfo": 1 }).await }).unwrap();
+        common::page::provenance(info.get_str("version").unwrap(), &rabbitmq())
+    }
+
+    pub fn name(&self) -> String {
+        self.runs.set(self.runs.get() + 1);
+        format!("bench_{}_{}", std::process::id(), self.runs.get())
+    }
+
+    pub fn stored(&self, name: &str) -> u64 {
+        let collection = self.client.database(name).collection::<Document>("log");
+        self.runtime.block_on(async { collection.estimated_document_count().await }).unwrap()
+    }
+
+    pub fn wait(&self, name: &str, events: u64) {
+        while self.stored(name) < events {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    pub fn forget(&self, name: &str) {
+        self.runtime.block_on(async { self.client.database(name).drop().await }).unwrap();
+    }
+
+    /// Fills a queue of its own, lets the contender empty it, and measures it when the last message has its outcome.
+    pub fn run(&self, contender: &Contender, load: &Load) -> Run {
+        let name = self.name();
+        must(ticketlog(&name).arg("setup"));
+        publish(&name, load);
+        if load.again {
+            let (mut children, port) = start(&Contender::Ticketlog(1, vec![]), &name, load.events);
+            settled(port, load.events);
+            children.iter_mut().for_each(end);
+            publish(&name, load);
+        }
+        std::thread::sleep(Duration::from_millis(1500));
+        let servers = || ["RABBITMQ", "MONGODB"].map(|name| common::server(name).map_or(f64::NAN, cpu_seconds));
+        let (mut before, mut started) = (servers(), Instant::now());
+        let (mut children, port) = start(contender, &name, load.events);
+        let mut own = 0.0;
+        if matches!(contender, Contender::Pipe("insert")) {
+            line(&mut children[0], "ready");
+            (before, started, own) = (servers(), Instant::now(), cpu_seconds(children[0].id()));
+        }
+        match contender {
+            Contender::Pipe(_) => line(&mut children[0], "done"),
+            // Asking for the metrics is a load of its own; counting documents is none for the worker.
+            Contender::Ticketlog(..) if load.all_new() => self.wait(&name, load.events),
+            Contender::Ticketlog(..) => settled(port, load.events),
+        }
+        let seconds = started.elapsed().as_secs_f64();
+        std::thread::sleep(Duration::from_millis(200));
+        let (events, after) = (load.events as f64, servers());
+        let client: f64 = children.iter().map(|child| cpu_seconds(child.id())).sum::<f64>() - own;
+        let run = Run {
+            rate: events / seconds,
+            client: client * 1e6 / events,
+            broker: (after[0] - before[0]) * 1e6 / events,
+            store: (after[1] - before[1]) * 1e6 / events,
+            memory: children.iter().map(|child| mib(child.id(), "VmHWM:")).fold(0.0, f64::max),
+        };
+        children.iter_mut().for_each(end);
+        self.forget(&name);
+        run
+    }
+}
+
+/// Starts the contender; a worker's metrics are at the port.
+fn start(contender: &Contender, name: &str, events: u64) -> (Vec<Child>, u16) {
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    match contender {
+        Contender::Pipe(kind) => {
+            let program = if *kind == "best" { "best_pipe" } else { "bare_pipe" };
+            let count = events.to_string();
+            (vec![spawn(common::pipe(program, kind).args([name, name, "log", &count]))], port)
+        }
+        Contender::Ticketlog(count, settings) => {
+            let workers = (0..*count).map(|at| {
+                let mut command = ticketlog(name);
+                for (key, value) in settings {
+                    command.env(format!("TICKETLOG_{key}"), value);
+                }
+                if at == 0 {
+                    command.env("TICKETLOG_HTTP__LISTEN", format!("127.0.0.1:{port}"));
+                }
+                spawn(command.arg("run"))
+            });
+            (workers.collect(), port)
+        }
+    }
+}
+
+/// Waits until a pipe says a word.
+fn line(child: &mut Child, word: &str) {
+    let output = child.stdout.as_mut().unwrap();
+    // A byte at a time: what comes later is for later.
+    let mut lines = BufReader::with_capacity(1, output).lines();
+    assert_eq!(lines.next().expect("a pipe that lives").unwrap(), word);
+}
+
+/// Waits until the worker has settled so many deliveries, returned ones aside.
+fn settled(port: u16, events: u64) {
+    loop {
+        std::thread::sleep(Duration::from_millis(200));
+        let Ok(mut stream) = TcpStream::connect(("127.0.0.1", port)) else { continue };
+        stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n\r\n").unwrap();
+        let mut page = String::new();
+        stream.read_to_string(&mut page).unwrap();
+        let outcomes = page
+            .lines()
+            .filter(|line| line.starts_with("ticketlog_messages_settled_total{") && !line.contains("\"returned\""));
+        let sum: f64 = outcomes.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum();
+        if sum >= events as f64 {
+            return;
+        }
+    }
+}
+
+/// Fills the queue; equal loads are equal messages.
+pub fn publish(name: &str, load: &Load) {
+    let count = load.events.to_string();
+    let Some(bytes) = load.bytes else {
+        let start = ["publish", "--seed", "7", "--generate", &count];
+        return must(ticketlog(name).args(start).args(&load.options));
+    };
+    let mut file = std::env::temp_dir();
+    file.push(format!("{name}.ndjson"));
+    let mut out = std::io::BufWriter::new(std::fs::File::create(&file).unwrap());
+    for n in 0..load.events {
+        writeln!(out, "{}", large(n, bytes)).unwrap();
+    }
+    out.flush().unwrap();
+    must(ticketlog(name).arg("publish").arg(&file));
+    std::fs::remove_file(file).unwrap();
+}
+
+/// An event with legs of a journey, until it has so many bytes.
+fn large(n: u64, bytes: usize) -> String {
+    let mut text = format!(
+        r#"{{"user_id":{},"timestamp":{},"uuid":"{n:08x}-7a59-4a53-8f0e-6b1d4c2e9f10","status":"success","operation_type":"purchase","legs":["#,
+        n.wrapping_mul(2_654_435_761) % 100_000,
+        1_793_491_200_000 + n * 10,
+    );
+    let mut leg = 0;
+    while text.len() < bytes - 80 {
+        text += &format!(
+            r#"{}{{"from":"Stop {leg}","to":"Städtisches Theater","fare":2.75,"zones":[1,2,3],"valid":true}}"#,
+            if leg == 0 { "" } else { "," }
+        );
+        leg += 1;
+    }
+    text + "]}"
+}
+
+/// The version in the broker's greeting.
+fn rabbitmq() -> String {
+    let uri = std::env::var("TICKETLOG_BROKER__URI").unwrap();
+    let address = uri.rsplit('@').next().unwrap().split('/').next().unwrap();
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.write_all(b"AMQP\0\0\x09\x01").unwrap();
+    let mut greeting = [0; 4096];
+    let read = stream.read(&mut greeting).unwrap();
+    // A long string in the table of properties: its name, `S`, four bytes of length, the text.
+    let name = b"\x07versionS";
+    let Some(at) = greeting[..read].windows(name.len()).position(|window| window == name) else {
+        return "?".to_owned();
+    };
+    let length = usize::from(greeting[at + name.len() + 3]);
+    let from = at + name.len() + 4;
+    String::from_utf8_lossy(&greeting[from..from + length]).into_owned()
+}

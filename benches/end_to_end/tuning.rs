@@ -1,0 +1,51 @@
+//! Owns the comparison of the worker that follows the store with every fixed setting, over three loads.
+
+use std::time::Duration;
+
+use crate::common::page::Block;
+use crate::common::{number, proxy};
+use crate::run::{Bench, Contender, Load, Run};
+
+pub fn measure(bench: &Bench) {
+    let events = number("BENCH_TUNING_EVENTS", 100_000);
+    let uri = std::env::var("TICKETLOG_STORE__URI").unwrap();
+    let server = uri.split("//").nth(1).unwrap().split('/').next().unwrap().to_owned();
+    let port = bench.runtime.block_on(proxy::far(server, Duration::from_millis(20)));
+    let far = vec![("STORE__URI", format!("mongodb://127.0.0.1:{port}/?directConnection=true"))];
+    let mut block = Block::default();
+    block.line(&bench.provenance());
+    block.line("messages a second: medians, of rounds in turn");
+    let mut head = format!("{:<36}", "");
+    ["fixed 1", "fixed 2", "fixed 3", "adaptive"].iter().for_each(|name| head += &format!("{name:>10}"));
+    block.line(&(head + "   adaptive / best fixed"));
+    for (name, load, settings) in [
+        ("small events", Load::of(events), vec![]),
+        ("20 KiB events", Load::sized(events / 10, 20 << 10), vec![]),
+        ("small events, MongoDB 40 ms away", Load::of(events), far),
+    ] {
+        row(bench, &mut block, name, &load, &settings);
+    }
+    block.write("tuning");
+}
+
+fn row(bench: &Bench, block: &mut Block, name: &str, load: &Load, settings: &[(&'static str, String)]) {
+    let contenders = [Some("1"), Some("2"), Some("3"), None].map(|fixed| {
+        let mut settings = settings.to_vec();
+        if let Some(concurrency) = fixed {
+            settings.push(("WRITE__CONCURRENCY", concurrency.to_owned()));
+            settings.push(("WRITE__ADAPTIVE", "false".to_owned()));
+        }
+        Contender::Ticketlog(1, settings)
+    });
+    let mut runs: [Vec<Run>; 4] = Default::default();
+    for _ in 0..Bench::rounds() {
+        for (contender, runs) in contenders.iter().zip(&mut runs) {
+            runs.push(bench.run(contender, load));
+        }
+    }
+    let rates = runs.map(|runs| Run::medians(&runs).rate);
+    let best = rates[..3].iter().copied().fold(0.0, f64::max);
+    let mut line = format!("{name:<36}");
+    rates.iter().for_each(|rate| line += &format!("{rate:>10.0}"));
+    block.line(&format!("{line}{:>12.2}", rates[3] / best));
+}
