@@ -1,11 +1,12 @@
 //! Owns one batch on its way into the store: attempts, the shrinking remainder, and a verdict for each event.
 //! Must not know deliveries' tags, acks or dead letters. Dropping the future gives the batch up; nothing is lost by it.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use hashbrown::HashMap;
 use tracing::{info, warn};
 
 use crate::event::{Reason, Rejection, same_event};
@@ -296,7 +297,7 @@ impl Progress {
         let mut left = Left::default();
         self.remember(&faulty.keys().copied().collect::<Vec<_>>());
         // First those that were stored: they are the contrast for the others.
-        let (bad, good): (Vec<usize>, Vec<usize>) = piece.iter().partition(|at| faulty.contains_key(at));
+        let (bad, good): (Vec<usize>, Vec<usize>) = piece.iter().partition(|at| faulty.contains_key(*at));
         for at in good.iter().chain(&bad) {
             match faulty.get(at) {
                 None => {

@@ -5,7 +5,7 @@
 //! there already, but for a text that the server leaves empty once a reply has a MiB of them.
 //! Source: MongoDB manual, `insert` (database command).
 
-use bson::raw::{RawArrayBuf, RawDocument, RawDocumentBuf};
+use bson::raw::RawDocumentBuf;
 use bson::{Document, rawdoc};
 use serde::Deserialize;
 
@@ -23,7 +23,8 @@ pub enum Inserted {
 /// The parts of a collection's insert commands that are always the same.
 #[derive(Debug, Clone)]
 pub(super) struct Insert {
-    head: RawDocumentBuf,
+    /// The command up to where its documents begin.
+    head: Vec<u8>,
     /// `E11000 duplicate key error collection: <db>.<collection> index: `, which the server puts before an index name.
     duplicate_prefix: String,
 }
@@ -32,22 +33,35 @@ impl Insert {
     /// Into this collection, unordered, with majority and journal, confirmed within `patience` milliseconds.
     pub fn new(database: &str, collection: &str, patience: i32) -> Self {
         let concern = rawdoc! { "w": "majority", "j": true, "wtimeout": patience };
+        let mut head = rawdoc! { "insert": collection, "ordered": false, "writeConcern": concern }.into_bytes();
+        head.pop();
+        head.extend_from_slice(b"\x04documents\0");
         Insert {
-            head: rawdoc! { "insert": collection, "ordered": false, "writeConcern": concern },
+            head,
             duplicate_prefix: format!("E11000 duplicate key error collection: {database}.{collection} index: "),
         }
     }
 
-    /// The command for these documents.
-    pub fn command(&self, documents: &[&RawDocumentBuf]) -> RawDocumentBuf {
-        let mut array = RawArrayBuf::new();
-        for document in documents {
-            let document: &RawDocument = document;
-            array.push(document);
+    /// The command for these documents, written at once into as much memory as it takes: a batch is copied often enough on
+    /// its way through the driver. None if it is longer than BSON can say. Source: bsonspec.org, 1.1.
+    pub fn command(&self, documents: &[&RawDocumentBuf]) -> Option<RawDocumentBuf> {
+        let elements: usize = documents.iter().map(|document| document.as_bytes().len() + LONGEST_KEY).sum();
+        let mut command = Vec::with_capacity(self.head.len() + elements + 6);
+        command.extend_from_slice(&self.head);
+        let array = command.len();
+        command.extend_from_slice(&[0; 4]);
+        let mut digits = itoa::Buffer::new();
+        for (index, document) in documents.iter().enumerate() {
+            command.push(0x03);
+            command.extend_from_slice(digits.format(index).as_bytes());
+            command.push(0);
+            command.extend_from_slice(document.as_bytes());
         }
-        let mut command = self.head.clone();
-        command.append(bson::cstr!("documents"), array);
-        command
+        command.push(0);
+        close(&mut command, array)?;
+        command.push(0);
+        close(&mut command, 0)?;
+        RawDocumentBuf::from_bytes(command).ok()
     }
 
     /// Reads the reply to a command with `count` documents.
@@ -85,8 +99,18 @@ impl Insert {
     }
 }
 
-/// A reply that no server should send: nothing is taken for granted from it.
-const NOT_UNDERSTOOD: Failure = Failure { class: Class::Transient, kind: "other", code: None };
+/// Type, digits and end of an array's key.
+const LONGEST_KEY: usize = 7;
+
+/// Writes the length of the BSON document that begins at `start` and ends `bytes`.
+fn close(bytes: &mut [u8], start: usize) -> Option<()> {
+    let length = i32::try_from(bytes.len() - start).ok()?;
+    bytes.get_mut(start..start + 4)?.copy_from_slice(&length.to_le_bytes());
+    Some(())
+}
+
+/// A command that is too long, or a reply that no server should send: nothing is taken for granted from it.
+pub(super) const NOT_UNDERSTOOD: Failure = Failure { class: Class::Transient, kind: "other", code: None };
 
 #[derive(Deserialize)]
 struct Reply {
@@ -135,7 +159,7 @@ mod tests {
     #[test]
     fn the_command_is_what_the_manual_says() {
         let documents = [rawdoc! { "_id": 1 }, rawdoc! { "_id": 2, "a": [true] }];
-        let command = insert().command(&documents.iter().collect::<Vec<_>>());
+        let command = insert().command(&documents.iter().collect::<Vec<_>>()).unwrap();
         let expected = doc! {
             "insert": "log", "ordered": false, "writeConcern": { "w": "majority", "j": true, "wtimeout": 12_000 },
             "documents": [{ "_id": 1 }, { "_id": 2, "a": [true] }],

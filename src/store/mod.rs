@@ -101,7 +101,8 @@ impl Store {
 
     /// Inserts documents, unordered, in one command.
     pub async fn insert(&self, documents: &[&RawDocumentBuf]) -> Inserted {
-        let command = self.database.run_raw_command(self.insert.command(documents));
+        let Some(command) = self.insert.command(documents) else { return Inserted::Unknown(insert::NOT_UNDERSTOOD) };
+        let command = self.database.run_raw_command(command);
         match self.bounded(async { command.await }).await {
             Ok(reply) => self.insert.outcome(reply, documents.len()),
             Err(failure) => Inserted::Unknown(failure),
