@@ -63,11 +63,22 @@ pub fn check_address(settings: &config::Broker) -> Result<(), BrokerError> {
 /// # Errors
 /// What the last address answered, within `broker.connect_timeout` each.
 async fn connect(settings: &config::Broker, purpose: &str) -> Result<Connection, BrokerError> {
+    connect_with(settings, purpose, None).await
+}
+
+/// As [`connect`], with frames of at most so many bytes, 4096 or more. lapin keeps room for 64 of the largest, which is
+/// 8 MiB by RabbitMQ's default; but a message's properties must fit into one.
+async fn connect_with(
+    settings: &config::Broker,
+    purpose: &str,
+    frame_max: Option<u32>,
+) -> Result<Connection, BrokerError> {
     let mut last = BrokerError::Unreachable;
     let tls = tls::read(settings)?;
     for address in config::broker_addresses(settings.uri.expose_secret()) {
         let Ok(mut uri) = address.parse::<AMQPUri>() else { return Err(BrokerError::Address) };
         uri.query.heartbeat = u16::try_from(settings.heartbeat.0.as_secs()).ok();
+        uri.query.frame_max = frame_max.or(uri.query.frame_max);
         let name = format!("ticketlog {purpose} on {}", host::name());
         let properties = ConnectionProperties::default().with_connection_name(name.into());
         let limit = settings.connect_timeout.0;

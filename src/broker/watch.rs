@@ -9,7 +9,10 @@ use lapin::types::FieldTable;
 
 use crate::config::Broker;
 
-use super::{BrokerError, call, close, connect};
+use super::{BrokerError, call, close, connect_with};
+
+/// Bytes of the largest frame: no message ever comes this way.
+const FRAME: u32 = 8192;
 
 /// Messages that are ready, and consumers; none for a queue that is not there, or must not be looked at.
 pub type Seen = Option<(u32, u32)>;
@@ -28,7 +31,7 @@ impl Watch {
     pub async fn look(&mut self, settings: &Broker, queues: &[&str]) -> Result<Vec<Seen>, BrokerError> {
         let connection = match self.open.take() {
             Some(connection) => connection,
-            None => connect(settings, "watch").await?,
+            None => connect_with(settings, "watch", Some(FRAME)).await?,
         };
         let mut seen = Vec::with_capacity(queues.len());
         for queue in queues {
