@@ -4,7 +4,7 @@
 /// How much more than the mean a message may weigh before the prefetch is too large for the budget.
 const MARGIN: f64 = 2.0;
 /// Most that the prefetch grows by in one step.
-const GROWTH: u16 = 32;
+const GROWTH: u16 = 64;
 
 /// The prefetch in force, and what speaks for another.
 #[derive(Debug)]
@@ -69,7 +69,7 @@ impl Window {
     }
 
     /// The prefetch to change to, if it is worth a new consumer: half or less when the budget is overdrawn, up to
-    /// 32-fold when a whole window of messages was small and went through. Few steps: what the broker had under way to a
+    /// 64-fold when a whole window of messages was small and went through. Few steps: what the broker had under way to a
     /// cancelled consumer comes again as redelivered, and counts towards the queue's delivery limit.
     pub fn wanted(&self) -> Option<u16> {
         if self.weighed == 0 {

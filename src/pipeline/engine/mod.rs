@@ -37,6 +37,9 @@ const STRETCH: usize = 2 << 20;
 /// Tags remembered behind one delivery that stays unsettled, as a multiple of the prefetch, before it is given back.
 const SPAN: usize = 32;
 
+/// What tokio's timers count in. They round up: a batch that is due within one is due now, or it would be late.
+const TIMER: Duration = Duration::from_millis(1);
+
 /// How long the furthest that an event was ahead of our clock is shown.
 const AHEAD: Duration = Duration::from_secs(60);
 
@@ -155,7 +158,7 @@ impl<'a> Engine<'a> {
             if self.looked.elapsed() >= TICK && self.look_around() {
                 return Ok(Exit::Released);
             }
-            let linger = self.batcher.deadline().filter(|_| self.can_write());
+            let linger = self.batcher.deadline().filter(|_| self.can_write()).and_then(|due| due.checked_sub(TIMER));
             self.lap(Activity::Settling);
             let waiting = self.waiting_for();
             let next = tokio::select! {
@@ -206,8 +209,11 @@ impl<'a> Engine<'a> {
     fn start_writes(&mut self) {
         self.setting = self.context.tuning.lock().setting();
         self.batcher.resize(self.setting.events);
+        // Where the whole prefetch is in hand, no company can come.
+        let full = self.in_hand >= usize::from(self.session.prefetch());
+        let early = if full { self.context.settings.batch.linger.0 } else { TIMER };
         while self.can_write()
-            && let Some((batch, cause)) = self.batcher.take(Instant::now())
+            && let Some((batch, cause)) = self.batcher.take(Instant::now() + early)
         {
             let bytes = batch.iter().map(|pending| pending.document.as_bytes().len()).sum();
             metrics::flushed(cause, batch.len(), bytes);
