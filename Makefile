@@ -50,6 +50,7 @@ bench:           ## throughput, latency, growth, tuning and memory against bare 
 	cargo bench --no-run --bench parts --bench bare_pipe --bench best_pipe
 	cargo bench --bench parts
 	cargo test --no-run --bench end_to_end --bench latency
+	benches/others/prepare.sh
 	$(SERVICES) run cargo test --bench end_to_end --bench latency
 
 docs:            ## writes the pages that are made from the code

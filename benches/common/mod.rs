@@ -15,9 +15,35 @@ pub fn number(name: &str, default: u64) -> u64 {
     std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
 }
 
-fn release() -> PathBuf {
+fn target() -> PathBuf {
     let target = std::env::var_os("CARGO_TARGET_DIR").map(PathBuf::from);
-    target.unwrap_or_else(|| PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/target"))).join("release")
+    target.unwrap_or_else(|| PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/target")))
+}
+
+fn release() -> PathBuf {
+    target().join("release")
+}
+
+/// Where `benches/others/prepare.sh` puts the workers in Node and Python; None where it could not.
+fn others() -> Option<PathBuf> {
+    let others = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/target/others"));
+    others.join("ready").exists().then_some(others)
+}
+
+pub fn has_others() -> bool {
+    others().is_some()
+}
+
+/// A worker in another language, by its kind: `driver`, `mongoose` or `python`.
+pub fn other(kind: &str) -> Command {
+    let others = others().expect("benches/others/prepare.sh makes them ready");
+    let mut command = Command::new(if kind == "python" { "python3" } else { "node" });
+    command.env("PYTHONPATH", others.join("python"));
+    match kind {
+        "python" => command.arg(others.join("worker.py")),
+        kind => command.arg(others.join("worker.js")).arg(kind),
+    };
+    command
 }
 
 /// The program with queue, exchange and database of its own, all called `name`.

@@ -1,7 +1,7 @@
 //! The end-to-end benchmark: `ticketlog run` against bare pipes, in turn, on the same servers in one run, so that ratios
 //! hold on a noisy machine. Prints tables, and writes them into `docs/performance.md`. `make bench` provides the servers.
 //!
-//! environment: BENCH_PARTS (throughput,growth,tuning,memory), BENCH_EVENTS (300000), BENCH_ROUNDS (5)
+//! environment: BENCH_PARTS (throughput,others,growth,tuning,memory), BENCH_EVENTS (300000), BENCH_ROUNDS (5)
 
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 // A program to measure with: what goes wrong ends it.
@@ -30,14 +30,15 @@ fn main() {
         return;
     }
     let bench = Bench::new();
-    let parts = std::env::var("BENCH_PARTS").unwrap_or_else(|_| "throughput,growth,tuning,memory".to_owned());
+    let parts = std::env::var("BENCH_PARTS").unwrap_or_else(|_| "throughput,others,growth,tuning,memory".to_owned());
     for part in parts.split(',') {
         match part {
             "throughput" => throughput::measure(&bench),
+            "others" => throughput::measure_others(&bench),
             "growth" => growth::measure(&bench),
             "tuning" => tuning::measure(&bench),
             "memory" => memory::measure(&bench),
-            other => panic!("BENCH_PARTS: {other} is none of throughput, growth, tuning, memory"),
+            other => panic!("BENCH_PARTS: {other} is none of throughput, others, growth, tuning, memory"),
         }
     }
 }

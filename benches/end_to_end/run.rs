@@ -15,8 +15,17 @@ use crate::common::{self, cpu_seconds, end, median, mib, must, number, spawn, ti
 pub enum Contender {
     /// A kind of `bare_pipe`.
     Pipe(&'static str),
+    /// A worker of `benches/others`: `driver`, `mongoose` or `python`.
+    Other(&'static str),
     /// So many workers, with settings.
     Ticketlog(usize, Vec<(&'static str, String)>),
+}
+
+impl Contender {
+    /// Whether it does the whole job, and not only half of it.
+    pub fn is_whole(&self) -> bool {
+        !matches!(self, Contender::Pipe("drain" | "insert"))
+    }
 }
 
 /// What stands in the queue.
@@ -111,10 +120,23 @@ impl Bench {
         self.runtime.block_on(async { collection.estimated_document_count().await }).unwrap()
     }
 
+    /// Waits for so many documents. Asks seldom as long as the end is far: every question costs MongoDB something.
     pub fn wait(&self, name: &str, events: u64) {
-        while self.stored(name) < events {
-            std::thread::sleep(Duration::from_millis(10));
+        let started = Instant::now();
+        loop {
+            let stored = self.stored(name);
+            if stored >= events {
+                return;
+            }
+            let left = started.elapsed().mul_f64((events - stored) as f64 / (stored + 1) as f64);
+            std::thread::sleep((left / 2).clamp(Duration::from_millis(5), Duration::from_millis(500)));
         }
+    }
+
+    /// Has MongoDB write down what earlier runs left behind, so that it does not fall on this one.
+    fn settle(&self) {
+        let admin = self.client.database("admin");
+        self.runtime.block_on(async { admin.run_command(doc! { "fsync": 1 }).await }).unwrap();
     }
 
     pub fn forget(&self, name: &str) {
@@ -133,6 +155,7 @@ impl Bench {
             publish(&name, load);
         }
         std::thread::sleep(Duration::from_millis(1500));
+        self.settle();
         let servers = || ["RABBITMQ", "MONGODB"].map(|name| common::server(name).map_or(f64::NAN, cpu_seconds));
         let (mut before, mut started) = (servers(), Instant::now());
         let (mut children, port) = start(contender, &name, load.events);
@@ -142,7 +165,7 @@ impl Bench {
             (before, started, own) = (servers(), Instant::now(), cpu_seconds(children[0].id()));
         }
         match contender {
-            Contender::Pipe(_) => line(&mut children[0], "done"),
+            Contender::Pipe(_) | Contender::Other(_) => line(&mut children[0], "done"),
             // Asking for the metrics is a load of its own; counting documents is none for the worker.
             Contender::Ticketlog(..) if load.all_new() => self.wait(&name, load.events),
             Contender::Ticketlog(..) => settled(port, load.events),
@@ -172,6 +195,9 @@ fn start(contender: &Contender, name: &str, events: u64) -> (Vec<Child>, u16) {
             let program = if *kind == "best" { "best_pipe" } else { "bare_pipe" };
             let count = events.to_string();
             (vec![spawn(common::pipe(program, kind).args([name, name, "log", &count]))], port)
+        }
+        Contender::Other(kind) => {
+            (vec![spawn(common::other(kind).args([name, name, "log", &events.to_string()]))], port)
         }
         Contender::Ticketlog(count, settings) => {
             let workers = (0..*count).map(|at| {

@@ -1,9 +1,13 @@
-//! Owns the comparison with the bare pipes: a backlog of small, middling and large events, in turns.
+//! Owns the comparison with the bare pipes: a backlog of small, middling and large events, in turns; and with workers in
+//! Node and Python, where these can be had.
 
 use crate::common::page::{Block, docs};
 use crate::common::plot::{Bar, svg};
-use crate::common::{median, number};
+use crate::common::{has_others, median, number};
 use crate::run::{Bench, Contender, Load, Run};
+
+/// Who is compared, by name; the worker last.
+type Field<'a> = &'a [(&'a str, Contender)];
 
 pub fn measure(bench: &Bench) {
     let events = number("BENCH_EVENTS", 300_000);
@@ -16,6 +20,10 @@ pub fn measure(bench: &Bench) {
         ("bare pipe, best", Contender::Pipe("best")),
         ("ticketlog run", Contender::Ticketlog(1, vec![])),
     ];
+    if std::env::var_os("BENCH_QUICK").is_some() {
+        compare(bench, &mut block, "about 280 bytes", &Load::of(events), &all[2..]);
+        return;
+    }
     let small = compare(bench, &mut block, "about 280 bytes", &Load::of(events), &all);
     let bars = all.iter().zip(&small).map(|((name, _), run)| Bar {
         name: (*name).to_owned(),
@@ -29,36 +37,53 @@ pub fn measure(bench: &Bench) {
     block.write("throughput");
 }
 
+pub fn measure_others(bench: &Bench) {
+    if !has_others() {
+        println!("others: benches/others/prepare.sh found no Node or Python; nothing measured");
+        return;
+    }
+    let mut block = Block::default();
+    block.line(&bench.provenance());
+    let all = [
+        ("Node, amqplib, driver", Contender::Other("driver")),
+        ("Node, amqplib, Mongoose", Contender::Other("mongoose")),
+        ("Python, pika, pymongo", Contender::Other("python")),
+        ("ticketlog run", Contender::Ticketlog(1, vec![])),
+    ];
+    compare(bench, &mut block, "about 280 bytes", &Load::of(number("BENCH_OTHERS_EVENTS", 100_000)), &all);
+    block.write("others");
+}
+
 /// Runs all in turn, the rounds in alternating order; the answer is their medians.
-fn compare(bench: &Bench, block: &mut Block, size: &str, load: &Load, contenders: &[(&str, Contender)]) -> Vec<Run> {
+fn compare(bench: &Bench, block: &mut Block, size: &str, load: &Load, field: Field) -> Vec<Run> {
     let rounds = Bench::rounds();
-    let mut runs: Vec<Vec<Run>> = vec![Vec::new(); contenders.len()];
+    let mut runs: Vec<Vec<Run>> = vec![Vec::new(); field.len()];
     for round in 0..rounds {
-        let mut order: Vec<usize> = (0..contenders.len()).collect();
+        let mut order: Vec<usize> = (0..field.len()).collect();
         if round % 2 == 1 {
             order.reverse();
         }
         for at in order {
-            let run = bench.run(&contenders[at].1, load);
-            println!("  {:<20}{}", contenders[at].0, run.row());
+            let run = bench.run(&field[at].1, load);
+            println!("  {:<24}{}", field[at].0, run.row());
             runs[at].push(run);
         }
     }
     block.line(&format!("\n{} events of {size}, medians of {rounds} rounds", load.events));
-    block.line(&format!("{:<20}{}", "", Run::HEAD));
+    block.line(&format!("{:<24}{}", "", Run::HEAD));
     let medians: Vec<Run> = runs.iter().map(|runs| Run::medians(runs)).collect();
-    for ((name, _), run) in contenders.iter().zip(&medians) {
-        block.line(&format!("{name:<20}{}", run.row()));
+    for ((name, _), run) in field.iter().zip(&medians) {
+        block.line(&format!("{name:<24}{}", run.row()));
     }
-    let own = contenders.len() - 1;
-    for other in [own - 2, own - 1] {
+    let own = field.len() - 1;
+    for other in (0..own).filter(|other| field[*other].1.is_whole()) {
         // Of pairs from the same round, which saw the same machine.
         let ratio = |pick: fn(&Run) -> f64| {
             median(runs[own].iter().zip(&runs[other]).map(|(ours, theirs)| pick(ours) / pick(theirs)).collect())
         };
         block.line(&format!(
             "ticketlog / {}, median of pairs: throughput {:.2}, client processor {:.2}",
-            contenders[other].0,
+            field[other].0,
             ratio(|run| run.rate),
             ratio(|run| run.client),
         ));
