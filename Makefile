@@ -51,7 +51,8 @@ bench:           ## throughput, latency, growth, tuning and memory against bare 
 	cargo bench --bench parts
 	cargo test --no-run --bench end_to_end --bench latency
 	benches/others/prepare.sh
-	$(SERVICES) run cargo test --bench end_to_end --bench latency
+	$(SERVICES) run cargo test --bench latency
+	$(SERVICES) run cargo test --bench end_to_end
 
 docs:            ## writes the pages that are made from the code
 	TICKETLOG_WRITE_DOCS=1 cargo test --lib the_page_is_the_catalogue

@@ -13,20 +13,21 @@ const PARTS: [(&str, &str); 3] = [("client", "#1f6feb"), ("RabbitMQ", "#f0883e")
 const ROW: f64 = 34.0;
 const WIDTH: f64 = 330.0;
 
-/// Draws the bars.
-pub fn svg(title: &str, bars: &[Bar]) -> String {
-    let height = 84.0 + ROW * bars.len() as f64;
+/// Draws the bars, below what they are of and where they come from.
+pub fn svg(title: &str, provenance: &str, bars: &[Bar]) -> String {
+    let height = 86.0 + ROW * bars.len() as f64;
     let mut out = format!(
-        "<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 920 {height}' font-family='sans-serif' font-size='13'>\n\
-         <rect width='920' height='{height}' fill='white'/>\n\
+        "<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 980 {height}' font-family='sans-serif' font-size='13'>\n\
+         <rect width='980' height='{height}' fill='white'/>\n\
          <text x='10' y='20' font-weight='bold'>{title}</text>\n\
-         <text x='160' y='48'>messages a second</text><text x='540' y='48'>processor, us a message:</text>\n"
+         <text x='10' y='38' fill='gray'>{provenance}</text>\n\
+         <text x='160' y='64'>messages a second</text><text x='540' y='64'>processor, us a message:</text>\n"
     );
     for (at, (name, colour)) in PARTS.iter().enumerate() {
-        let x = 700.0 + 75.0 * at as f64;
+        let x = 720.0 + 85.0 * at as f64;
         writeln!(
             out,
-            "<rect x='{x}' y='38' width='11' height='11' fill='{colour}'/><text x='{}' y='48'>{name}</text>",
+            "<rect x='{x}' y='54' width='11' height='11' fill='{colour}'/><text x='{}' y='64'>{name}</text>",
             x + 15.0
         )
         .unwrap();
@@ -34,7 +35,7 @@ pub fn svg(title: &str, bars: &[Bar]) -> String {
     let fastest = bars.iter().map(|bar| bar.rate).fold(1.0, f64::max);
     let dearest = bars.iter().map(|bar| bar.micros.iter().sum::<f64>()).fold(1.0, f64::max);
     for (row, bar) in bars.iter().enumerate() {
-        let y = 62.0 + ROW * row as f64;
+        let y = 78.0 + ROW * row as f64;
         let length = bar.rate / fastest * WIDTH * 0.85;
         writeln!(out, "<text x='150' y='{}' text-anchor='end'>{}</text>", y + 16.0, bar.name).unwrap();
         writeln!(out, "<rect x='160' y='{y}' width='{length:.1}' height='22' fill='#8250df'/>").unwrap();
