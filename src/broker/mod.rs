@@ -66,8 +66,8 @@ async fn connect(settings: &config::Broker, purpose: &str) -> Result<Connection,
     connect_with(settings, purpose, None).await
 }
 
-/// As [`connect`], with frames of at most so many bytes, 4096 or more. lapin keeps room for 64 of the largest, which is
-/// 8 MiB by RabbitMQ's default; but a message's properties must fit into one.
+/// As [`connect`], with frames of at most so many bytes; RabbitMQ 4.1 and later want 8192 or more. lapin keeps room for 64
+/// of the largest, which is 8 MiB by RabbitMQ's default; but a message's properties must fit into one.
 async fn connect_with(
     settings: &config::Broker,
     purpose: &str,
