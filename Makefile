@@ -45,7 +45,7 @@ interop:         ## Node's amqplib and Python's pika publish, Mongoose reads (ne
 	$(SERVICES) run tests/interop/run.sh
 
 # What is measured are release builds; what measures them is built like a test.
-bench:           ## throughput, latency, growth, tuning and memory against bare pipes, into docs/performance.md (about an hour)
+bench:           ## throughput, latency, growth, tuning and memory against bare pipes, into docs/performance.md (well over an hour)
 	cargo build --release --bin ticketlog
 	cargo bench --no-run --bench parts --bench bare_pipe --bench best_pipe
 	cargo bench --bench parts

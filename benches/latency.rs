@@ -2,7 +2,7 @@
 //! bare pipe that inserts each message by itself as it comes; and what the worker costs idle, at start and at its end.
 //! `make bench` provides the servers.
 //!
-//! environment: BENCH_SECONDS (10) for each rate, BENCH_RATES (100,1000,5000)
+//! environment: BENCH_SECONDS (10) for each rate, BENCH_RATES (100,1000,5000), BENCH_ROUNDS (5)
 
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 // A program to measure with: what goes wrong ends it.
@@ -22,7 +22,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use bson::Document;
 use common::page::Block;
-use common::{cpu_seconds, end, must, number, pipe, spawn, ticketlog};
+use common::{cpu_seconds, end, median, must, number, pipe, spawn, ticketlog};
 use futures_util::StreamExt;
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
@@ -70,34 +70,40 @@ impl Bench {
     }
 
     async fn latencies(&self, block: &mut Block) {
+        let rounds = number("BENCH_ROUNDS", 5);
         block.line("publish to stored, as a change stream sees it, in milliseconds");
-        block.line(&format!("{:>8}  {:<25}{:>6}{:>9}{:>9}{:>9}", "msg/s", "", "p50", "p99", "p99.9", "max"));
+        block.line(&format!("medians of {rounds} rounds in turn of {} s each", seconds()));
+        block.line(&format!("{:>8}  {:<26}{:>8}{:>10}{:>10}{:>10}", "msg/s", "", "p50", "p99", "p99.9", "max"));
         let rates = std::env::var("BENCH_RATES").unwrap_or_else(|_| "100,1000,5000".to_owned());
         for rate in rates.split(',').map(|rate| rate.parse::<u64>().unwrap()) {
-            let mut p99 = Vec::new();
-            for contender in [Contender::EachPipe, Contender::Ticketlog] {
-                let mut seen = self.at(contender, rate).await;
-                seen.sort_by(f64::total_cmp);
-                let share = |share: f64| seen[((seen.len() - 1) as f64 * share) as usize];
-                let name = if contender == Contender::EachPipe { "bare pipe, each by itself" } else { "ticketlog run" };
-                let (median, most) = (share(0.5), share(1.0));
-                let (late, latest) = (share(0.99), share(0.999));
-                block.line(&format!("{rate:>8}  {name:<25}{median:>6.1}{late:>9.1}{latest:>9.1}{most:>9.1}"));
-                p99.push(share(0.99));
+            let mut rows: [Vec<[f64; 4]>; 2] = Default::default();
+            for round in 0..rounds {
+                for contender in [Contender::EachPipe, Contender::Ticketlog] {
+                    let mut seen = self.at(contender, rate, round).await;
+                    seen.sort_by(f64::total_cmp);
+                    let share = |share: f64| seen[((seen.len() - 1) as f64 * share) as usize];
+                    rows[contender as usize].push([0.5, 0.99, 0.999, 1.0].map(share));
+                }
             }
-            block.line(&format!("{:>8}  ticketlog / bare pipe: p99 {:.2}", "", p99[1] / p99[0]));
+            for (name, rows) in ["bare pipe, each by itself", "ticketlog run"].iter().zip(&rows) {
+                let [middle, late, latest, most] =
+                    [0, 1, 2, 3].map(|at| median(rows.iter().map(|row| row[at]).collect()));
+                block.line(&format!("{rate:>8}  {name:<26}{middle:>8.1}{late:>10.1}{latest:>10.1}{most:>10.1}"));
+            }
+            let ratio = median(rows[1].iter().zip(&rows[0]).map(|(own, pipe)| own[1] / pipe[1]).collect());
+            block.line(&format!("{:>8}  ticketlog / bare pipe, median of pairs: p99 {ratio:.2}", ""));
         }
     }
 
     /// Latencies of some seconds at a rate.
-    async fn at(&self, contender: Contender, rate: u64) -> Vec<f64> {
-        let name = format!("latency_{}_{rate}_{}", std::process::id(), contender as u8);
+    async fn at(&self, contender: Contender, rate: u64, round: u64) -> Vec<f64> {
+        let name = format!("latency_{}_{rate}_{round}_{}", std::process::id(), contender as u8);
         must(ticketlog(&name).arg("setup"));
         let mut child = start(contender, &name);
         let mut changes = self.collection(&name).watch().await.unwrap();
         self.publish(&name).await;
         next(&mut changes).await;
-        let count = rate * number("BENCH_SECONDS", 10);
+        let count = rate * seconds();
         let (publishing, watching) = (self.publish_at(&name, rate, count), async {
             let mut seen = Vec::new();
             while seen.len() < count as usize {
@@ -169,6 +175,11 @@ impl Bench {
         ));
         self.client.database(&name).drop().await.unwrap();
     }
+}
+
+/// How long events are published at each rate.
+fn seconds() -> u64 {
+    number("BENCH_SECONDS", 10)
 }
 
 fn start(contender: Contender, name: &str) -> Child {

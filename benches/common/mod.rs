@@ -99,6 +99,21 @@ pub fn server(name: &str) -> Option<u32> {
     std::env::var(format!("TICKETLOG_LOCAL_{name}_PID")).ok()?.parse().ok()
 }
 
+/// Has RabbitMQ move what stands in its queues from its write-ahead log to the queues' own files, as it does by itself
+/// once the log has half a GiB: or else that falls on one run in so many, and a queue is read from memory or from
+/// disk as it happens.
+pub fn roll_over() {
+    let Ok(at) = std::env::var("TICKETLOG_LOCAL_RABBITMQ") else { return };
+    let services = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/local/services.sh");
+    let expression = "ra_log_wal:force_roll_over(ra_log_wal).";
+    must(
+        Command::new(services)
+            .arg("ctl")
+            .args(at.rsplitn(2, ' ').collect::<Vec<_>>().iter().rev())
+            .args(["eval", expression]),
+    );
+}
+
 /// User and system time of all threads, from proc(5), at 100 ticks a second.
 pub fn cpu_seconds(pid: u32) -> f64 {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();

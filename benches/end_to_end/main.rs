@@ -1,7 +1,7 @@
 //! The end-to-end benchmark: `ticketlog run` against bare pipes, in turn, on the same servers in one run, so that ratios
 //! hold on a noisy machine. Prints tables, and writes them into `docs/performance.md`. `make bench` provides the servers.
 //!
-//! environment: BENCH_PARTS (throughput,others,growth,tuning,memory), BENCH_EVENTS (300000), BENCH_ROUNDS (5), BENCH_QUICK (the pipes and the worker only)
+//! environment: BENCH_PARTS (throughput,others,growth,tuning,memory), BENCH_EVENTS (300000), BENCH_ROUNDS (7 against pipes, else 5), BENCH_QUICK (the pipes and the worker only)
 
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 // A program to measure with: what goes wrong ends it.

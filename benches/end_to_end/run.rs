@@ -10,6 +10,9 @@ use mongodb::Client;
 
 use crate::common::{self, cpu_seconds, end, median, mib, must, number, spawn, ticketlog};
 
+/// Longest time that the servers get to come to rest before a run.
+const REST: Duration = Duration::from_secs(8);
+
 /// Who empties the queue.
 #[derive(Clone)]
 pub enum Contender {
@@ -100,8 +103,9 @@ impl Bench {
         Bench { runtime, client, runs: std::cell::Cell::new(0) }
     }
 
-    pub fn rounds() -> u64 {
-        number("BENCH_ROUNDS", 5)
+    /// How often all take their turn: as often as asked for, or else as the noise of what is compared calls for.
+    pub fn rounds(usual: u64) -> u64 {
+        number("BENCH_ROUNDS", usual)
     }
 
     pub fn provenance(&self) -> String {
@@ -133,10 +137,20 @@ impl Bench {
         }
     }
 
-    /// Has MongoDB write down what earlier runs left behind, so that it does not fall on this one.
+    /// Has both servers write down what is left to write, and lets them come to rest: what filled the queue, and earlier
+    /// runs, shall not fall on this one.
     fn settle(&self) {
+        common::roll_over();
         let admin = self.client.database("admin");
         self.runtime.block_on(async { admin.run_command(doc! { "fsync": 1 }).await }).unwrap();
+        let deadline = Instant::now() + REST;
+        while Instant::now() < deadline {
+            let before: f64 = servers().iter().sum();
+            std::thread::sleep(Duration::from_secs(1));
+            if servers().iter().sum::<f64>() - before <= 0.05 {
+                return;
+            }
+        }
     }
 
     pub fn forget(&self, name: &str) {
@@ -154,9 +168,7 @@ impl Bench {
             children.iter_mut().for_each(end);
             publish(&name, load);
         }
-        std::thread::sleep(Duration::from_millis(1500));
         self.settle();
-        let servers = || ["RABBITMQ", "MONGODB"].map(|name| common::server(name).map_or(f64::NAN, cpu_seconds));
         let (mut before, mut started) = (servers(), Instant::now());
         let (mut children, port) = start(contender, &name, load.events);
         let mut own = 0.0;
@@ -185,6 +197,11 @@ impl Bench {
         self.forget(&name);
         run
     }
+}
+
+/// Processor time of RabbitMQ and MongoDB so far, in seconds; not a number where they are not ours.
+fn servers() -> [f64; 2] {
+    ["RABBITMQ", "MONGODB"].map(|name| common::server(name).map_or(f64::NAN, cpu_seconds))
 }
 
 /// Starts the contender; a worker's metrics are at the port.

@@ -245,7 +245,7 @@ provide() { # sets broker_uri, store_uri, and how to take them away again: pids,
   say "starting RabbitMQ and MongoDB in $run"
   local home=$HOME
   port=$(free_port); start_rabbitmq "$run/rabbitmq" "$port"; pids+=("$server" "$helper"); export HOME=$home
-  export TICKETLOG_LOCAL_RABBITMQ_PID=$server
+  export TICKETLOG_LOCAL_RABBITMQ_PID=$server TICKETLOG_LOCAL_RABBITMQ="$run/rabbitmq $port"
   broker_uri=amqp://guest:guest@127.0.0.1:$port/%2f
   port=$(free_port); start_mongodb "$run/mongodb" "$port"; pids+=("$server")
   export TICKETLOG_LOCAL_MONGODB_PID=$server
