@@ -15,13 +15,9 @@ pub fn number(name: &str, default: u64) -> u64 {
     std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
 }
 
-fn target() -> PathBuf {
-    let target = std::env::var_os("CARGO_TARGET_DIR").map(PathBuf::from);
-    target.unwrap_or_else(|| PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/target")))
-}
-
 fn release() -> PathBuf {
-    target().join("release")
+    let target = std::env::var_os("CARGO_TARGET_DIR").map(PathBuf::from);
+    target.unwrap_or_else(|| PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/target"))).join("release")
 }
 
 /// Where `benches/others/prepare.sh` puts the workers in Node and Python; None where it could not.
@@ -103,15 +99,11 @@ pub fn server(name: &str) -> Option<u32> {
 /// once the log has half a GiB: or else that falls on one run in so many, and a queue is read from memory or from
 /// disk as it happens.
 pub fn roll_over() {
-    let Ok(at) = std::env::var("TICKETLOG_LOCAL_RABBITMQ") else { return };
+    let at = std::env::var("TICKETLOG_LOCAL_RABBITMQ").unwrap_or_default();
+    let Some((directory, port)) = at.rsplit_once(' ') else { return };
     let services = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/local/services.sh");
     let expression = "ra_log_wal:force_roll_over(ra_log_wal).";
-    must(
-        Command::new(services)
-            .arg("ctl")
-            .args(at.rsplitn(2, ' ').collect::<Vec<_>>().iter().rev())
-            .args(["eval", expression]),
-    );
+    must(Command::new(services).args(["ctl", directory, port, "eval", expression]));
 }
 
 /// User and system time of all threads, from proc(5), at 100 ticks a second.

@@ -132,8 +132,11 @@ impl Bench {
             if stored >= events {
                 return;
             }
-            let left = started.elapsed().mul_f64((events - stored) as f64 / (stored + 1) as f64);
-            std::thread::sleep((left / 2).clamp(Duration::from_millis(5), Duration::from_millis(500)));
+            let elapsed = started.elapsed();
+            let left = elapsed.mul_f64((events - stored) as f64 / (stored + 1) as f64);
+            // What a start says of the end is little.
+            let pause = (left / 2).min(elapsed / 4);
+            std::thread::sleep(pause.clamp(Duration::from_millis(5), Duration::from_millis(500)));
         }
     }
 
@@ -147,7 +150,8 @@ impl Bench {
         while Instant::now() < deadline {
             let before: f64 = servers().iter().sum();
             std::thread::sleep(Duration::from_secs(1));
-            if servers().iter().sum::<f64>() - before <= 0.05 {
+            let used = servers().iter().sum::<f64>() - before;
+            if used.is_nan() || used <= 0.05 {
                 return;
             }
         }
