@@ -1,17 +1,18 @@
-# The commands of a developer. `make demo` and `make test` need a Rust toolchain and nothing else prepared: they provide
-# the real servers by themselves (see deploy/local/services.sh).
+# Commands for developers. `make demo` and `make test` need only a Rust toolchain: they start the real servers themselves
+# (see deploy/local/services.sh).
 SHELL := /bin/bash
 SERVICES := deploy/local/services.sh
 FUZZ_SECONDS ?= 900
+MSRV := $(shell sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
 NEXTEST := $(shell cargo nextest --version >/dev/null 2>&1 && echo yes)
 
-.PHONY: help demo test lint interop chaos fuzz audit bench docs up down
-help:            ## what there is
+.PHONY: help demo test lint msrv interop chaos fuzz audit bench docs up down
+help:            ## lists the commands
 	@sed -n 's/^\([a-z]*\): *\([^#]*\)## \(.*\)/  make \1\t\3/p' $(MAKEFILE_LIST) | expand -t 20
 
-demo:            ## the main job, shown: publish, store, dead-letter, read back
-	cargo build --bins --examples
-	$(SERVICES) run deploy/local/demo.sh
+demo:            ## shows the main job: publish, store, dead-letter, read back
+	cargo build --profile demo --no-default-features -p ticketlog -p ticketlog-examples
+	TICKETLOG_BIN=target/demo/ticketlog $(SERVICES) run deploy/local/demo.sh
 
 test: lint       ## formatting, clippy, unit, property and integration tests
 ifeq ($(NEXTEST),yes)
@@ -24,28 +25,35 @@ else
 	$(SERVICES) run cargo test --test it -- --test-threads=4
 endif
 
-lint:            ## formatting and clippy
+lint:            ## formatting, clippy, rustdoc; shellcheck and typos where they are installed
 	cargo fmt --check
-	cargo clippy --all-targets -- -D warnings
+	cargo clippy --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --lib --document-private-items
+	! command -v shellcheck >/dev/null || shellcheck -x $$(git ls-files '*.sh')
+	! command -v typos >/dev/null || typos
 
-chaos:           ## every fault at full length, and the table in docs/reliability.md (about 15 minutes)
+msrv:            ## compiles with the oldest supported Rust: `rust-version` in Cargo.toml (needs rustup)
+	cargo +$(MSRV) check --locked --workspace
+
+chaos:           ## every fault at full length; writes the table in docs/reliability.md (about 15 minutes)
 	cargo nextest run --no-run --test it
 	$(SERVICES) run tests/chaos.sh
 
-fuzz:            ## random bytes for what comes from outside, FUZZ_SECONDS a target (needs cargo-fuzz and clang)
+fuzz:            ## random bytes for everything that parses input, FUZZ_SECONDS per target (needs cargo-fuzz and clang)
 	for target in message archive headers configuration; do \
 	  mkdir -p fuzz/corpus/$$target && cargo fuzz run --sanitizer none $$target fuzz/corpus/$$target fuzz/seeds/$$target -- \
 	    -max_total_time=$(FUZZ_SECONDS) -max_len=16384 -timeout=10 -print_final_stats=1 || exit 1; done
 
-audit:           ## licences, banned crates and sources of the dependencies (needs cargo-deny; advisories need the network)
-	cargo deny check licenses bans sources
+audit:           ## advisories, licences, banned crates and sources of the dependencies, and unused ones (needs the network, cargo-deny and cargo-machete)
+	cargo deny check
+	cargo machete
 
 interop:         ## Node's amqplib and Python's pika publish, Mongoose reads (needs node, npm, python3)
 	cargo build
 	$(SERVICES) run tests/interop/run.sh
 
-# What is measured are release builds; what measures them is built like a test.
-bench:           ## throughput, latency, growth, tuning and memory against bare pipes, into docs/performance.md (well over an hour)
+# Release builds are measured; the measuring programs are built like tests.
+bench:           ## throughput, latency, growth, tuning and memory against bare pipes; writes docs/performance.md (well over an hour)
 	cargo build --release --bin ticketlog
 	cargo bench --no-run --bench parts --bench bare_pipe --bench best_pipe
 	cargo bench --bench parts
@@ -54,13 +62,13 @@ bench:           ## throughput, latency, growth, tuning and memory against bare 
 	$(SERVICES) run cargo test --bench latency
 	$(SERVICES) run cargo test --bench end_to_end
 
-docs:            ## writes the pages that are made from the code
+docs:            ## generates docs/metrics.md, the dashboards and the PrometheusRule
 	TICKETLOG_WRITE_DOCS=1 cargo test --lib the_page_is_the_catalogue
 	python3 -B deploy/grafana/generate.py
 	deploy/kubernetes/overlays/monitoring/prometheusrule.sh
 
-up:              ## servers that stay; prints what to export
+up:              ## starts servers that keep running; prints what to export
 	@$(SERVICES) up
 
-down:            ## ends them
+down:            ## stops them
 	@$(SERVICES) down

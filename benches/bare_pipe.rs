@@ -1,16 +1,18 @@
-//! The floor: consume, JSON to raw BSON, `insert_many`, cumulative ack, and nothing else. No identity, no limits, no
-//! outcome per document, no retry: it loses and doubles messages at the first fault. Only to be measured against.
+//! The least that a worker can do: consume, JSON to raw BSON, `insert_many`, cumulative ack, and nothing else. It has
+//! no identity, no limits, no outcome per document and no retry, so it loses and duplicates messages at the first
+//! fault.
 //!
 //! usage: bare_pipe QUEUE DATABASE COLLECTION COUNT   (servers from TICKETLOG_BROKER__URI and TICKETLOG_STORE__URI)
-//! BARE_PIPE=obvious: one delivery at a time on the multi-thread runtime, and the driver's own `insert_many`.
-//! BARE_PIPE=best: ready chunks, the current-thread runtime, a raw command written at once, batches of at most 2 MiB; in
-//! `best_pipe.rs` with the worker's allocator.
-//! BARE_PIPE=each inserts each message by itself as it comes, which is the least latency.
-//! BARE_PIPE=drain consumes and acknowledges only; BARE_PIPE=insert takes the whole queue into memory, prints `ready`, and inserts.
-//! Prints `done` at the end of its work, and stays until its input ends.
+//! BARE_PIPE=obvious: one delivery at a time on the multi-thread runtime, and the driver's `insert_many`.
+//! BARE_PIPE=best: deliveries in chunks, the current-thread runtime, a raw command in one buffer, batches of at most
+//! 2 MiB; in `best_pipe.rs` with the worker's allocator.
+//! BARE_PIPE=each inserts each message singly as it arrives, for the lowest latency.
+//! BARE_PIPE=drain only consumes and acknowledges. BARE_PIPE=insert reads the whole queue into memory, prints `ready`,
+//! and inserts.
+//! Prints `done` when it has finished, and ends when its standard input does.
 
 #![allow(clippy::print_stdout, clippy::print_stderr)]
-// A program to measure with: what goes wrong ends it.
+// A benchmark: any error ends it.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -35,10 +37,10 @@ use tokio::sync::mpsc;
 
 const BATCH: usize = 1000;
 const IN_FLIGHT: usize = 2;
-/// Of documents, in a batch of the best pipe.
-const BYTES: usize = 2 << 20;
+/// Most bytes of documents in a batch of BARE_PIPE=best.
+const MAX_BYTES: usize = 2 << 20;
 
-/// Does as it is told by the environment.
+/// Runs the variant that the environment names.
 pub fn main() {
     let arguments: Vec<String> = std::env::args().filter(|argument| argument != "--bench").collect();
     let [_, queue, database, collection, count] = arguments.as_slice() else {
@@ -46,9 +48,12 @@ pub fn main() {
         return;
     };
     let kind = std::env::var("BARE_PIPE").unwrap_or_default();
-    let many = matches!(kind.as_str(), "obvious" | "each");
-    let mut builder =
-        if many { tokio::runtime::Builder::new_multi_thread() } else { tokio::runtime::Builder::new_current_thread() };
+    let multi_thread = matches!(kind.as_str(), "obvious" | "each");
+    let mut builder = if multi_thread {
+        tokio::runtime::Builder::new_multi_thread()
+    } else {
+        tokio::runtime::Builder::new_current_thread()
+    };
     let runtime = builder.enable_all().build().unwrap();
     let count = count.parse().unwrap();
     match kind.as_str() {
@@ -59,17 +64,17 @@ pub fn main() {
     }
 }
 
-fn say(word: &str) {
+fn print(word: &str) {
     println!("{word}");
     std::io::stdout().flush().unwrap();
 }
 
-/// Until the input ends: it has been measured.
-async fn stay() {
+/// Waits until standard input ends. Until then the benchmark reads what this process used.
+async fn wait_for_end_of_input() {
     tokio::task::spawn_blocking(|| std::io::stdin().read_to_end(&mut Vec::new())).await.unwrap().unwrap();
 }
 
-/// Consumes, acknowledging every batch; keeps what it read only if asked to.
+/// Consumes, and acknowledges every batch. Returns the documents if `keep` is set.
 async fn drain(queue: &str, count: usize, keep: bool) -> Vec<RawDocumentBuf> {
     let (connection, mut consumer) = consume(queue).await;
     let (mut documents, mut taken) = (Vec::new(), 0);
@@ -87,19 +92,19 @@ async fn drain(queue: &str, count: usize, keep: bool) -> Vec<RawDocumentBuf> {
         }
     }
     if !keep {
-        say("done");
-        stay().await;
+        print("done");
+        wait_for_end_of_input().await;
     }
     tokio::time::timeout(Duration::from_secs(5), connection.close(200, "done".into())).await.unwrap().unwrap();
     documents
 }
 
-/// Inserts what the queue held, from memory.
+/// Reads the whole queue into memory, then inserts it.
 async fn insert(queue: &str, database: &str, collection: &str, count: usize) {
     let mut documents = drain(queue, count, true).await;
     let target = Target::open(database, collection, true).await;
     target.write(documents.split_off(documents.len() - 1)).await;
-    say("ready");
+    print("ready");
     let slots = Arc::new(tokio::sync::Semaphore::new(IN_FLIGHT));
     while !documents.is_empty() {
         let batch = documents.split_off(documents.len().saturating_sub(BATCH));
@@ -110,8 +115,8 @@ async fn insert(queue: &str, database: &str, collection: &str, count: usize) {
         });
     }
     drop(slots.acquire_many(IN_FLIGHT as u32).await.unwrap());
-    say("done");
-    stay().await;
+    print("done");
+    wait_for_end_of_input().await;
 }
 
 async fn consume(queue: &str) -> (Connection, lapin::Consumer) {
@@ -130,7 +135,7 @@ async fn pipe(queue: &str, database: &str, collection: &str, count: usize, best:
     let (finished, mut acks) = mpsc::unbounded_channel();
     let mut writer = Writer { target, slots: Arc::new(tokio::sync::Semaphore::new(IN_FLIGHT)), order: 0, finished };
     let acknowledge = tokio::spawn(async move {
-        // Batches end out of order; acks go out in order.
+        // Batches finish out of order; acks are sent in order.
         let (mut next, mut waiting) = (0, std::collections::BTreeMap::new());
         while let Some((order, acker)) = acks.recv().await {
             waiting.insert(order, acker);
@@ -149,7 +154,7 @@ async fn pipe(queue: &str, database: &str, collection: &str, count: usize, best:
             bytes += event.as_bytes().len();
             documents.push(event);
             taken += 1;
-            if documents.len() == BATCH || taken == count || (best && bytes >= BYTES) {
+            if documents.len() == BATCH || taken == count || (best && bytes >= MAX_BYTES) {
                 bytes = 0;
                 writer.write(std::mem::take(&mut documents), next.acker).await;
             } else if best {
@@ -159,12 +164,12 @@ async fn pipe(queue: &str, database: &str, collection: &str, count: usize, best:
     }
     drop(writer);
     acknowledge.await.unwrap();
-    say("done");
-    stay().await;
+    print("done");
+    wait_for_end_of_input().await;
     tokio::time::timeout(Duration::from_secs(5), connection.close(200, "done".into())).await.unwrap().unwrap();
 }
 
-/// Inserts and acknowledges each message on a task of its own, until its input ends.
+/// Inserts and acknowledges each message on a task of its own, until standard input ends.
 async fn each(queue: &str, database: &str, collection: &str) {
     let collection = Target::open(database, collection, false).await.collection;
     let broker = std::env::var("TICKETLOG_BROKER__URI").unwrap();
@@ -216,7 +221,7 @@ impl Target {
     }
 }
 
-/// An insert of these documents, written at once.
+/// An `insert` command with these documents, written into one buffer.
 fn command(collection: &str, documents: &[RawDocumentBuf]) -> RawDocumentBuf {
     let concern = rawdoc! { "w": "majority", "j": true };
     let head = rawdoc! { "insert": collection, "ordered": false, "writeConcern": concern };

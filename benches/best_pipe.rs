@@ -1,4 +1,4 @@
-//! The bare pipe of `bare_pipe.rs` with the worker's allocator: whatever helps.
+//! `bare_pipe.rs` with the worker's allocator.
 
 #[allow(unreachable_pub)]
 #[path = "bare_pipe.rs"]

@@ -1,11 +1,11 @@
-//! How long an event takes from publish to stored, as a change stream of MongoDB sees it, for `ticketlog run` and for a
-//! bare pipe that inserts each message by itself as it comes; and what the worker costs idle, at start and at its end.
+//! The time from publish to stored, as a change stream of MongoDB sees it, for `ticketlog run` and for a bare pipe that
+//! inserts each message singly as it arrives; and how long the worker takes to start and to stop, and its idle load.
 //! `make bench` provides the servers.
 //!
 //! environment: BENCH_SECONDS (10) for each rate, BENCH_RATES (100,1000,5000), BENCH_ROUNDS (5)
 
 #![allow(clippy::print_stdout, clippy::print_stderr)]
-// A program to measure with: what goes wrong ends it.
+// A benchmark: any error ends it.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -42,7 +42,7 @@ fn main() {
         let bench = Bench::open(&store).await;
         let mut block = Block::default();
         bench.latencies(&mut block).await;
-        bench.life(&mut block).await;
+        bench.start_idle_stop(&mut block).await;
         block.write("latency");
     });
 }
@@ -79,42 +79,41 @@ impl Bench {
             let mut rows: [Vec<[f64; 4]>; 2] = Default::default();
             for round in 0..rounds {
                 for contender in [Contender::EachPipe, Contender::Ticketlog] {
-                    let mut seen = self.at(contender, rate, round).await;
-                    seen.sort_by(f64::total_cmp);
-                    let share = |share: f64| seen[((seen.len() - 1) as f64 * share) as usize];
-                    rows[contender as usize].push([0.5, 0.99, 0.999, 1.0].map(share));
+                    let mut latencies = self.latencies_at(contender, rate, round).await;
+                    latencies.sort_by(f64::total_cmp);
+                    let percentile = |share: f64| latencies[((latencies.len() - 1) as f64 * share) as usize];
+                    rows[contender as usize].push([0.5, 0.99, 0.999, 1.0].map(percentile));
                 }
             }
             for (name, rows) in ["bare pipe, each by itself", "ticketlog run"].iter().zip(&rows) {
-                let [middle, late, latest, most] =
-                    [0, 1, 2, 3].map(|at| median(rows.iter().map(|row| row[at]).collect()));
-                block.line(&format!("{rate:>8}  {name:<26}{middle:>8.1}{late:>10.1}{latest:>10.1}{most:>10.1}"));
+                let [p50, p99, p999, max] = [0, 1, 2, 3].map(|at| median(rows.iter().map(|row| row[at]).collect()));
+                block.line(&format!("{rate:>8}  {name:<26}{p50:>8.1}{p99:>10.1}{p999:>10.1}{max:>10.1}"));
             }
             let ratio = median(rows[1].iter().zip(&rows[0]).map(|(own, pipe)| own[1] / pipe[1]).collect());
             block.line(&format!("{:>8}  ticketlog / bare pipe, median of pairs: p99 {ratio:.2}", ""));
         }
     }
 
-    /// Latencies of some seconds at a rate.
-    async fn at(&self, contender: Contender, rate: u64, round: u64) -> Vec<f64> {
+    /// The latencies of all events of one round at a rate, in milliseconds.
+    async fn latencies_at(&self, contender: Contender, rate: u64, round: u64) -> Vec<f64> {
         let name = format!("latency_{}_{rate}_{round}_{}", std::process::id(), contender as u8);
         must(ticketlog(&name).arg("setup"));
         let mut child = start(contender, &name);
         let mut changes = self.collection(&name).watch().await.unwrap();
         self.publish(&name).await;
-        next(&mut changes).await;
+        next_latency(&mut changes).await;
         let count = rate * seconds();
         let (publishing, watching) = (self.publish_at(&name, rate, count), async {
-            let mut seen = Vec::new();
-            while seen.len() < count as usize {
-                seen.push(next(&mut changes).await);
+            let mut latencies = Vec::new();
+            while latencies.len() < count as usize {
+                latencies.push(next_latency(&mut changes).await);
             }
-            seen
+            latencies
         });
-        let ((), seen) = tokio::join!(publishing, watching);
+        let ((), latencies) = tokio::join!(publishing, watching);
         end(&mut child);
         self.client.database(&name).drop().await.unwrap();
-        seen
+        latencies
     }
 
     fn collection(&self, name: &str) -> Collection<Document> {
@@ -132,9 +131,9 @@ impl Bench {
         }
     }
 
-    /// Does not wait for the confirm: that would bound the rate.
+    /// Does not wait for the confirm, which would limit the rate.
     async fn publish(&self, name: &str) {
-        let body = doc_of_now().to_string();
+        let body = event_of_now().to_string();
         let properties = BasicProperties::default()
             .with_delivery_mode(2)
             .with_message_id(format!("{:032x}", rand::random::<u128>()).into());
@@ -142,8 +141,8 @@ impl Bench {
         drop(self.channel.basic_publish(name.into(), key, options, body.as_bytes(), properties).await.unwrap());
     }
 
-    /// Start, idle, stop.
-    async fn life(&self, block: &mut Block) {
+    /// Measures start, idle load and stop.
+    async fn start_idle_stop(&self, block: &mut Block) {
         let name = format!("latency_{}_life", std::process::id());
         must(ticketlog(&name).arg("setup"));
         let mut changes = self.collection(&name).watch().await.unwrap();
@@ -155,7 +154,7 @@ impl Bench {
             tokio::time::sleep(Duration::from_millis(500)).await;
             let started = Instant::now();
             let mut child = start(Contender::Ticketlog, &name);
-            next(&mut changes).await;
+            next_latency(&mut changes).await;
             starts.push(started.elapsed().as_secs_f64() * 1e3);
             tokio::time::sleep(Duration::from_secs(2)).await;
             if round == 0 {
@@ -177,7 +176,7 @@ impl Bench {
     }
 }
 
-/// How long events are published at each rate.
+/// How long events are published in each round.
 fn seconds() -> u64 {
     number("BENCH_SECONDS", 10)
 }
@@ -196,17 +195,21 @@ fn micros() -> i64 {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_micros() as i64
 }
 
-/// An event of usual size that carries the time of its publish.
-fn doc_of_now() -> serde_json::Value {
+/// An event of usual size with the time of its publish.
+fn event_of_now() -> serde_json::Value {
     serde_json::json!({
         "user_id": 104_729, "timestamp": micros() / 1000, "sent": micros(), "status": "success", "operation_type": "purchase",
         "ticket_details": {"route": "Red Line", "fare": 2.75, "currency": "EUR", "zones": [1, 2, 3], "from": "Central Station", "to": "Harbour"},
     })
 }
 
-/// Milliseconds since the next event to be stored was published.
-async fn next(changes: &mut Changes) -> f64 {
-    let change = tokio::time::timeout(Duration::from_secs(60), changes.next()).await.expect("stored").unwrap().unwrap();
+/// Waits for the next event to be stored. Returns the milliseconds since it was published.
+async fn next_latency(changes: &mut Changes) -> f64 {
+    let change = tokio::time::timeout(Duration::from_secs(60), changes.next())
+        .await
+        .expect("an event is stored in time")
+        .unwrap()
+        .unwrap();
     let sent = change.full_document.unwrap().get_i64("sent").unwrap();
     (micros() - sent) as f64 / 1e3
 }

@@ -1,5 +1,6 @@
-//! What the pure parts cost: decoding with casts and identity, batching, settlement. `cargo bench --bench parts`.
-//! Ends with the ratio of the decoder to the least that any worker must do, JSON to raw BSON, taken in turn in one run.
+//! The cost of the parts without IO: decoding with casts and identity, batching, settlement. Run it with
+//! `cargo bench --bench parts`. At the end it prints the time of the decoder relative to JSON to raw BSON, the
+//! least that any worker must do.
 
 #![allow(clippy::print_stdout, clippy::unwrap_used, clippy::indexing_slicing, missing_docs)]
 
@@ -10,13 +11,13 @@ use std::time::{Duration, Instant};
 use bson::raw::RawDocumentBuf;
 use criterion::{Criterion, Throughput};
 use serde_json::json;
-use ticketlog::batch::{Batcher, Limits};
-use ticketlog::broker::Settlement;
 use ticketlog::event::{Decoder, Message, Rules};
+use ticketlog::rabbitmq::Settlement;
+use ticketlog::worker::batcher::{BatchLimits, Batcher};
 
 const TOKEN: &str = "2f1c9a1e-7a59-4a53-8f0e-6b1d4c2e9f10";
 
-/// An event as publishers send it, made longer by legs of a journey until it has this many bytes.
+/// An event as publishers send it, with as many legs of a journey as it needs to have this many bytes.
 fn event(bytes: usize) -> Vec<u8> {
     let leg = |n: usize| json!({"from": format!("Stop {n}"), "to": "Städtisches Theater", "fare": 2.75, "zones": [1, 2, 3], "valid": true});
     let mut legs = Vec::new();
@@ -59,7 +60,7 @@ fn decoding(criterion: &mut Criterion) {
 fn bookkeeping(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("1000 events");
     group.throughput(Throughput::Elements(1000));
-    let limits = Limits { max_events: 1000, max_bytes: 8 << 20, linger: Duration::from_millis(5) };
+    let limits = BatchLimits { max_events: 1000, max_bytes: 8 << 20, linger: Duration::from_millis(5) };
     let now = Instant::now();
     let mut batcher = Batcher::new(limits);
     group.bench_function("batch", |bencher| {
@@ -84,8 +85,8 @@ fn bookkeeping(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// Nanoseconds a call, over about ten milliseconds.
-fn nanos(mut call: impl FnMut() -> usize) -> f64 {
+/// Nanoseconds for one call, measured over about ten milliseconds.
+fn nanos_per_call(mut call: impl FnMut() -> usize) -> f64 {
     let started = Instant::now();
     let mut calls = 0;
     while started.elapsed() < Duration::from_millis(10) {
@@ -97,13 +98,14 @@ fn nanos(mut call: impl FnMut() -> usize) -> f64 {
     started.elapsed().as_nanos() as f64 / f64::from(calls)
 }
 
-/// The median over many short turns: what else the machine does falls on both alike.
-fn ratios() {
+/// Prints medians of many short turns, so that other load on the machine affects both alike.
+fn print_ratios() {
     for size in [200, 2 << 10, 20 << 10] {
         let body = event(size);
         let mut decoder = Decoder::new(Arc::new(Rules::default()));
-        let mut ratios: Vec<f64> =
-            (0..101).map(|_| nanos(|| decode(&mut decoder, &body)) / nanos(|| to_bson(&body))).collect();
+        let mut ratios: Vec<f64> = (0..101)
+            .map(|_| nanos_per_call(|| decode(&mut decoder, &body)) / nanos_per_call(|| to_bson(&body)))
+            .collect();
         ratios.sort_by(f64::total_cmp);
         println!("{} bytes: decode, cast, identify / JSON to raw BSON: {:.2}", body.len(), ratios[50]);
     }
@@ -114,5 +116,5 @@ fn main() {
     decoding(&mut criterion);
     bookkeeping(&mut criterion);
     criterion.final_summary();
-    ratios();
+    print_ratios();
 }

@@ -1,6 +1,6 @@
-//! Reads the log as its readers do: one user's last operations, newest first, by the index that `setup` creates.
+//! Prints the last operations of one user, newest first. The query uses an index that `ticketlog setup` creates.
 //!
-//! usage: last_operations [USER_ID] [COUNT]    without a user: the busiest one
+//! usage: last_operations [USER_ID] [COUNT]    without a user: the one with the most operations
 //! environment: TICKETLOG_STORE__URI, TICKETLOG_STORE__DATABASE (cache), TICKETLOG_STORE__COLLECTION (bytemark_tickets_log)
 
 #![allow(clippy::print_stdout, clippy::print_stderr)]
@@ -21,7 +21,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let mut arguments = std::env::args().skip(1);
     let user = match arguments.next() {
         Some(user) => Bson::Int64(user.parse()?),
-        None => busiest(&log).await?,
+        None => busiest_user(&log).await?,
     };
     let count = arguments.next().map_or(Ok(5), |count| count.parse())?;
     let mut found = log.find(doc! { "user_id": user.clone() }).sort(doc! { "timestamp": -1 }).limit(count).await?;
@@ -36,7 +36,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-async fn busiest(log: &Collection<Document>) -> Result<Bson, Box<dyn Error>> {
+async fn busiest_user(log: &Collection<Document>) -> Result<Bson, Box<dyn Error>> {
     let pipeline = [doc! { "$sortByCount": "$user_id" }, doc! { "$limit": 1 }];
     let first = log.aggregate(pipeline).await?.try_next().await?;
     first.and_then(|mut group| group.remove("_id")).ok_or_else(|| "the log is empty".into())

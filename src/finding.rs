@@ -1,21 +1,21 @@
-//! Owns one line of `ticketlog check`: what was looked at, how it is, and how to mend it. Must not know who looks.
+//! Owns one line of `ticketlog check`: what was checked, the result, and the fix. Must not know who checks.
 
 use serde::Serialize;
 
-/// How something is.
+/// The result of one check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Level {
     /// As it should be.
     Ok,
-    /// It works, and something is to be known or better.
+    /// It works, but an operator should know about it.
     Warn,
-    /// The worker will not work, or not keep its promises.
+    /// The worker will not work, or cannot keep its promises.
     Fail,
 }
 
 impl Level {
-    /// As printed.
+    /// The name that is printed.
     pub fn as_str(self) -> &'static str {
         match self {
             Level::Ok => "ok",
@@ -25,33 +25,33 @@ impl Level {
     }
 }
 
-/// One line.
+/// One line of the report.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Finding {
-    /// How it is.
+    /// The result.
     pub level: Level,
-    /// What was looked at, such as `broker.queue`: the setting that names it, where there is one.
-    pub about: &'static str,
-    /// What was seen.
-    pub said: String,
-    /// What to do; none where all is well.
+    /// What was checked: the setting that names it, such as `broker.queue`, where there is one.
+    pub subject: &'static str,
+    /// What was found.
+    pub message: String,
+    /// What to do; none if the check passed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fix: Option<String>,
 }
 
 impl Finding {
-    /// As it should be.
-    pub fn ok(about: &'static str, said: impl Into<String>) -> Self {
-        Finding { level: Level::Ok, about, said: said.into(), fix: None }
+    /// A check that passed.
+    pub fn ok(subject: &'static str, message: impl Into<String>) -> Self {
+        Finding { level: Level::Ok, subject, message: message.into(), fix: None }
     }
 
-    /// Works, but.
-    pub fn warn(about: &'static str, said: impl Into<String>, fix: impl Into<String>) -> Self {
-        Finding { level: Level::Warn, about, said: said.into(), fix: Some(fix.into()) }
+    /// A warning.
+    pub fn warn(subject: &'static str, message: impl Into<String>, fix: impl Into<String>) -> Self {
+        Finding { level: Level::Warn, subject, message: message.into(), fix: Some(fix.into()) }
     }
 
-    /// Does not work.
-    pub fn fail(about: &'static str, said: impl Into<String>, fix: impl Into<String>) -> Self {
-        Finding { level: Level::Fail, about, said: said.into(), fix: Some(fix.into()) }
+    /// A failure.
+    pub fn fail(subject: &'static str, message: impl Into<String>, fix: impl Into<String>) -> Self {
+        Finding { level: Level::Fail, subject, message: message.into(), fix: Some(fix.into()) }
     }
 }

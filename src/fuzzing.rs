@@ -1,74 +1,80 @@
-//! Owns what must hold for any bytes that come from outside, for the fuzz targets (`fuzz/`) and for tests that replay
-//! their seeds. Exists in tests and with the feature `fuzzing` only. Must not know how the bytes are made.
+//! Owns the assertions that must hold for any input from outside. The fuzz targets (`fuzz/`) call them, and so do the tests
+//! here, with the seeds.
+//! Compiled in tests and with the feature `fuzzing` only. Must not know how the input is made.
 
 use std::sync::Arc;
 
 use serde_json::Value;
 
-use crate::broker::Delivery;
-use crate::config::{self, ConfigError};
-use crate::dead_letter::{Archived, fault_at, text};
+use crate::config;
+use crate::dead_letter::{ArchivedMessage, fault_offset, render_text};
 use crate::event::{Decoder, Message, Reason, Rules};
+use crate::rabbitmq::Delivery;
 
-/// A message body: never a panic; refused, or a sound document that begins with its `_id`, and the same one again.
-/// `serde_json` says what is JSON.
+/// A message body is rejected, or becomes a valid document that starts with its `_id`, the same each time. `serde_json`
+/// decides what is JSON.
 pub fn message(body: &[u8]) {
     let mut decoder = Decoder::new(Arc::new(Rules::default()));
     let message = Message { body, message_id: Some("m"), ..Message::default() };
     let first = decoder.decode(&message, || [9; 12]);
-    assert_eq!(decoder.decode(&message, || [9; 12]), first, "a message must become the same each time");
+    assert_eq!(decoder.decode(&message, || [9; 12]), first, "decoding a message twice gives two results");
     let plain = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
     let is_object = matches!(serde_json::from_slice::<Value>(plain), Ok(Value::Object(_)));
     match first {
         Ok(event) => {
-            assert!(is_object, "stored what is no JSON object");
+            assert!(is_object, "stored a body that is not a JSON object");
             let document = bson::Document::from_reader(event.document.as_slice());
             let first = document.ok().and_then(|document| document.keys().next().cloned());
-            assert_eq!(first.as_deref(), Some("_id"), "no sound document");
+            assert_eq!(first.as_deref(), Some("_id"), "not a valid document that starts with _id");
         }
         Err(rejection) if is_object => {
             let allowed = [Reason::InvalidField, Reason::InvalidFieldName, Reason::InvalidId, Reason::TooDeep];
-            assert!(allowed.contains(&rejection.reason), "refused an object as {}", rejection.reason.as_str());
+            assert!(allowed.contains(&rejection.reason), "rejected an object as {}", rejection.reason.as_str());
         }
-        Err(rejection) => drop(text(&String::from_utf8_lossy(body), fault_at("", &rejection.detail, None), false)),
+        Err(rejection) => {
+            drop(render_text(&String::from_utf8_lossy(body), fault_offset("", &rejection.detail, None), false))
+        }
     }
     for encoding in ["gzip", "zstd"] {
         let _ = decoder.decode(&Message { content_encoding: Some(encoding), ..message }, || [9; 12]);
     }
 }
 
-/// A line of an archive: refused, or a dead letter that reads, moves, is replayed, and comes back from the archive as it
-/// went in.
+/// A line of an archive is rejected, or is a dead letter that can be read and copied, and that survives another export and
+/// import.
 pub fn archive(line: &[u8]) {
-    let Ok(archived) = Archived::from_line(line) else { return };
-    assert_eq!(Archived::from_line(archived.to_line().as_bytes()).as_ref(), Ok(&archived), "a line reads back");
+    let Ok(archived) = ArchivedMessage::from_line(line) else { return };
+    assert_eq!(
+        ArchivedMessage::from_line(archived.to_line().as_bytes()).as_ref(),
+        Ok(&archived),
+        "a line changes in a round trip"
+    );
     let body = archived.body.clone();
-    let Ok(delivery) = Delivery::of_archive(archived) else { return };
+    let Ok(delivery) = Delivery::from_archive(archived) else { return };
     let record = delivery.record("work");
     let Some(again) = delivery.archive(&record, "queue") else { return };
     assert_eq!(again.body, body);
     let line = again.to_line();
-    let read = Archived::from_line(line.as_bytes());
-    assert_eq!(read.as_ref(), Ok(&again), "an archived letter reads back");
-    let Ok(back) = Delivery::of_archive(again) else { return };
+    let read = ArchivedMessage::from_line(line.as_bytes());
+    assert_eq!(read.as_ref(), Ok(&again), "a dead letter changes in a round trip");
+    let Ok(back) = Delivery::from_archive(again) else { return };
     let second = back.record("work");
     assert_eq!((&second.cause, &second.routing_key), (&record.cause, &record.routing_key));
-    assert_eq!(delivery.moved(&record, "", "parked", false).routing_key(), "parked");
-    let _ = delivery.replay(&["guest".to_owned()]);
+    assert_eq!(delivery.copy_to(&record, "", "parked", false).routing_key(), "parked");
+    let _ = delivery.replay_mark(&["guest".to_owned()]);
 }
 
-/// AMQP headers in their JSON form: refused, or the same after a turn through AMQP.
+/// AMQP headers in their JSON form are rejected, or survive a round trip through AMQP.
 pub fn headers(json: &[u8]) {
     let Ok(Value::Object(map)) = serde_json::from_slice(json) else { return };
-    crate::broker::headers_hold(&map);
+    crate::rabbitmq::check_json_round_trip(&map);
 }
 
-/// A configuration file: settings that hold together, or an error that names it.
+/// A configuration file gives valid settings, or errors that all name the file.
 pub fn configuration(text: &[u8]) {
     let Ok(text) = std::str::from_utf8(text) else { return };
-    if let Err(error) = config::load_text("FILE", text) {
-        let error: ConfigError = error;
-        assert!(error.to_string().contains("FILE"), "{error}");
+    if let Err(errors) = config::load_text("FILE", text) {
+        assert!(errors.iter().all(|error| error.to_string().contains("FILE")), "{errors}");
     }
 }
 
@@ -95,9 +101,9 @@ mod tests {
     }
 
     #[test]
-    fn every_seed_holds() {
-        for (target, hold) in TARGETS {
-            seeds(target).iter().for_each(|seed| hold(seed));
+    fn every_seed_passes() {
+        for (target, check) in TARGETS {
+            seeds(target).iter().for_each(|seed| check(seed));
         }
     }
 
@@ -119,12 +125,12 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(5000))]
 
-        /// The short run of the fuzz targets: seeds with random damage, and spliced.
+        /// A short run of the fuzz targets: seeds with random damage, some spliced with another seed.
         #[test]
-        fn damaged_seeds_hold(target in 0usize..4, pick: Index, other: Index, changes in prop::collection::vec((0u8..5, any::<Index>(), any::<u8>()), 1..8)) {
-            let (name, hold) = TARGETS[target];
+        fn damaged_seeds_pass(target in 0usize..4, pick: Index, other: Index, changes in prop::collection::vec((0u8..5, any::<Index>(), any::<u8>()), 1..8)) {
+            let (name, check) = TARGETS[target];
             let seeds = seeds(name);
-            hold(&damaged(pick.get::<Vec<u8>>(&seeds).clone(), other.get::<Vec<u8>>(&seeds), &changes));
+            check(&damaged(pick.get::<Vec<u8>>(&seeds).clone(), other.get::<Vec<u8>>(&seeds), &changes));
         }
     }
 }

@@ -1,11 +1,12 @@
-//! The program: everything is in the library.
+//! The `ticketlog` program. Everything is in the library.
 
 #![forbid(unsafe_code)]
 
 use std::process::ExitCode;
 
-/// Messages are made by one thread and dropped by another, which this allocator does at a lower price than the system's
-/// (docs/performance.md).
+/// lapin's IO thread allocates messages and the worker's thread frees them, which jemalloc does at a lower cost than the
+/// system's allocator (docs/performance.md).
+#[cfg(feature = "jemalloc")]
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 

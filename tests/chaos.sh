@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# `make chaos`: runs every fault at full length and writes what the oracle said into docs/reliability.md, between its
-# marks. Needs the servers in the environment (deploy/local/services.sh run).
+# `make chaos`: runs every fault at full length and writes the reports of the oracle into docs/reliability.md, between its
+# markers. Needs the servers in the environment (deploy/local/services.sh run).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export TICKETLOG_CHAOS_TABLE=$PWD/target/chaos.table
 rm -f "$TICKETLOG_CHAOS_TABLE"
-cargo nextest run --test it --profile chaos --run-ignored all -E 'test(/^(outages|faults_|desk_faults|security|alerting)/)'
-version() { # AMQP greeting or MongoDB's own words, whichever server it is
+cargo nextest run --test it --profile chaos --run-ignored all -E 'test(/^(outages|connection_faults|dependency_faults|server_faults|dead_letter_faults|security|alerting)::/)'
+version() { # of the server at a URI: from the AMQP handshake, or from MongoDB's buildInfo
   python3 - "$1" <<'P'
 import re, socket, sys
 host, port = re.search(r"(?:@|//)([^/:@,]+):(\d+)", sys.argv[1]).groups()

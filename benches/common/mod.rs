@@ -1,5 +1,5 @@
-//! Owns what the benchmarks share: the programs under measurement, their processes, and what proc(5) says of them.
-//! The programs are release builds; what measures them need not be.
+//! Owns what the benchmarks share: the programs that they measure, their processes, and their numbers from proc(5).
+//! The measured programs are release builds; the benchmarks need not be.
 
 #![allow(dead_code)]
 
@@ -20,7 +20,7 @@ fn release() -> PathBuf {
     target.unwrap_or_else(|| PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/target"))).join("release")
 }
 
-/// Where `benches/others/prepare.sh` puts the workers in Node and Python; None where it could not.
+/// The directory of the workers in Node and Python; `None` if `benches/others/prepare.sh` could not install them.
 fn others() -> Option<PathBuf> {
     let others = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/target/others"));
     others.join("ready").exists().then_some(others)
@@ -30,9 +30,9 @@ pub fn has_others() -> bool {
     others().is_some()
 }
 
-/// A worker in another language, by its kind: `driver`, `mongoose` or `python`.
+/// A worker in another language: `driver`, `mongoose` or `python`.
 pub fn other(kind: &str) -> Command {
-    let others = others().expect("benches/others/prepare.sh makes them ready");
+    let others = others().expect("run benches/others/prepare.sh first");
     let mut command = Command::new(if kind == "python" { "python3" } else { "node" });
     command.env("PYTHONPATH", others.join("python"));
     match kind {
@@ -42,7 +42,7 @@ pub fn other(kind: &str) -> Command {
     command
 }
 
-/// The program with queue, exchange and database of its own, all called `name`.
+/// The program, configured for a queue, an exchange and a database with this name.
 pub fn ticketlog(name: &str) -> Command {
     let program = release().join("ticketlog");
     assert!(program.exists(), "build it with cargo build --release");
@@ -62,7 +62,7 @@ pub fn ticketlog(name: &str) -> Command {
     command
 }
 
-/// A program of `benches/`, under a name with a hash; the latest one.
+/// A program of `benches/`. Cargo adds a hash to its name, so this is the latest build.
 pub fn pipe(name: &str, kind: &str) -> Command {
     let files = std::fs::read_dir(release().join("deps")).expect("build it with cargo bench --no-run");
     let found = files.filter_map(|entry| Some(entry.ok()?.path())).filter(|path| {
@@ -75,6 +75,7 @@ pub fn pipe(name: &str, kind: &str) -> Command {
     command
 }
 
+/// Runs a command, which must succeed.
 pub fn must(command: &mut Command) {
     assert!(command.stdout(Stdio::null()).stderr(Stdio::null()).status().unwrap().success(), "{command:?}");
 }
@@ -83,24 +84,24 @@ pub fn spawn(command: &mut Command) -> Child {
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap()
 }
 
-/// The pipes end with their input, the worker by SIGTERM.
+/// Ends a process: the pipes by closing their standard input, the worker with SIGTERM.
 pub fn end(child: &mut Child) {
     drop(child.stdin.take());
     let _ = Command::new("kill").arg(child.id().to_string()).stderr(Stdio::null()).status();
     child.wait().unwrap();
 }
 
-/// The process of a server that `deploy/local/services.sh` started: `RABBITMQ` or `MONGODB`.
-pub fn server(name: &str) -> Option<u32> {
+/// The process id of a server that `deploy/local/services.sh` started: `RABBITMQ` or `MONGODB`.
+pub fn server_pid(name: &str) -> Option<u32> {
     std::env::var(format!("TICKETLOG_LOCAL_{name}_PID")).ok()?.parse().ok()
 }
 
-/// Has RabbitMQ move what stands in its queues from its write-ahead log to the queues' own files, as it does by itself
-/// once the log has half a GiB: or else that falls on one run in so many, and a queue is read from memory or from
-/// disk as it happens.
-pub fn roll_over() {
-    let at = std::env::var("TICKETLOG_LOCAL_RABBITMQ").unwrap_or_default();
-    let Some((directory, port)) = at.rsplit_once(' ') else { return };
+/// Makes RabbitMQ move the messages of its queues from its write-ahead log to the queues' own files. By itself it does
+/// so when the log has half a GiB, which would slow down one run now and then; and a queue would be read sometimes from
+/// memory, sometimes from disk.
+pub fn roll_over_wal() {
+    let server = std::env::var("TICKETLOG_LOCAL_RABBITMQ").unwrap_or_default();
+    let Some((directory, port)) = server.rsplit_once(' ') else { return };
     let services = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/local/services.sh");
     let expression = "ra_log_wal:force_roll_over(ra_log_wal).";
     must(Command::new(services).args(["ctl", directory, port, "eval", expression]));
@@ -113,10 +114,10 @@ pub fn cpu_seconds(pid: u32) -> f64 {
     (fields[11].parse::<f64>().unwrap() + fields[12].parse::<f64>().unwrap()) / 100.0
 }
 
-/// `VmHWM`, the most that was ever resident, or `VmRSS`, what is now.
-pub fn mib(pid: u32, what: &str) -> f64 {
+/// A field of proc(5) status in MiB: `VmHWM` is the peak of resident memory, `VmRSS` its present size.
+pub fn mib(pid: u32, field: &str) -> f64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = status.lines().find(|line| line.starts_with(what)).unwrap();
+    let line = status.lines().find(|line| line.starts_with(field)).unwrap();
     line.split_whitespace().nth(1).unwrap().parse::<f64>().unwrap() / 1024.0
 }
 

@@ -1,9 +1,9 @@
-//! Owns what the benchmarks write into `docs/performance.md`: one block for each part, between its marks.
+//! Owns the blocks that the benchmarks write into `docs/performance.md`: one for each part, between its markers.
 
 use std::fmt::Write as _;
 use std::path::PathBuf;
 
-/// Prints as it goes, and remembers.
+/// Collects the lines of a block, and prints each at once.
 #[derive(Default)]
 pub struct Block {
     text: String,
@@ -15,7 +15,7 @@ impl Block {
         writeln!(self.text, "{line}").unwrap();
     }
 
-    /// Replaces the block `name` of the page. What changes from day to day stands in front.
+    /// Replaces the block `name` of the page.
     pub fn write(&self, name: &str) {
         let path = docs().join("performance.md");
         let page = std::fs::read_to_string(&path).unwrap();
@@ -30,7 +30,7 @@ pub fn docs() -> PathBuf {
     PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/docs"))
 }
 
-/// When and with what.
+/// The date, the versions of the programs, and the number of cores.
 pub fn provenance(mongodb: &str, rabbitmq: &str) -> String {
     let date = std::process::Command::new("date").arg("+%Y-%m-%d").output().unwrap();
     let cores = std::thread::available_parallelism().map_or(0, std::num::NonZero::get);

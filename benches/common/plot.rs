@@ -1,19 +1,19 @@
-//! Owns `docs/performance.svg`: throughput, and processor time a message by process, as bars.
+//! Owns `docs/performance.svg`: bars for throughput, and for processor time a message of each process.
 
 use std::fmt::Write as _;
 
-/// A row of the plot: throughput, then microseconds a message of the client, the broker and the database.
+/// A row of the plot: messages a second, then microseconds a message of the client, the broker and the database.
 pub struct Bar {
     pub name: String,
     pub rate: f64,
     pub micros: [f64; 3],
 }
 
-const PARTS: [(&str, &str); 3] = [("client", "#1f6feb"), ("RabbitMQ", "#f0883e"), ("MongoDB", "#3fb950")];
+const PROCESSES: [(&str, &str); 3] = [("client", "#1f6feb"), ("RabbitMQ", "#f0883e"), ("MongoDB", "#3fb950")];
 const ROW: f64 = 34.0;
 const WIDTH: f64 = 330.0;
 
-/// Draws the bars, below what they are of and where they come from.
+/// Draws the bars, below the title and the provenance.
 pub fn svg(title: &str, provenance: &str, bars: &[Bar]) -> String {
     let height = 86.0 + ROW * bars.len() as f64;
     let mut out = format!(
@@ -23,7 +23,7 @@ pub fn svg(title: &str, provenance: &str, bars: &[Bar]) -> String {
          <text x='10' y='38' fill='gray'>{provenance}</text>\n\
          <text x='160' y='64'>messages a second</text><text x='540' y='64'>processor, us a message:</text>\n"
     );
-    for (at, (name, colour)) in PARTS.iter().enumerate() {
+    for (at, (name, colour)) in PROCESSES.iter().enumerate() {
         let x = 720.0 + 85.0 * at as f64;
         writeln!(
             out,
@@ -33,7 +33,7 @@ pub fn svg(title: &str, provenance: &str, bars: &[Bar]) -> String {
         .unwrap();
     }
     let fastest = bars.iter().map(|bar| bar.rate).fold(1.0, f64::max);
-    let dearest = bars.iter().map(|bar| bar.micros.iter().sum::<f64>()).fold(1.0, f64::max);
+    let slowest = bars.iter().map(|bar| bar.micros.iter().sum::<f64>()).fold(1.0, f64::max);
     for (row, bar) in bars.iter().enumerate() {
         let y = 78.0 + ROW * row as f64;
         let length = bar.rate / fastest * WIDTH * 0.85;
@@ -41,8 +41,8 @@ pub fn svg(title: &str, provenance: &str, bars: &[Bar]) -> String {
         writeln!(out, "<rect x='160' y='{y}' width='{length:.1}' height='22' fill='#8250df'/>").unwrap();
         writeln!(out, "<text x='{:.1}' y='{}'>{:.0}</text>", 166.0 + length, y + 16.0, bar.rate).unwrap();
         let mut x = 540.0;
-        for (micros, (_, colour)) in bar.micros.iter().zip(PARTS) {
-            let length = micros / dearest * WIDTH * 0.9;
+        for (micros, (_, colour)) in bar.micros.iter().zip(PROCESSES) {
+            let length = micros / slowest * WIDTH * 0.9;
             writeln!(out, "<rect x='{x:.1}' y='{y}' width='{length:.1}' height='22' fill='{colour}'/>").unwrap();
             if length > 30.0 {
                 writeln!(out, "<text x='{:.1}' y='{}' fill='white'>{micros:.1}</text>", x + 4.0, y + 16.0).unwrap();

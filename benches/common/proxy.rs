@@ -1,4 +1,4 @@
-//! Owns a MongoDB that is far away: a proxy on loopback that lets every byte wait.
+//! Owns a proxy that delays every byte, so that MongoDB seems far away.
 
 use std::time::{Duration, Instant};
 
@@ -7,8 +7,8 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 
-/// Listens; everything that passes through, either way, takes `delay`. The answer is its port.
-pub async fn far(server: String, delay: Duration) -> u16 {
+/// Starts it in front of `server`. Each direction is delayed by `delay`. Returns its port.
+pub async fn delayed(server: String, delay: Duration) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     tokio::spawn(async move {
@@ -18,14 +18,14 @@ pub async fn far(server: String, delay: Duration) -> u16 {
             client.set_nodelay(true).unwrap();
             server.set_nodelay(true).unwrap();
             let ((from_client, to_client), (from_server, to_server)) = (client.into_split(), server.into_split());
-            carry(from_client, to_server, delay);
-            carry(from_server, to_client, delay);
+            forward(from_client, to_server, delay);
+            forward(from_server, to_client, delay);
         }
     });
     port
 }
 
-fn carry(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, delay: Duration) {
+fn forward(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, delay: Duration) {
     let (sender, mut waiting) = mpsc::channel::<(Instant, Vec<u8>)>(4096);
     tokio::spawn(async move {
         let mut buffer = vec![0; 64 << 10];

@@ -1,10 +1,12 @@
-//! The end-to-end benchmark: `ticketlog run` against bare pipes, in turn, on the same servers in one run, so that ratios
-//! hold on a noisy machine. Prints tables, and writes them into `docs/performance.md`. `make bench` provides the servers.
+//! The end-to-end benchmark: `ticketlog run` and bare pipes take turns on the same servers, so that their ratios hold
+//! even on a noisy machine. Prints tables, and writes them into `docs/performance.md`. `make bench` provides the
+//! servers.
 //!
-//! environment: BENCH_PARTS (throughput,others,growth,tuning,memory), BENCH_EVENTS (300000), BENCH_ROUNDS (7 against pipes, else 5), BENCH_QUICK (the pipes and the worker only)
+//! environment: BENCH_PARTS (throughput,others,growth,tuning,memory), BENCH_EVENTS (300000), BENCH_ROUNDS (7 against
+//! pipes, else 5), BENCH_QUICK (small events, the whole pipes and the worker only; writes nothing)
 
 #![allow(clippy::print_stdout, clippy::print_stderr)]
-// A program to measure with: what goes wrong ends it.
+// A benchmark: any error ends it.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

@@ -1,4 +1,5 @@
-//! Owns one measured run: a queue filled, contenders started, and what they and the servers used until it was done.
+//! Owns one measured run: fills a queue, starts the contenders, and measures what they and the servers use until all
+//! messages are done.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -8,38 +9,38 @@ use std::time::{Duration, Instant};
 use bson::{Document, doc};
 use mongodb::Client;
 
-use crate::common::{self, cpu_seconds, end, median, mib, must, number, spawn, ticketlog};
+use crate::common::{self, cpu_seconds, end, mib, must, number, spawn, ticketlog};
 
-/// Longest time that the servers get to come to rest before a run.
-const REST: Duration = Duration::from_secs(8);
+/// Longest wait for idle servers before a run.
+const MAX_SETTLE_TIME: Duration = Duration::from_secs(8);
 
-/// Who empties the queue.
+/// A program that empties the queue.
 #[derive(Clone)]
 pub enum Contender {
-    /// A kind of `bare_pipe`.
+    /// A variant of `bare_pipe`.
     Pipe(&'static str),
     /// A worker of `benches/others`: `driver`, `mongoose` or `python`.
     Other(&'static str),
-    /// So many workers, with settings.
+    /// This many workers, with these settings.
     Ticketlog(usize, Vec<(&'static str, String)>),
 }
 
 impl Contender {
-    /// Whether it does the whole job, and not only half of it.
+    /// Whether it both consumes and inserts.
     pub fn is_whole(&self) -> bool {
         !matches!(self, Contender::Pipe("drain" | "insert"))
     }
 }
 
-/// What stands in the queue.
+/// The messages in the queue.
 #[derive(Clone)]
 pub struct Load {
     pub events: u64,
-    /// Bytes of a body; None for events as they are generated, about 280.
+    /// Bytes of a body; `None` for generated events, which have about 280.
     pub bytes: Option<usize>,
-    /// For `ticketlog publish --generate`.
+    /// Further arguments for `ticketlog publish --generate`.
     pub options: Vec<String>,
-    /// Everything was stored before and comes again.
+    /// Whether all events were stored before, so that every message is a duplicate.
     pub again: bool,
 }
 
@@ -48,7 +49,7 @@ impl Load {
         Load { events, bytes: None, options: Vec::new(), again: false }
     }
 
-    /// Whether every message becomes a document.
+    /// Whether every message becomes a new document.
     fn all_new(&self) -> bool {
         !self.again && !self.options.iter().any(|option| option == "--malformed")
     }
@@ -58,7 +59,8 @@ impl Load {
     }
 }
 
-/// What a run took: messages a second; microseconds a message of contenders, broker and store; MiB at the most.
+/// The results of a run: messages a second; microseconds of processor time a message of contenders, broker and store;
+/// peak memory in MiB.
 #[derive(Clone, Copy)]
 pub struct Run {
     pub rate: f64,
@@ -77,18 +79,18 @@ impl Run {
     }
 
     pub fn medians(runs: &[Run]) -> Run {
-        let middle = |pick: fn(&Run) -> f64| median(runs.iter().map(pick).collect());
+        let median = |pick: fn(&Run) -> f64| common::median(runs.iter().map(pick).collect());
         Run {
-            rate: middle(|run| run.rate),
-            client: middle(|run| run.client),
-            broker: middle(|run| run.broker),
-            store: middle(|run| run.store),
-            memory: middle(|run| run.memory),
+            rate: median(|run| run.rate),
+            client: median(|run| run.client),
+            broker: median(|run| run.broker),
+            store: median(|run| run.store),
+            memory: median(|run| run.memory),
         }
     }
 }
 
-/// The servers, and a count of runs.
+/// The servers, and the number of runs so far.
 pub struct Bench {
     pub runtime: tokio::runtime::Runtime,
     pub client: Client,
@@ -103,15 +105,15 @@ impl Bench {
         Bench { runtime, client, runs: std::cell::Cell::new(0) }
     }
 
-    /// How often all take their turn: as often as asked for, or else as the noise of what is compared calls for.
-    pub fn rounds(usual: u64) -> u64 {
-        number("BENCH_ROUNDS", usual)
+    /// `BENCH_ROUNDS`, or else this default.
+    pub fn rounds(default: u64) -> u64 {
+        number("BENCH_ROUNDS", default)
     }
 
     pub fn provenance(&self) -> String {
         let info = self.client.database("admin");
         let info = self.runtime.block_on(async { info.run_command(doc! { "buildInfo": 1 }).await }).unwrap();
-        common::page::provenance(info.get_str("version").unwrap(), &rabbitmq())
+        common::page::provenance(info.get_str("version").unwrap(), &rabbitmq_version())
     }
 
     pub fn name(&self) -> String {
@@ -124,7 +126,8 @@ impl Bench {
         self.runtime.block_on(async { collection.estimated_document_count().await }).unwrap()
     }
 
-    /// Waits for so many documents. Asks seldom as long as the end is far: every question costs MongoDB something.
+    /// Waits until this many documents are stored. Asks rarely while the end is far, because each question costs
+    /// MongoDB time.
     pub fn wait(&self, name: &str, events: u64) {
         let started = Instant::now();
         loop {
@@ -134,23 +137,23 @@ impl Bench {
             }
             let elapsed = started.elapsed();
             let left = elapsed.mul_f64((events - stored) as f64 / (stored + 1) as f64);
-            // What a start says of the end is little.
+            // The first estimates are poor, so the pause grows with the elapsed time.
             let pause = (left / 2).min(elapsed / 4);
             std::thread::sleep(pause.clamp(Duration::from_millis(5), Duration::from_millis(500)));
         }
     }
 
-    /// Has both servers write down what is left to write, and lets them come to rest: what filled the queue, and earlier
-    /// runs, shall not fall on this one.
+    /// Makes both servers write pending data to disk, and waits until they are idle, so that earlier runs and filling
+    /// the queue do not slow down this run.
     fn settle(&self) {
-        common::roll_over();
+        common::roll_over_wal();
         let admin = self.client.database("admin");
         self.runtime.block_on(async { admin.run_command(doc! { "fsync": 1 }).await }).unwrap();
-        let deadline = Instant::now() + REST;
+        let deadline = Instant::now() + MAX_SETTLE_TIME;
         while Instant::now() < deadline {
-            let before: f64 = servers().iter().sum();
+            let before: f64 = server_seconds().iter().sum();
             std::thread::sleep(Duration::from_secs(1));
-            let used = servers().iter().sum::<f64>() - before;
+            let used = server_seconds().iter().sum::<f64>() - before;
             if used.is_nan() || used <= 0.05 {
                 return;
             }
@@ -161,35 +164,35 @@ impl Bench {
         self.runtime.block_on(async { self.client.database(name).drop().await }).unwrap();
     }
 
-    /// Fills a queue of its own, lets the contender empty it, and measures it when the last message has its outcome.
+    /// Fills a queue, lets the contender empty it, and measures until the last message has its outcome.
     pub fn run(&self, contender: &Contender, load: &Load) -> Run {
         let name = self.name();
         must(ticketlog(&name).arg("setup"));
         publish(&name, load);
         if load.again {
             let (mut children, port) = start(&Contender::Ticketlog(1, vec![]), &name, load.events);
-            settled(port, load.events);
+            wait_until_settled(port, load.events);
             children.iter_mut().for_each(end);
             publish(&name, load);
         }
         self.settle();
-        let (mut before, mut started) = (servers(), Instant::now());
+        let (mut before, mut started) = (server_seconds(), Instant::now());
         let (mut children, port) = start(contender, &name, load.events);
-        let mut own = 0.0;
+        let mut used_before = 0.0;
         if matches!(contender, Contender::Pipe("insert")) {
-            line(&mut children[0], "ready");
-            (before, started, own) = (servers(), Instant::now(), cpu_seconds(children[0].id()));
+            wait_for_line(&mut children[0], "ready");
+            (before, started, used_before) = (server_seconds(), Instant::now(), cpu_seconds(children[0].id()));
         }
         match contender {
-            Contender::Pipe(_) | Contender::Other(_) => line(&mut children[0], "done"),
-            // Asking for the metrics is a load of its own; counting documents is none for the worker.
+            Contender::Pipe(_) | Contender::Other(_) => wait_for_line(&mut children[0], "done"),
+            // Counting documents costs the worker nothing; serving its metrics would.
             Contender::Ticketlog(..) if load.all_new() => self.wait(&name, load.events),
-            Contender::Ticketlog(..) => settled(port, load.events),
+            Contender::Ticketlog(..) => wait_until_settled(port, load.events),
         }
         let seconds = started.elapsed().as_secs_f64();
         std::thread::sleep(Duration::from_millis(200));
-        let (events, after) = (load.events as f64, servers());
-        let client: f64 = children.iter().map(|child| cpu_seconds(child.id())).sum::<f64>() - own;
+        let (events, after) = (load.events as f64, server_seconds());
+        let client: f64 = children.iter().map(|child| cpu_seconds(child.id())).sum::<f64>() - used_before;
         let run = Run {
             rate: events / seconds,
             client: client * 1e6 / events,
@@ -203,12 +206,12 @@ impl Bench {
     }
 }
 
-/// Processor time of RabbitMQ and MongoDB so far, in seconds; not a number where they are not ours.
-fn servers() -> [f64; 2] {
-    ["RABBITMQ", "MONGODB"].map(|name| common::server(name).map_or(f64::NAN, cpu_seconds))
+/// Processor time of RabbitMQ and MongoDB so far, in seconds; NaN if `make bench` did not start them.
+fn server_seconds() -> [f64; 2] {
+    ["RABBITMQ", "MONGODB"].map(|name| common::server_pid(name).map_or(f64::NAN, cpu_seconds))
 }
 
-/// Starts the contender; a worker's metrics are at the port.
+/// Starts the contender. Returns the port of the first worker's metrics, too.
 fn start(contender: &Contender, name: &str, events: u64) -> (Vec<Child>, u16) {
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     match contender {
@@ -236,16 +239,16 @@ fn start(contender: &Contender, name: &str, events: u64) -> (Vec<Child>, u16) {
     }
 }
 
-/// Waits until a pipe says a word.
-fn line(child: &mut Child, word: &str) {
+/// Waits until a pipe prints this line.
+fn wait_for_line(child: &mut Child, word: &str) {
     let output = child.stdout.as_mut().unwrap();
-    // A byte at a time: what comes later is for later.
+    // Byte by byte, so that later lines stay in the pipe.
     let mut lines = BufReader::with_capacity(1, output).lines();
-    assert_eq!(lines.next().expect("a pipe that lives").unwrap(), word);
+    assert_eq!(lines.next().expect("the pipe ended").unwrap(), word);
 }
 
-/// Waits until the worker has settled so many deliveries, returned ones aside.
-fn settled(port: u16, events: u64) {
+/// Waits until the worker has settled this many deliveries, not counting requeued ones.
+fn wait_until_settled(port: u16, events: u64) {
     loop {
         std::thread::sleep(Duration::from_millis(200));
         let Ok(mut stream) = TcpStream::connect(("127.0.0.1", port)) else { continue };
@@ -262,7 +265,7 @@ fn settled(port: u16, events: u64) {
     }
 }
 
-/// Fills the queue; equal loads are equal messages.
+/// Fills the queue. The same load always publishes the same messages.
 pub fn publish(name: &str, load: &Load) {
     let count = load.events.to_string();
     let Some(bytes) = load.bytes else {
@@ -273,15 +276,15 @@ pub fn publish(name: &str, load: &Load) {
     file.push(format!("{name}.ndjson"));
     let mut out = std::io::BufWriter::new(std::fs::File::create(&file).unwrap());
     for n in 0..load.events {
-        writeln!(out, "{}", large(n, bytes)).unwrap();
+        writeln!(out, "{}", large_event(n, bytes)).unwrap();
     }
     out.flush().unwrap();
     must(ticketlog(name).arg("publish").arg(&file));
     std::fs::remove_file(file).unwrap();
 }
 
-/// An event with legs of a journey, until it has so many bytes.
-fn large(n: u64, bytes: usize) -> String {
+/// An event with as many legs of a journey as it needs to have this many bytes.
+fn large_event(n: u64, bytes: usize) -> String {
     let mut text = format!(
         r#"{{"user_id":{},"timestamp":{},"uuid":"{n:08x}-7a59-4a53-8f0e-6b1d4c2e9f10","status":"success","operation_type":"purchase","legs":["#,
         n.wrapping_mul(2_654_435_761) % 100_000,
@@ -298,20 +301,20 @@ fn large(n: u64, bytes: usize) -> String {
     text + "]}"
 }
 
-/// The version in the broker's greeting.
-fn rabbitmq() -> String {
+/// The broker's version, from the AMQP handshake.
+fn rabbitmq_version() -> String {
     let uri = std::env::var("TICKETLOG_BROKER__URI").unwrap();
     let address = uri.rsplit('@').next().unwrap().split('/').next().unwrap();
     let mut stream = TcpStream::connect(address).unwrap();
     stream.write_all(b"AMQP\0\0\x09\x01").unwrap();
-    let mut greeting = [0; 4096];
-    let read = stream.read(&mut greeting).unwrap();
-    // A long string in the table of properties: its name, `S`, four bytes of length, the text.
+    let mut handshake = [0; 4096];
+    let read = stream.read(&mut handshake).unwrap();
+    // A long string in the table of server properties: its name, `S`, four bytes of length, the text.
     let name = b"\x07versionS";
-    let Some(at) = greeting[..read].windows(name.len()).position(|window| window == name) else {
+    let Some(at) = handshake[..read].windows(name.len()).position(|window| window == name) else {
         return "?".to_owned();
     };
-    let length = usize::from(greeting[at + name.len() + 3]);
+    let length = usize::from(handshake[at + name.len() + 3]);
     let from = at + name.len() + 4;
-    String::from_utf8_lossy(&greeting[from..from + length]).into_owned()
+    String::from_utf8_lossy(&handshake[from..from + length]).into_owned()
 }

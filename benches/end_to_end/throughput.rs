@@ -1,17 +1,18 @@
-//! Owns the comparison with the bare pipes: a backlog of small, middling and large events, in turns; and with workers in
-//! Node and Python, where these can be had.
+//! Owns the comparison with the bare pipes, for backlogs of small, medium and large events; and with workers in Node
+//! and Python, if these are installed.
 
 use crate::common::page::{Block, docs};
 use crate::common::plot::{Bar, svg};
 use crate::common::{has_others, median, number};
 use crate::run::{Bench, Contender, Load, Run};
 
-/// Rounds against the bare pipes, whose ratios are near one and single pairs differ by a tenth; and against others.
+/// Rounds against the bare pipes. These need more: ratios are near one, and single pairs differ by a tenth.
 const PIPE_ROUNDS: u64 = 7;
+/// Rounds against workers in other languages.
 const OTHER_ROUNDS: u64 = 5;
 
-/// Who is compared, by name; the worker last.
-type Field<'a> = &'a [(&'a str, Contender)];
+/// Who is compared, by name. The worker must be last.
+type Contenders<'a> = &'a [(&'a str, Contender)];
 
 pub fn measure(bench: &Bench) {
     let events = number("BENCH_EVENTS", 300_000);
@@ -24,7 +25,7 @@ pub fn measure(bench: &Bench) {
         ("bare pipe, best", Contender::Pipe("best")),
         ("ticketlog run", Contender::Ticketlog(1, vec![])),
     ];
-    // For a look while working on it: nothing is written.
+    // For development: writes nothing.
     if std::env::var_os("BENCH_QUICK").is_some() {
         compare(bench, &mut block, "about 280 bytes", &Load::of(events), &all[2..], PIPE_ROUNDS);
         return;
@@ -61,37 +62,37 @@ pub fn measure_others(bench: &Bench) {
     block.write("others");
 }
 
-/// Runs all in turn, the rounds in alternating order; the answer is their medians.
-fn compare(bench: &Bench, block: &mut Block, size: &str, load: &Load, field: Field, rounds: u64) -> Vec<Run> {
+/// Runs all in turn, every other round in reverse order. Returns their medians.
+fn compare(bench: &Bench, block: &mut Block, size: &str, load: &Load, contenders: Contenders, rounds: u64) -> Vec<Run> {
     let rounds = Bench::rounds(rounds);
-    let mut runs: Vec<Vec<Run>> = vec![Vec::new(); field.len()];
+    let mut runs: Vec<Vec<Run>> = vec![Vec::new(); contenders.len()];
     for round in 0..rounds {
-        let mut order: Vec<usize> = (0..field.len()).collect();
+        let mut order: Vec<usize> = (0..contenders.len()).collect();
         if round % 2 == 1 {
             order.reverse();
         }
-        // What does half the job has no ratio, and needs fewer.
-        for at in order.into_iter().filter(|at| field[*at].1.is_whole() || round < OTHER_ROUNDS) {
-            let run = bench.run(&field[at].1, load);
-            println!("  {:<24}{}", field[at].0, run.row());
+        // A pipe that does half the job gets no ratio, and needs fewer rounds.
+        for at in order.into_iter().filter(|at| contenders[*at].1.is_whole() || round < OTHER_ROUNDS) {
+            let run = bench.run(&contenders[at].1, load);
+            println!("  {:<24}{}", contenders[at].0, run.row());
             runs[at].push(run);
         }
     }
     block.line(&format!("\n{} events of {size}, medians of {rounds} rounds in turn", load.events));
     block.line(&format!("{:<24}{}", "", Run::HEAD));
     let medians: Vec<Run> = runs.iter().map(|runs| Run::medians(runs)).collect();
-    for ((name, _), run) in field.iter().zip(&medians) {
+    for ((name, _), run) in contenders.iter().zip(&medians) {
         block.line(&format!("{name:<24}{}", run.row()));
     }
-    let own = field.len() - 1;
-    for other in (0..own).filter(|other| field[*other].1.is_whole()) {
-        // Of pairs from the same round, which saw the same machine.
+    let worker = contenders.len() - 1;
+    for other in (0..worker).filter(|other| contenders[*other].1.is_whole()) {
+        // The median of pairs from the same round, which had the same conditions.
         let ratio = |pick: fn(&Run) -> f64| {
-            median(runs[own].iter().zip(&runs[other]).map(|(ours, theirs)| pick(ours) / pick(theirs)).collect())
+            median(runs[worker].iter().zip(&runs[other]).map(|(ours, theirs)| pick(ours) / pick(theirs)).collect())
         };
         block.line(&format!(
             "ticketlog / {}, median of pairs: throughput {:.2}, client processor {:.2}",
-            field[other].0,
+            contenders[other].0,
             ratio(|run| run.rate),
             ratio(|run| run.client),
         ));

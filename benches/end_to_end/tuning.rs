@@ -1,4 +1,4 @@
-//! Owns the comparison of the worker that follows the store with every fixed setting, over three loads.
+//! Owns the comparison of adaptive concurrency with every fixed setting, for three loads.
 
 use std::time::Duration;
 
@@ -6,14 +6,14 @@ use crate::common::page::Block;
 use crate::common::{median, number, proxy};
 use crate::run::{Bench, Contender, Load};
 
-/// Rounds of all four, in alternating order.
+/// Rounds of all four contenders. Every other round is in reverse order.
 const ROUNDS: u64 = 5;
 
 pub fn measure(bench: &Bench) {
     let events = number("BENCH_TUNING_EVENTS", 100_000);
     let uri = std::env::var("TICKETLOG_STORE__URI").unwrap();
     let server = uri.split("//").nth(1).unwrap().split('/').next().unwrap().to_owned();
-    let port = bench.runtime.block_on(proxy::far(server, Duration::from_millis(20)));
+    let port = bench.runtime.block_on(proxy::delayed(server, Duration::from_millis(20)));
     let far = vec![("STORE__URI", format!("mongodb://127.0.0.1:{port}/?directConnection=true"))];
     let mut block = Block::default();
     block.line(&bench.provenance());
@@ -50,10 +50,12 @@ fn row(bench: &Bench, block: &mut Block, name: &str, load: &Load, settings: &[(&
             rates[at].push(bench.run(&contenders[at], load).rate);
         }
     }
-    // Of pairs from the same round, which saw the same machine; the best setting is the one that it looks worst beside.
-    let beside = |fixed: &Vec<f64>| median(rates[3].iter().zip(fixed).map(|(own, fixed)| own / fixed).collect());
-    let least = rates[..3].iter().map(beside).fold(f64::INFINITY, f64::min);
+    // The median of pairs from the same round, which had the same conditions. The best fixed setting is the one with
+    // the lowest ratio.
+    let ratio =
+        |fixed: &Vec<f64>| median(rates[3].iter().zip(fixed).map(|(adaptive, fixed)| adaptive / fixed).collect());
+    let lowest = rates[..3].iter().map(ratio).fold(f64::INFINITY, f64::min);
     let mut line = format!("{name:<36}");
     rates.iter().for_each(|rates| line += &format!("{:>10.0}", median(rates.clone())));
-    block.line(&format!("{line}{least:>12.2}"));
+    block.line(&format!("{line}{lowest:>12.2}"));
 }

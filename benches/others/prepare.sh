@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Packages of the workers in Node and Python that `make bench` measures against, under target/others. Says so and ends
-# well where Node, npm or pip are missing: then these are left out.
+# Installs the packages of the Node and Python workers, with which `make bench` compares, in target/others. If Node, npm or pip
+# is missing, prints that, and ends with exit code 0: then these workers are left out.
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 work=$root/target/others; mkdir -p "$work"
-missing() { echo "bench: no $1 here: the workers in Node and Python are left out" >&2; rm -f "$work/ready"; exit 0; }
+missing() { echo "bench: no $1: the workers in Node and Python are left out" >&2; rm -f "$work/ready"; exit 0; }
 for program in node npm python3; do command -v $program >/dev/null || missing $program; done
 cp "$root"/benches/others/*.js* "$root"/benches/others/*.py "$work/"
 (cd "$work" && npm install --no-package-lock --no-audit --no-fund --silent) || missing "package from npm"

@@ -1,6 +1,6 @@
-// Node's bare pipes, as a careful team would write them: amqplib, batches, two inserts in flight, cumulative acks in order.
-// No identity, no limits, no outcome for a document, no retry. Only to be measured against.
-// usage: worker.js driver|mongoose QUEUE DATABASE COLLECTION COUNT; prints `done`, and stays until its input ends.
+// The bare pipes in Node, only for comparison: amqplib, batches, two inserts in flight, cumulative acks in order. They have no
+// identity, no limits, no outcome for each document, no retries.
+// usage: worker.js driver|mongoose QUEUE DATABASE COLLECTION COUNT; prints `done`, and waits until standard input ends.
 'use strict'
 const amqp = require('amqplib')
 

@@ -1,6 +1,6 @@
-"""Python's bare pipe: pika, batches, one insert at a time, cumulative acks. Only to be measured against.
+"""The bare pipe in Python, only for comparison: pika, batches, one insert at a time, cumulative acks.
 
-usage: worker.py QUEUE DATABASE COLLECTION COUNT; prints `done`, and stays until its input ends.
+usage: worker.py QUEUE DATABASE COLLECTION COUNT; prints `done`, and waits until standard input ends.
 """
 
 import json

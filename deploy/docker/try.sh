@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Tries the image and docker-compose.yml as a whole, where a Docker engine answers: builds the image, brings everything up
-# under a project name, passwords and free ports of its own, publishes 1,000 events with one in a hundred malformed, and
-# looks whether each is where it belongs. Takes everything down again, whatever happens; the image stays, as ticketlog:try.
+# Tests the image together with docker-compose.yml; needs a Docker engine. Builds the image, starts everything with its own
+# project name, passwords and free ports, publishes 1,000 events of which one in a hundred is malformed, and checks that the
+# good ones are stored and the malformed ones are dead letters. Always removes everything again, except the image ticketlog:try.
 #
-#   TICKETLOG_IMAGE=NAME               tries this image, and builds none
+#   TICKETLOG_IMAGE=NAME               tests this image, and builds none
 #   TICKETLOG_TRY_BUILD="FLAGS"        more flags for `docker build`, such as --network host
-#   TICKETLOG_TRY_WITHOUT="SERVICE…"   leaves out services whose images cannot be had here: grafana, prometheus
-# exit code: 0 all is well, 1 it is not, 69 no Docker engine
+#   TICKETLOG_TRY_WITHOUT="SERVICE…"   leaves out services whose images are not available: grafana, prometheus
+# exit code: 0 success, 1 failure, 69 no Docker engine
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 exec </dev/null
@@ -15,7 +15,7 @@ project=ticketlog-try-$$
 say() { printf 'try: %s\n' "$*" >&2; }
 die() { say "$*"; exit 1; }
 
-if ! command -v docker >/dev/null || ! timeout 10 docker info >/dev/null 2>&1; then say "no Docker engine answers"; exit 69; fi
+if ! command -v docker >/dev/null || ! timeout 10 docker info >/dev/null 2>&1; then say "no Docker engine answers; start Docker"; exit 69; fi
 if docker compose version >/dev/null 2>&1; then compose=(docker compose); else compose=(docker-compose); fi
 compose() { "${compose[@]}" --env-file "$own/.env" -p "$project" -f docker-compose.yml "$@"; }
 ticketlog() { compose exec -T ticketlog /usr/local/bin/ticketlog "$@"; }
@@ -23,7 +23,7 @@ ticketlog() { compose exec -T ticketlog /usr/local/bin/ticketlog "$@"; }
 ended() {
   local status=$?
   [ $status -eq 0 ] || compose logs --tail=30 >&2 || true
-  compose down -v --remove-orphans >/dev/null 2>&1 || say "could not take down project $project"
+  compose down -v --remove-orphans >/dev/null 2>&1 || say "could not remove the containers of project $project"
   rm -rf "$own"
   exit $status
 }
@@ -31,14 +31,14 @@ ended() {
 wait_for() { # WHAT SECONDS COMMAND…: until COMMAND succeeds
   local what=$1 until=$((SECONDS + $2)); shift 2
   until "$@" >"$own/last" 2>&1; do
-    [ $SECONDS -lt $until ] || { cat "$own/last" >&2; die "not within its time: $what"; }
+    [ $SECONDS -lt $until ] || { cat "$own/last" >&2; die "timed out waiting until $what"; }
     sleep 1
   done
   say "$what"
 }
 
 healthy() { [ "$(docker inspect -f '{{.State.Health.Status}}' "$(compose ps -q "$1")")" = healthy ]; }
-number() { sed -n "s/.*\"$1\":\([0-9]*\).*/\1/p"; } # of a key in JSON
+number() { sed -n "s/.*\"$1\":\([0-9]*\).*/\1/p"; } # the number of a key in JSON
 stored() { compose exec -T mongodb mongosh --quiet cache --eval 'print(db.bytemark_tickets_log.countDocuments())' | tr -d '\r'; }
 dead() { ticketlog dead stats 2>/dev/null | sed -n '1s/.*: \([0-9]*\) dead letter.*/\1/p'; }
 all_stored() { local count; count=$(stored); echo "$count documents, $((events - malformed)) expected"; [ "$count" = $((events - malformed)) ]; }
@@ -61,11 +61,11 @@ done
 own=$(mktemp -d)
 trap ended EXIT
 trap 'exit 130' INT TERM
-# The environment would win over the file.
+# The environment would override the file.
 for name in $(compgen -e | grep '^TICKETLOG_' | grep -v '^TICKETLOG_\(TRY_\|IMAGE$\)'); do unset "$name"; done
 {
   for name in RABBITMQ GRAFANA; do echo "TICKETLOG_${name}_PASSWORD=$(od -An -N16 -tx1 /dev/urandom | tr -d ' \n')"; done
-  # Port 0 is one that is free.
+  # Port 0 stands for any free port.
   for name in HTTP RABBITMQ MANAGEMENT MONGODB PROMETHEUS GRAFANA; do echo "TICKETLOG_${name}_PORT=0"; done
   echo "TICKETLOG_IMAGE=${TICKETLOG_IMAGE:-ticketlog:try}"
 } >"$own/.env"
@@ -77,13 +77,13 @@ wait_for "the worker is ready" 60 ticketlog health --ready
 
 summary=$(compose run --rm -T ticketlog publish --generate $events --malformed 1 --json)
 malformed=$(number malformed <<<"$summary")
-[ "$(number confirmed <<<"$summary")" = $events ] || die "not all were published: $summary"
+[ "$(number confirmed <<<"$summary")" = $events ] || die "not all events were published: $summary"
 say "published $events events, $malformed of them malformed"
-wait_for "the others are in MongoDB" 60 all_stored
-wait_for "the malformed ones are dead letters" 60 all_dead
+wait_for "the good events are in MongoDB" 60 all_stored
+wait_for "the malformed events are dead letters" 60 all_dead
 [[ " ${services[*]} " != *" prometheus "* ]] || wait_for "Prometheus scrapes the worker" 60 scraped
 
 worker=$(compose ps -q ticketlog)
 compose stop ticketlog
-[ "$(docker inspect -f '{{.State.ExitCode}}' "$worker")" = 0 ] || die "the worker did not end in good order"
-say "the worker ended in good order; all is well"
+[ "$(docker inspect -f '{{.State.ExitCode}}' "$worker")" = 0 ] || die "the worker did not stop with exit code 0"
+say "the worker stopped with exit code 0; all checks passed"

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Makes the dashboards in `dashboards/` out of the panels in `panels.py`. Owns what all of them share: variables,
+"""Generates the dashboards in `dashboards/` from the panels in `panels.py`. Owns what all dashboards share: variables,
 annotations, the grid, the look of a panel. Must not know what a panel shows.
 
-usage: generate.py            writes them
-       generate.py --check    fails where one is not what it would write
+usage: generate.py            writes the dashboards
+       generate.py --check    fails if a dashboard differs from what would be written
 """
 
 import json
@@ -32,7 +32,7 @@ def variables():
         {
             "name": "runbooks", "label": "Runbooks", "type": "textbox", "query": "/docs/runbooks", "hide": 2,
             "current": {"text": "/docs/runbooks", "value": "/docs/runbooks"},
-            "description": "Where docs/runbooks of the repository can be read.",
+            "description": "Where docs/runbooks of the repository is published.",
         },
     ]  # fmt: skip
 
@@ -52,7 +52,7 @@ def annotations():
 
 
 def thresholds(steps):
-    """Pairs of a colour and the value it begins at; the first has none."""
+    """`steps` are pairs of a colour and the value from which it applies; the first has none."""
     made = [{"color": color, "value": value} for color, value in steps or [("green", None)]]
     return {"mode": "absolute", "steps": made}
 
@@ -101,7 +101,7 @@ def panel(number, place, spec):
 
 
 def laid_out(rows):
-    """Rows of panels side by side, each row under its title."""
+    """The panels of all rows with their positions: side by side, each row below its title."""
     panels, y, number = [], 0, 1
     for title, specs in rows:
         panels.append({"id": number, "type": "row", "title": title, "collapsed": False, "panels": [],
@@ -138,7 +138,7 @@ def main():
         elif not path.exists() or path.read_text(encoding="utf-8") != text:
             stale.append(path.name)
     if stale:
-        sys.exit("not what generate.py writes: %s; run `make docs`" % ", ".join(stale))
+        sys.exit("out of date: %s; run `make docs`" % ", ".join(stale))
 
 
 main()

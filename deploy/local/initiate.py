@@ -1,8 +1,8 @@
-"""Makes fresh mongods a replica set and waits until one is primary. Needs nothing beside Python.
+"""Initiates a replica set of new mongods and waits until one is primary. Needs only Python.
 
 usage: initiate.py SET PORT...
 
-Speaks just enough of the wire protocol (OP_MSG) to send two commands.
+Implements only the part of the wire protocol (OP_MSG) that two commands need.
 """
 import socket
 import struct
@@ -45,12 +45,12 @@ def main():
     members = [{"_id": at, "host": f"127.0.0.1:{port}"} for at, port in enumerate(ports)]
     settings = {"electionTimeoutMillis": 2000, "heartbeatIntervalMillis": 500}
     config = {"_id": name, "members": members, **({"settings": settings} if len(ports) > 1 else {})}
-    command(ports[0], {"replSetInitiate": config})  # fails harmlessly where it was done before
+    command(ports[0], {"replSetInitiate": config})  # fails without harm if the set is initiated already
     deadline = time.monotonic() + 60
     primary = b"\x08isWritablePrimary\x00\x01"
     while not any(primary in command(port, {"hello": 1}) for port in ports):
         if time.monotonic() > deadline:
-            sys.exit(f"no mongod on {ports} becomes primary")
+            sys.exit(f"no mongod on the ports {ports} became primary within a minute")
         time.sleep(0.1)
 
 

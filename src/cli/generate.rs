@@ -1,4 +1,4 @@
-//! Owns made-up ticket operations: realistic ones, and malformed ones of every kind. Deterministic from a seed.
+//! Owns generating messages: realistic ticket operations, and malformed messages of many kinds. Deterministic for a seed.
 //! Must not know how they are published.
 
 use rand::Rng;
@@ -8,7 +8,7 @@ use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, Zipf};
 use serde_json::{Value, json};
 
-/// The operations, by how common they are.
+/// The operations and their weights.
 const OPERATIONS: [(&str, u32); 8] = [
     ("activate", 40),
     ("purchase", 25),
@@ -35,7 +35,7 @@ const ERRORS: [&str; 4] = ["card_declined", "device_limit", "pass_expired", "ups
 
 /// A message to publish.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Generated {
+pub struct GeneratedMessage {
     /// `ticket.<operation>`.
     pub routing_key: String,
     /// Unique to the operation, and the same for the same seed.
@@ -44,46 +44,44 @@ pub struct Generated {
     pub body: Vec<u8>,
     /// AMQP property.
     pub content_encoding: Option<&'static str>,
-    /// Whether it must end as a dead letter.
+    /// Whether the decoder must reject it.
     pub malformed: bool,
 }
 
-/// An endless source of operations.
+/// An endless source of messages.
 pub struct Generator {
     random: ChaCha8Rng,
     users: Zipf<f64>,
     malformed: f64,
     millis: u64,
-    made: u64,
 }
 
 impl Generator {
-    /// `users` distinct users, a few of them very busy (Zipf); `malformed` is the share of bad messages, 0 to 1; the
-    /// first event is of `start_millis`.
+    /// `users` is the number of distinct users, of which a few are very busy (Zipf); `malformed` the share of malformed
+    /// messages, 0 to 1; `start_millis` the time of the first event. None if the distribution is not valid.
     pub fn new(seed: u64, users: u32, malformed: f64, start_millis: u64) -> Option<Self> {
         let users = Zipf::new(f64::from(users.max(1)), 1.1).ok()?;
-        Some(Generator { random: ChaCha8Rng::seed_from_u64(seed), users, malformed, millis: start_millis, made: 0 })
+        Some(Generator { random: ChaCha8Rng::seed_from_u64(seed), users, malformed, millis: start_millis })
     }
 
-    /// The next operation is of this moment, or a few milliseconds before.
+    /// Sets the time of the next operation, to within 20 milliseconds.
     pub fn set_clock(&mut self, millis: u64) {
         self.millis = millis.saturating_sub(20);
     }
 
-    /// When the last operation was.
+    /// The time of the last operation.
     pub fn millis(&self) -> u64 {
         self.millis
     }
 
     /// The next message.
-    pub fn make(&mut self) -> Generated {
+    pub fn next_message(&mut self) -> GeneratedMessage {
         self.millis += self.random.random_range(0..20);
-        self.made += 1;
         let operation =
             OPERATIONS.choose_weighted(&mut self.random, |(_, weight)| *weight).map_or("activate", |(name, _)| *name);
         let uuid = self.uuid();
         let event = self.event(operation, &uuid);
-        let mut message = Generated {
+        let mut message = GeneratedMessage {
             routing_key: format!("ticket.{operation}"),
             message_id: uuid,
             body: event.to_string().into_bytes(),
@@ -91,7 +89,7 @@ impl Generator {
             malformed: false,
         };
         if self.malformed > 0.0 && self.random.random_bool(self.malformed.min(1.0)) {
-            self.spoil(&mut message, event);
+            self.make_malformed(&mut message, event);
         }
         message
     }
@@ -145,8 +143,8 @@ impl Generator {
         event
     }
 
-    /// Makes a message malformed, in one of the ways that occur.
-    fn spoil(&mut self, message: &mut Generated, mut event: Value) {
+    /// Makes a message malformed in a random way.
+    fn make_malformed(&mut self, message: &mut GeneratedMessage, mut event: Value) {
         message.malformed = true;
         let mut text = message.body.clone();
         match self.random.random_range(0..19) {
@@ -159,10 +157,10 @@ impl Generator {
             6 => text = text.iter().flat_map(|byte| [*byte, 0]).collect(),
             7 => text = format!("{{\"deep\":{}1{}}}", "[".repeat(70), "]".repeat(70)).into_bytes(),
             8 => text = b"{\"user_id\":\"not a number\",\"status\":\"success\"}".to_vec(),
-            9 => set(&mut text, &mut event, "timestamp", json!("2026-11-22T10:00:00Z")),
-            10 => set(&mut text, &mut event, "uuid", json!([1, 2])),
-            11 => set(&mut text, &mut event, "_id", json!("not-an-object-id")),
-            12 => set(&mut text, &mut event, "a\u{0}b", json!(1)),
+            9 => set_key(&mut text, &mut event, "timestamp", json!("2026-11-22T10:00:00Z")),
+            10 => set_key(&mut text, &mut event, "uuid", json!([1, 2])),
+            11 => set_key(&mut text, &mut event, "_id", json!("not-an-object-id")),
+            12 => set_key(&mut text, &mut event, "a\u{0}b", json!(1)),
             13 => text = b" \r\n".to_vec(),
             14 => text = b"{\"user_id\":NaN}".to_vec(),
             15 => text = b"{\"fare\":1e400}".to_vec(),
@@ -174,7 +172,8 @@ impl Generator {
     }
 }
 
-fn set(text: &mut Vec<u8>, event: &mut Value, key: &str, value: Value) {
+/// Sets a key of the event, which becomes the text.
+fn set_key(text: &mut Vec<u8>, event: &mut Value, key: &str, value: Value) {
     if let Some(object) = event.as_object_mut() {
         object.insert(key.to_owned(), value);
     }
@@ -189,42 +188,43 @@ mod tests {
     use super::*;
     use crate::event::{Decoder, Message, Rules};
 
-    fn take(seed: u64, malformed: f64, count: usize) -> Vec<Generated> {
+    fn generate(seed: u64, malformed: f64, count: usize) -> Vec<GeneratedMessage> {
         let mut generator = Generator::new(seed, 1000, malformed, 1_700_000_000_000).unwrap();
-        (0..count).map(|_| generator.make()).collect()
+        (0..count).map(|_| generator.next_message()).collect()
     }
 
     #[test]
-    fn the_same_seed_gives_the_same_messages() {
-        assert_eq!(take(7, 0.1, 200), take(7, 0.1, 200));
-        assert_ne!(take(7, 0.1, 20), take(8, 0.1, 20));
+    fn the_same_seed_generates_the_same_messages() {
+        assert_eq!(generate(7, 0.1, 200), generate(7, 0.1, 200));
+        assert_ne!(generate(7, 0.1, 20), generate(8, 0.1, 20));
     }
 
     #[test]
-    fn exactly_the_malformed_ones_are_refused_and_for_many_reasons() {
+    fn exactly_the_malformed_messages_are_rejected() {
         let mut decoder = Decoder::new(Arc::new(Rules::default()));
         let mut reasons = HashSet::new();
-        for made in take(1, 0.5, 2000) {
-            let message = Message { body: &made.body, content_encoding: made.content_encoding, ..Message::default() };
-            let verdict = decoder.decode(&message, || [0; 12]);
-            assert_eq!(verdict.is_err(), made.malformed, "{:?}", String::from_utf8_lossy(&made.body));
-            reasons.extend(verdict.err().map(|rejection| rejection.reason));
+        for message in generate(1, 0.5, 2000) {
+            let GeneratedMessage { body, content_encoding, malformed, .. } = message;
+            let message = Message { body: &body, content_encoding, ..Message::default() };
+            let result = decoder.decode(&message, || [0; 12]);
+            assert_eq!(result.is_err(), malformed, "{:?}", String::from_utf8_lossy(&body));
+            reasons.extend(result.err().map(|rejection| rejection.reason));
         }
         assert!(reasons.len() >= 9, "{reasons:?}");
     }
 
     #[test]
-    fn users_are_unevenly_busy_and_ids_unique() {
-        let made = take(3, 0.0, 3000);
+    fn users_are_unevenly_busy_and_ids_are_unique() {
+        let messages = generate(3, 0.0, 3000);
         let mut users: HashMap<u64, usize> = HashMap::new();
-        for message in &made {
+        for message in &messages {
             let event: Value = serde_json::from_slice(&message.body).unwrap();
             *users.entry(event["user_id"].as_u64().unwrap()).or_default() += 1;
         }
         let busiest = users.values().max().unwrap();
         assert!(*busiest > 200 && users.len() > 200);
-        assert_eq!(made.iter().map(|message| &message.message_id).collect::<HashSet<_>>().len(), made.len());
-        let mean = made.iter().map(|message| message.body.len()).sum::<usize>() / made.len();
+        assert_eq!(messages.iter().map(|message| &message.message_id).collect::<HashSet<_>>().len(), messages.len());
+        let mean = messages.iter().map(|message| message.body.len()).sum::<usize>() / messages.len();
         assert!((240..340).contains(&mean), "{mean}");
     }
 }

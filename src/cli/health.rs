@@ -1,5 +1,5 @@
-//! Owns `ticketlog health`: asks the worker of this configuration how it is, for container health checks. Must not know
-//! what makes it healthy.
+//! Owns `ticketlog health`: asks the worker of this configuration, for container health checks. Must not know what makes it
+//! healthy.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
@@ -7,39 +7,39 @@ use std::time::Duration;
 use url::Url;
 
 use crate::config::Settings;
-use crate::fetch;
+use crate::http_client;
 
-use super::Fault;
-use super::terminal::say;
+use super::terminal::print_line;
+use super::{CommandError, exit};
 
-/// How long the worker may take.
-const PATIENCE: Duration = Duration::from_secs(3);
+const TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Flags of `ticketlog health`.
 #[derive(Debug, clap::Args)]
-pub struct Health {
-    /// Ask whether it is consuming and the store answers (/readyz), not only whether it lives (/livez).
+pub struct HealthArgs {
+    /// Ask whether it is ready (/readyz: consuming, and MongoDB answers) instead of whether it is alive (/livez).
     #[arg(long)]
     ready: bool,
 }
 
-impl Health {
-    pub(super) fn run(&self, settings: &Settings) -> Result<u8, Fault> {
+impl HealthArgs {
+    pub(super) fn run(&self, settings: &Settings) -> Result<u8, CommandError> {
         let path = if self.ready { "readyz" } else { "livez" };
-        let address = here(settings.http.listen);
-        let url = Url::parse(&format!("http://{address}/{path}")).map_err(|error| Fault::new(70, error))?;
-        match super::runtime()?.block_on(fetch::get(&url, None, PATIENCE)) {
+        let address = reachable(settings.http.listen);
+        let url = format!("http://{address}/{path}");
+        let url = Url::parse(&url).map_err(|error| CommandError::new(exit::SOFTWARE, error))?;
+        match super::runtime()?.block_on(http_client::get(&url, None, None, TIMEOUT)) {
             Some((status, body)) => {
-                say(String::from_utf8_lossy(&body).trim_end())?;
-                Ok(u8::from(status != 200))
+                print_line(String::from_utf8_lossy(&body).trim_end())?;
+                Ok(if status == 200 { 0 } else { exit::NOT_WELL })
             }
-            None => Err(Fault::new(1, anyhow::anyhow!("no worker answers at {address} (http.listen)"))),
+            None => Err(CommandError::text(exit::NOT_WELL, format!("no worker answers at {address} (http.listen)"))),
         }
     }
 }
 
-/// Where a listener on every address is found from this machine.
-fn here(listen: SocketAddr) -> SocketAddr {
+/// The address at which a listener on all addresses can be reached from this machine.
+fn reachable(listen: SocketAddr) -> SocketAddr {
     let ip = match listen.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
         IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),

@@ -1,48 +1,47 @@
-//! Owns `ticketlog publish`: where messages come from, how fast they go, and what is shown meanwhile.
-//! Must not know how a publish is confirmed.
+//! Owns `ticketlog publish`: where the messages come from, and the summary. Must not know how a publish is confirmed.
 
 use std::path::PathBuf;
-use std::time::{Duration, SystemTime};
 
 use clap::Args;
 use serde_json::json;
 
-use crate::broker::{Outgoing, Publisher};
 use crate::config::Settings;
+use crate::rabbitmq::{Outgoing, Publisher};
+use crate::system::since_epoch;
 
-use super::Fault;
-use super::carrier::{Carrier, progress};
+use super::batch_publisher::{BatchPublisher, progress};
 use super::generate::Generator;
 use super::source;
-use super::terminal::say;
+use super::terminal::print_line;
+use super::{CommandError, exit};
 
-/// Lines read ahead.
-const AHEAD: usize = 500;
+/// Most messages read ahead of publishing.
+const READ_AHEAD: usize = 500;
 
-/// When generated events with a seed begin, unless told otherwise: 2026-01-01T00:00:00Z in milliseconds.
+/// The time of the first generated event with --seed, without --at: 2026-01-01T00:00:00Z in milliseconds.
 const SEEDED_START: u64 = 1_767_225_600_000;
 
 /// Flags of `ticketlog publish`.
 #[derive(Debug, Args)]
-pub(super) struct Publish {
-    /// NDJSON: one message a line, sent as it is. Standard input without any, or for `-`.
+pub(super) struct PublishArgs {
+    /// NDJSON: one message a line, published as it is [default: standard input, also `-`].
     #[arg(conflicts_with = "generate")]
     files: Vec<PathBuf>,
-    /// Publish this many made-up ticket operations instead.
+    /// Publish this many generated ticket operations instead.
     #[arg(long, value_name = "N")]
     generate: Option<u64>,
     /// Percentage of malformed messages among the generated ones.
     #[arg(long, value_name = "PERCENT", default_value_t = 0.0, value_parser = percent, requires = "generate")]
     malformed: f64,
-    /// The same seed gives the same messages. Without: random ones, of now.
+    /// Generate the same messages for the same seed [default: a random seed].
     #[arg(long, requires = "generate")]
     seed: Option<u64>,
     /// Distinct users among the generated events.
     #[arg(long, default_value_t = 10_000, requires = "generate")]
     users: u32,
-    /// When generated events begin: `now`, or milliseconds since 1970. With --seed: 2026-01-01.
-    #[arg(long, value_name = "TIME", value_parser = start, requires = "generate")]
-    at: Option<Start>,
+    /// The time of the first generated event: `now`, or milliseconds since 1970 [default: now; with --seed 2026-01-01].
+    #[arg(long, value_name = "TIME", value_parser = start_time, requires = "generate")]
+    at: Option<StartTime>,
     /// Most messages a second, such as `500` or `500/s`.
     #[arg(long, value_name = "N/s", value_parser = rate)]
     rate: Option<f64>,
@@ -55,119 +54,131 @@ pub(super) struct Publish {
 }
 
 #[derive(Debug, Clone, Copy)]
-enum Start {
+enum StartTime {
     Now,
     Millis(u64),
 }
 
 fn percent(text: &str) -> Result<f64, String> {
-    let value: f64 = text.trim_end_matches('%').parse().map_err(|_| "a percentage, 0 to 100".to_owned())?;
-    if (0.0..=100.0).contains(&value) { Ok(value / 100.0) } else { Err("a percentage, 0 to 100".to_owned()) }
+    let value: f64 = text.trim_end_matches('%').parse().map_err(|_| "expected a percentage, 0 to 100".to_owned())?;
+    if (0.0..=100.0).contains(&value) { Ok(value / 100.0) } else { Err("expected a percentage, 0 to 100".to_owned()) }
 }
 
-fn start(text: &str) -> Result<Start, String> {
+fn start_time(text: &str) -> Result<StartTime, String> {
     if text == "now" {
-        return Ok(Start::Now);
+        return Ok(StartTime::Now);
     }
-    text.parse().map(Start::Millis).map_err(|_| "`now`, or milliseconds since 1970".to_owned())
+    text.parse().map(StartTime::Millis).map_err(|_| "expected `now`, or milliseconds since 1970".to_owned())
 }
 
 pub(super) fn rate(text: &str) -> Result<f64, String> {
-    let value: f64 = text.trim_end_matches("/s").parse().map_err(|_| "messages a second, such as 500".to_owned())?;
-    if (0.001..=1e9).contains(&value) { Ok(value) } else { Err("messages a second, at least 0.001".to_owned()) }
+    let value: f64 =
+        text.trim_end_matches("/s").parse().map_err(|_| "expected messages a second, such as 500".to_owned())?;
+    if (0.001..=1e9).contains(&value) { Ok(value) } else { Err("expected messages a second, 0.001 to 1e9".to_owned()) }
 }
 
 fn now_millis() -> u64 {
-    u64::try_from(now().as_millis()).unwrap_or_default()
+    u64::try_from(since_epoch().as_millis()).unwrap_or_default()
 }
 
-fn now() -> Duration {
-    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
-}
-
-impl Publish {
-    pub fn run(&self, settings: &Settings) -> Result<u8, Fault> {
+impl PublishArgs {
+    pub fn run(&self, settings: &Settings) -> Result<u8, CommandError> {
         super::runtime()?.block_on(async {
             let publisher = Publisher::open(&settings.broker, &settings.dead_letter, "publish").await?;
-            let mut work = Carrier::new(settings, publisher, self.rate, progress(self.generate, "published"));
+            let mut publisher =
+                BatchPublisher::new(settings, publisher, self.rate, progress(self.generate, "published"));
             let malformed = match self.generate {
-                Some(count) => self.generated(settings, &mut work, count).await?,
-                None => self.given(settings, &mut work).await?,
+                Some(count) => self.publish_generated(settings, &mut publisher, count).await?,
+                None => self.publish_files(settings, &mut publisher).await?,
             };
-            work.flush().await?;
-            self.report(work, malformed).await
+            publisher.flush().await?;
+            self.report(publisher, malformed).await
         })
     }
 
-    async fn generated(&self, settings: &Settings, work: &mut Carrier<()>, count: u64) -> Result<u64, Fault> {
+    async fn publish_generated(
+        &self,
+        settings: &Settings,
+        publisher: &mut BatchPublisher<()>,
+        count: u64,
+    ) -> Result<u64, CommandError> {
         let millis = match (self.at, self.seed) {
-            (Some(Start::Millis(millis)), _) => millis,
+            (Some(StartTime::Millis(millis)), _) => millis,
             (None, Some(_)) => SEEDED_START,
             _ => now_millis(),
         };
-        let live = !matches!(self.at, Some(Start::Millis(_))) && (self.seed.is_none() || self.at.is_some());
+        let follows_clock =
+            !matches!(self.at, Some(StartTime::Millis(_))) && (self.seed.is_none() || self.at.is_some());
         let seed = self.seed.unwrap_or_else(rand::random);
         let Some(mut generator) = Generator::new(seed, self.users, self.malformed, millis) else {
-            return Err(Fault::usage("--users needs a positive number"));
+            return Err(CommandError::usage("--users needs a positive number"));
         };
         let mut malformed = 0;
         for _ in 0..count {
-            if live {
+            if follows_clock {
                 generator.set_clock(now_millis());
             }
-            let made = generator.make();
-            malformed += u64::from(made.malformed);
-            let id = Some(made.message_id.as_str());
+            let message = generator.next_message();
+            malformed += u64::from(message.malformed);
+            let id = Some(message.message_id.as_str());
             let seconds = generator.millis() / 1000;
-            let mut outgoing = Outgoing::event(&settings.broker.exchange, &made.routing_key, id, seconds, made.body);
-            if let Some(encoding) = made.content_encoding {
-                outgoing = outgoing.encoded(encoding);
+            let mut outgoing =
+                Outgoing::event(&settings.broker.exchange, &message.routing_key, id, seconds, message.body);
+            if let Some(encoding) = message.content_encoding {
+                outgoing = outgoing.with_content_encoding(encoding);
             }
-            work.push(outgoing, ()).await?;
+            publisher.push(outgoing, ()).await?;
         }
         Ok(malformed)
     }
 
-    /// Reads a window's worth of lines at a time, so that files of any size take little memory.
-    async fn given(&self, settings: &Settings, work: &mut Carrier<()>) -> Result<u64, Fault> {
+    /// Publishes the messages of the files. Only a few are read ahead, so that files of any size take little memory.
+    async fn publish_files(
+        &self,
+        settings: &Settings,
+        publisher: &mut BatchPublisher<()>,
+    ) -> Result<u64, CommandError> {
         if self.routing_key.len() > 255 {
-            return Err(Fault::usage("--routing-key has at most 255 bytes"));
+            return Err(CommandError::usage("--routing-key has at most 255 bytes"));
         }
-        let (sender, mut lines) = tokio::sync::mpsc::channel(AHEAD);
+        let (sender, mut bodies) = tokio::sync::mpsc::channel(READ_AHEAD);
         let files = self.files.clone();
         let reader = tokio::task::spawn_blocking(move || {
-            source::lines(&files, false, |line| sender.blocking_send(line.body).map_err(|_| Fault::usage("stopped")))
+            source::read_messages(&files, false, |input| {
+                sender.blocking_send(input.body).map_err(|_| CommandError::usage("stopped"))
+            })
         });
-        while let Some(body) = lines.recv().await {
-            let seconds = now().as_secs();
+        while let Some(body) = bodies.recv().await {
+            let seconds = since_epoch().as_secs();
             let outgoing = Outgoing::event(&settings.broker.exchange, &self.routing_key, None, seconds, body);
-            work.push(outgoing, ()).await?;
+            publisher.push(outgoing, ()).await?;
         }
-        reader.await.map_err(|_| Fault::usage("reading ended early"))??;
+        reader.await.map_err(|_| CommandError::usage("reading the input was aborted"))??;
         Ok(0)
     }
 
-    async fn report(&self, work: Carrier<()>, malformed: u64) -> Result<u8, Fault> {
-        let (tally, took) = work.close().await;
-        let (seconds, confirmed, bytes) = (took.as_secs_f64(), tally.confirmed(), tally.bytes);
-        let (returned, refused) = (tally.returned, tally.refused);
+    async fn report(&self, publisher: BatchPublisher<()>, malformed: u64) -> Result<u8, CommandError> {
+        let (counts, took) = publisher.close().await;
+        let (seconds, confirmed, bytes) = (took.as_secs_f64(), counts.confirmed(), counts.bytes);
+        let (returned, refused) = (counts.returned, counts.refused);
         if self.json {
             let summary = json!({
                 "confirmed": confirmed, "bytes": bytes, "malformed": malformed, "returned": returned, "refused": refused,
                 "seconds": seconds,
             });
-            say(summary)?;
+            print_line(summary)?;
         } else {
-            let per_second = tally.published as f64 / seconds.max(1e-9);
-            say(format_args!(
-                "published {confirmed} confirmed ({malformed} of them malformed on purpose), {bytes} bytes, {seconds:.1} s, {per_second:.0}/s"
+            let per_second = counts.published as f64 / seconds.max(1e-9);
+            print_line(format_args!(
+                "{confirmed} messages published and confirmed ({malformed} of them malformed), {bytes} bytes, {seconds:.1} s, {per_second:.0}/s"
             ))?;
         }
         if returned + refused > 0 {
             let text = format!(
-                "{returned} messages have no queue bound for their routing key, {refused} were refused by a full queue"
+                "{returned} messages were returned (no queue is bound for their routing key), and {refused} were refused (by a \
+                 full queue, for instance)"
             );
-            return Err(Fault::new(69, anyhow::Error::msg(text)));
+            return Err(CommandError::text(exit::UNAVAILABLE, text));
         }
         Ok(0)
     }

@@ -1,4 +1,4 @@
-//! Owns `ticketlog run`: the process around the flow. Must not know the flow.
+//! Owns `ticketlog run`: the process around the worker, with its signals, endpoints and exit. Must not know the flow.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
@@ -11,118 +11,130 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::config::Settings;
-use crate::health::Health;
-use crate::http::{self, Exposed};
-use crate::metrics::{self, Recorders};
-use crate::pipeline::{self, Context, Tuning};
-use crate::recent::Recent;
-use crate::store::{Class, Failure, Store};
-use crate::{broker, retry, supervision, telemetry};
+use crate::mongodb::{Failure, FailureClass, Store};
+use crate::observe::health::{Component, Health};
+use crate::observe::http::{self, HttpState};
+use crate::observe::metrics::{self, FlowMetrics};
+use crate::observe::status::RecentActivity;
+use crate::observe::{logging, systemd};
+use crate::worker::backoff::Backoff;
+use crate::worker::{self, SharedConcurrency, WorkerContext};
+use crate::{rabbitmq, system};
 
-use super::Fault;
+use super::{CommandError, exit};
 
-pub(super) fn run(settings: Settings) -> Result<u8, Fault> {
-    super::stack::deep(move || {
-        let _logging = telemetry::install(&settings.log).map_err(|error| Fault::new(78, error))?;
+/// How long the end of the process waits for blocking calls, such as the resolution of a name.
+const RUNTIME_SHUTDOWN: Duration = Duration::from_millis(100);
+
+pub(super) fn run(settings: Settings) -> Result<u8, CommandError> {
+    super::stack::run_on_large_stack(move || {
+        let _logging = logging::install(&settings.log).map_err(|error| CommandError::new(exit::CONFIG, error))?;
         let runtime = super::runtime()?;
         let code = runtime.block_on(serve(settings));
-        // A name being resolved, for instance, is not waited for.
-        runtime.shutdown_timeout(Duration::from_millis(100));
+        runtime.shutdown_timeout(RUNTIME_SHUTDOWN);
         code
     })
 }
 
-async fn serve(settings: Settings) -> Result<u8, Fault> {
-    broker::check_address(&settings.broker)?;
-    let prometheus = metrics::install().map_err(|error| Fault::new(70, error))?;
+async fn serve(settings: Settings) -> Result<u8, CommandError> {
+    rabbitmq::check_settings(&settings.broker)?;
+    let prometheus = metrics::install().map_err(|error| CommandError::new(exit::SOFTWARE, error))?;
     let stop = CancellationToken::new();
-    end_on_signals(&stop)?;
-    let listener = http::bind(settings.http.listen)
+    stop_on_signals(&stop)?;
+    let listen = settings.http.listen;
+    let listener = http::bind(listen)
         .await
-        .with_context(|| {
-            format!("http.listen = {} cannot be bound; is another worker running here?", settings.http.listen)
-        })
-        .map_err(|error| Fault::new(69, error))?;
-    metrics::configured(settings.retry.release_after.0);
+        .with_context(|| format!("cannot listen on http.listen = {listen}; is another worker running here?"))
+        .map_err(|error| CommandError::new(exit::UNAVAILABLE, error))?;
+    metrics::set_requeue_after(settings.retry.requeue_after.0);
     let health = Arc::new(Health::default());
-    let recent = Arc::<Recent>::default();
-    let exposed = exposed(&settings, prometheus, &health, &recent);
+    let recent = Arc::<RecentActivity>::default();
+    let state = http_state(&settings, prometheus, &health, &recent);
     let address = listener.local_addr().map(|address| address.to_string()).unwrap_or_default();
     info!(version = env!("CARGO_PKG_VERSION"), http = address, queue = settings.broker.queue, "starting");
-    tokio::spawn(http::serve(listener, Arc::new(exposed)));
-    supervision::begin(&health);
+    tokio::spawn(http::serve(listener, Arc::new(state)));
+    systemd::notify_ready(&health);
     let Some(store) = open_store(&settings, &health, &stop).await? else { return Ok(0) };
-    let context = context(settings, store, (health, recent), stop);
-    let context = Arc::new(context);
+    let context = Arc::new(worker_context(settings, store, (health, recent), stop));
     tokio::select! {
-        () = pipeline::run(Arc::clone(&context)) => {}
-        () = overdue(&context) => warn!("shutdown.timeout is over: ending; what is not acknowledged is in the queue"),
+        () = worker::run(Arc::clone(&context)) => {}
+        () = shutdown_timeout(&context) => {
+            warn!("shutdown.timeout has passed: exiting; unacknowledged messages are in the queue");
+        }
     }
     Ok(0)
 }
 
-fn context(
+fn worker_context(
     settings: Settings,
     store: Store,
-    (health, recent): (Arc<Health>, Arc<Recent>),
+    (health, recent): (Arc<Health>, Arc<RecentActivity>),
     stop: CancellationToken,
-) -> Context {
-    Context {
+) -> WorkerContext {
+    let own_user = rabbitmq::user_name(&settings.broker);
+    WorkerContext {
         rules: Arc::new(settings.rules()),
         store,
         health,
         recent,
-        recorders: Recorders::new(),
+        metrics: FlowMetrics::new(),
         stop,
-        writing: AtomicUsize::new(0),
+        writes_in_flight: AtomicUsize::new(0),
         stored: Arc::default(),
-        tuning: Tuning::new(&settings),
-        logins: broker::login(&settings.broker).into_iter().chain(settings.dead_letter.operators.clone()).collect(),
-        worker: worker(),
+        concurrency: SharedConcurrency::new(&settings),
+        trusted_users: own_user.into_iter().chain(settings.dead_letter.operators.clone()).collect(),
+        worker_name: format!("{}/{}", system::host_name(), env!("CARGO_PKG_VERSION")),
         settings,
     }
 }
 
-fn exposed(settings: &Settings, metrics: PrometheusHandle, health: &Arc<Health>, recent: &Arc<Recent>) -> Exposed {
-    Exposed {
-        recent: Arc::clone(recent),
+fn http_state(
+    settings: &Settings,
+    metrics: PrometheusHandle,
+    health: &Arc<Health>,
+    recent: &Arc<RecentActivity>,
+) -> HttpState {
+    HttpState {
         health: Arc::clone(health),
         metrics,
+        recent: Arc::clone(recent),
         started: SystemTime::now(),
-        serving: (settings.broker.queue.clone(), format!("{}.{}", settings.store.database, settings.store.collection)),
+        queue: settings.broker.queue.clone(),
+        collection: format!("{}.{}", settings.store.database, settings.store.collection),
     }
 }
 
-/// Returns when a stop in good order has taken too long, because the broker does not answer, for instance.
-async fn overdue(context: &Context) {
+/// Returns `shutdown.timeout` after the process was asked to stop: something does not answer.
+async fn shutdown_timeout(context: &WorkerContext) {
     context.stop.cancelled().await;
-    supervision::stopping();
+    systemd::notify_stopping();
     tokio::time::sleep(context.settings.shutdown.timeout.0).await;
 }
 
-/// Opens the store. Only a URI that can never work ends the process; a name that cannot be resolved is an outage.
+/// Opens the store; none if the process is asked to stop first. Only a URI that can never work ends the process: a name
+/// that cannot be resolved is an outage.
 async fn open_store(settings: &Settings, health: &Health, stop: &CancellationToken) -> Result<Option<Store>, Failure> {
-    let policy = retry::Policy { initial: settings.retry.initial.0, max: settings.retry.max.0 };
-    let mut delays = retry::Delays::new(policy);
+    let mut backoff = Backoff::new(settings.retry.initial.0, settings.retry.max.0);
+    let concurrency = settings.write.concurrency;
     loop {
-        match Store::open(&settings.store, settings.write.concurrency).await {
+        match Store::open(&settings.store, concurrency, Some(metrics::set_store_connections)).await {
             Ok(store) => return Ok(Some(store)),
-            Err(failure) if failure.class != Class::Transient => return Err(failure),
+            Err(failure) if failure.class != FailureClass::Transient => return Err(failure),
             Err(failure) => {
-                health.down(crate::health::Part::Store, failure.to_string());
-                warn!(kind = failure.kind, "waiting for the store: {failure}");
+                health.down(Component::Store, failure.to_string());
+                warn!(kind = failure.label(), "waiting for MongoDB: {failure}");
             }
         }
         tokio::select! {
             () = stop.cancelled() => return Ok(None),
-            () = tokio::time::sleep(delays.draw()) => {}
+            () = tokio::time::sleep(backoff.next_delay()) => {}
         }
     }
 }
 
-/// The first SIGTERM or SIGINT asks for a stop in good order; the second ends the process where it stands, which loses
-/// nothing: what is not acknowledged is still in the queue.
-fn end_on_signals(stop: &CancellationToken) -> std::io::Result<()> {
+/// The first SIGTERM or SIGINT stops the worker in order. The second ends the process at once, which loses nothing:
+/// unacknowledged messages are in the queue.
+fn stop_on_signals(stop: &CancellationToken) -> std::io::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let stop = stop.clone();
@@ -133,17 +145,12 @@ fn end_on_signals(stop: &CancellationToken) -> std::io::Result<()> {
                 _ = interrupt.recv() => {}
             }
             if stop.is_cancelled() {
-                warn!("a second signal: ending at once");
-                telemetry::flush();
+                warn!("second signal: exiting at once");
+                logging::flush();
                 std::process::exit(0);
             }
             stop.cancel();
         }
     });
     Ok(())
-}
-
-/// `host/version`.
-fn worker() -> String {
-    format!("{}/{}", crate::host::name(), env!("CARGO_PKG_VERSION"))
 }

@@ -1,23 +1,23 @@
 //! Owns `ticketlog setup`. Must not know what it declares.
 
-use crate::broker;
 use crate::config::Settings;
-use crate::store::{self, IndexReport, Store};
+use crate::mongodb::{self, IndexReport, Store};
+use crate::rabbitmq;
 
-use super::Fault;
-use super::terminal::say;
+use super::CommandError;
+use super::terminal::print_line;
 
-pub(super) fn run(settings: &Settings) -> Result<u8, Fault> {
+pub(super) fn run(settings: &Settings) -> Result<u8, CommandError> {
     super::runtime()?.block_on(async {
-        broker::setup(settings).await?;
-        say("broker: exchanges, queues and bindings are there")?;
-        let store = Store::open(&settings.store, 1).await?;
+        rabbitmq::setup(settings).await?;
+        print_line("RabbitMQ: the exchanges, queues and bindings exist")?;
+        let store = Store::open(&settings.store, 1, None).await?;
         store.probe().await?;
-        for report in store::ensure_indexes(&store, settings.store.retention.0).await? {
+        for report in mongodb::ensure_indexes(&store, settings.store.retention.0).await? {
             match report {
-                IndexReport::Ready(name) => say(format_args!("store: index {name} is there"))?,
+                IndexReport::Ready(name) => print_line(format_args!("MongoDB: index {name} exists"))?,
                 IndexReport::Differs(name) => {
-                    say(format_args!("store: index {name} differs from what is wanted and stays as it is"))?
+                    print_line(format_args!("MongoDB: index {name} has other options and stays as it is"))?
                 }
             }
         }

@@ -1,32 +1,32 @@
-//! Owns reading messages from files: NDJSON, one message a line, or a whole file a message. Bytes, not text: what is
-//! malformed must come through as it is.
+//! Owns reading messages from files: NDJSON with one message a line, or one message a file. Reads bytes, not text, because
+//! a message need not be UTF-8. Must not know what they are for.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, stdin};
 use std::path::PathBuf;
 
-use super::Fault;
+use super::{CommandError, exit};
 
-/// One message and where it stands.
+/// One message and where it was read.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Line {
+pub(super) struct InputMessage {
     /// The file's name, or `-`.
     pub file: String,
-    /// From 1; a whole file is line 1.
-    pub number: usize,
-    /// Without the line's end.
+    /// The number of its line, from 1; a whole file is line 1.
+    pub line: usize,
+    /// Without the line end.
     pub body: Vec<u8>,
 }
 
-/// Calls `each` for every message of the files, or of standard input where there are none. Empty lines are skipped.
+/// Calls `each` with every message of the files, or of standard input if there are none. Empty lines are skipped.
 ///
 /// # Errors
-/// A file that cannot be read; whatever `each` says.
-pub(super) fn lines(
+/// A file that cannot be read, or an error of `each`.
+pub(super) fn read_messages(
     files: &[PathBuf],
     whole: bool,
-    mut each: impl FnMut(Line) -> Result<(), Fault>,
-) -> Result<(), Fault> {
+    mut each: impl FnMut(InputMessage) -> Result<(), CommandError>,
+) -> Result<(), CommandError> {
     if files.is_empty() {
         return read("-", Box::new(stdin().lock()), whole, &mut each);
     }
@@ -42,23 +42,23 @@ pub(super) fn lines(
     Ok(())
 }
 
-fn unreadable(name: &str, error: &std::io::Error) -> Fault {
-    Fault::new(66, anyhow::Error::msg(format!("{name} cannot be read: {error}")))
+fn unreadable(name: &str, error: &std::io::Error) -> CommandError {
+    CommandError::text(exit::NO_INPUT, format!("{name} cannot be read: {error}"))
 }
 
 fn read(
     name: &str,
     mut input: Box<dyn BufRead>,
     whole: bool,
-    each: &mut impl FnMut(Line) -> Result<(), Fault>,
-) -> Result<(), Fault> {
-    let line = |number, body| Line { file: name.to_owned(), number, body };
+    each: &mut impl FnMut(InputMessage) -> Result<(), CommandError>,
+) -> Result<(), CommandError> {
+    let message = |line, body| InputMessage { file: name.to_owned(), line, body };
     if whole {
         let mut body = Vec::new();
         input.read_to_end(&mut body).map_err(|error| unreadable(name, &error))?;
-        return each(line(1, body));
+        return each(message(1, body));
     }
-    for number in 1.. {
+    for line in 1.. {
         let mut body = Vec::new();
         if input.read_until(b'\n', &mut body).map_err(|error| unreadable(name, &error))? == 0 {
             break;
@@ -67,7 +67,7 @@ fn read(
             body.pop();
         }
         if !body.is_empty() {
-            each(line(number, body))?;
+            each(message(line, body))?;
         }
     }
     Ok(())

@@ -1,5 +1,5 @@
-//! Owns what is printed: results on standard output, remarks and questions on standard error. A reader that is gone is no
-//! panic. Must not know what is said.
+//! Owns printing: results on standard output, notes and questions on standard error. A closed output is an error, not a
+//! panic. Must not know what is printed.
 
 use std::fmt::Display;
 use std::io::{BufRead as _, BufWriter, IsTerminal as _, Write, stderr, stdin, stdout};
@@ -7,45 +7,45 @@ use std::thread::JoinHandle;
 
 use tokio::sync::mpsc;
 
-use super::Fault;
+use super::CommandError;
 
-/// A line of the result.
+/// Prints a line of the result on standard output.
 ///
 /// # Errors
-/// Nobody reads it.
-pub(super) fn say(line: impl Display) -> Result<(), Fault> {
+/// Standard output is closed.
+pub(super) fn print_line(line: impl Display) -> Result<(), CommandError> {
     Ok(writeln!(stdout(), "{line}")?)
 }
 
-/// A remark beside it; lost where nobody reads it.
-pub(super) fn note(remark: impl Display) {
-    let _ = writeln!(stderr(), "ticketlog: {remark}");
+/// Prints a note or an error on standard error.
+pub(super) fn note(text: impl Display) {
+    let _ = writeln!(stderr(), "ticketlog: {text}");
 }
 
-/// Asks a person to type `wanted`; `otherwise` is the flag that spares the question.
+/// Asks the operator to type `expected`; true if they do. `flag` makes the question unnecessary.
 ///
 /// # Errors
-/// There is no terminal to ask at.
-pub(super) fn confirm(question: &str, wanted: &str, otherwise: &str) -> Result<bool, Fault> {
+/// Standard input is not a terminal.
+pub(super) fn confirm(question: &str, expected: &str, flag: &str) -> Result<bool, CommandError> {
     if !stdin().is_terminal() {
-        return Err(Fault::usage(format!("there is nobody to ask: give {otherwise}, or run it in a terminal")));
+        return Err(CommandError::usage(format!("standard input is not a terminal; pass {flag}")));
     }
     write!(stderr(), "{question} ")?;
     stderr().flush()?;
     let mut answer = String::new();
     stdin().lock().read_line(&mut answer)?;
-    Ok(answer.trim() == wanted)
+    Ok(answer.trim() == expected)
 }
 
-/// Lines on their way to a writer that may be slow: written on a thread beside, so that heartbeats go on meanwhile.
-pub(super) struct Lines {
+/// Writes lines on a thread of its own, so that a slow reader does not delay heartbeats.
+pub(super) struct LineWriter {
     sender: mpsc::Sender<String>,
     thread: JoinHandle<std::io::Result<()>>,
 }
 
-impl Lines {
-    /// To any writer.
-    pub fn to(out: Box<dyn Write + Send>) -> Self {
+impl LineWriter {
+    /// Starts the thread that writes to `out`.
+    pub fn new(out: Box<dyn Write + Send>) -> Self {
         let (sender, mut lines) = mpsc::channel::<String>(64);
         let thread = std::thread::spawn(move || {
             let mut out = BufWriter::new(out);
@@ -57,28 +57,28 @@ impl Lines {
             }
             out.flush()
         });
-        Lines { sender, thread }
+        LineWriter { sender, thread }
     }
 
-    /// Hands over a line; waits while too many wait already.
+    /// Hands over a line; waits while too many lines are not written yet.
     ///
     /// # Errors
-    /// Nobody takes them any more; [`Lines::end`] says why.
-    pub async fn line(&self, line: String) -> Result<(), Fault> {
-        let gone = || std::io::Error::from(std::io::ErrorKind::BrokenPipe);
-        Ok(self.sender.send(line).await.map_err(|_| gone())?)
+    /// The output is closed; [`LineWriter::finish`] returns why.
+    pub async fn write(&self, line: String) -> Result<(), CommandError> {
+        let closed = || std::io::Error::from(std::io::ErrorKind::BrokenPipe);
+        Ok(self.sender.send(line).await.map_err(|_| closed())?)
     }
 
-    /// Waits until all are written.
+    /// Waits until all lines are written.
     ///
     /// # Errors
-    /// What writing them met.
-    pub async fn end(self) -> Result<(), Fault> {
+    /// The error of the output.
+    pub async fn finish(self) -> Result<(), CommandError> {
         drop(self.sender);
         let joined = tokio::task::spawn_blocking(|| self.thread.join()).await;
         match joined {
             Ok(Ok(written)) => Ok(written?),
-            _ => Err(std::io::Error::other("the writer is lost").into()),
+            _ => Err(std::io::Error::other("the thread that writes the output panicked").into()),
         }
     }
 }

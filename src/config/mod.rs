@@ -1,11 +1,20 @@
-//! Owns the settings: their names, types and defaults (`config/default.toml`), how layers are merged, what contradicts
-//! what. Must not know what is done with them.
+//! Owns the settings: names, types and defaults (`config/default.toml`), layers, validation. Must not know what is done with
+//! them.
+//!
+//! | module | owns |
+//! |---|---|
+//! | `layers` | reading a file, the environment, flags |
+//! | `load` | merging them |
+//! | `validate` | bounds and contradictions |
+//! | `error` | where a setting was given, and what is wrong with it |
+//! | `units`, `uri` | durations, sizes, server URIs |
 
-mod check;
+mod error;
 mod layers;
 mod load;
 mod units;
 mod uri;
+mod validate;
 
 #[cfg(test)]
 mod tests;
@@ -18,41 +27,41 @@ use serde::Deserialize;
 
 use crate::event::{Field, FieldKind, Rules};
 
-pub use layers::Source;
+pub use error::{ConfigError, ConfigErrors, Source};
 #[cfg(any(test, feature = "fuzzing"))]
 pub use load::load_text;
-pub use load::{ConfigError, Effective, Loaded, Sources, load};
-pub use units::{Retention, Size, Span};
-pub use uri::{broker_addresses, broker_in_the_open, redacted, store_in_the_open};
+pub use load::{EffectiveSetting, Loaded, Sources, load};
+pub use units::{HumanDuration, Retention, Size};
+pub use uri::{broker_addresses, redacted, unencrypted_broker_host, unencrypted_store_host};
 
 /// The annotated defaults, as compiled in.
 pub const DEFAULT: &str = include_str!("../../config/default.toml");
 
-/// Every setting. What each means, its unit and bounds stand in `config/default.toml`.
+/// Every setting. `config/default.toml` documents the meaning, unit and bounds of each.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[allow(missing_docs)]
 pub struct Settings {
-    pub broker: Broker,
-    pub dead_letter: DeadLetter,
-    pub store: Store,
-    pub batch: Batch,
-    pub write: Write,
-    pub retry: Retry,
-    pub event: Event,
-    pub http: Http,
-    pub log: Log,
-    pub shutdown: Shutdown,
+    pub broker: BrokerSettings,
+    pub dead_letter: DeadLetterSettings,
+    pub store: StoreSettings,
+    pub batch: BatchSettings,
+    pub write: WriteSettings,
+    pub retry: RetrySettings,
+    pub event: EventSettings,
+    pub http: HttpSettings,
+    pub log: LogSettings,
+    pub shutdown: ShutdownSettings,
 }
 
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[allow(missing_docs)]
-pub struct Broker {
+pub struct BrokerSettings {
     pub uri: SecretString,
-    /// PEM file with further certificate authorities; empty for the system's alone.
+    /// PEM file with further certificate authorities; empty for the system's only.
     pub tls_ca: String,
-    /// PEM file with our certificate, for brokers that ask for one; empty for none.
+    /// PEM file with our client certificate; empty for none.
     pub tls_certificate: String,
     /// PEM file with its key.
     pub tls_key: String,
@@ -64,12 +73,12 @@ pub struct Broker {
     pub declare: bool,
     pub prefetch: u16,
     pub prefetch_bytes: Size,
-    pub heartbeat: Span,
-    pub connect_timeout: Span,
-    pub call_timeout: Span,
+    pub heartbeat: HumanDuration,
+    pub connect_timeout: HumanDuration,
+    pub call_timeout: HumanDuration,
 }
 
-/// The kinds of queue that the worker declares.
+/// The types of queue that the worker declares.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum QueueType {
@@ -92,45 +101,44 @@ impl QueueType {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[allow(missing_docs)]
-pub struct DeadLetter {
+pub struct DeadLetterSettings {
     pub exchange: String,
     pub queue: String,
     pub parked_queue: String,
     pub max_replays: u32,
-    /// Further users at the broker whose replays are believed.
+    /// Users at the broker, in addition to the user of `uri`, whose replays are trusted.
     pub operators: Vec<String>,
     pub max_ratio: f64,
-    pub window: Span,
-    pub min_store: usize,
-    pub min_decode: usize,
+    /// Number of the last outcomes of the store that the breaker judges.
+    pub breaker_window: usize,
 }
 
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[allow(missing_docs)]
-pub struct Store {
+pub struct StoreSettings {
     pub uri: SecretString,
     pub allow_plaintext: bool,
     pub database: String,
     pub collection: String,
     pub ensure_indexes: bool,
     pub retention: Retention,
-    pub write_timeout: Span,
+    pub write_timeout: HumanDuration,
 }
 
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[allow(missing_docs)]
-pub struct Batch {
+pub struct BatchSettings {
     pub max_events: usize,
     pub max_bytes: Size,
-    pub linger: Span,
+    pub linger: HumanDuration,
 }
 
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[allow(missing_docs)]
-pub struct Write {
+pub struct WriteSettings {
     pub concurrency: usize,
     pub adaptive: bool,
 }
@@ -138,32 +146,32 @@ pub struct Write {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[allow(missing_docs)]
-pub struct Retry {
-    pub initial: Span,
-    pub max: Span,
-    pub release_after: Span,
+pub struct RetrySettings {
+    pub initial: HumanDuration,
+    pub max: HumanDuration,
+    pub requeue_after: HumanDuration,
     pub document_attempts: u32,
 }
 
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[allow(missing_docs)]
-pub struct Event {
+pub struct EventSettings {
     pub max_bytes: Size,
     pub max_depth: usize,
-    pub fields: BTreeMap<String, KnownField>,
+    pub fields: BTreeMap<String, FieldSettings>,
 }
 
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[allow(missing_docs)]
-pub struct KnownField {
+pub struct FieldSettings {
     pub r#type: FieldType,
     #[serde(default)]
     pub required: bool,
 }
 
-/// How a known field is cast.
+/// The type that a configured field is cast to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[allow(missing_docs)]
@@ -176,19 +184,19 @@ pub enum FieldType {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[allow(missing_docs)]
-pub struct Http {
+pub struct HttpSettings {
     pub listen: SocketAddr,
 }
 
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[allow(missing_docs)]
-pub struct Log {
+pub struct LogSettings {
     pub format: LogFormat,
     pub filter: String,
 }
 
-/// The form of log lines.
+/// The format of log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {
@@ -203,27 +211,27 @@ pub enum LogFormat {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[allow(missing_docs)]
-pub struct Shutdown {
-    pub timeout: Span,
+pub struct ShutdownSettings {
+    pub timeout: HumanDuration,
 }
 
 impl Settings {
-    /// The rules that messages are held against.
+    /// The decoder's rules.
     pub fn rules(&self) -> Rules {
-        let field = |(name, known): (&String, &KnownField)| Field {
+        let field = |(name, settings): (&String, &FieldSettings)| Field {
             name: name.clone(),
-            kind: match known.r#type {
+            kind: match settings.r#type {
                 FieldType::Number => FieldKind::Number,
                 FieldType::String => FieldKind::String,
                 FieldType::Any => FieldKind::Any,
             },
-            required: known.required,
+            required: settings.required,
         };
         Rules {
             max_bytes: self.event.max_bytes.bytes(),
             max_depth: self.event.max_depth,
             fields: self.event.fields.iter().map(field).collect(),
-            stamp: self.store.retention.0.is_some(),
+            add_ingested_at: self.store.retention.0.is_some(),
         }
     }
 }

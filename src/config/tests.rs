@@ -1,4 +1,4 @@
-//! What the layers give together, and what is said of settings that cannot be.
+//! Tests of the layers together, and of the error for each invalid setting.
 
 use std::io::Write;
 
@@ -8,10 +8,10 @@ use secrecy::ExposeSecret;
 use super::*;
 
 fn with_file(text: &str) -> Result<Settings, String> {
-    with_file_of(text.as_bytes())
+    with_file_bytes(text.as_bytes())
 }
 
-fn with_file_of(text: &[u8]) -> Result<Settings, String> {
+fn with_file_bytes(text: &[u8]) -> Result<Settings, String> {
     let mut file = tempfile::Builder::new().suffix(".toml").tempfile().unwrap();
     file.write_all(text).unwrap();
     let sources = Sources { files: vec![file.path().to_owned()], ..Sources::default() };
@@ -28,7 +28,7 @@ fn with_env(variables: &[(&str, &str)]) -> Result<Settings, String> {
 }
 
 #[test]
-fn the_defaults_hold_together_and_are_the_documented_model() {
+fn the_defaults_are_valid_and_give_the_default_rules() {
     let settings = load(&Sources::default()).unwrap().settings;
     let mut fields = settings.rules().fields;
     let mut expected = Rules::default().fields;
@@ -40,7 +40,7 @@ fn the_defaults_hold_together_and_are_the_documented_model() {
 }
 
 #[test]
-fn the_shipped_example_loads() {
+fn the_example_configuration_is_valid() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/config/ticket-refresh-log.toml");
     let settings = load(&Sources { files: vec![path.into()], ..Sources::default() }).unwrap().settings;
     assert_eq!(settings.store.collection, "bytemark_ticket_refresh_log");
@@ -92,7 +92,7 @@ fn a_secret_can_come_from_a_file_and_is_not_shown() {
 }
 
 #[test]
-fn a_cluster_is_several_addresses() {
+fn the_uri_of_a_cluster_gives_an_address_for_each_node() {
     assert_eq!(
         broker_addresses("amqps://u:p@a:1,b:2, c/v?x=1"),
         ["amqps://u:p@a:1/v?x=1", "amqps://u:p@b:2/v?x=1", "amqps://u:p@c/v?x=1"]
@@ -102,8 +102,8 @@ fn a_cluster_is_several_addresses() {
 
 #[test]
 #[allow(clippy::too_many_lines)] // a table
-fn faults_name_file_line_key_and_fix() {
-    let said: Vec<String> = [
+fn errors_name_file_line_key_and_fix() {
+    let errors: Vec<String> = [
         "[broker]\n\nprefech = 5\n",
         "[brokers]\nprefetch = 5\n",
         "prefetch = 5\n",
@@ -120,7 +120,7 @@ fn faults_name_file_line_key_and_fix() {
         "[batch]\nmax_bytes = \"64MiB\"\n",
         "[store]\nretention = \"forever\"\n",
         "[store]\nwrite_timeout = \"30s\"\n",
-        "[retry]\nrelease_after = \"30min\"\n",
+        "[retry]\nrequeue_after = \"30min\"\n",
         "[event]\nmax_bytes = \"64MiB\"\n",
         "[event.fields]\nuser_id = { type = \"integer\" }\n",
         "[event.fields]\n_id = { type = \"string\" }\n",
@@ -132,45 +132,51 @@ fn faults_name_file_line_key_and_fix() {
     .into_iter()
     .map(|text| with_file(text).unwrap_err())
     .collect();
-    assert!(!said.join("").contains("s3cret"));
-    insta::assert_snapshot!(said.join("\n"), @r#"
-    FILE, line 3: broker.prefech is no setting of this program; did you mean prefetch?
-    FILE, line 2: [brokers] is no section of this program; did you mean broker?
-    FILE, line 1: prefetch stands outside a section; put it under one, such as [broker]
+    assert!(!errors.join("").contains("s3cret"));
+    insta::assert_snapshot!(errors.join("\n"), @r#"
+    FILE, line 3: broker.prefech is an unknown setting; did you mean prefetch?
+    FILE, line 2: [brokers] is an unknown section; did you mean broker?
+    FILE, line 1: prefetch is outside a section; put it under one, such as [broker]
     FILE, line 2: broker.prefetch has a wrong value: invalid type: string "many", expected a whole number, at most 65535
     FILE, line 2: broker.prefetch has a wrong value: invalid value: integer `70000`, expected a whole number, at most 65535
     FILE, line 2: broker.prefetch 500 is less than the writers need: batch.max_events * (write.concurrency + 1) = 2000; raise it, or lower batch.max_events or write.concurrency
     FILE, line 2: broker.queue_type has a wrong value: unknown variant `stream`, expected `quorum` or `classic`
-    FILE, line 2: broker.uri is no URI; write amqp://user:password@host:5672/%2f
+    FILE, line 2: broker.uri is not a URI; write amqp://user:password@host:5672/%2f
     FILE, line 2: broker.uri must begin with amqp:// or amqps://
-    FILE, line 2: broker.uri must be a text
+    FILE, line 2: broker.uri must be a string
     FILE, line 2: store.uri must begin with mongodb:// or mongodb+srv://
     FILE, line 2: batch.linger has a wrong value: expected a duration such as "250ms", "10s" or "5min"
     FILE, line 2: batch.linger has a wrong value: expected a duration such as "250ms", "10s" or "5min"
-    FILE, line 2: batch.max_bytes must be 1 byte to 15MiB, so that a batch is one command
+    FILE, line 2: batch.max_bytes must be 1 byte to 15MiB, so that a batch fits into one command
     FILE, line 2: store.retention has a wrong value: expected "off" or a duration such as "90days"
-    FILE, line 2: shutdown.timeout must be a quarter longer than store.write_timeout = 30s, so that a write in flight can end; raise it or lower store.write_timeout
-    FILE, line 2: retry.release_after must be longer than store.write_timeout = 15s, and at most 25min
+    FILE, line 2: shutdown.timeout must be a quarter longer than store.write_timeout = 30s, so that a write in flight can complete; raise it, or lower store.write_timeout
+    FILE, line 2: retry.requeue_after must be longer than store.write_timeout = 15s, and at most 25min
     FILE, line 2: event.max_bytes must be 1 byte to 16MiB
+    FILE, line 2: broker.prefetch_bytes is less than event.max_bytes = 64.0 MiB; raise it
     FILE, line 1: event.fields has a wrong value: unknown variant `integer`, expected one of `number`, `string`, `any`
-    FILE, line 1: event.fields has a name that no field can have: empty, with a NUL, or _id
+    FILE, line 1: event.fields has a field name that is not allowed: empty, _id, or with a NUL
     FILE, line 2: dead_letter.max_ratio must be above 0 and at most 1
-    FILE, line 2: is no TOML: invalid basic string, expected `"`
+    FILE, line 2: not valid TOML: invalid basic string, expected `"`
     FILE, line 2: http.listen has a wrong value: expected an address such as "127.0.0.1:9464"
-    FILE, line 2: log.filter is no filter; write for instance "info", or "info,ticketlog::broker=debug"
+    FILE, line 2: log.filter is not a valid filter; write for instance "info", or "info,ticketlog::rabbitmq=debug"
     "#);
-    insta::assert_snapshot!(with_env(&[("TICKETLOG_BROKER__PREFECH", "5")]).unwrap_err(), @"environment variable TICKETLOG_BROKER__PREFECH: broker.prefech is no setting of this program; did you mean prefetch?");
-    insta::assert_snapshot!(with_env(&[("TICKETLOG_BROKER__URI_FILE", "/no/such/file")]).unwrap_err(), @"environment variable TICKETLOG_BROKER__URI_FILE: broker.uri_file names /no/such/file, which cannot be read: entity not found");
+    insta::assert_snapshot!(with_env(&[("TICKETLOG_BROKER__PREFECH", "5")]).unwrap_err(), @"environment variable TICKETLOG_BROKER__PREFECH: broker.prefech is an unknown setting; did you mean prefetch?");
+    insta::assert_snapshot!(with_env(&[("TICKETLOG_BROKER__URI_FILE", "/no/such/file")]).unwrap_err(), @"environment variable TICKETLOG_BROKER__URI_FILE: broker.uri_file names /no/such/file, which cannot be read: No such file or directory (os error 2)");
+    let all = "[broker]\nprefech = 1\nprefetch = \"x\"\n[batch]\nlinger = \"2min\"\n[log]\nfilter = \"[\"\n";
+    let keys = ["broker.prefech", "broker.prefetch", "batch.linger", "log.filter"];
+    let text = with_file(all).unwrap_err();
+    assert_eq!(text.lines().count(), keys.len(), "all faults are reported at once: {text}");
+    assert!(keys.iter().all(|key| text.contains(key)), "{text}");
     let missing = load(&Sources { files: vec!["/no/such.toml".into()], ..Sources::default() }).unwrap_err();
-    insta::assert_snapshot!(missing.to_string(), @"/no/such.toml, line 1: cannot be read: entity not found");
+    insta::assert_snapshot!(missing.to_string(), @"/no/such.toml: cannot be read: No such file or directory (os error 2)");
 }
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
 
-    /// The default file with bytes replaced, lines dropped and lines repeated: an error that names the file, or settings.
+    /// The default file with replaced bytes, removed lines and repeated lines gives settings, or errors that name the file.
     #[test]
-    fn no_file_is_a_panic(
+    fn no_file_causes_a_panic(
         bytes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..6),
         lines in prop::collection::vec((any::<prop::sample::Index>(), any::<bool>()), 0..4),
     ) {
@@ -184,13 +190,13 @@ proptest! {
             let at = at.index(text.len());
             text[at] = byte;
         }
-        if let Err(said) = with_file_of(&text) {
-            prop_assert!(said.contains("FILE"), "{}", said);
+        if let Err(errors) = with_file_bytes(&text) {
+            prop_assert!(errors.contains("FILE"), "{}", errors);
         }
     }
 
     #[test]
-    fn no_environment_is_a_panic(section in "[A-Z_]{1,12}", key in "[A-Z_]{1,20}", value in any::<String>()) {
+    fn no_environment_causes_a_panic(section in "[A-Z_]{1,12}", key in "[A-Z_]{1,20}", value in any::<String>()) {
         let _ = with_env(&[(&format!("TICKETLOG_{section}__{key}"), &value)]);
         for key in ["BROKER__URI", "STORE__URI", "BROKER__PREFETCH", "EVENT__FIELDS", "BATCH__LINGER", "HTTP__LISTEN"] {
             let _ = with_env(&[(&format!("TICKETLOG_{key}"), &value)]);

@@ -7,7 +7,7 @@ use serde::{Deserialize, Deserializer, de::Error};
 
 /// A duration, written as `250ms`, `10s`, `5min`, `90days`.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Span(pub Duration);
+pub struct HumanDuration(pub Duration);
 
 /// A size in bytes, written as `512KiB`, `8MiB`, `1MB`, or as a plain number.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -24,7 +24,7 @@ impl Size {
     }
 }
 
-impl fmt::Debug for Span {
+impl fmt::Debug for HumanDuration {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         write!(f, "{}", humantime::format_duration(self.0))
     }
@@ -42,14 +42,14 @@ impl fmt::Debug for Size {
     }
 }
 
-fn duration<E: Error>(text: &str) -> Result<Duration, E> {
+fn parse_duration<E: Error>(text: &str) -> Result<Duration, E> {
     humantime::parse_duration(text).map_err(|_| E::custom("expected a duration such as \"250ms\", \"10s\" or \"5min\""))
 }
 
-impl<'de> Deserialize<'de> for Span {
+impl<'de> Deserialize<'de> for HumanDuration {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = Text::deserialize(deserializer)?;
-        duration(&text.0).map(Span)
+        parse_duration(&text.0).map(HumanDuration)
     }
 }
 
@@ -59,7 +59,7 @@ impl<'de> Deserialize<'de> for Retention {
         if text.0 == "off" {
             return Ok(Retention(None));
         }
-        duration(&text.0)
+        parse_duration(&text.0)
             .map(Some)
             .map(Retention)
             .map_err(|_: D::Error| D::Error::custom("expected \"off\" or a duration such as \"90days\""))
@@ -75,21 +75,22 @@ impl<'de> Deserialize<'de> for Size {
     }
 }
 
-/// A text, or an integer read as one: a number of bytes needs no quotes, a duration gets the better message.
+/// A string, or an integer that is read as one. So a number of bytes needs no quotes, and the error for a duration without a
+/// unit shows how to write one.
 struct Text(String);
 
 impl<'de> Deserialize<'de> for Text {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         #[derive(Deserialize)]
         #[serde(untagged)]
-        enum Either {
-            Text(String),
+        enum StringOrNumber {
+            String(String),
             Number(u64),
         }
-        match Either::deserialize(deserializer) {
-            Ok(Either::Text(text)) => Ok(Text(text)),
-            Ok(Either::Number(number)) => Ok(Text(number.to_string())),
-            Err(_) => Err(D::Error::custom("expected a text such as \"10s\" or \"8MiB\"")),
+        match StringOrNumber::deserialize(deserializer) {
+            Ok(StringOrNumber::String(text)) => Ok(Text(text)),
+            Ok(StringOrNumber::Number(number)) => Ok(Text(number.to_string())),
+            Err(_) => Err(D::Error::custom("expected a string such as \"10s\" or \"8MiB\"")),
         }
     }
 }

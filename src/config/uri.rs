@@ -1,5 +1,5 @@
-//! Owns what is done with the two server URIs as texts: several broker addresses in one, and hiding the password.
-//! Must not open anything.
+//! Owns the server URIs as texts: splitting them into addresses, hiding passwords, finding hosts that would be reached
+//! without TLS. Must not open connections.
 
 use std::net::IpAddr;
 
@@ -17,8 +17,8 @@ pub fn broker_addresses(uri: &str) -> Vec<String> {
     hosts.split(',').map(|host| format!("{scheme}://{user}{}{path}", host.trim())).collect()
 }
 
-/// Options whose names are worth showing; a piece of a password that was not percent-encoded must not pass for one.
-const OPTIONS: [&str; 14] = [
+/// Query options whose names are shown. Anything else may be a part of a password that was not percent-encoded.
+const SHOWN_OPTIONS: [&str; 14] = [
     "appName",
     "authMechanism",
     "authSource",
@@ -35,7 +35,7 @@ const OPTIONS: [&str; 14] = [
     "tlsCertificateKeyFile",
 ];
 
-/// The URI with its password, and all of its query but the names of common options, replaced by `***`.
+/// The URI with `***` in place of the password and of the query, except for the names of common options.
 pub fn redacted(uri: &str) -> String {
     let Some((scheme, rest)) = uri.split_once("://") else { return "***".to_owned() };
     // Whatever stands before the last `@` may be a part of the password.
@@ -56,7 +56,7 @@ pub fn redacted(uri: &str) -> String {
     };
     let hidden = query.map(|query| {
         let hide = |pair: &str| match pair.split_once('=') {
-            Some((name, _)) if OPTIONS.contains(&name) => format!("{name}=***"),
+            Some((name, _)) if SHOWN_OPTIONS.contains(&name) => format!("{name}=***"),
             _ => "***".to_owned(),
         };
         format!("?{}", query.split('&').map(hide).collect::<Vec<_>>().join("&"))
@@ -64,27 +64,27 @@ pub fn redacted(uri: &str) -> String {
     format!("{scheme}://{}{hosts}{}", user.unwrap_or_default(), hidden.unwrap_or_default())
 }
 
-/// The first host of a broker URI that is another machine and would be talked to without TLS.
-pub fn broker_in_the_open(uri: &str) -> Option<String> {
-    let open = |address: &String| {
+/// The first host of a broker URI that is another machine and would be reached without TLS.
+pub fn unencrypted_broker_host(uri: &str) -> Option<String> {
+    let unencrypted = |address: &String| {
         let url = Url::parse(address).ok()?;
         let host = url.host_str()?.to_owned();
-        (url.scheme() == "amqp" && !is_here(&host)).then_some(host)
+        (url.scheme() == "amqp" && !is_local(&host)).then_some(host)
     };
-    broker_addresses(uri).iter().find_map(open)
+    broker_addresses(uri).iter().find_map(unencrypted)
 }
 
-/// The same of a store URI.
-pub fn store_in_the_open(uri: &str) -> Option<String> {
+/// The first host of a store URI that is another machine and would be reached without TLS.
+pub fn unencrypted_store_host(uri: &str) -> Option<String> {
     // `mongodb+srv` means TLS unless it says otherwise (MongoDB's connection string specification).
     let (scheme, rest) = uri.split_once("://")?;
     let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
-    let says = |value: &str| {
+    let sets_tls_to = |value: &str| {
         query
             .split('&')
             .any(|pair| ["tls", "ssl"].iter().any(|name| pair.eq_ignore_ascii_case(&format!("{name}={value}"))))
     };
-    if says("true") || (scheme == "mongodb+srv" && !says("false")) {
+    if sets_tls_to("true") || (scheme == "mongodb+srv" && !sets_tls_to("false")) {
         return None;
     }
     let authority = rest.split('/').next().unwrap_or_default();
@@ -93,11 +93,11 @@ pub fn store_in_the_open(uri: &str) -> Option<String> {
         Some((address, _)) => address.to_owned(),
         None => host.split(':').next().unwrap_or_default().to_owned(),
     };
-    hosts.split(',').map(name).find(|host| !is_here(host))
+    hosts.split(',').map(name).find(|host| !is_local(host))
 }
 
 /// Whether a host is this machine: a loopback address, or a socket in the file system.
-fn is_here(host: &str) -> bool {
+fn is_local(host: &str) -> bool {
     let bare = host.trim_matches(['[', ']']);
     let address: Option<IpAddr> = bare.parse().ok();
     address.is_some_and(|address| address.is_loopback())
@@ -106,10 +106,12 @@ fn is_here(host: &str) -> bool {
         || bare.to_ascii_lowercase().ends_with(".sock")
 }
 
-/// What is wrong with a broker URI, without repeating it.
+/// What is wrong with a broker URI, without showing it.
 pub(super) fn broker_fault(uri: &str) -> Option<&'static str> {
     for address in broker_addresses(uri) {
-        let Ok(url) = Url::parse(&address) else { return Some("is no URI; write amqp://user:password@host:5672/%2f") };
+        let Ok(url) = Url::parse(&address) else {
+            return Some("is not a URI; write amqp://user:password@host:5672/%2f");
+        };
         if !matches!(url.scheme(), "amqp" | "amqps") {
             return Some("must begin with amqp:// or amqps://");
         }
@@ -120,7 +122,7 @@ pub(super) fn broker_fault(uri: &str) -> Option<&'static str> {
     None
 }
 
-/// What is wrong with a store URI, without repeating it.
+/// What is wrong with a store URI, without showing it.
 pub(super) fn store_fault(uri: &str) -> Option<&'static str> {
     match uri.split_once("://") {
         Some(("mongodb" | "mongodb+srv", rest)) if !rest.is_empty() && !rest.starts_with(['/', '?']) => None,
@@ -155,8 +157,8 @@ mod tests {
     }
 
     #[test]
-    fn what_would_travel_in_the_open_is_known() {
-        for (uri, open) in [
+    fn hosts_of_other_machines_without_tls_are_found() {
+        for (uri, host) in [
             ("amqp://u:p@127.0.0.1:5672/%2f", None),
             ("amqp://localhost", None),
             ("amqp://[::1]:5672", None),
@@ -164,9 +166,9 @@ mod tests {
             ("amqp://u:p@broker.example:5672/v", Some("broker.example")),
             ("amqp://127.0.0.1,10.0.0.5:5673/v", Some("10.0.0.5")),
         ] {
-            assert_eq!(broker_in_the_open(uri).as_deref(), open, "{uri}");
+            assert_eq!(unencrypted_broker_host(uri).as_deref(), host, "{uri}");
         }
-        for (uri, open) in [
+        for (uri, host) in [
             ("mongodb://127.0.0.1:27017,[::1]:27018/?replicaSet=rs0", None),
             ("mongodb://u:p@db.example/?tls=true", None),
             ("mongodb://u:p@db.example/?replicaSet=r&SSL=true", None),
@@ -175,7 +177,7 @@ mod tests {
             ("mongodb+srv://db.example/?tls=false", Some("db.example")),
             ("mongodb://u:p@localhost:1,db.example:2/x", Some("db.example")),
         ] {
-            assert_eq!(store_in_the_open(uri).as_deref(), open, "{uri}");
+            assert_eq!(unencrypted_store_host(uri).as_deref(), host, "{uri}");
         }
     }
 }

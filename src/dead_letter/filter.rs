@@ -1,27 +1,27 @@
-//! Owns which dead letters a command is about. Must not know where they come from.
+//! Owns which dead letters a command selects. Must not know where they come from.
 
 use serde_json::Value;
 
-use super::{Cause, Record};
+use super::{Cause, DeadLetterRecord};
 
 /// A condition on the JSON body: the value at a dotted path.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Where {
+pub struct BodyCondition {
     path: Vec<String>,
     expected: String,
 }
 
-impl Where {
-    /// Reads `PATH=VALUE`, such as `ticket_details.route=42` or `items.0.id=x`.
+impl BodyCondition {
+    /// Parses `PATH=VALUE`, such as `ticket_details.route=42` or `items.0.id=x`.
     ///
     /// # Errors
     /// There is no `=`, or no path before it.
-    pub fn parse(text: &str) -> Result<Where, String> {
+    pub fn parse(text: &str) -> Result<BodyCondition, String> {
         match text.split_once('=') {
             Some((path, expected)) if !path.is_empty() => {
-                Ok(Where { path: path.split('.').map(str::to_owned).collect(), expected: expected.to_owned() })
+                Ok(BodyCondition { path: path.split('.').map(str::to_owned).collect(), expected: expected.to_owned() })
             }
-            _ => Err("a path and a value, such as ticket_details.route=42".to_owned()),
+            _ => Err("expected a path and a value, such as ticket_details.route=42".to_owned()),
         }
     }
 
@@ -30,7 +30,7 @@ impl Where {
         self.path.join(".")
     }
 
-    /// Text is compared as it is, everything else by its JSON text; a key with dots is found by its full name as well.
+    /// A string is compared literally, any other value as JSON. A key that itself has dots is found by its full name.
     fn matches(&self, body: &Value) -> bool {
         let nested = self.path.iter().try_fold(body, |value, key| match value {
             Value::Array(values) => values.get(key.parse::<usize>().ok()?),
@@ -44,7 +44,7 @@ impl Where {
     }
 }
 
-/// Every condition must hold; one given several times holds if any of its values does (`wheres`: all of them).
+/// All conditions must hold. Of several values for one condition, one must match; of `conditions`, all.
 #[derive(Debug, Clone, Default, PartialEq)]
 #[allow(missing_docs)]
 pub struct Filter {
@@ -60,17 +60,22 @@ pub struct Filter {
     /// Patterns as in a binding: `*` for one word, `#` for any number of them.
     pub routing_keys: Vec<String>,
     pub replayed_at_least: Option<i64>,
-    pub wheres: Vec<Where>,
+    pub conditions: Vec<BodyCondition>,
 }
 
 impl Filter {
-    /// Whether it takes everything.
+    /// Whether there is no condition, so that everything is selected.
     pub fn is_empty(&self) -> bool {
         *self == Filter::default()
     }
 
-    /// Whether the dead letter is meant. `body` is asked for only where the body matters; none if it is no JSON.
-    pub fn matches(&self, record: &Record, message_id: Option<&str>, body: impl FnOnce() -> Option<Value>) -> bool {
+    /// Whether the dead letter is selected. `body` is called only if needed; it returns none if the body is not JSON.
+    pub fn matches(
+        &self,
+        record: &DeadLetterRecord,
+        message_id: Option<&str>,
+        body: impl FnOnce() -> Option<Value>,
+    ) -> bool {
         fn any<T>(wanted: &[T], found: impl FnMut(&T) -> bool) -> bool {
             wanted.is_empty() || wanted.iter().any(found)
         }
@@ -82,15 +87,16 @@ impl Filter {
             && any(&self.fields, |field| record.field.as_deref() == Some(field))
             && any(&self.message_ids, |id| message_id == Some(id))
             && any(&self.fingerprints, |fingerprint| record.fingerprint == *fingerprint)
-            && any(&self.routing_keys, |pattern| routes(pattern, &record.routing_key))
+            && any(&self.routing_keys, |pattern| binding_matches(pattern, &record.routing_key))
             && self.replayed_at_least.is_none_or(|least| record.replays >= least)
-            && (self.wheres.is_empty()
-                || body().is_some_and(|body| self.wheres.iter().all(|condition| condition.matches(&body))))
+            && (self.conditions.is_empty()
+                || body().is_some_and(|body| self.conditions.iter().all(|condition| condition.matches(&body))))
     }
 }
 
-/// Whether a binding with this pattern would take the key (AMQP 0-9-1, section 3.1.3.3).
-fn routes(pattern: &str, key: &str) -> bool {
+/// Whether a binding with this pattern matches the routing key (AMQP 0-9-1, section 3.1.3.3). A pattern with more than three
+/// `#` matches nothing, because many of them would take exponential time.
+fn binding_matches(pattern: &str, key: &str) -> bool {
     fn words(pattern: &[&str], key: &[&str]) -> bool {
         match (pattern, key) {
             ([], []) => true,
@@ -100,7 +106,6 @@ fn routes(pattern: &str, key: &str) -> bool {
             _ => false,
         }
     }
-    // More than a few `#` would take exponential time, and say nothing that one does not.
     if pattern.split('.').filter(|word| *word == "#").count() > 3 {
         return false;
     }
@@ -114,18 +119,18 @@ mod tests {
     use super::*;
     use crate::event::Reason;
 
-    fn record() -> Record {
-        Record {
+    fn record() -> DeadLetterRecord {
+        DeadLetterRecord {
             cause: Cause::Reason(Reason::InvalidField),
             field: Some("user_id".into()),
             time: Some(1000),
             routing_key: "ticket.purchase".into(),
             replays: 1,
-            ..Record::read(|_| None, None, "")
+            ..DeadLetterRecord::read(|_| None, None, "")
         }
     }
 
-    fn takes(filter: &Filter) -> bool {
+    fn selects(filter: &Filter) -> bool {
         filter.matches(&record(), Some("m-1"), || Some(json!({"a": {"b": [1, "x"]}, "n": 5, "t": "5", "d.e": true})))
     }
 
@@ -139,11 +144,11 @@ mod tests {
             message_ids: vec!["m-1".into()],
             routing_keys: vec!["ticket.*".into()],
             replayed_at_least: Some(1),
-            wheres: vec![Where::parse("a.b.1=x").unwrap(), Where::parse("n=5").unwrap()],
+            conditions: vec![BodyCondition::parse("a.b.1=x").unwrap(), BodyCondition::parse("n=5").unwrap()],
             ..Filter::default()
         };
-        assert!(takes(&all) && takes(&Filter::default()));
-        for but in [
+        assert!(selects(&all) && selects(&Filter::default()));
+        for changed in [
             Filter { causes: vec![Cause::Unknown], ..all.clone() },
             Filter { fields: vec!["uuid".into()], ..all.clone() },
             Filter { since: Some(1001), ..all.clone() },
@@ -153,18 +158,20 @@ mod tests {
             Filter { routing_keys: vec!["ticket".into()], ..all.clone() },
             Filter { replayed_at_least: Some(2), ..all.clone() },
             Filter { ids: vec!["i".into()], ..all.clone() },
-            Filter { wheres: vec![Where::parse("n=6").unwrap()], ..all.clone() },
+            Filter { conditions: vec![BodyCondition::parse("n=6").unwrap()], ..all.clone() },
         ] {
-            assert!(!takes(&but), "{but:?}");
+            assert!(!selects(&changed), "{changed:?}");
         }
     }
 
     #[test]
-    fn values_are_compared_as_people_write_them() {
-        let holds = |text: &str| takes(&Filter { wheres: vec![Where::parse(text).unwrap()], ..Filter::default() });
+    fn strings_are_compared_literally_and_other_values_as_json() {
+        let holds = |text: &str| {
+            selects(&Filter { conditions: vec![BodyCondition::parse(text).unwrap()], ..Filter::default() })
+        };
         assert!(holds("t=5") && holds("n=5") && holds("d.e=true") && holds("a.b.0=1") && holds("a.b=[1,\"x\"]"));
         assert!(!holds("t=\"5\"") && !holds("n=05") && !holds("nothing=null") && !holds("a=x"));
-        assert!(Where::parse("a").is_err() && Where::parse("=1").is_err());
+        assert!(BodyCondition::parse("a").is_err() && BodyCondition::parse("=1").is_err());
     }
 
     #[test]
@@ -180,7 +187,7 @@ mod tests {
             ("#.x.#", "a.b.c", false),
             ("#.#.#.#", "a", false),
         ] {
-            assert_eq!(routes(pattern, key), expected, "{pattern} {key}");
+            assert_eq!(binding_matches(pattern, key), expected, "{pattern} {key}");
         }
     }
 }

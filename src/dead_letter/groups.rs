@@ -1,12 +1,12 @@
-//! Owns the statistics of a dead-letter queue: how many, by what cause, how old. Bounded, however many causes there are.
-//! Must not know how they are shown.
+//! Owns the statistics of a dead-letter queue: how many, by cause, how old. Their size is bounded, however many causes there
+//! are. Must not know how they are shown.
 
 use std::collections::BTreeMap;
 
-use super::{Cause, Record};
+use super::{Cause, DeadLetterRecord};
 
-/// Most groups kept apart; dead letters of further ones are counted together, without a fingerprint.
-const MOST: usize = 1000;
+/// Most groups; dead letters of further groups are counted together, without a fingerprint.
+const MAX_GROUPS: usize = 1000;
 
 /// Dead letters with one fingerprint.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,26 +26,26 @@ pub struct Group {
     pub replayed: u64,
 }
 
-/// All of a queue.
+/// The groups of a queue.
 #[derive(Debug, Default)]
 pub struct Groups {
     groups: BTreeMap<(Cause, String), Group>,
-    /// Dead letters seen.
+    /// Number of dead letters.
     pub count: u64,
     /// Bytes of their bodies.
     pub bytes: u64,
-    /// How many were replayed so often.
+    /// Number of dead letters by how often they were replayed.
     pub by_replays: BTreeMap<i64, u64>,
 }
 
 impl Groups {
-    /// Counts one.
-    pub fn add(&mut self, record: &Record, bytes: usize) {
+    /// Adds a dead letter.
+    pub fn add(&mut self, record: &DeadLetterRecord, bytes: usize) {
         self.count += 1;
         self.bytes += bytes as u64;
         *self.by_replays.entry(record.replays.clamp(0, 100)).or_default() += 1;
         let known = (record.cause, record.fingerprint.clone());
-        let room = self.groups.len() < MOST || self.groups.contains_key(&known);
+        let room = self.groups.len() < MAX_GROUPS || self.groups.contains_key(&known);
         let key = if room { known } else { (record.cause, String::new()) };
         let group = self.groups.entry(key).or_insert_with_key(|(cause, fingerprint)| Group {
             cause: *cause,
@@ -82,7 +82,7 @@ impl Groups {
         causes
     }
 
-    /// When the oldest and the newest became dead letters.
+    /// The times of the oldest and the newest.
     pub fn span(&self) -> (Option<i64>, Option<i64>) {
         let oldest = self.groups.values().filter_map(|group| group.oldest).min();
         (oldest, self.groups.values().filter_map(|group| group.newest).max())
@@ -95,23 +95,23 @@ mod tests {
     use crate::event::Reason;
 
     #[test]
-    fn counts_by_cause_and_stays_bounded() {
+    fn counts_by_cause_within_bounds() {
         let mut groups = Groups::default();
         for n in 0..5000i64 {
-            let record = Record {
+            let record = DeadLetterRecord {
                 cause: Cause::Reason(Reason::TooDeep),
                 fingerprint: (n % 2500).to_string(),
                 time: Some(n),
                 replays: n % 2,
-                ..Record::read(|_| None, None, "")
+                ..DeadLetterRecord::read(|_| None, None, "")
             };
             groups.add(&record, 10);
         }
-        groups.add(&Record::read(|_| None, None, ""), 1);
+        groups.add(&DeadLetterRecord::read(|_| None, None, ""), 1);
         assert_eq!((groups.count, groups.bytes, groups.span()), (5001, 50_001, (Some(0), Some(4999))));
         assert_eq!(groups.by_cause(), [(Cause::Reason(Reason::TooDeep), 5000), (Cause::Unknown, 1)]);
         let largest = groups.largest_first();
-        assert_eq!((largest.len(), largest[0].count, largest[0].fingerprint.as_str()), (MOST + 2, 3000, ""));
+        assert_eq!((largest.len(), largest[0].count, largest[0].fingerprint.as_str()), (MAX_GROUPS + 2, 3000, ""));
         assert_eq!(largest[1].count, 2);
         assert_eq!(groups.by_replays, BTreeMap::from([(0, 2501), (1, 2500)]));
     }

@@ -1,15 +1,19 @@
-//! Owns what the desk reads from a dead letter's headers. Must not know how they came off the wire.
+//! Owns the record of a dead letter: the contents of its headers. Must not know AMQP.
 
-use crate::event::Reason;
+use strum::VariantArray as _;
 
-use super::{ID, ORIGIN, REPLAY_ID, REPLAYS, USER_ID, Value};
+use crate::event::{Reason, Rejection};
 
-/// Why a message lies in a dead-letter queue.
+use super::headers::{
+    EXCHANGE, FIRST_ID, HeaderValue, ID, REPLAY_ID, REPLAYS, ROUTING_KEY, USER_ID, VERSION, fingerprint, one_line,
+};
+
+/// Why a message is in a dead-letter queue, as far as its headers say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Cause {
-    /// For one of the worker's reasons.
+    /// For a known reason.
     Reason(Reason),
-    /// It bears no trace of a dead-lettering: somebody published it there.
+    /// It has no headers of a dead letter: somebody published it there, or its reason is not known to this version.
     Unknown,
 }
 
@@ -24,79 +28,85 @@ impl Cause {
 
     /// The reverse of [`Cause::as_str`].
     pub fn parse(name: &str) -> Option<Cause> {
-        if name == "unknown" { Some(Cause::Unknown) } else { Reason::parse(name).map(Cause::Reason) }
+        if name == "unknown" { Some(Cause::Unknown) } else { name.parse().ok().map(Cause::Reason) }
     }
 
-    /// Every name, for an error text.
+    /// All names, for help and errors.
     pub fn names() -> String {
-        let names: Vec<_> = Reason::ALL.iter().map(|reason| reason.as_str()).chain(["unknown"]).collect();
+        let names: Vec<_> = Reason::VARIANTS.iter().map(|reason| reason.as_str()).chain(["unknown"]).collect();
         names.join(", ")
     }
 }
 
-/// What its headers say about a dead letter. Empty texts where they say nothing.
+/// What the headers of a dead letter say. A text is empty if its header is missing.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Record {
-    /// `dl-id`; none where the worker did not write it.
+pub struct DeadLetterRecord {
+    /// `dl-id`; none if the worker did not write the dead letter.
     pub id: Option<String>,
-    /// The `dl-id` of its first dead letter, if this is not the first.
-    pub origin: Option<String>,
-    /// Why it is one.
+    /// The `dl-id` of the message's first dead letter, if this is not the first.
+    pub first_id: Option<String>,
+    /// Why it is a dead letter.
     pub cause: Cause,
     /// The configured field at fault.
     pub field: Option<String>,
     /// What exactly is wrong.
     pub detail: String,
-    /// When it became one, in milliseconds since 1970.
+    /// When it became a dead letter, in milliseconds since 1970.
     pub time: Option<i64>,
     /// Where it was published originally.
     pub exchange: String,
-    /// With which routing key.
+    /// Its original routing key.
     pub routing_key: String,
-    /// The queue it was read from.
+    /// The queue that it was consumed from.
     pub queue: String,
     /// `host/version` of the worker.
     pub worker: String,
-    /// Groups equal causes.
+    /// Equal for equal causes.
     pub fingerprint: String,
-    /// How often it was replayed.
+    /// How often the message was replayed.
     pub replays: i64,
-    /// The last replay.
+    /// The id of the last replay.
     pub replay_id: Option<String>,
-    /// The original's `user_id`.
+    /// Its original `user_id`.
     pub user_id: Option<String>,
 }
 
-/// The first entry of the broker's own account, `x-death`.
+/// The oldest entry of `x-death`, the header that RabbitMQ writes when it dead-letters a message itself.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Death {
+pub struct XDeath {
     /// `delivery_limit`, `rejected`, `expired` or `maxlen`.
     pub reason: String,
-    /// The queue that gave it up.
+    /// The queue that dead-lettered it.
     pub queue: String,
     /// In seconds since 1970.
     pub time: Option<u64>,
     /// Where it was published originally.
     pub exchange: String,
-    /// With which routing key.
+    /// Its original routing key.
     pub routing_key: String,
 }
 
-impl Record {
-    /// Reads the worker's headers, or else the broker's account of its own dead-lettering. That account comes first where
-    /// it begins at `work`, the worker's queue: then the worker wrote nothing, and such headers are a publisher's.
-    pub fn read(get: impl Fn(&str) -> Option<Value>, death: Option<Death>, work: &str) -> Record {
-        let text = |name: &str| get(name).and_then(Value::text);
+impl DeadLetterRecord {
+    /// Reads the worker's headers, or else `x-death`. `x-death` has priority if its queue is `worker_queue`: then RabbitMQ
+    /// dead-lettered the message itself, and the other headers are from a publisher.
+    pub fn read(
+        get: impl Fn(&str) -> Option<HeaderValue>,
+        death: Option<XDeath>,
+        worker_queue: &str,
+    ) -> DeadLetterRecord {
+        let text = |name: &str| get(name).and_then(HeaderValue::text);
         let reason = match (&death, text("dl-reason")) {
-            (Some(death), Some(_)) if death.queue == work => None,
+            (Some(death), Some(_)) if death.queue == worker_queue => None,
             (_, reason) => reason,
         };
-        let Some(reason) = reason else { return death.map_or_else(Record::unknown, Record::of_broker) };
+        let Some(reason) = reason else {
+            return death.map_or_else(DeadLetterRecord::unknown, DeadLetterRecord::from_x_death);
+        };
         let or_empty = |name: &str| text(name).unwrap_or_default();
-        Record {
+        DeadLetterRecord {
             id: text(ID),
-            origin: text(ORIGIN),
-            cause: Reason::parse(&reason).map_or(Cause::Unknown, Cause::Reason),
+            first_id: text(FIRST_ID),
+            cause: reason.parse().map_or(Cause::Unknown, Cause::Reason),
             field: text("dl-field"),
             detail: or_empty("dl-detail"),
             time: get("dl-time").and_then(|time| time.int()),
@@ -111,10 +121,10 @@ impl Record {
         }
     }
 
-    fn unknown() -> Record {
-        Record {
+    fn unknown() -> DeadLetterRecord {
+        DeadLetterRecord {
             id: None,
-            origin: None,
+            first_id: None,
             cause: Cause::Unknown,
             field: None,
             detail: String::new(),
@@ -130,12 +140,12 @@ impl Record {
         }
     }
 
-    fn of_broker(death: Death) -> Record {
-        let detail = format!("dead-lettered by the broker: {}", super::one_line(&death.reason, 64));
-        let rejection = crate::event::Rejection::new(Reason::DeliveryLimit, detail);
-        Record {
+    fn from_x_death(death: XDeath) -> DeadLetterRecord {
+        let detail = format!("dead-lettered by the broker: {}", one_line(&death.reason, 64));
+        let rejection = Rejection::new(Reason::DeliveryLimit, detail);
+        DeadLetterRecord {
             cause: Cause::Reason(Reason::DeliveryLimit),
-            fingerprint: super::fingerprint(&rejection, &death.routing_key),
+            fingerprint: fingerprint(&rejection, &death.routing_key),
             detail: rejection.detail.into_owned(),
             time: death
                 .time
@@ -144,27 +154,27 @@ impl Record {
             exchange: death.exchange,
             routing_key: death.routing_key,
             queue: death.queue,
-            ..Record::unknown()
+            ..DeadLetterRecord::unknown()
         }
     }
 
-    /// The headers that say the same, for a dead letter that the worker did not write; `id` becomes its handle.
-    pub fn headers(&self, id: String) -> Vec<(&'static str, Value)> {
-        let text = |text: &String| Value::Text(text.clone());
+    /// The `dl-` headers for a dead letter that the worker did not write.
+    pub fn headers(&self, id: String) -> Vec<(&'static str, HeaderValue)> {
+        let text = |text: &String| HeaderValue::Text(text.clone());
         let mut headers = vec![
-            ("dl-version", Value::Int(super::VERSION)),
-            (ID, Value::Text(id)),
-            ("dl-reason", Value::Text(self.cause.as_str().to_owned())),
+            ("dl-version", HeaderValue::Int(VERSION)),
+            (ID, HeaderValue::Text(id)),
+            ("dl-reason", HeaderValue::Text(self.cause.as_str().to_owned())),
             ("dl-detail", text(&self.detail)),
-            ("dl-stage", Value::Text("broker".to_owned())),
-            (super::EXCHANGE, text(&self.exchange)),
-            (super::ROUTING_KEY, text(&self.routing_key)),
+            ("dl-stage", HeaderValue::Text("broker".to_owned())),
+            (EXCHANGE, text(&self.exchange)),
+            (ROUTING_KEY, text(&self.routing_key)),
             ("dl-queue", text(&self.queue)),
             ("dl-fingerprint", text(&self.fingerprint)),
-            (REPLAYS, Value::Int(self.replays)),
+            (REPLAYS, HeaderValue::Int(self.replays)),
         ];
-        headers.extend(self.time.map(|time| ("dl-time", Value::Int(time))));
-        headers.extend(self.user_id.clone().map(|user_id| (USER_ID, Value::Text(user_id))));
+        headers.extend(self.time.map(|time| ("dl-time", HeaderValue::Int(time))));
+        headers.extend(self.user_id.clone().map(|user_id| (USER_ID, HeaderValue::Text(user_id))));
         headers
     }
 }
@@ -173,34 +183,47 @@ impl Record {
 mod tests {
     use super::*;
 
-    fn of(headers: &[(&str, Value)], death: Option<Death>) -> Record {
-        Record::read(|name| headers.iter().find(|(key, _)| *key == name).map(|(_, value)| value.clone()), death, "work")
+    fn read(headers: &[(&str, HeaderValue)], death: Option<XDeath>) -> DeadLetterRecord {
+        DeadLetterRecord::read(
+            |name| headers.iter().find(|(key, _)| *key == name).map(|(_, value)| value.clone()),
+            death,
+            "work",
+        )
     }
 
     #[test]
-    fn reads_the_workers_headers_or_else_the_brokers_account() {
-        let text = |text: &str| Value::Text(text.to_owned());
-        let own = of(
-            &[("dl-reason", text("too_deep")), ("dl-time", Value::Int(5)), (REPLAYS, Value::Int(2)), (ID, text("a"))],
-            Some(Death::default()),
+    fn reads_the_workers_headers_or_else_x_death() {
+        let text = |text: &str| HeaderValue::Text(text.to_owned());
+        let own = read(
+            &[
+                ("dl-reason", text("too_deep")),
+                ("dl-time", HeaderValue::Int(5)),
+                (REPLAYS, HeaderValue::Int(2)),
+                (ID, text("a")),
+            ],
+            Some(XDeath::default()),
         );
         assert_eq!(
             (own.cause, own.time, own.replays, own.id.as_deref()),
             (Cause::Reason(Reason::TooDeep), Some(5), 2, Some("a"))
         );
         let death =
-            Death { reason: "delivery_limit".into(), time: Some(7), routing_key: "k".into(), ..Death::default() };
-        let brokers = of(&[], Some(death));
-        assert_eq!((brokers.cause.as_str(), brokers.time, brokers.id.clone()), ("delivery_limit", Some(7000), None));
+            XDeath { reason: "delivery_limit".into(), time: Some(7), routing_key: "k".into(), ..XDeath::default() };
+        let from_broker = read(&[], Some(death));
         assert_eq!(
-            (brokers.detail.as_str(), brokers.routing_key.as_str()),
+            (from_broker.cause.as_str(), from_broker.time, from_broker.id.clone()),
+            ("delivery_limit", Some(7000), None)
+        );
+        assert_eq!(
+            (from_broker.detail.as_str(), from_broker.routing_key.as_str()),
             ("dead-lettered by the broker: delivery_limit", "k")
         );
-        let again = brokers.headers("b".into());
-        let read = of(&again, None);
-        assert_eq!(Record { id: None, ..read }, brokers);
-        assert_eq!(of(&[], None).cause, Cause::Unknown);
-        let forged = of(&[("dl-reason", text("too_deep"))], Some(Death { queue: "work".into(), ..Death::default() }));
+        let again = from_broker.headers("b".into());
+        let read_again = read(&again, None);
+        assert_eq!(DeadLetterRecord { id: None, ..read_again }, from_broker);
+        assert_eq!(read(&[], None).cause, Cause::Unknown);
+        let forged =
+            read(&[("dl-reason", text("too_deep"))], Some(XDeath { queue: "work".into(), ..XDeath::default() }));
         assert_eq!(forged.cause.as_str(), "delivery_limit");
     }
 }

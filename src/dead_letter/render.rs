@@ -1,14 +1,14 @@
-//! Owns how a body is shown to a person: nothing in it reaches the terminal as a command, and a mark stands where the
-//! fault is. Must not know terminals, nor where the body comes from.
+//! Owns how a body is shown to a person: control characters are escaped, and the fault is marked. Must not know terminals,
+//! nor where the body comes from.
 
 use std::fmt::Write as _;
 
-/// Most lines shown of a body, unless all are asked for.
-const LINES: usize = 40;
-/// Most characters shown of a line, likewise.
-const COLUMNS: usize = 110;
+/// Most lines in an excerpt.
+const MAX_LINES: usize = 40;
+/// Most characters of a line in an excerpt.
+const MAX_COLUMNS: usize = 110;
 
-/// Makes text safe for a terminal and a single line: control characters and those that reorder text are written as
+/// Makes a text safe for one line of a terminal: control characters, and those that reorder text, become escapes such as
 /// `\u{1b}`.
 pub fn escape(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
@@ -17,57 +17,58 @@ pub fn escape(text: &str) -> String {
             '\t' => out.push_str("\\t"),
             '\n' => out.push_str("\\n"),
             '\r' => out.push_str("\\r"),
-            _ if harmful(c) => drop(write!(out, "\\u{{{:x}}}", u32::from(c))),
+            _ if is_unsafe(c) => drop(write!(out, "\\u{{{:x}}}", u32::from(c))),
             _ => out.push(c),
         }
     }
     out
 }
 
-/// Controls, and what Unicode calls bidirectional formatting (UAX 9) or shows as nothing at all.
-fn harmful(c: char) -> bool {
+/// Control characters, bidirectional formatting (Unicode UAX 9) and invisible characters.
+fn is_unsafe(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
 }
 
-/// The body as numbered lines, `fault` (a byte offset) marked by a caret under it. Without `all`, an excerpt around it.
-pub fn text(body: &str, fault: Option<usize>, all: bool) -> String {
+/// The body as numbered lines, with a caret under `fault` (a byte offset in the body). Without `all`, an excerpt around it.
+pub fn render_text(body: &str, fault: Option<usize>, all: bool) -> String {
     let fault = fault.map(|at| body.floor_char_boundary(at.min(body.len())));
     let mut start = 0;
     let mut lines = Vec::new();
     for line in body.split_inclusive('\n') {
-        let inside = fault.filter(|at| (start..start + line.len()).contains(at)).map(|at| at - start);
-        lines.push((line.trim_end_matches(['\n', '\r']), inside));
+        let offset = fault.filter(|at| (start..start + line.len()).contains(at)).map(|at| at - start);
+        lines.push((line.trim_end_matches(['\n', '\r']), offset));
         start += line.len();
     }
     if fault.is_some_and(|at| at == body.len())
-        && let Some((line, inside)) = lines.last_mut()
+        && let Some((line, offset)) = lines.last_mut()
     {
-        *inside = Some(line.len());
+        *offset = Some(line.len());
     }
-    let marked = lines.iter().position(|(_, inside)| inside.is_some()).unwrap_or(0);
-    let from = if all { 0 } else { marked.saturating_sub(LINES / 2) };
-    let to = if all { lines.len() } else { (from + LINES).min(lines.len()) };
+    let marked = lines.iter().position(|(_, offset)| offset.is_some()).unwrap_or(0);
+    let from = if all { 0 } else { marked.saturating_sub(MAX_LINES / 2) };
+    let to = if all { lines.len() } else { (from + MAX_LINES).min(lines.len()) };
     let mut out = String::new();
     if from > 0 {
-        let _ = writeln!(out, "      … {from} lines before");
+        let _ = writeln!(out, "      … {from} lines above");
     }
-    for (number, (line, inside)) in lines.iter().enumerate().take(to).skip(from) {
-        push_line(&mut out, number + 1, line, *inside, all);
+    for (number, (line, offset)) in lines.iter().enumerate().take(to).skip(from) {
+        push_line(&mut out, number + 1, line, *offset, all);
     }
     if to < lines.len() {
-        let _ = writeln!(out, "      … {} lines behind", lines.len() - to);
+        let _ = writeln!(out, "      … {} lines below", lines.len() - to);
     }
     out
 }
 
+/// Adds a line with its number, and a caret under `fault` (a byte offset in the line). Without `all`, an excerpt around it.
 fn push_line(out: &mut String, number: usize, line: &str, fault: Option<usize>, all: bool) {
     let at = line.floor_char_boundary(fault.unwrap_or(0));
     let (before, behind) = line.split_at_checked(at).unwrap_or((line, ""));
     let before: Vec<char> = before.chars().collect();
-    let cut = if all { 0 } else { before.len().saturating_sub(COLUMNS / 2) };
+    let cut = if all { 0 } else { before.len().saturating_sub(MAX_COLUMNS / 2) };
     let left: String = before.iter().skip(cut).collect();
-    let room = if all { usize::MAX } else { COLUMNS.saturating_sub(before.len() - cut) };
+    let room = if all { usize::MAX } else { MAX_COLUMNS.saturating_sub(before.len() - cut) };
     let right: String = behind.chars().take(room).collect();
     let more = if right.len() < behind.len() { "…" } else { "" };
     let left = format!("{}{}", if cut > 0 { "…" } else { "" }, escape(&left));
@@ -77,17 +78,16 @@ fn push_line(out: &mut String, number: usize, line: &str, fault: Option<usize>, 
     }
 }
 
-/// Bytes in hexadecimal beside their ASCII characters, 16 a line, `fault` (an offset) marked; at most `most` of them, around
-/// it.
-pub fn hex(bytes: &[u8], most: usize, fault: Option<usize>) -> String {
+/// Bytes in hexadecimal and ASCII, 16 a line, with a mark under `fault` (an offset). At most `max` bytes, around it.
+pub fn render_hex(bytes: &[u8], max: usize, fault: Option<usize>) -> String {
     let fault = fault.filter(|at| *at < bytes.len());
-    let start = fault.map_or(0, |at| at.saturating_sub(most / 2)) / 16 * 16;
+    let start = fault.map_or(0, |at| at.saturating_sub(max / 2)) / 16 * 16;
     let mut out = String::new();
     if start > 0 {
         let _ = writeln!(out, "… {start} bytes before");
     }
     let shown = bytes.get(start..).unwrap_or_default();
-    for (line, at) in shown.chunks(16).zip((start..).step_by(16)).take(most.div_ceil(16)) {
+    for (line, at) in shown.chunks(16).zip((start..).step_by(16)).take(max.div_ceil(16)) {
         let pairs: Vec<String> = line.iter().map(|byte| format!("{byte:02x}")).collect();
         let ascii: String =
             line.iter().map(|byte| if (0x20..0x7f).contains(byte) { char::from(*byte) } else { '.' }).collect();
@@ -96,18 +96,18 @@ pub fn hex(bytes: &[u8], most: usize, fault: Option<usize>) -> String {
             let _ = writeln!(out, "          {}^^", " ".repeat(column * 3));
         }
     }
-    if shown.len() > most {
-        let _ = writeln!(out, "… {} bytes more", shown.len() - most);
+    if shown.len() > max {
+        let _ = writeln!(out, "… {} bytes more", shown.len() - max);
     }
     out
 }
 
-/// JSON text that says the same without characters that could do something to a terminal.
-pub fn harmless_json(json: &str) -> String {
+/// The same JSON, with characters that are unsafe for a terminal escaped.
+pub fn terminal_safe_json(json: &str) -> String {
     let mut out = String::with_capacity(json.len());
     for c in json.chars() {
-        // Only inside strings can there be such characters, and all are in the basic plane.
-        if harmful(c) {
+        // Such characters occur only inside strings, and all are in the basic multilingual plane.
+        if is_unsafe(c) {
             let _ = write!(out, "\\u{:04x}", u32::from(c));
         } else {
             out.push(c);
@@ -116,8 +116,8 @@ pub fn harmless_json(json: &str) -> String {
     out
 }
 
-/// Where in the body a fault is: by the position that its description names, or else where the field's value begins.
-pub fn fault_at(body: &str, detail: &str, field: Option<&str>) -> Option<usize> {
+/// The offset of a fault in the body: the position that the detail names, or else the start of the value of the field.
+pub fn fault_offset(body: &str, detail: &str, field: Option<&str>) -> Option<usize> {
     let number = |after: &str| -> Option<usize> {
         let (_, rest) = detail.rsplit_once(after)?;
         rest.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
@@ -126,11 +126,11 @@ pub fn fault_at(body: &str, detail: &str, field: Option<&str>) -> Option<usize> 
         let start: usize = body.split_inclusive('\n').take(line.saturating_sub(1)).map(str::len).sum();
         return Some(start.saturating_add(column.saturating_sub(1)).min(body.len()));
     }
-    number("from byte ").or_else(|| value_of(body, field?))
+    number("from byte ").or_else(|| value_offset(body, field?))
 }
 
-/// Offset of the value of a key of the root object; the last one where there are several.
-fn value_of(body: &str, field: &str) -> Option<usize> {
+/// The offset of the value of a key of the root object; of the last one if there are several.
+fn value_offset(body: &str, field: &str) -> Option<usize> {
     let key = serde_json::to_string(field).ok()?;
     let (mut depth, mut found, mut at) = (0usize, None, 0);
     let bytes = body.as_bytes();
@@ -155,7 +155,7 @@ fn value_of(body: &str, field: &str) -> Option<usize> {
     found
 }
 
-/// Offset behind the string that begins at `start`.
+/// The offset behind the string that starts at `start`.
 fn end_of_string(bytes: &[u8], start: usize) -> usize {
     let mut at = start + 1;
     while let Some(byte) = bytes.get(at) {
@@ -176,15 +176,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nothing_reaches_the_terminal_as_a_command() {
+    fn control_characters_are_escaped() {
         assert_eq!(escape("a\u{1b}[2J\u{9b}31m\u{202e}b\r\n\tü"), "a\\u{1b}[2J\\u{9b}31m\\u{202e}b\\r\\n\\tü");
     }
 
     #[test]
     fn the_fault_is_marked() {
         let body = "{\n  \"user_id\": 1,\n  \"a\": tru\n}";
-        let at = fault_at(body, "expected ident at line 3 column 10", None);
-        insta::assert_snapshot!(text(body, at, false), @r#"
+        let at = fault_offset(body, "expected ident at line 3 column 10", None);
+        insta::assert_snapshot!(render_text(body, at, false), @r#"
             1 {
             2   "user_id": 1,
             3   "a": tru
@@ -192,14 +192,14 @@ mod tests {
             4 }
         "#);
         let body = r#"{"x":{"user_id":1},"user_id": "abc","s":"\"user_id\":"}"#;
-        let at = fault_at(body, "user_id expects a Number, found a string that is no number", Some("user_id"));
-        insta::assert_snapshot!(text(body, at, false), @r#"
+        let at = fault_offset(body, "user_id expects a Number, found a string that is not a number", Some("user_id"));
+        insta::assert_snapshot!(render_text(body, at, false), @r#"
             1 {"x":{"user_id":1},"user_id": "abc","s":"\"user_id\":"}
                                             ^
         "#);
-        assert_eq!(fault_at("abc", "no UTF-8 from byte 2 on", None), Some(2));
-        assert_eq!(fault_at("{}", "the body has no byte", Some("a")), None);
-        insta::assert_snapshot!(text("{\"a\":", Some(5), false), @r#"
+        assert_eq!(fault_offset("abc", "not UTF-8 from byte 2 on", None), Some(2));
+        assert_eq!(fault_offset("{}", "the body is empty", Some("a")), None);
+        insta::assert_snapshot!(render_text("{\"a\":", Some(5), false), @r#"
             1 {"a":
                    ^
         "#);
@@ -208,33 +208,33 @@ mod tests {
     #[test]
     fn long_bodies_are_shown_around_the_fault() {
         let long = format!("{}X{}", "a".repeat(500), "b".repeat(500));
-        let shown = text(&long, Some(500), false);
+        let shown = render_text(&long, Some(500), false);
         let (line, mark) = shown.split_once('\n').unwrap();
         assert!(line.chars().count() < 130 && line.contains("aXb"), "{line}");
         assert_eq!(line.chars().position(|c| c == 'X'), mark.chars().position(|c| c == '^'));
         let lines = "x\n".repeat(1000);
-        assert!(text(&lines, Some(1000), false).lines().count() < 50);
-        assert_eq!(text(&lines, Some(1000), true).lines().count(), 1001);
-        insta::assert_snapshot!(hex(b"\x00\x1b[0mABCDEFGHIJKLMNOP", 16, None), @r"
+        assert!(render_text(&lines, Some(1000), false).lines().count() < 50);
+        assert_eq!(render_text(&lines, Some(1000), true).lines().count(), 1001);
+        insta::assert_snapshot!(render_hex(b"\x00\x1b[0mABCDEFGHIJKLMNOP", 16, None), @r"
         00000000  00 1b 5b 30 6d 41 42 43 44 45 46 47 48 49 4a 4b  |..[0mABCDEFGHIJK|
         … 5 bytes more
         ");
-        insta::assert_snapshot!(hex(&[b'a'; 100], 32, Some(50)), @r"
+        insta::assert_snapshot!(render_hex(&[b'a'; 100], 32, Some(50)), @r"
         … 32 bytes before
         00000020  61 61 61 61 61 61 61 61 61 61 61 61 61 61 61 61  |aaaaaaaaaaaaaaaa|
         00000030  61 61 61 61 61 61 61 61 61 61 61 61 61 61 61 61  |aaaaaaaaaaaaaaaa|
                         ^^
         … 36 bytes more
         ");
-        assert_eq!(harmless_json("{\"a\":\"\u{9b}\u{202e}ü\"}"), "{\"a\":\"\\u009b\\u202eü\"}");
+        assert_eq!(terminal_safe_json("{\"a\":\"\u{9b}\u{202e}ü\"}"), "{\"a\":\"\\u009b\\u202eü\"}");
     }
 
     proptest! {
         #[test]
         fn any_text_can_be_shown(body: String, at in 0usize..200, detail in ".{0,60}|line [0-9]{1,3} column [0-9]{1,3}", all: bool) {
-            let fault = fault_at(&body, &detail, Some("a")).or(Some(at));
-            for shown in [text(&body, fault, all), text(&body, None, all)] {
-                prop_assert!(!shown.contains(|c: char| c != '\n' && harmful(c)));
+            let fault = fault_offset(&body, &detail, Some("a")).or(Some(at));
+            for shown in [render_text(&body, fault, all), render_text(&body, None, all)] {
+                prop_assert!(!shown.contains(|c: char| c != '\n' && is_unsafe(c)));
             }
         }
     }

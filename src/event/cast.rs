@@ -1,94 +1,94 @@
-//! Owns casting: one known top-level value, read as Mongoose 9 casts it for `Number` and `String` (facts tested against
-//! Mongoose itself by the interoperability test). Must not know limits or identity beyond noting what it saw.
+//! Owns reading the values of configured fields, cast as Mongoose 9 casts them to `Number` and `String` (`make interop`
+//! compares with Mongoose itself), and of a top-level `_id`. Must not know limits, nor how an identity is made.
 
 use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
+use super::fields::{BodyId, IdentityPart, Role};
 use super::js_number;
-use super::known::{BodyId, IdentityPart, Role};
 use super::rules::FieldKind;
-use super::visit::{Value, Walk};
+use super::walk::{AnyValue, Walk};
 
-/// Integers up to this magnitude are the same number in JavaScript and here: `Number.MAX_SAFE_INTEGER`.
+/// `Number.MAX_SAFE_INTEGER`: integers up to this magnitude are exact in JavaScript.
 const MAX_SAFE_INTEGER: f64 = 9_007_199_254_740_991.0;
 
-/// Reads the value of a known field into the element at `at`.
-pub(super) struct Known<'w, 'r> {
+/// Casts the value of a configured field and writes it into the element at `at`.
+pub(super) struct CastField<'w, 'r> {
     pub walk: &'w mut Walk<'r>,
     pub at: usize,
     pub role: Role,
 }
 
-impl Known<'_, '_> {
-    /// A number, given exactly (`write`) and as JavaScript has it (`number`).
+impl CastField<'_, '_> {
+    /// Casts a number. `number` is its value in JavaScript; `write` writes the exact value, unless the field is a String.
     fn number(self, number: f64, write: impl FnOnce(&mut Walk, usize)) {
         if self.role.identity == IdentityPart::Time {
-            self.walk.known.time = Some(number);
+            self.walk.fields.time = Some(number);
         }
         if self.role.kind == FieldKind::String {
             self.walk.writer.string(self.at, &js_number::to_text(number));
         } else {
             write(self.walk, self.at);
         }
-        self.walk.known.accept(self.role, true);
+        self.walk.fields.set_valid(self.role, true);
     }
 
     fn text(self, text: &str) {
-        let Known { walk, at, role } = self;
+        let CastField { walk, at, role } = self;
         if role.identity == IdentityPart::Uuid {
-            walk.known.uuid.push_str(text);
+            walk.fields.uuid.push_str(text);
         }
         if role.kind != FieldKind::Number {
             walk.writer.string(at, text);
-            walk.known.accept(role, !text.is_empty());
+            walk.fields.set_valid(role, !text.is_empty());
         } else if text.is_empty() {
             walk.writer.null(at);
-            walk.known.accept(role, false);
+            walk.fields.set_valid(role, false);
         } else {
             match js_number::parse(text) {
                 Some(number) if number.is_finite() => {
                     if role.identity == IdentityPart::Time {
-                        walk.known.time = Some(number);
+                        walk.fields.time = Some(number);
                     }
-                    double_or_integer(walk, at, number);
-                    walk.known.accept(role, true);
+                    integer_or_double(walk, at, number);
+                    walk.fields.set_valid(role, true);
                 }
-                Some(_) => refuse(walk, at, role, "a string of an infinite number"),
-                None => refuse(walk, at, role, "a string that is no number"),
+                Some(_) => write_fault(walk, at, role, "a string with an infinite number"),
+                None => write_fault(walk, at, role, "a string that is not a number"),
             }
         }
     }
 
     fn boolean(self, value: bool) {
-        let Known { walk, at, role } = self;
+        let CastField { walk, at, role } = self;
         match role.kind {
             FieldKind::Number => {
                 if role.identity == IdentityPart::Time {
-                    walk.known.time = Some(f64::from(u8::from(value)));
+                    walk.fields.time = Some(f64::from(u8::from(value)));
                 }
                 walk.writer.integer(at, i64::from(value));
             }
             FieldKind::String => walk.writer.string(at, if value { "true" } else { "false" }),
             FieldKind::Any => walk.writer.boolean(at, value),
         }
-        walk.known.accept(role, true);
+        walk.fields.set_valid(role, true);
     }
 
-    /// An array or object, already read by `write` as it is: fine for `Any`, a fault for the others.
-    fn container<E>(self, found: &'static str, write: impl FnOnce(Value) -> Result<(), E>) -> Result<(), E> {
-        let Known { walk, at, role } = self;
-        write(Value { walk, at })?;
+    /// Reads an array or an object, which `write` writes as sent. Valid for `Any`, a fault for the other types.
+    fn container<E>(self, found: &'static str, write: impl FnOnce(AnyValue) -> Result<(), E>) -> Result<(), E> {
+        let CastField { walk, at, role } = self;
+        write(AnyValue { walk, at })?;
         match role.kind {
-            FieldKind::Any => walk.known.accept(role, true),
-            _ => walk.known.refuse(role, found),
+            FieldKind::Any => walk.fields.set_valid(role, true),
+            _ => walk.fields.set_fault(role, found),
         }
         Ok(())
     }
 }
 
-/// An integer where JavaScript's number is one exactly, else a double (`-0` stays a double).
-fn double_or_integer(walk: &mut Walk, at: usize, number: f64) {
+/// Writes an integer if JavaScript represents that integer exactly, else a double (`-0` stays a double).
+fn integer_or_double(walk: &mut Walk, at: usize, number: f64) {
     if number.fract() == 0.0 && number.abs() <= MAX_SAFE_INTEGER && !(number == 0.0 && number.is_sign_negative()) {
         walk.writer.integer(at, number as i64);
     } else {
@@ -96,25 +96,26 @@ fn double_or_integer(walk: &mut Walk, at: usize, number: f64) {
     }
 }
 
-fn refuse(walk: &mut Walk, at: usize, role: Role, found: &'static str) {
+/// Records the fault, and writes null so that the rest of the message can be read.
+fn write_fault(walk: &mut Walk, at: usize, role: Role, found: &'static str) {
     walk.writer.null(at);
-    walk.known.refuse(role, found);
+    walk.fields.set_fault(role, found);
 }
 
-impl<'de> DeserializeSeed<'de> for Known<'_, '_> {
+impl<'de> DeserializeSeed<'de> for CastField<'_, '_> {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
         match self.role.identity {
-            IdentityPart::Uuid => self.walk.known.uuid.clear(),
-            IdentityPart::Time => self.walk.known.time = None,
+            IdentityPart::Uuid => self.walk.fields.uuid.clear(),
+            IdentityPart::Time => self.walk.fields.time = None,
             IdentityPart::Nothing => {}
         }
         deserializer.deserialize_any(self)
     }
 }
 
-impl<'de> Visitor<'de> for Known<'_, '_> {
+impl<'de> Visitor<'de> for CastField<'_, '_> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
@@ -148,7 +149,7 @@ impl<'de> Visitor<'de> for Known<'_, '_> {
 
     fn visit_unit<E: Error>(self) -> Result<(), E> {
         self.walk.writer.null(self.at);
-        self.walk.known.accept(self.role, false);
+        self.walk.fields.set_valid(self.role, false);
         Ok(())
     }
 
@@ -161,20 +162,20 @@ impl<'de> Visitor<'de> for Known<'_, '_> {
     }
 }
 
-/// Reads the value of a top-level `_id` and takes its element out again: `_id` stands in front, not in its place.
-pub(super) struct Id<'w, 'r> {
+/// Reads the value of a top-level `_id` and removes its element, because the document starts with `_id`.
+pub(super) struct ReadId<'w, 'r> {
     pub walk: &'w mut Walk<'r>,
     pub at: usize,
 }
 
-impl Id<'_, '_> {
+impl ReadId<'_, '_> {
     fn set(self, id: BodyId) {
         self.walk.writer.truncate(self.at);
-        self.walk.known.id = id;
+        self.walk.fields.id = id;
     }
 }
 
-impl<'de> DeserializeSeed<'de> for Id<'_, '_> {
+impl<'de> DeserializeSeed<'de> for ReadId<'_, '_> {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
@@ -182,7 +183,7 @@ impl<'de> DeserializeSeed<'de> for Id<'_, '_> {
     }
 }
 
-impl<'de> Visitor<'de> for Id<'_, '_> {
+impl<'de> Visitor<'de> for ReadId<'_, '_> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
@@ -221,13 +222,13 @@ impl<'de> Visitor<'de> for Id<'_, '_> {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<(), A::Error> {
-        Value { walk: &mut *self.walk, at: self.at }.visit_seq(seq)?;
+        AnyValue { walk: &mut *self.walk, at: self.at }.visit_seq(seq)?;
         self.set(BodyId::Invalid);
         Ok(())
     }
 
     fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<(), A::Error> {
-        Value { walk: &mut *self.walk, at: self.at }.visit_map(map)?;
+        AnyValue { walk: &mut *self.walk, at: self.at }.visit_map(map)?;
         self.set(BodyId::Invalid);
         Ok(())
     }

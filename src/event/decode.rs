@@ -1,34 +1,35 @@
-//! Owns the way from a message to a document: limits, encoding, text, the walk through the JSON, the identity.
-//! Must not know where the message came from or where the document goes.
+//! Owns the steps from a message to a document: limits, content encoding, text, the walk through the JSON, the identity. Must
+//! not know where the message comes from or where the document goes.
 
 use std::borrow::Cow;
 use std::sync::Arc;
 
 use serde::de::Deserializer;
 
-use super::known::{self, BodyId};
-use super::object::Keys;
+use super::bson_writer::Writer;
+use super::duplicate_keys::Keys;
+use super::fields::{BodyId, FieldStates};
+use super::root::Root;
 use super::rules::MAX_DOCUMENT_BYTES;
-use super::visit::{Root, Walk};
-use super::writer::Writer;
-use super::{Reason, Rejection, Rules, encoding, identity, visit};
+use super::walk::{Walk, document_too_large};
+use super::{Reason, Rejection, Rules, encoding, identity};
 
-/// Scratch space beyond this many bytes (or elements) is given back after the message that needed it.
-const KEEP_SCRATCH: usize = 64 * 1024;
+/// Buffers larger than this many bytes are freed after the message that needed them.
+const MAX_KEPT_BYTES: usize = 64 * 1024;
 
-/// The parts of a message that decide what becomes of it.
+/// The parts of a message that decoding depends on.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Message<'a> {
     /// As received.
     pub body: &'a [u8],
-    /// AMQP property; an empty one counts as none.
+    /// AMQP property; empty counts as absent.
     pub message_id: Option<&'a str>,
     /// AMQP property.
     pub content_encoding: Option<&'a str>,
     /// AMQP property, in seconds since 1970.
     pub timestamp: Option<u64>,
-    /// The `dl-id` of the dead letter that it was replayed from: an identity where there is no other.
-    pub letter: Option<&'a str>,
+    /// The `dl-id` of the dead letter that the message was replayed from: its identity if it has no other.
+    pub dead_letter_id: Option<&'a str>,
 }
 
 /// Where the `_id` came from.
@@ -40,38 +41,38 @@ pub enum Identity {
     MessageId,
     /// `uuid` in the body.
     Uuid,
-    /// The dead letter that it was replayed from.
-    Letter,
-    /// None: a fresh one, so that a redelivery may be stored again.
+    /// The `dl-id` of the dead letter that the message was replayed from.
+    DeadLetter,
+    /// The message has no identity: the `_id` is fresh, and a redelivery may be stored again.
     None,
 }
 
 /// A message that can be stored.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Event {
-    /// The ObjectId's bytes, which also stand in `document`.
+    /// The `_id`, which `document` holds as well: the bytes of an ObjectId.
     pub id: [u8; 12],
     /// Where the `_id` came from.
     pub identity: Identity,
     /// A valid BSON document of at most 16 MiB whose first field is `_id`.
     pub document: Vec<u8>,
-    /// The body's `timestamp` as a number: milliseconds since 1970 by convention.
+    /// `timestamp` in the body, as a number: by convention milliseconds since 1970.
     pub time: Option<f64>,
 }
 
-/// Decodes message after message, keeping its scratch space.
+/// Decodes messages; reuses its buffers.
 #[derive(Debug)]
 pub struct Decoder {
     rules: Arc<Rules>,
     writer: Writer,
     keys: Keys,
-    known: known::Known,
+    fields: FieldStates,
 }
 
 impl Decoder {
-    /// A decoder under these rules.
+    /// A decoder with these rules.
     pub fn new(rules: Arc<Rules>) -> Self {
-        Decoder { rules, writer: Writer::default(), keys: Keys::default(), known: known::Known::default() }
+        Decoder { rules, writer: Writer::default(), keys: Keys::default(), fields: FieldStates::default() }
     }
 
     /// The rules in force.
@@ -79,91 +80,94 @@ impl Decoder {
         &self.rules
     }
 
-    /// Turns a message into a document, or says why it cannot be one. `fresh` makes an ObjectId for a message without
-    /// any identity and is called at most once.
+    /// Turns a message into a document. `fresh_id` makes an ObjectId for a message without identity; it is called at most
+    /// once.
     ///
     /// # Errors
-    /// A [`Rejection`] of stage `decode`; the first fault found, in the order of reading.
-    pub fn decode(&mut self, message: &Message, fresh: impl FnOnce() -> [u8; 12]) -> Result<Event, Rejection> {
+    /// The first fault that is found: limits and encoding first, then the JSON, then `_id` and the configured fields.
+    pub fn decode(&mut self, message: &Message, fresh_id: impl FnOnce() -> [u8; 12]) -> Result<Event, Rejection> {
         let rules = Arc::clone(&self.rules);
-        let plain = plain(message, &rules)?;
-        let text = text(&plain)?;
+        let body = decompressed_body(message, &rules)?;
+        let text = utf8_text(&body)?;
         self.walk(text, &rules)?;
-        self.known.verdict(&rules)?;
-        let (id, identity) = self.identify(message, text, fresh);
+        self.fields.check(&rules)?;
+        let (id, identity) = self.identify(message, text, fresh_id);
         let document = self.writer.finish(id);
-        let limit = MAX_DOCUMENT_BYTES - if rules.stamp { 32 } else { 0 };
-        self.writer.shrink(KEEP_SCRATCH);
-        self.keys.shrink(KEEP_SCRATCH / 64);
+        // Room for `ingested_at`, which is added later.
+        let limit = MAX_DOCUMENT_BYTES - if rules.add_ingested_at { 32 } else { 0 };
+        self.writer.shrink(MAX_KEPT_BYTES);
+        self.keys.shrink(MAX_KEPT_BYTES / 64);
         if document.len() > limit {
-            return Err(visit::too_large());
+            return Err(document_too_large());
         }
-        Ok(Event { id, identity, document, time: self.known.time })
+        Ok(Event { id, identity, document, time: self.fields.time })
     }
 
     fn walk(&mut self, text: &str, rules: &Rules) -> Result<(), Rejection> {
         self.writer.start();
         self.keys.clear();
-        self.known.reset(rules.fields.len());
-        let mut walk = Walk::new(rules, &mut self.writer, &mut self.keys, &mut self.known);
+        self.fields.reset(rules.fields.len());
+        let mut walk = Walk::new(rules, &mut self.writer, &mut self.keys, &mut self.fields);
         let mut json = serde_json::Deserializer::from_str(text);
         let read = json.deserialize_any(Root { walk: &mut walk }).and_then(|()| json.end());
-        match (read, walk.fault, walk.is_object) {
+        match (read, walk.rejection, walk.root_is_object) {
             (Ok(()), _, true) => Ok(()),
-            (Ok(()), _, false) => Err(Rejection::new(Reason::NotAnObject, "the root is no JSON object")),
-            (Err(_), Some(fault), false) if fault.reason == Reason::TooLarge => {
-                Err(Rejection::new(Reason::NotAnObject, "the root is no JSON object"))
+            (Ok(()), _, false) => Err(Rejection::new(Reason::NotAnObject, "the root is not a JSON object")),
+            // An array that is too large: the better reason is that it is not an object.
+            (Err(_), Some(rejection), false) if rejection.reason == Reason::TooLarge => {
+                Err(Rejection::new(Reason::NotAnObject, "the root is not a JSON object"))
             }
-            (Err(error), Some(fault), _) => Err(Rejection {
-                detail: format!("{}, at line {} column {}", fault.detail, error.line(), error.column()).into(),
-                ..fault
+            (Err(error), Some(rejection), _) => Err(Rejection {
+                detail: format!("{}, at line {} column {}", rejection.detail, error.line(), error.column()).into(),
+                ..rejection
             }),
             (Err(error), None, _) => Err(Rejection::new(Reason::InvalidJson, error.to_string())),
         }
     }
 
-    fn identify(&self, message: &Message, text: &str, fresh: impl FnOnce() -> [u8; 12]) -> ([u8; 12], Identity) {
-        if let BodyId::Given(id) = self.known.id {
+    fn identify(&self, message: &Message, text: &str, fresh_id: impl FnOnce() -> [u8; 12]) -> ([u8; 12], Identity) {
+        if let BodyId::Given(id) = self.fields.id {
             return (id, Identity::Body);
         }
         let message_id = message.message_id.filter(|id| !id.is_empty());
-        let (token, origin) = match (message_id, message.letter) {
+        let (token, identity) = match (message_id, message.dead_letter_id) {
             (Some(id), _) => (id, Identity::MessageId),
-            (None, _) if !self.known.uuid.is_empty() => (self.known.uuid.as_str(), Identity::Uuid),
-            (None, Some(letter)) => (letter, Identity::Letter),
-            (None, None) => return (fresh(), Identity::None),
+            (None, _) if !self.fields.uuid.is_empty() => (self.fields.uuid.as_str(), Identity::Uuid),
+            (None, Some(id)) => (id, Identity::DeadLetter),
+            (None, None) => return (fresh_id(), Identity::None),
         };
-        let seconds = identity::seconds(self.known.time, message.timestamp);
-        (identity::object_id(token, text.as_bytes(), seconds), origin)
+        let seconds = identity::seconds(self.fields.time, message.timestamp);
+        (identity::object_id(token, text.as_bytes(), seconds), identity)
     }
 }
 
-/// The body behind its `content_encoding`, within the limits.
+/// The body, decompressed as its `content_encoding` says, within the limits.
 ///
 /// # Errors
 /// `empty_body`, `too_large` or `unsupported_encoding`.
-pub fn plain<'a>(message: &Message<'a>, rules: &Rules) -> Result<Cow<'a, [u8]>, Rejection> {
+pub fn decompressed_body<'a>(message: &Message<'a>, rules: &Rules) -> Result<Cow<'a, [u8]>, Rejection> {
     if message.body.is_empty() {
-        return Err(Rejection::new(Reason::EmptyBody, "the body has no byte"));
+        return Err(Rejection::new(Reason::EmptyBody, "the body is empty"));
     }
     if message.body.len() > rules.max_bytes {
-        let detail = format!("{} bytes, more than event.max_bytes = {}", message.body.len(), rules.max_bytes);
+        let detail =
+            format!("the body has {} bytes, more than event.max_bytes = {}", message.body.len(), rules.max_bytes);
         return Err(Rejection::new(Reason::TooLarge, detail));
     }
     encoding::decompress(message.body, message.content_encoding, rules.max_bytes)
 }
 
-/// The JSON text: UTF-8, a byte order mark taken off. UTF-16 and UTF-32 of ASCII are UTF-8 with NULs, which no JSON
-/// text has in its first two characters (RFC 4627, section 3), so that they get the reason that helps.
-fn text(bytes: &[u8]) -> Result<&str, Rejection> {
+/// The JSON text: UTF-8, without byte order mark. UTF-16 and UTF-32 are recognised by a NUL among the first two bytes, where
+/// JSON in UTF-8 has none (RFC 4627, section 3).
+fn utf8_text(bytes: &[u8]) -> Result<&str, Rejection> {
     if bytes.is_empty() {
-        return Err(Rejection::new(Reason::EmptyBody, "the body has no byte after decompression"));
+        return Err(Rejection::new(Reason::EmptyBody, "the body is empty after decompression"));
     }
     if matches!(bytes, [0, ..] | [_, 0, ..]) {
         return Err(Rejection::new(Reason::InvalidUtf8, "the body looks like UTF-16 or UTF-32"));
     }
     let text = std::str::from_utf8(bytes).map_err(|error| {
-        Rejection::new(Reason::InvalidUtf8, format!("no UTF-8 from byte {} on", error.valid_up_to()))
+        Rejection::new(Reason::InvalidUtf8, format!("not UTF-8 from byte {} on", error.valid_up_to()))
     })?;
     Ok(text.strip_prefix('\u{feff}').unwrap_or(text))
 }

@@ -1,4 +1,4 @@
-//! The table of messages and what each becomes: the pure half of the project's list of nasty inputs.
+//! Tests of the decoder: the document that a message becomes, or the reason for which it is rejected.
 
 use std::sync::Arc;
 
@@ -35,7 +35,7 @@ fn nested(open: &str, close: &str, levels: usize) -> String {
 
 #[test]
 #[allow(clippy::too_many_lines)] // a table
-fn what_is_no_json_object_gets_its_reason() {
+fn bodies_that_are_not_json_objects_are_rejected_with_their_reason() {
     use Reason::*;
     let table: &[(&[u8], Reason)] = &[
         (b"", EmptyBody),
@@ -81,7 +81,7 @@ fn what_is_no_json_object_gets_its_reason() {
 }
 
 #[test]
-fn a_byte_order_mark_is_taken_off() {
+fn a_byte_order_mark_is_removed() {
     assert_eq!(stored("\u{feff}{\"a\":1}"), doc! {"a": 1});
 }
 
@@ -149,7 +149,7 @@ fn the_last_of_repeated_keys_wins_in_the_place_of_the_first() {
 }
 
 #[test]
-fn a_hundred_thousand_keys_half_of_them_repeated() {
+fn a_hundred_thousand_keys_of_which_half_are_repeated_are_decoded() {
     let members: Vec<String> = (0..100_000).map(|n| format!("\"k{}\":{n}", n % 50_000)).collect();
     let document = stored(format!("{{{}}}", members.join(",")));
     assert_eq!(document.len(), 50_000);
@@ -239,7 +239,7 @@ fn string_fields_are_cast_as_mongoose_casts_them() {
 }
 
 #[test]
-fn required_fields_and_the_reserved_one() {
+fn a_message_without_a_required_field_or_with_the_reserved_one_is_rejected() {
     let mut rules = Rules::default();
     rules.fields[0].required = true;
     for body in ["{}", "{\"user_id\":null}", "{\"user_id\":\"\"}"] {
@@ -247,7 +247,7 @@ fn required_fields_and_the_reserved_one() {
             decode_with(rules.clone(), &Message { body: body.as_bytes(), ..Message::default() }).unwrap_err();
         assert_eq!((rejection.reason, rejection.field.as_deref()), (Reason::MissingField, Some("user_id")), "{body}");
     }
-    let stamped = Rules { stamp: true, ..Rules::default() };
+    let stamped = Rules { add_ingested_at: true, ..Rules::default() };
     let message = Message { body: b"{\"ingested_at\":1}", ..Message::default() };
     assert_eq!(decode_with(stamped, &message).unwrap_err().reason, Reason::InvalidField);
     assert_eq!(stored("{\"ingested_at\":1}"), doc! {"ingested_at": 1});
@@ -262,8 +262,8 @@ fn the_identity_comes_from_the_body_the_message_id_or_the_uuid() {
         assert_eq!(document(&event).keys().next().unwrap(), "_id");
         (event.identity, event.id)
     };
-    let (origin, given) = id(r#"{"a":1,"_id":"65F000000000000000000001"}"#, Some("m"), None);
-    assert_eq!((origin, given[0], given[11]), (Identity::Body, 0x65, 1));
+    let (identity, given) = id(r#"{"a":1,"_id":"65F000000000000000000001"}"#, Some("m"), None);
+    assert_eq!((identity, given[0], given[11]), (Identity::Body, 0x65, 1));
     assert_eq!(id("{\"uuid\":\"u\"}", Some("m"), None).0, Identity::MessageId);
     assert_eq!(id("{\"uuid\":\"u\"}", Some(""), None).0, Identity::Uuid);
     for body in ["{\"uuid\":\"\"}", "{\"uuid\":5}", "{}", "{\"uuid\":null,\"_id\":null}"] {
@@ -277,29 +277,29 @@ fn the_identity_comes_from_the_body_the_message_id_or_the_uuid() {
 }
 
 #[test]
-fn what_is_said_of_a_rejection_helps_and_holds_no_value() {
-    let said = |body: &str| {
+fn details_name_the_fault_and_hold_no_value() {
+    let describe = |body: &str| {
         let rejection = decode(body).unwrap_err();
         format!("{} {:?}: {}", rejection.reason.as_str(), rejection.field, rejection.detail)
     };
     let canary = "canary-value";
     let all = [
-        said(&format!("{{\"user_id\":\"{canary}\"}}")),
-        said(&format!("{{\"status\":[\"{canary}\"]}}")),
-        said(&format!("{{\"_id\":\"{canary}\"}}")),
-        said(&format!("{{\"a\":\"{canary}\" \"b\"")),
-        said(&format!("{{\"{canary}\\u0000\":1}}")),
-        said(&nested("{\"canary-value\":", "}", 65)),
-        said(&format!("[\"{canary}\"]")),
+        describe(&format!("{{\"user_id\":\"{canary}\"}}")),
+        describe(&format!("{{\"status\":[\"{canary}\"]}}")),
+        describe(&format!("{{\"_id\":\"{canary}\"}}")),
+        describe(&format!("{{\"a\":\"{canary}\" \"b\"")),
+        describe(&format!("{{\"{canary}\\u0000\":1}}")),
+        describe(&nested("{\"canary-value\":", "}", 65)),
+        describe(&format!("[\"{canary}\"]")),
     ];
     insta::assert_snapshot!(all.join("\n"), @r#"
-    invalid_field Some("user_id"): user_id expects a Number, found a string that is no number
+    invalid_field Some("user_id"): user_id expects a Number, found a string that is not a number
     invalid_field Some("status"): status expects a String, found an array
-    invalid_id Some("_id"): _id is neither null nor a string of 24 hexadecimal digits
+    invalid_id Some("_id"): _id must be null or a string of 24 hexadecimal digits
     invalid_json None: expected `,` or `}` at line 1 column 21
-    invalid_field_name None: a key contains a NUL character, at line 1 column 21
+    invalid_field_name None: a key contains NUL, at line 1 column 21
     too_deep None: nested deeper than event.max_depth = 64, at line 1 column 1025
-    not_an_object None: the root is no JSON object
+    not_an_object None: the root is not a JSON object
     "#);
     assert!(all.iter().all(|line| !line.contains(canary)));
 }

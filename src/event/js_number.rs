@@ -1,18 +1,18 @@
 //! Owns two conversions of ECMAScript: text to number as `Number(text)` reads it, and number to text as `String(n)`
 //! writes it. Rules: ECMA-262, StringToNumber and Number::toString. Must not know BSON.
 
-/// `Number(text)`; None stands for NaN. The empty and the all-blank text are 0, as in JavaScript.
+/// `Number(text)`; None stands for NaN. An empty text, and one of white space only, are 0.
 pub fn parse(text: &str) -> Option<f64> {
-    let text = text.trim_matches(is_blank);
+    let text = text.trim_matches(is_white_space);
     if text.is_empty() {
         return Some(0.0);
     }
     let bytes = text.as_bytes();
     if let [b'0', radix, digits @ ..] = bytes {
         match radix {
-            b'x' | b'X' => return radix_digits(digits, 4),
-            b'o' | b'O' => return radix_digits(digits, 3),
-            b'b' | b'B' => return radix_digits(digits, 1),
+            b'x' | b'X' => return parse_radix_digits(digits, 4),
+            b'o' | b'O' => return parse_radix_digits(digits, 3),
+            b'b' | b'B' => return parse_radix_digits(digits, 1),
             _ => {}
         }
     }
@@ -33,12 +33,12 @@ pub fn to_text(number: f64) -> String {
 }
 
 /// WhiteSpace and LineTerminator of ECMA-262, which differ from Unicode's White_Space in U+FEFF and U+0085.
-fn is_blank(c: char) -> bool {
+fn is_white_space(c: char) -> bool {
     matches!(c, '\u{9}'..='\u{d}' | ' ' | '\u{a0}' | '\u{1680}' | '\u{2000}'..='\u{200a}' | '\u{2028}' | '\u{2029}'
         | '\u{202f}' | '\u{205f}' | '\u{3000}' | '\u{feff}')
 }
 
-/// StrUnsignedDecimalLiteral without Infinity: digits, an optional point, an optional exponent; a digit somewhere.
+/// StrUnsignedDecimalLiteral without Infinity: digits with an optional point, at least one digit, an optional exponent.
 fn is_decimal(bytes: &[u8]) -> bool {
     let (mantissa, exponent) = match bytes.iter().position(|byte| matches!(byte, b'e' | b'E')) {
         Some(at) => (bytes.get(..at).unwrap_or_default(), bytes.get(at + 1..)),
@@ -53,19 +53,19 @@ fn is_decimal(bytes: &[u8]) -> bool {
             _ => return false,
         }
     }
-    let exponent_fits = exponent.is_none_or(|exponent| {
+    let exponent_is_valid = exponent.is_none_or(|exponent| {
         let unsigned = match exponent {
             [b'+' | b'-', rest @ ..] => rest,
             rest => rest,
         };
         !unsigned.is_empty() && unsigned.iter().all(u8::is_ascii_digit)
     });
-    digits > 0 && points <= 1 && exponent_fits
+    digits > 0 && points <= 1 && exponent_is_valid
 }
 
-/// Digits of a power-of-two radix, rounded once to nearest, ties to even: the first 64 significant bits are kept, and
-/// whatever non-zero falls behind them sets the lowest ("sticky") bit, which is far below the rounding position.
-fn radix_digits(digits: &[u8], bits: u32) -> Option<f64> {
+/// Parses digits of `bits` bits each. The result is rounded once, to nearest, ties to even: about the first 64 significant
+/// bits are kept, and a non-zero digit behind them sets the lowest ("sticky") bit, which is far below the rounding position.
+fn parse_radix_digits(digits: &[u8], bits: u32) -> Option<f64> {
     if digits.is_empty() {
         return None;
     }
@@ -82,6 +82,7 @@ fn radix_digits(digits: &[u8], bits: u32) -> Option<f64> {
         }
     }
     let rounded = (kept | u64::from(sticky)) as f64;
+    // No f64 reaches 2^1024.
     Some(if dropped_bits > 1100 { f64::INFINITY } else { rounded * 2f64.powi(dropped_bits) })
 }
 
@@ -123,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_what_javascript_reads_as_nan() {
+    fn rejects_what_javascript_reads_as_nan() {
         for text in [
             "abc",
             "1_000",

@@ -1,24 +1,36 @@
-//! Owns what a message means: decoding, casting, limits, identity, and the closed list of reasons for refusing one.
-//! Pure: no IO, no clock, no broker or database type. The same bytes and rules give the same answer in every worker.
+//! Owns what a message means: decoding, casts, limits, identity, and the reasons for rejecting one. Pure: no IO, no clock, no
+//! type of a driver. The same bytes and rules give the same result in every worker.
+//!
+//! | module | owns |
+//! |---|---|
+//! | `decode` | the order of the steps |
+//! | `encoding` | `content_encoding` |
+//! | `root`, `walk` | JSON to BSON: the root object, any value |
+//! | `cast`, `js_number` | Mongoose's casts, JavaScript's numbers |
+//! | `fields` | the state of the configured fields |
+//! | `duplicate_keys`, `bson_writer` | the bytes of the document |
+//! | `identity` | the `_id` |
+//! | `rejection`, `rules` | why a message is rejected, and by which rules |
 
+mod bson_writer;
 mod cast;
 mod decode;
+mod duplicate_keys;
 mod encoding;
+mod fields;
 mod identity;
 mod js_number;
-mod known;
-mod object;
 mod rejection;
+mod root;
 mod rules;
-mod visit;
-mod writer;
+mod walk;
 
 #[cfg(test)]
 mod decode_tests;
 #[cfg(test)]
 mod property_tests;
 
-pub use decode::{Decoder, Event, Identity, Message, plain};
+pub use bson_writer::{same_event, with_ingested_at};
+pub use decode::{Decoder, Event, Identity, Message, decompressed_body};
 pub use rejection::{Reason, Rejection, Stage};
 pub use rules::{Field, FieldKind, MAX_DOCUMENT_BYTES, Rules};
-pub use writer::{same_event, with_ingested_at};

@@ -1,5 +1,5 @@
-//! Properties of the decoder over generated messages: `serde_json` says what is JSON, and a slow, obvious model says
-//! what a document holds.
+//! Properties of the decoder over generated messages: `serde_json` decides what is JSON, and a slow, simple model
+//! what the document must hold.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use serde_json::{Map, Number, Value};
 
 use super::*;
 
-/// The document that a JSON value becomes, built the slow way.
+/// The BSON value that a JSON value must become.
 fn model(value: &Value) -> Bson {
     match value {
         Value::Null => Bson::Null,
@@ -60,7 +60,7 @@ fn decode(body: &[u8]) -> Result<Event, Rejection> {
     Decoder::new(Arc::new(Rules::default())).decode(&Message { body, ..Message::default() }, || [9; 12])
 }
 
-fn read(event: &Event) -> bson::Document {
+fn stored(event: &Event) -> bson::Document {
     let mut document = bson::Document::from_reader(event.document.as_slice()).unwrap();
     document.remove("_id").unwrap();
     document
@@ -70,10 +70,10 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(400))]
 
     #[test]
-    fn objects_become_what_the_model_says(members in object()) {
+    fn objects_become_the_document_of_the_model(members in object()) {
         let body = serde_json::to_vec(&members).unwrap();
         let Bson::Document(expected) = model(&Value::Object(members)) else { unreachable!() };
-        prop_assert_eq!(read(&decode(&body).unwrap()), expected);
+        prop_assert_eq!(stored(&decode(&body).unwrap()), expected);
     }
 
     #[test]
@@ -83,22 +83,22 @@ proptest! {
         for (key, value) in &pairs {
             expected.insert(key.clone(), model(value));
         }
-        prop_assert_eq!(read(&decode(format!("{{{}}}", text.join(",")).as_bytes()).unwrap()), expected);
+        prop_assert_eq!(stored(&decode(format!("{{{}}}", text.join(",")).as_bytes()).unwrap()), expected);
     }
 
     #[test]
-    fn json_is_what_serde_json_says(mut body in json().prop_map(|value| value.to_string().into_bytes()), at in any::<usize>(), bit in 0u8..8) {
+    fn the_decoder_and_serde_json_agree_on_what_is_json(mut body in json().prop_map(|value| value.to_string().into_bytes()), at in any::<usize>(), bit in 0u8..8) {
         if !body.is_empty() {
             let at = at % body.len();
             body[at] ^= 1 << bit;
         }
-        let verdict = decode(&body);
+        let result = decode(&body);
         match serde_json::from_slice::<Value>(&body) {
-            Ok(Value::Object(_)) => if let Err(rejection) = verdict {
+            Ok(Value::Object(_)) => if let Err(rejection) = result {
                 prop_assert_eq!(rejection.reason, Reason::InvalidFieldName);
             },
-            Ok(_) => prop_assert_eq!(verdict.unwrap_err().reason, Reason::NotAnObject),
-            Err(_) => prop_assert!(verdict.is_err()),
+            Ok(_) => prop_assert_eq!(result.unwrap_err().reason, Reason::NotAnObject),
+            Err(_) => prop_assert!(result.is_err()),
         }
     }
 

@@ -1,33 +1,33 @@
-//! Owns the rules a message is held against: limits and known fields. Built from configuration, compared by nobody.
+//! Owns the rules that messages are decoded under: limits and configured fields. Must not know where they come from.
 
 /// MongoDB's limit on one document, in bytes: `maxBsonObjectSize`, 16 MiB since version 1.8.
 pub const MAX_DOCUMENT_BYTES: usize = 16 * 1024 * 1024;
 
-/// What every message is decoded under.
+/// The rules of a decoder.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rules {
     /// Longest body in bytes, as received and after decompression.
     pub max_bytes: usize,
     /// Deepest nesting; the root object is level 1.
     pub max_depth: usize,
-    /// The fields that are cast, in the order in which faults are reported.
+    /// The configured fields, in the order in which faults are reported.
     pub fields: Vec<Field>,
-    /// Whether documents carry `ingested_at`, which is then reserved.
-    pub stamp: bool,
+    /// Whether the worker adds `ingested_at` to documents; the name is reserved then.
+    pub add_ingested_at: bool,
 }
 
-/// One known top-level field.
+/// A configured top-level field.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Field {
     /// The key, exactly as in the body.
     pub name: String,
     /// What it is cast to.
     pub kind: FieldKind,
-    /// Whether a message without it (or with null) is refused.
+    /// Whether a message without it, or with null, is rejected.
     pub required: bool,
 }
 
-/// What a known field is cast to; the casts are Mongoose's.
+/// The type that a configured field is cast to, as Mongoose casts it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FieldKind {
     /// Mongoose `Number`.
@@ -50,7 +50,7 @@ impl Default for Rules {
                 field("uuid", FieldKind::String),
                 field("status", FieldKind::String),
             ],
-            stamp: false,
+            add_ingested_at: false,
         }
     }
 }

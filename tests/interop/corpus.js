@@ -1,4 +1,4 @@
-// Bodies that a Node publisher may send, from plain to odd. Each gets a `row` to be found by.
+// Bodies that a Node publisher may send, from plain to odd. Each gets a `row`, by which it is found.
 'use strict'
 
 const now = Number(process.env.CORPUS_NOW)

@@ -1,4 +1,4 @@
-// The log's model, as its readers have it.
+// The model of the log, as its readers define it.
 'use strict'
 const mongoose = require('mongoose')
 

@@ -1,4 +1,4 @@
-// Publishes the corpus with amqplib, confirmed: the example of the README, in a loop.
+// Publishes the corpus with amqplib and confirms: the example of the README, in a loop.
 'use strict'
 const amqp = require('amqplib')
 const corpus = require('./corpus')

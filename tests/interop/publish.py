@@ -1,4 +1,4 @@
-"""Publishes with pika, confirmed: the example of the README. The last one is malformed."""
+"""Publishes with pika and confirms: the example of the README. The last event is malformed."""
 import json
 import os
 import time

@@ -1,14 +1,14 @@
-// Reads the log through Mongoose, and compares every document with what Mongoose itself stores for the same body.
+// Reads the log with Mongoose, and compares every document with what Mongoose itself stores for the same body.
 'use strict'
 const assert = require('node:assert/strict')
 const { mongoose, Log, schema } = require('./model')
 const corpus = require('./corpus')
 
-// By default Mongoose drops empty objects (minimize) on its way to the store; the log keeps what was sent.
+// By default Mongoose drops empty objects (minimize); the log keeps what was sent.
 const options = { strict: false, versionKey: false, minimize: false, collection: 'expected' }
 const Own = mongoose.model('expected', new mongoose.Schema(schema.obj, options))
 
-// Of Mongoose's own document, or null where it refuses the body.
+// The document that Mongoose stores, or null if Mongoose rejects the body.
 async function expected (event) {
   try {
     await new Own(event).save()
@@ -19,24 +19,24 @@ async function expected (event) {
   return Own.collection.findOne({ row: event.row }, { projection: { _id: 0 } })
 }
 
-// What the design keeps otherwise than Mongoose would: infinite numbers are refused.
+// An intended difference from Mongoose: infinite numbers are rejected.
 const infinite = (event) => event.user_id === 'Infinity' || event.timestamp === 'Infinity'
 
 async function main () {
   await mongoose.connect(process.env.TICKETLOG_STORE__URI, { dbName: process.env.TICKETLOG_STORE__DATABASE })
   let stored = 0
-  let refused = 0
+  let rejected = 0
   for (const event of corpus) {
     const found = await Log.collection.findOne({ row: event.row }, { projection: { _id: 0 } })
     const wanted = infinite(event) ? null : await expected(event)
     assert.deepEqual(found, wanted, JSON.stringify(event))
-    if (found === null) { refused++; continue }
+    if (found === null) { rejected++; continue }
     stored++
     const hydrated = await Log.findOne({ row: event.row })
     assert.ok(hydrated._id instanceof mongoose.Types.ObjectId)
     assert.equal(hydrated.validateSync(), undefined)
   }
-  console.log(`Mongoose ${mongoose.version}: ${stored} documents equal what Mongoose stores, ${refused} bodies refused by both`)
+  console.log(`Mongoose ${mongoose.version}: ${stored} documents equal what Mongoose stores, ${rejected} bodies rejected by both`)
 
   const day = await Log.find({ timestamp: { $gte: Date.now() - 86400000 } }).lean()
   const last = await Log.find({ user_id: 7007 }).sort({ timestamp: -1 }).limit(50).lean()
@@ -48,7 +48,7 @@ async function main () {
     const plan = JSON.stringify(await Log.find(query).sort('uuid' in query ? {} : { timestamp: -1 }).explain())
     assert.ok(plan.includes('IXSCAN') && !plan.includes('COLLSCAN') && !plan.includes('"stage":"SORT"'), plan)
   }
-  console.log('Mongoose: the readers\' four questions are answered, by index')
+  console.log('Mongoose: the four queries of the readers return the expected documents, and use indexes')
   await mongoose.disconnect()
 }
 

@@ -1,11 +1,13 @@
 #!/usr/bin/env bash
-# Other clients against the worker: amqplib and pika publish, Mongoose reads and is compared with. Run by `make interop`,
-# which provides the servers. Node's and Python's packages go under target/interop.
+# Tests the worker with other clients: amqplib and pika publish, Mongoose reads, and its own documents are compared. Run by
+# `make interop`, which starts the servers. The packages for Node and Python are installed in target/interop.
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 work=$root/target/interop; mkdir -p "$work"
 cp "$root"/tests/interop/*.js* "$root"/tests/interop/*.py "$work/"
-(cd "$work" && { [ -d node_modules/mongoose ] && [ -d node_modules/amqplib ] || npm install --no-package-lock --no-audit --no-fund --silent; })
+if [ ! -d "$work/node_modules/mongoose" ] || [ ! -d "$work/node_modules/amqplib" ]; then
+  (cd "$work" && npm install --no-package-lock --no-audit --no-fund --silent)
+fi
 [ -d "$work/python/pika" ] || python3 -m pip install -q --root-user-action ignore --target "$work/python" pika==1.3.2
 export CORPUS_NOW; CORPUS_NOW=$(date +%s%3N)
 name=interop_$$

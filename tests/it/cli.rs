@@ -1,9 +1,9 @@
-//! The commands as scripts and people use them: output, exit codes, errors.
+//! The commands as people and scripts use them: output, exit codes, errors.
 
 use std::io::Write;
 use std::process::{Command, Output, Stdio};
 
-use crate::harness::Bed;
+use crate::harness::TestEnv;
 
 fn ticketlog(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_ticketlog"));
@@ -11,7 +11,7 @@ fn ticketlog(arguments: &[&str]) -> Command {
     command
 }
 
-fn fed(mut command: Command, input: &[u8]) -> Output {
+fn run_with_input(mut command: Command, input: &[u8]) -> Output {
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     child.stdin.take().unwrap().write_all(input).unwrap();
     child.wait_with_output().unwrap()
@@ -22,29 +22,29 @@ fn text(bytes: &[u8]) -> String {
 }
 
 #[test]
-fn validate_says_what_the_worker_would_do() {
+fn validate_shows_what_the_worker_would_do() {
     let input = b"{\"user_id\":\"7\",\"uuid\":\"u\"}\n\n{\"user_id\":\"abc\"}\n[1]\n{\"a\":\xff}\n";
-    let output = fed(ticketlog(&["validate"]), input);
+    let output = run_with_input(ticketlog(&["validate"]), input);
     assert_eq!(output.status.code(), Some(65));
     insta::assert_snapshot!(text(&output.stdout), @r#"
-    -:3: invalid_field: user_id expects a Number, found a string that is no number
-    -:4: not_an_object: the root is no JSON object
-    -:5: invalid_utf8: no UTF-8 from byte 5 on
+    -:3: invalid_field: user_id expects a Number, found a string that is not a number
+    -:4: not_an_object: the root is not a JSON object
+    -:5: invalid_utf8: not UTF-8 from byte 5 on
     1 would be stored, 3 would become dead letters
     "#);
-    let output = fed(ticketlog(&["validate", "--json", "-"]), input);
+    let output = run_with_input(ticketlog(&["validate", "--json", "-"]), input);
     let lines: Vec<serde_json::Value> =
         text(&output.stdout).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!((lines.len(), lines[0]["document"]["user_id"].as_i64()), (4, Some(7)));
     assert_eq!((lines[0]["identity"].as_str(), lines[1]["reason"].as_str()), (Some("uuid"), Some("invalid_field")));
-    assert_eq!(fed(ticketlog(&["validate"]), b"{}\n").status.code(), Some(0));
+    assert_eq!(run_with_input(ticketlog(&["validate"]), b"{}\n").status.code(), Some(0));
     let missing = ticketlog(&["validate", "/no/such/file"]).output().unwrap();
     assert_eq!(missing.status.code(), Some(66));
     assert!(text(&missing.stderr).contains("/no/such/file"));
 }
 
 #[test]
-fn config_prints_what_is_in_force_and_where_it_comes_from() {
+fn config_prints_the_settings_in_force_and_their_sources() {
     let output =
         ticketlog(&["config", "--set", "broker.prefetch=4500"]).env("TICKETLOG_STORE__DATABASE", "d").output().unwrap();
     let printed = text(&output.stdout);
@@ -63,7 +63,7 @@ fn config_prints_what_is_in_force_and_where_it_comes_from() {
 }
 
 #[test]
-fn wrong_use_and_wrong_configuration_have_their_exit_codes() {
+fn usage_errors_and_configuration_errors_have_their_exit_codes() {
     for (arguments, code) in [
         (&["nonsense"][..], 64),
         (&["publish", "--malformed", "101", "--generate", "1"], 64),
@@ -87,32 +87,32 @@ fn wrong_use_and_wrong_configuration_have_their_exit_codes() {
 
 #[tokio::test]
 async fn publish_sends_files_and_generated_events() {
-    let bed = Bed::new().await;
-    let worker = bed.worker().await;
-    let mut command = bed.command();
+    let env = TestEnv::new().await;
+    let worker = env.worker().await;
+    let mut command = env.command();
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), "{\"n\":1}\n").unwrap();
     command.args(["publish", "--json", file.path().to_str().unwrap(), "-"]);
-    let output = fed(command, b"{\"n\":2}\r\n\nnot json\n");
+    let output = run_with_input(command, b"{\"n\":2}\r\n\nnot json\n");
     let summary: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!((output.status.code(), summary["confirmed"].as_u64()), (Some(0), Some(3)), "{}", text(&output.stderr));
-    worker.has_settled(3).await;
+    worker.wait_until_settled(3).await;
     for _ in 0..2 {
         let generated = ["publish", "--generate", "400", "--malformed", "10", "--seed", "3", "--rate", "4000/s"];
-        let output = bed.command().args(generated).output().unwrap();
+        let output = env.command().args(generated).output().unwrap();
         assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
-        assert!(output.stderr.is_empty(), "no progress bar where there is no terminal");
+        assert!(output.stderr.is_empty(), "no progress bar without a terminal");
     }
-    worker.has_settled(803).await;
+    worker.wait_until_settled(803).await;
     let (stored, duplicate, dead) =
         (worker.settled("stored"), worker.settled("duplicate"), worker.settled("dead_lettered"));
-    assert_eq!((stored - 2, 2 * duplicate), (duplicate, 800 - (dead - 1)), "the same seed is the same events");
+    assert_eq!((stored - 2, 2 * duplicate), (duplicate, 800 - (dead - 1)), "the same seed generates the same events");
     assert!((21..=121).contains(&dead) && dead % 2 == 1, "{dead}");
-    let mut command = bed.command();
+    let mut command = env.command();
     command
         .args(["publish", "--generate", "1", "--set", "broker.exchange=nowhere"])
         .env("TICKETLOG_BROKER__DECLARE", "false");
     let unroutable = command.output().unwrap();
     assert_eq!(unroutable.status.code(), Some(69));
-    bed.clean().await;
+    env.clean().await;
 }

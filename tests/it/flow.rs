@@ -1,4 +1,5 @@
-//! The main job: events in, documents out; bad ones to the dead-letter queue; everything counted; stops in good order.
+//! The main job: events become documents, rejected messages go to the dead-letter queue, everything is counted, and the
+//! worker stops cleanly.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -6,60 +7,60 @@ use std::time::Duration;
 use bson::{Bson, doc};
 use lapin::types::AMQPValue;
 
-use crate::harness::{Bed, SOON, Sent, eventually};
+use crate::harness::{DEADLINE, TestEnv, TestMessage, eventually};
 
 #[tokio::test]
-async fn events_become_documents_and_the_books_balance() {
-    let bed = Bed::new().await;
-    bed.publish_all((0..3000).map(Sent::numbered)).await;
-    let mut worker = bed.worker().await;
-    worker.has_settled(3000).await;
+async fn events_become_documents_and_the_ledger_balances() {
+    let env = TestEnv::new().await;
+    env.publish_all((0..3000).map(TestMessage::numbered)).await;
+    let mut worker = env.worker().await;
+    worker.wait_until_settled(3000).await;
     assert_eq!(worker.settled("stored"), 3000);
-    bed.assert_exactly(3000).await;
+    env.assert_exactly(3000).await;
     assert_eq!(worker.stop().await.code(), Some(0));
-    assert_eq!(bed.depth(&bed.queue()).await, 0);
-    bed.clean().await;
+    assert_eq!(env.depth(&env.queue()).await, 0);
+    env.clean().await;
 }
 
 #[tokio::test]
 async fn redelivered_and_repeated_events_are_stored_once() {
-    let bed = Bed::new().await;
-    let mut worker = bed.worker().await;
-    bed.publish_all((0..500).chain(0..500).map(Sent::numbered)).await;
-    worker.has_settled(1000).await;
-    bed.publish_all((0..500).map(Sent::numbered)).await;
-    worker.has_settled(1500).await;
+    let env = TestEnv::new().await;
+    let mut worker = env.worker().await;
+    env.publish_all((0..500).chain(0..500).map(TestMessage::numbered)).await;
+    worker.wait_until_settled(1000).await;
+    env.publish_all((0..500).map(TestMessage::numbered)).await;
+    worker.wait_until_settled(1500).await;
     assert_eq!((worker.settled("stored"), worker.settled("duplicate")), (500, 1000));
-    bed.assert_exactly(500).await;
+    env.assert_exactly(500).await;
     worker.stop().await;
-    bed.clean().await;
+    env.clean().await;
 }
 
 #[tokio::test]
-async fn the_same_identity_with_another_body_loses_nothing() {
-    let bed = Bed::new().await;
-    let worker = bed.worker().await;
-    let with_id = |body: &str| Sent::body(body).with(|properties| properties.with_message_id("same".into()));
-    bed.publish(&with_id("{\"a\":1}")).await;
-    bed.publish(&with_id("{\"a\":2}")).await;
-    bed.publish(&Sent::body("{\"uuid\":\"u\",\"a\":3}")).await;
-    bed.publish(&Sent::body("{\"uuid\":\"u\",\"a\":4}")).await;
-    bed.publish(&Sent::body("{\"_id\":\"65f000000000000000000001\",\"a\":5}")).await;
-    worker.has_settled(5).await;
-    bed.publish(&Sent::body("{\"_id\":\"65f000000000000000000001\",\"a\":6}")).await;
-    bed.publish(&Sent::body("{\"_id\":\"65f000000000000000000001\",\"a\":5}")).await;
-    worker.has_settled(7).await;
+async fn different_bodies_with_the_same_identity_are_all_stored() {
+    let env = TestEnv::new().await;
+    let worker = env.worker().await;
+    let with_id = |body: &str| TestMessage::body(body).with(|properties| properties.with_message_id("same".into()));
+    env.publish(&with_id("{\"a\":1}")).await;
+    env.publish(&with_id("{\"a\":2}")).await;
+    env.publish(&TestMessage::body("{\"uuid\":\"u\",\"a\":3}")).await;
+    env.publish(&TestMessage::body("{\"uuid\":\"u\",\"a\":4}")).await;
+    env.publish(&TestMessage::body("{\"_id\":\"65f000000000000000000001\",\"a\":5}")).await;
+    worker.wait_until_settled(5).await;
+    env.publish(&TestMessage::body("{\"_id\":\"65f000000000000000000001\",\"a\":6}")).await;
+    env.publish(&TestMessage::body("{\"_id\":\"65f000000000000000000001\",\"a\":5}")).await;
+    worker.wait_until_settled(7).await;
     assert_eq!((worker.settled("stored"), worker.settled("duplicate")), (5, 1));
-    let dead = bed.dead(1).await;
+    let dead = env.take_dead_letters(1).await;
     assert_eq!((dead[0].reason(), dead[0].headers["dl-stage"].as_str()), ("identity_conflict", "store"));
-    assert_eq!(bed.count().await, 5);
-    bed.clean().await;
+    assert_eq!(env.count().await, 5);
+    env.clean().await;
 }
 
 #[tokio::test]
-async fn a_dead_letter_is_the_original_with_what_was_wrong() {
-    let bed = Bed::new().await;
-    let worker = bed.worker().await;
+async fn a_dead_letter_is_the_original_message_with_the_reason() {
+    let env = TestEnv::new().await;
+    let worker = env.worker().await;
     let forged = BTreeMap::from([
         ("dl-reason".into(), AMQPValue::LongString("forged".into())),
         ("dl-replays".into(), AMQPValue::LongLongInt(99)),
@@ -67,35 +68,35 @@ async fn a_dead_letter_is_the_original_with_what_was_wrong() {
         ("x-own".into(), AMQPValue::Boolean(true)),
         ("x-death".into(), AMQPValue::LongString("forged".into())),
     ]);
-    let sent = Sent::body("{\"user_id\":\"abc\"}").with(|properties| {
+    let sent = TestMessage::body("{\"user_id\":\"abc\"}").with(|properties| {
         let properties =
             properties.with_headers(forged.into()).with_expiration("3600000".into()).with_user_id("guest".into());
         let properties = properties.with_reply_to("r".into()).with_correlation_id("c".into()).with_priority(255);
         properties.with_delivery_mode(1).with_message_id("m".into()).with_content_type("text/xml".into())
     });
-    let sent = if bed.broker_uri.contains("guest:guest") {
+    let sent = if env.broker_uri.contains("guest:guest") {
         sent
     } else {
         sent.with(|properties| properties.with_user_id("ticketlog".into()))
     };
-    bed.publish(&sent).await;
-    worker.has_settled(1).await;
-    let dead = bed.dead(1).await.pop().unwrap();
+    env.publish(&sent).await;
+    worker.wait_until_settled(1).await;
+    let dead = env.take_dead_letters(1).await.pop().unwrap();
     assert_eq!(dead.body, sent.body);
-    let said = |name: &str| dead.headers.get(name).map(String::as_str).unwrap_or_default().to_owned();
+    let header = |name: &str| dead.headers.get(name).map(String::as_str).unwrap_or_default().to_owned();
     assert_eq!(
-        (said("dl-version"), said("dl-reason"), said("dl-field")),
+        (header("dl-version"), header("dl-reason"), header("dl-field")),
         ("1".into(), "invalid_field".into(), "user_id".into())
     );
     assert_eq!(
-        (said("dl-exchange"), said("dl-routing-key"), said("dl-queue")),
-        (bed.name.clone(), "ticket.test".into(), bed.queue())
+        (header("dl-exchange"), header("dl-routing-key"), header("dl-queue")),
+        (env.name.clone(), "ticket.test".into(), env.queue())
     );
     assert_eq!(
-        (said("dl-replays"), said("dl-stage"), said("dl-user-id").is_empty()),
+        (header("dl-replays"), header("dl-stage"), header("dl-user-id").is_empty()),
         ("0".into(), "decode".into(), false)
     );
-    assert_eq!(said("dl-fingerprint").len(), 16);
+    assert_eq!(header("dl-fingerprint").len(), 16);
     let kept = &dead.properties;
     assert_eq!((kept.expiration(), kept.user_id(), kept.delivery_mode()), (&None, &None, &Some(2)));
     assert_eq!(kept.reply_to(), sent.properties.reply_to());
@@ -109,167 +110,211 @@ async fn a_dead_letter_is_the_original_with_what_was_wrong() {
     );
     assert!(!dead.headers.contains_key("x-death") && !dead.headers.contains_key("dl-replay-id"));
     assert_eq!(kept.headers().as_ref().unwrap().inner().get("x-own"), Some(&AMQPValue::Boolean(true)));
-    bed.clean().await;
+    env.clean().await;
 }
 
 #[tokio::test]
-async fn one_bad_message_takes_no_other_with_it() {
-    let bed = Bed::new().await;
-    let bad = |n: i32| Sent::body(format!("{{\"n\":{n},\"user_id\":[]}}"));
-    bed.publish_all((0..500).map(|n| if n == 250 { bad(n) } else { Sent::numbered(n) })).await;
-    bed.publish_all((500..1000).map(|n| if n == 750 { Sent::numbered(n) } else { bad(n) })).await;
-    bed.publish_all((1000..1500).map(|n| if n % 2 == 0 { Sent::numbered(n) } else { bad(n) })).await;
-    let worker = bed.worker().await;
-    worker.has_settled(1500).await;
+async fn a_rejected_message_does_not_affect_others() {
+    let env = TestEnv::new().await;
+    let invalid = |n: i32| TestMessage::body(format!("{{\"n\":{n},\"user_id\":[]}}"));
+    env.publish_all((0..500).map(|n| if n == 250 { invalid(n) } else { TestMessage::numbered(n) })).await;
+    env.publish_all((500..1000).map(|n| if n == 750 { TestMessage::numbered(n) } else { invalid(n) })).await;
+    env.publish_all((1000..1500).map(|n| if n % 2 == 0 { TestMessage::numbered(n) } else { invalid(n) })).await;
+    let worker = env.worker().await;
+    worker.wait_until_settled(1500).await;
     assert_eq!((worker.settled("stored"), worker.settled("dead_lettered")), (499 + 1 + 250, 1 + 499 + 250));
-    assert_eq!(bed.count().await, 750);
-    let dead = bed.dead(750).await;
+    assert_eq!(env.count().await, 750);
+    let dead = env.take_dead_letters(750).await;
     assert!(dead.iter().all(|dead| dead.reason() == "invalid_field"));
-    bed.clean().await;
+    env.clean().await;
 }
 
 #[tokio::test]
-async fn what_the_store_refuses_is_dead_lettered_alone() {
-    let bed = Bed::new().await;
-    let database = bed.collection.client().database(&bed.name);
+async fn a_document_that_the_store_rejects_is_dead_lettered_alone() {
+    let env = TestEnv::new().await;
+    let database = env.collection.client().database(&env.name);
     database.run_command(doc! {"collMod": "log", "validator": {"n": {"$ne": 7}}}).await.unwrap();
     let unique = mongodb::IndexModel::builder().keys(doc! {"only": 1});
     let options = mongodb::options::IndexOptions::builder().unique(true).sparse(true).build();
-    bed.collection.create_index(unique.options(options).build()).await.unwrap();
-    bed.publish_all((0..500).map(Sent::numbered)).await;
-    bed.publish_all(["{\"only\":1,\"n\":-1}", "{\"only\":1,\"n\":-2}"].map(Sent::body)).await;
-    let worker = bed.worker().await;
-    worker.has_settled(502).await;
+    env.collection.create_index(unique.options(options).build()).await.unwrap();
+    env.publish_all((0..500).map(TestMessage::numbered)).await;
+    env.publish_all(["{\"only\":1,\"n\":-1}", "{\"only\":1,\"n\":-2}"].map(TestMessage::body)).await;
+    let worker = env.worker().await;
+    worker.wait_until_settled(502).await;
     assert_eq!(worker.settled("stored"), 500);
-    let mut reasons: Vec<String> = bed.dead(2).await.iter().map(|dead| dead.reason().to_owned()).collect();
+    let mut reasons: Vec<String> = env.take_dead_letters(2).await.iter().map(|dead| dead.reason().to_owned()).collect();
     reasons.sort();
     assert_eq!(reasons, ["duplicate_key", "rejected_by_store"]);
-    bed.clean().await;
+    env.clean().await;
 }
 
 #[tokio::test]
-async fn the_breaker_holds_when_the_store_refuses_everything_and_lets_go_when_it_is_mended() {
-    let bed = Bed::new().await;
-    let database = bed.collection.client().database(&bed.name);
+async fn the_breaker_opens_while_the_store_rejects_everything() {
+    let env = TestEnv::new().await;
+    let database = env.collection.client().database(&env.name);
     database.run_command(doc! {"collMod": "log", "validator": {"never": true}}).await.unwrap();
-    bed.publish_all((0..500).map(Sent::numbered)).await;
-    // One large batch, so that the verdict falls on all of them at once.
-    let worker = bed
+    env.publish_all((0..500).map(TestMessage::numbered)).await;
+    // One large batch, so that all events are rejected at once.
+    let worker = env
         .worker_with(&[("BATCH__LINGER", "1s"), ("BROKER__PREFETCH_BYTES", "1GiB"), ("EVENT__MAX_BYTES", "10KiB")])
         .await;
-    eventually("the breaker opens", SOON, async || worker.get("/readyz").1.contains("breaker")).await;
+    eventually("the breaker opens", DEADLINE, async || worker.get("/readyz").1.contains("breaker")).await;
     assert_eq!(worker.settled("dead_lettered"), 0);
     assert_eq!(worker.metrics()["ticketlog_breaker_open"], 1.0);
     database.run_command(doc! {"collMod": "log", "validator": {}}).await.unwrap();
-    worker.has_settled(500).await;
+    worker.wait_until_settled(500).await;
     assert_eq!(worker.settled("stored"), 500);
-    worker.ready().await;
-    bed.assert_exactly(500).await;
-    bed.clean().await;
+    worker.wait_until_ready().await;
+    env.assert_exactly(500).await;
+    env.clean().await;
 }
 
 #[tokio::test]
-async fn dead_letters_wait_for_their_exchange_while_storing_goes_on() {
-    let bed = Bed::new().await;
-    let worker = bed.worker_with(&[("BROKER__DECLARE", "false")]).await;
-    worker.ready().await;
-    let dlx = format!("{}.dlx", bed.name);
-    bed.channel
-        .queue_unbind(bed.dead_queue().into(), dlx.as_str().into(), bed.dead_queue().into(), Default::default())
+async fn a_validator_switched_on_under_load_costs_few_dead_letters() {
+    let env = TestEnv::new().await;
+    let database = env.collection.client().database(&env.name);
+    env.publish_all((0..500).map(TestMessage::numbered)).await;
+    let worker = env.worker_with(&[("BATCH__MAX_EVENTS", "20"), ("BATCH__LINGER", "1ms")]).await;
+    worker.wait_until_settled(500).await;
+    database.run_command(doc! {"collMod": "log", "validator": {"never": true}}).await.unwrap();
+    for n in 500..1500 {
+        env.publish(&TestMessage::numbered(n)).await;
+    }
+    eventually("the breaker opens", DEADLINE, async || worker.metrics()["ticketlog_breaker_open"] == 1.0).await;
+    eventually("everything is received", DEADLINE, async || env.depth(&env.queue()).await == 0).await;
+    let dead = worker.settled("dead_lettered");
+    assert!((1..=180).contains(&dead), "{dead} dead letters, at any rate of events");
+    database.run_command(doc! {"collMod": "log", "validator": {}}).await.unwrap();
+    worker.wait_until_settled(1500).await;
+    assert_eq!(worker.settled("stored"), 1500 - dead);
+    env.clean().await;
+}
+
+#[tokio::test]
+async fn messages_that_the_decoder_rejects_never_stop_the_others() {
+    let env = TestEnv::new().await;
+    let worker = env.worker().await;
+    env.publish_all((0..1500).map(|n| TestMessage::body(format!("{{\"user_id\":\"no number {n}\"}}")))).await;
+    env.publish_all((0..100).map(TestMessage::numbered)).await;
+    worker.wait_until_settled(1600).await;
+    assert_eq!((worker.settled("stored"), worker.settled("dead_lettered")), (100, 1500));
+    assert_eq!(worker.metrics()["ticketlog_breaker_open"], 0.0);
+    env.clean().await;
+}
+
+#[tokio::test]
+async fn dead_letters_wait_for_their_exchange_while_events_are_stored() {
+    let env = TestEnv::new().await;
+    let worker = env.worker_with(&[("BROKER__DECLARE", "false")]).await;
+    worker.wait_until_ready().await;
+    let dlx = format!("{}.dlx", env.name);
+    env.channel
+        .queue_unbind(
+            env.dead_letter_queue().into(),
+            dlx.as_str().into(),
+            env.dead_letter_queue().into(),
+            Default::default(),
+        )
         .await
         .unwrap();
-    bed.publish(&Sent::body("{\"user_id\":\"bad\"}")).await;
-    eventually("it says so", SOON, async || worker.get("/readyz").1.contains("dead_letter_unavailable")).await;
-    bed.publish_all((0..300).map(Sent::numbered)).await;
-    eventually("the good ones are stored", SOON, async || worker.settled("stored") == 300).await;
-    eventually("and acknowledged past the held one", SOON, async || {
+    env.publish(&TestMessage::body("{\"user_id\":\"bad\"}")).await;
+    eventually("the problem is reported", DEADLINE, async || {
+        worker.get("/readyz").1.contains("dead_letter_unavailable")
+    })
+    .await;
+    env.publish_all((0..300).map(TestMessage::numbered)).await;
+    eventually("the valid events are stored", DEADLINE, async || worker.settled("stored") == 300).await;
+    eventually("they are acknowledged, but the rejected message is not", DEADLINE, async || {
         worker.metrics()["ticketlog_deliveries_unacked"] == 1.0
     })
     .await;
     assert_eq!(worker.settled("dead_lettered"), 0);
-    let (queue, key) = (bed.dead_queue(), bed.dead_queue());
-    bed.channel.queue_bind(queue.into(), dlx.into(), key.into(), Default::default(), Default::default()).await.unwrap();
-    worker.has_settled(301).await;
-    worker.ready().await;
-    assert_eq!(bed.dead(1).await[0].reason(), "invalid_field");
-    bed.clean().await;
+    let (queue, key) = (env.dead_letter_queue(), env.dead_letter_queue());
+    env.channel.queue_bind(queue.into(), dlx.into(), key.into(), Default::default(), Default::default()).await.unwrap();
+    worker.wait_until_settled(301).await;
+    worker.wait_until_ready().await;
+    assert_eq!(env.take_dead_letters(1).await[0].reason(), "invalid_field");
+    env.clean().await;
 }
 
 #[tokio::test]
-async fn nothing_waits_for_company_that_the_prefetch_keeps_away() {
-    let bed = Bed::new().await;
-    // The prefetch begins at two, because messages may be large.
-    bed.publish_all((0..2).map(Sent::numbered)).await;
-    let mut worker = bed.worker_with(&[("BATCH__LINGER", "1min")]).await;
-    eventually("both are stored", SOON / 3, async || bed.count().await == 2).await;
+async fn a_batch_does_not_linger_while_the_prefetch_is_exhausted() {
+    let env = TestEnv::new().await;
+    // The prefetch begins at two, because any message may be large.
+    env.publish_all((0..2).map(TestMessage::numbered)).await;
+    let mut worker = env.worker_with(&[("BATCH__LINGER", "1min")]).await;
+    eventually("both are stored", DEADLINE / 3, async || env.count().await == 2).await;
     worker.stop().await;
-    bed.assert_exactly(2).await;
-    bed.clean().await;
+    env.assert_exactly(2).await;
+    env.clean().await;
 }
 
 #[tokio::test]
-async fn stops_in_good_order_with_a_half_full_batch() {
-    let bed = Bed::new().await;
-    let mut worker = bed.worker_with(&[("BATCH__LINGER", "30s"), ("EVENT__MAX_BYTES", "10KiB")]).await;
-    worker.ready().await;
-    bed.publish_all((0..40).map(Sent::numbered)).await;
-    eventually("they wait for company", SOON, async || worker.metrics()["ticketlog_batch_events_waiting"] > 0.0).await;
+async fn a_stop_writes_a_partial_batch() {
+    let env = TestEnv::new().await;
+    let mut worker = env.worker_with(&[("BATCH__LINGER", "30s"), ("EVENT__MAX_BYTES", "10KiB")]).await;
+    worker.wait_until_ready().await;
+    env.publish_all((0..40).map(TestMessage::numbered)).await;
+    eventually("they wait for the batch to fill", DEADLINE, async || {
+        worker.metrics()["ticketlog_batch_events_waiting"] > 0.0
+    })
+    .await;
     let status = worker.stop().await;
     assert_eq!(status.code(), Some(0));
-    assert_eq!(bed.count().await + u64::from(bed.depth(&bed.queue()).await), 40);
-    assert_eq!(bed.count().await, 40, "flushed, not just given back");
-    bed.assert_exactly(40).await;
-    bed.clean().await;
+    assert_eq!(env.count().await + u64::from(env.depth(&env.queue()).await), 40);
+    assert_eq!(env.count().await, 40, "flushed, not requeued");
+    env.assert_exactly(40).await;
+    env.clean().await;
 }
 
 #[tokio::test]
-async fn a_stop_behind_a_held_dead_letter_gives_back_only_that() {
-    let bed = Bed::new().await;
-    let mut worker = bed.worker_with(&[("BROKER__DECLARE", "false"), ("EVENT__MAX_BYTES", "10KiB")]).await;
-    worker.ready().await;
-    let (queue, dlx) = (bed.dead_queue(), format!("{}.dlx", bed.name));
-    bed.channel
+async fn a_stop_requeues_only_an_unconfirmed_dead_letter() {
+    let env = TestEnv::new().await;
+    let mut worker = env.worker_with(&[("BROKER__DECLARE", "false"), ("EVENT__MAX_BYTES", "10KiB")]).await;
+    worker.wait_until_ready().await;
+    let (queue, dlx) = (env.dead_letter_queue(), format!("{}.dlx", env.name));
+    env.channel
         .queue_unbind(queue.as_str().into(), dlx.into(), queue.as_str().into(), Default::default())
         .await
         .unwrap();
-    let bad = || Sent::body("{\"user_id\":\"bad\"}");
-    let all = (0..100).map(|n| if n % 25 == 10 { bad() } else { Sent::body("{}") });
-    bed.publish_all(all).await;
-    eventually("the good ones are stored", SOON, async || worker.settled("stored") == 96).await;
+    let invalid = || TestMessage::body("{\"user_id\":\"bad\"}");
+    let all = (0..100).map(|n| if n % 25 == 10 { invalid() } else { TestMessage::body("{}") });
+    env.publish_all(all).await;
+    eventually("the valid events are stored", DEADLINE, async || worker.settled("stored") == 96).await;
     assert_eq!(worker.stop().await.code(), Some(0));
     assert!(worker.log().contains("\"returned\":4"));
-    // The broker counts them when it gets to it.
-    bed.settled_depth(&bed.queue(), 4).await;
-    assert_eq!(bed.count().await, 96, "those without identity are not stored again either");
-    bed.clean().await;
+    // The broker may take a moment to requeue them.
+    env.wait_for_depth(&env.queue(), 4).await;
+    assert_eq!(env.count().await, 96, "events without an identity are not stored again either");
+    env.clean().await;
 }
 
 #[tokio::test]
-async fn the_readers_find_their_indexes_and_types() {
-    let bed = Bed::new().await;
-    let worker = bed.worker_with(&[("STORE__RETENTION", "90days")]).await;
-    bed.publish(&Sent::body(
+async fn documents_have_the_readers_indexes_and_types() {
+    let env = TestEnv::new().await;
+    let worker = env.worker_with(&[("STORE__RETENTION", "90days")]).await;
+    env.publish(&TestMessage::body(
         "{\"user_id\":\"12\",\"timestamp\":1763800000000,\"uuid\":5,\"status\":true,\"more\":{\"a\":[1]}}",
     ))
     .await;
-    worker.has_settled(1).await;
-    let document = bed.documents().await.pop().unwrap();
+    worker.wait_until_settled(1).await;
+    let document = env.documents().await.pop().unwrap();
     assert_eq!(document.get("user_id"), Some(&Bson::Int32(12)));
     assert_eq!(document.get("timestamp"), Some(&Bson::Int64(1_763_800_000_000)));
     assert_eq!((document.get_str("uuid").unwrap(), document.get_str("status").unwrap()), ("5", "true"));
     assert_eq!(document.get_document("more").unwrap(), &doc! {"a": [1]});
     assert!(document.get_datetime("ingested_at").is_ok() && document.get_object_id("_id").is_ok());
     let mut names = Vec::new();
-    eventually("the indexes are there", Duration::from_secs(20), async || {
-        names = bed.collection.list_index_names().await.unwrap();
+    eventually("the indexes exist", Duration::from_secs(20), async || {
+        names = env.collection.list_index_names().await.unwrap();
         names.len() == 6
     })
     .await;
-    let database = bed.collection.client().database(&bed.name);
+    let database = env.collection.client().database(&env.name);
     let explained = database.run_command(
         doc! {"explain": {"find": "log", "filter": {"user_id": 12}, "sort": {"timestamp": -1}, "limit": 50}},
     );
     let plan = format!("{:?}", explained.await.unwrap());
     assert!(plan.contains("IXSCAN") && !plan.contains("COLLSCAN") && !plan.contains("\"SORT\""), "{plan}");
-    bed.clean().await;
+    env.clean().await;
 }

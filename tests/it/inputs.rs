@@ -1,5 +1,5 @@
-//! Every kind of nasty message through the real broker and the real store, with good messages all around: exact
-//! outcomes, the books balanced, the process alive. The table of the decoder itself is in `src/event/decode_tests.rs`.
+//! Malformed, unusual, large and compressed messages through real servers, each among valid ones: exact outcomes, a
+//! balanced ledger, and a worker that keeps running. The cases of the decoder alone are in `src/event/decode_tests.rs`.
 
 use std::collections::{BTreeMap, HashMap};
 use std::io::Write;
@@ -7,39 +7,41 @@ use std::io::Write;
 use bson::{Bson, Document, doc};
 use lapin::types::{AMQPValue, DecimalValue, FieldArray, FieldTable};
 
-use crate::harness::{Bed, Sent};
+use crate::harness::{TestEnv, TestMessage};
 
-/// What a message becomes: a document (with this value under `v`, where one is named), or a dead letter.
-enum Becomes {
+/// What must become of a message.
+enum Expected {
     Stored,
-    Holding(Bson),
-    /// The whole document, but for its `_id`.
-    Whole(Document),
-    Dead(&'static str),
+    /// A document with this value in field `v`.
+    StoredValue(Bson),
+    /// Exactly this document, except for its `_id`.
+    StoredDocument(Document),
+    /// A dead letter with this reason.
+    Rejected(&'static str),
 }
-use Becomes::{Dead, Holding, Stored, Whole};
+use Expected::{Rejected, Stored, StoredDocument, StoredValue};
 
 struct Row {
     name: String,
-    sent: Sent,
-    becomes: Becomes,
+    message: TestMessage,
+    expected: Expected,
 }
 
-fn row(name: impl Into<String>, body: impl Into<Vec<u8>>, becomes: Becomes) -> Row {
-    Row { name: name.into(), sent: Sent::body(body), becomes }
+fn row(name: impl Into<String>, body: impl Into<Vec<u8>>, expected: Expected) -> Row {
+    Row { name: name.into(), message: TestMessage::body(body), expected }
 }
 
-fn encoded(name: &str, encoding: &str, body: Vec<u8>, becomes: Becomes) -> Row {
-    let sent = Sent::body(body).with(|properties| properties.with_content_encoding(encoding.into()));
-    Row { name: name.to_owned(), sent, becomes }
+fn encoded(name: &str, encoding: &str, body: Vec<u8>, expected: Expected) -> Row {
+    let message = TestMessage::body(body).with(|properties| properties.with_content_encoding(encoding.into()));
+    Row { name: name.to_owned(), message, expected }
 }
 
-fn headed(name: &str, value: AMQPValue, body: &str, becomes: Becomes) -> Row {
+fn with_header(name: &str, value: AMQPValue, body: &str, expected: Expected) -> Row {
     let headers = BTreeMap::from([("h".into(), value)]);
     Row {
         name: name.to_owned(),
-        sent: Sent::body(body).with(|properties| properties.with_headers(headers.into())),
-        becomes,
+        message: TestMessage::body(body).with(|properties| properties.with_headers(headers.into())),
+        expected,
     }
 }
 
@@ -47,12 +49,12 @@ fn nested(open: &str, levels: usize, close: &str) -> String {
     format!("{}1{}", open.repeat(levels), close.repeat(levels))
 }
 
-fn broken() -> Vec<Row> {
-    let dead: [(&str, &[u8], &'static str); 37] = [
+fn malformed() -> Vec<Row> {
+    let rejected: [(&str, &[u8], &'static str); 37] = [
         ("empty", b"", "empty_body"),
         ("blank", b" \r\n\t", "invalid_json"),
         ("truncated", b"{\"a\":[1,{\"b\":", "invalid_json"),
-        ("two", b"{\"a\":1}{\"a\":2}", "invalid_json"),
+        ("two objects", b"{\"a\":1}{\"a\":2}", "invalid_json"),
         ("comma", b"{\"a\":1,}", "invalid_json"),
         ("comment", b"{\"a\":1/*x*/}", "invalid_json"),
         ("garbage", b"{\"a\":1} x", "invalid_json"),
@@ -87,10 +89,10 @@ fn broken() -> Vec<Row> {
         ("uuid array", b"{\"uuid\":[\"a\"]}", "invalid_field"),
         ("status object", b"{\"status\":{}}", "invalid_field"),
     ];
-    dead.into_iter().map(|(name, body, reason)| row(name, body, Dead(reason))).collect()
+    rejected.into_iter().map(|(name, body, reason)| row(name, body, Rejected(reason))).collect()
 }
 
-fn sound() -> Vec<Row> {
+fn unusual() -> Vec<Row> {
     let values: [(&str, Bson); 22] = [
         ("2147483648", Bson::Int64(1 << 31)),
         ("9007199254740993", Bson::Int64(9_007_199_254_740_993)),
@@ -120,79 +122,83 @@ fn sound() -> Vec<Row> {
     ];
     let mut rows: Vec<Row> = values
         .into_iter()
-        .map(|(value, stored)| row(format!("value {value}"), format!("{{\"v\":{value}}}"), Holding(stored)))
+        .map(|(value, stored)| row(format!("value {value}"), format!("{{\"v\":{value}}}"), StoredValue(stored)))
         .collect();
     rows.extend([
         row("no field", "{}", Stored),
-        row("byte order mark", "\u{feff}{\"v\":1}", Holding(Bson::Int32(1))),
+        row("byte order mark", "\u{feff}{\"v\":1}", StoredValue(Bson::Int32(1))),
         row(
             "top-level operators",
             r#"{"$set":{"a":1},"$where":"1","":0,"a.b":1,"__proto__":{},"constructor":2,"id":3}"#,
-            Whole(doc! {"$set": {"a": 1}, "$where": "1", "": 0, "a.b": 1, "__proto__": {}, "constructor": 2, "id": 3}),
+            StoredDocument(
+                doc! {"$set": {"a": 1}, "$where": "1", "": 0, "a.b": 1, "__proto__": {}, "constructor": 2, "id": 3},
+            ),
         ),
         row(
             "an $oid and nothing else",
             r#"{"$oid":"65f000000000000000000001"}"#,
-            Whole(doc! {"$oid": "65f000000000000000000001"}),
+            StoredDocument(doc! {"$oid": "65f000000000000000000001"}),
         ),
-        row("a $date and nothing else", r#"{"$date":5}"#, Whole(doc! {"$date": 5})),
-        row("a $numberLong and nothing else", r#"{"$numberLong":"x"}"#, Whole(doc! {"$numberLong": "x"})),
-        row("repeated", r#"{"v":1,"x":2,"v":3}"#, Holding(Bson::Int32(3))),
-        row("id", r#"{"_id":"65f0000000000000000000aa","v":1}"#, Holding(Bson::Int32(1))),
-        row("null id", r#"{"_id":null,"v":1}"#, Holding(Bson::Int32(1))),
+        row("a $date and nothing else", r#"{"$date":5}"#, StoredDocument(doc! {"$date": 5})),
+        row("a $numberLong and nothing else", r#"{"$numberLong":"x"}"#, StoredDocument(doc! {"$numberLong": "x"})),
+        row("repeated", r#"{"v":1,"x":2,"v":3}"#, StoredValue(Bson::Int32(3))),
+        row("id", r#"{"_id":"65f0000000000000000000aa","v":1}"#, StoredValue(Bson::Int32(1))),
+        row("null id", r#"{"_id":null,"v":1}"#, StoredValue(Bson::Int32(1))),
         row("depth 64", nested("{\"a\":", 64, "}"), Stored),
         row("depth 64, arrays", format!("{{\"a\":{}}}", nested("[", 63, "]")), Stored),
         row("depth 64, mixed", nested("{\"a\":[", 32, "]}"), Stored),
     ]);
     for (content_type, v) in [("text/xml", 1), ("application/json; charset=latin1", 2)] {
-        let sent = Sent::body(format!("{{\"v\":\"ü{v}\"}}"))
+        let message = TestMessage::body(format!("{{\"v\":\"ü{v}\"}}"))
             .with(|properties| properties.with_content_type(content_type.into()));
-        rows.push(Row { name: content_type.to_owned(), sent, becomes: Holding(Bson::String(format!("ü{v}"))) });
+        rows.push(Row {
+            name: content_type.to_owned(), message, expected: StoredValue(Bson::String(format!("ü{v}")))
+        });
     }
     rows
 }
 
 fn large() -> Vec<Row> {
     let text = |bytes: usize| format!("{{\"a\":\"{}\"}}", "x".repeat(bytes - 8));
-    let many: Vec<String> = (0..100_000).map(|n| format!("\"k{}\":{n}", n % 60_000)).collect();
+    let fields: Vec<String> = (0..100_000).map(|n| format!("\"k{}\":{n}", n % 60_000)).collect();
     let limit = 8 << 20;
     vec![
         row("at the limit", text(limit), Stored),
-        row("over the limit", text(limit + 1), Dead("too_large")),
-        row("17 MiB", text(17 << 20), Dead("too_large")),
-        row("100 MiB", text(100 << 20), Dead("too_large")),
-        row("BSON over 16 MiB", format!("{{\"a\":[{}1]}}", "1,".repeat(2_000_000)), Dead("too_large")),
+        row("over the limit", text(limit + 1), Rejected("too_large")),
+        row("17 MiB", text(17 << 20), Rejected("too_large")),
+        row("100 MiB", text(100 << 20), Rejected("too_large")),
+        row("BSON over 16 MiB", format!("{{\"a\":[{}1]}}", "1,".repeat(2_000_000)), Rejected("too_large")),
         row("a million elements", format!("{{\"a\":[{}1]}}", "1,".repeat(999_999)), Stored),
         row("a key of 1 MiB", format!("{{\"{}\":1}}", "k".repeat(1 << 20)), Stored),
-        row("100,000 keys", format!("{{{}}}", many.join(",")), Stored),
-        row("depth 65", nested("{\"a\":", 65, "}"), Dead("too_deep")),
-        row("depth 65, arrays", format!("{{\"a\":{}}}", nested("[", 64, "]")), Dead("too_deep")),
-        row("depth 66, mixed", nested("{\"a\":[", 33, "]}"), Dead("too_deep")),
-        row("depth 200,000, mixed", nested("{\"a\":[", 100_000, "]}"), Dead("too_deep")),
-        row("open arrays 100,000", format!("{{\"a\":{}", "[".repeat(100_000)), Dead("too_deep")),
-        row("depth 100,000", nested("{\"a\":", 100_000, "}"), Dead("too_deep")),
-        row("open depth 100,000", "[{\"a\":".repeat(100_000), Dead("too_deep")),
-        row("arrays 100,000", format!("{{\"a\":{}}}", nested("[", 100_000, "]")), Dead("too_deep")),
+        row("100,000 keys", format!("{{{}}}", fields.join(",")), Stored),
+        row("depth 65", nested("{\"a\":", 65, "}"), Rejected("too_deep")),
+        row("depth 65, arrays", format!("{{\"a\":{}}}", nested("[", 64, "]")), Rejected("too_deep")),
+        row("depth 66, mixed", nested("{\"a\":[", 33, "]}"), Rejected("too_deep")),
+        row("depth 200,000, mixed", nested("{\"a\":[", 100_000, "]}"), Rejected("too_deep")),
+        row("open arrays 100,000", format!("{{\"a\":{}", "[".repeat(100_000)), Rejected("too_deep")),
+        row("depth 100,000", nested("{\"a\":", 100_000, "}"), Rejected("too_deep")),
+        row("open depth 100,000", "[{\"a\":".repeat(100_000), Rejected("too_deep")),
+        row("arrays 100,000", format!("{{\"a\":{}}}", nested("[", 100_000, "]")), Rejected("too_deep")),
     ]
 }
 
-fn packed() -> Vec<Row> {
+fn compressed() -> Vec<Row> {
     let gzip = |bytes: &[u8]| {
         let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
         encoder.write_all(bytes).unwrap();
         encoder.finish().unwrap()
     };
     let event = b"{\"v\":\"packed\"}";
-    let packed = || Holding(Bson::String("packed".into()));
+    let packed = || StoredValue(Bson::String("packed".into()));
     vec![
         encoded("gzip", "gzip", gzip(event), packed()),
         encoded("zstd", "zstd", zstd::encode_all(&event[..], 3).unwrap(), packed()),
-        encoded("gzip bomb", "gzip", gzip(&vec![b' '; 100 << 20]), Dead("too_large")),
-        encoded("gzip of nothing", "gzip", gzip(b""), Dead("empty_body")),
-        encoded("no gzip", "gzip", event.to_vec(), Dead("unsupported_encoding")),
-        encoded("br", "br", event.to_vec(), Dead("unsupported_encoding")),
+        encoded("gzip bomb", "gzip", gzip(&vec![b' '; 100 << 20]), Rejected("too_large")),
+        encoded("gzip of nothing", "gzip", gzip(b""), Rejected("empty_body")),
+        encoded("gzip announced, plain body", "gzip", event.to_vec(), Rejected("unsupported_encoding")),
+        encoded("br", "br", event.to_vec(), Rejected("unsupported_encoding")),
         encoded("identity", "identity", event.to_vec(), packed()),
-        row("gzip without saying so", gzip(event), Dead("invalid_utf8")),
+        row("gzip without content-encoding", gzip(event), Rejected("invalid_utf8")),
     ]
 }
 
@@ -201,7 +207,7 @@ fn with_headers() -> Vec<Row> {
     for _ in 0..20_000 {
         deep = AMQPValue::FieldArray(FieldArray::from(vec![deep]));
     }
-    let all = FieldArray::from(vec![
+    let every_type = FieldArray::from(vec![
         AMQPValue::Boolean(true),
         AMQPValue::ShortShortInt(-1),
         AMQPValue::LongLongInt(1 << 40),
@@ -218,95 +224,99 @@ fn with_headers() -> Vec<Row> {
         AMQPValue::LongUInt(4_000_000_000),
         AMQPValue::Float(0.5),
         AMQPValue::DecimalValue(DecimalValue { scale: 2, value: 314 }),
-        // A short string has the letter of a 16-bit integer at RabbitMQ, and cannot be sent.
+        // No short string: RabbitMQ reads its type code as that of a 16-bit integer.
     ]);
-    let flat = AMQPValue::LongString("x".repeat(100 << 10).into());
+    let large = AMQPValue::LongString("x".repeat(100 << 10).into());
     let full = AMQPValue::LongString("x".repeat((128 << 10) - 200).into());
     vec![
-        headed("every type of header", AMQPValue::FieldArray(all.clone()), "{\"v\":1}", Holding(Bson::Int32(1))),
-        headed("every type of header, bad", AMQPValue::FieldArray(all), "{", Dead("invalid_json")),
-        headed("100 KiB of headers", flat.clone(), "{\"v\":1}", Holding(Bson::Int32(1))),
-        headed("100 KiB of headers, bad", flat, "{", Dead("invalid_json")),
-        headed("headers that fill a frame, bad", full, "{", Dead("invalid_json")),
-        headed("headers nested 20,000 deep", deep.clone(), "{\"v\":1}", Holding(Bson::Int32(1))),
-        headed("headers nested 20,000 deep, bad", deep, "{", Dead("invalid_json")),
+        with_header(
+            "every type of header",
+            AMQPValue::FieldArray(every_type.clone()),
+            "{\"v\":1}",
+            StoredValue(Bson::Int32(1)),
+        ),
+        with_header("every type of header, bad", AMQPValue::FieldArray(every_type), "{", Rejected("invalid_json")),
+        with_header("100 KiB of headers", large.clone(), "{\"v\":1}", StoredValue(Bson::Int32(1))),
+        with_header("100 KiB of headers, bad", large, "{", Rejected("invalid_json")),
+        with_header("headers that fill a frame, bad", full, "{", Rejected("invalid_json")),
+        with_header("headers nested 20,000 deep", deep.clone(), "{\"v\":1}", StoredValue(Bson::Int32(1))),
+        with_header("headers nested 20,000 deep, bad", deep, "{", Rejected("invalid_json")),
     ]
 }
 
-/// Publishes every row between good messages, and compares each outcome.
-async fn through(rows: Vec<Row>) {
-    let bed = Bed::new().await;
-    let mut worker = bed.worker().await;
+/// Publishes each row after three valid messages, and compares all outcomes.
+async fn assert_outcomes(rows: Vec<Row>) {
+    let env = TestEnv::new().await;
+    let mut worker = env.worker().await;
     for (n, row) in (0..).zip(&rows) {
-        bed.publish_all((3 * n..3 * n + 3).map(Sent::numbered)).await;
-        let (id, number) = (row.name.clone(), n);
-        let sent = row.sent.clone().with(|properties| {
-            properties.with_correlation_id(number.to_string().as_str().into()).with_message_id(id.as_str().into())
+        env.publish_all((3 * n..3 * n + 3).map(TestMessage::numbered)).await;
+        let message = row.message.clone().with(|properties| {
+            properties.with_correlation_id(n.to_string().into()).with_message_id(row.name.as_str().into())
         });
-        bed.publish(&sent).await;
+        env.publish(&message).await;
     }
     let count = rows.len();
-    worker.has_settled(4 * count as u64).await;
-    let expected_dead = rows.iter().filter(|row| matches!(row.becomes, Dead(_))).count();
-    let dead: HashMap<usize, (String, Vec<u8>, bool)> = bed
-        .dead(expected_dead)
+    worker.wait_until_settled(4 * count as u64).await;
+    let expected_dead = rows.iter().filter(|row| matches!(row.expected, Rejected(_))).count();
+    let dead: HashMap<usize, (String, Vec<u8>, bool)> = env
+        .take_dead_letters(expected_dead)
         .await
         .into_iter()
         .map(|dead| {
             let number: usize = dead.properties.correlation_id().as_ref().unwrap().as_str().parse().unwrap();
-            let own = dead.properties.headers().as_ref().and_then(|headers| headers.inner().get("h").cloned());
-            let sent: &Sent = &rows[number].sent;
+            let header = dead.properties.headers().as_ref().and_then(|headers| headers.inner().get("h").cloned());
+            let sent = &rows[number].message;
             let original = sent.properties.headers().as_ref().and_then(|headers| headers.inner().get("h").cloned());
-            // Only what leaves no room for ours is dropped, and that is said.
-            let full = rows[number].name.contains("fill a frame");
-            let kept = if full { dead.headers.contains_key("dl-headers-dropped") } else { own == original };
+            // The worker drops a header only if there is no room for its own headers, and then it says so.
+            let no_room = rows[number].name.contains("fill a frame");
+            let kept = if no_room { dead.headers.contains_key("dl-headers-dropped") } else { header == original };
             (number, (dead.reason().to_owned(), dead.body, kept))
         })
         .collect();
-    let documents = bed.documents().await;
+    let documents = env.documents().await;
     let numbered = documents.iter().filter(|document| document.contains_key("n")).count();
-    assert_eq!(numbered, 3 * count, "every good neighbour is stored");
+    assert_eq!(numbered, 3 * count, "every valid message is stored");
     assert_eq!(documents.len() - numbered, count - expected_dead);
     let mut values: Vec<String> =
         documents.iter().filter_map(|document| Some(format!("{:?}", document.get("v")?))).collect();
-    let mut expected: Vec<String> = Vec::new();
+    let mut expected_values: Vec<String> = Vec::new();
     for (number, row) in rows.iter().enumerate() {
-        let became = dead.get(&number);
-        match &row.becomes {
-            Dead(reason) => assert!(
-                became.is_some_and(|(why, body, kept)| why == reason && *body == row.sent.body && *kept),
+        let dead_letter = dead.get(&number);
+        match &row.expected {
+            Rejected(reason) => assert!(
+                dead_letter.is_some_and(|(why, body, kept)| why == reason && *body == row.message.body && *kept),
                 "{}: {:?}",
                 row.name,
-                became.map(|(why, _, kept)| (why, kept))
+                dead_letter.map(|(why, _, kept)| (why, kept))
             ),
-            Holding(value) => {
-                assert!(became.is_none(), "{}: {became:?}", row.name);
-                expected.push(format!("{value:?}"));
+            StoredValue(value) => {
+                assert!(dead_letter.is_none(), "{}: {dead_letter:?}", row.name);
+                expected_values.push(format!("{value:?}"));
             }
-            Whole(whole) => {
-                let rest = |document: &Document| {
+            StoredDocument(expected) => {
+                let without_id = |document: &Document| {
                     document.iter().skip(1).map(|(name, value)| (name.clone(), value.clone())).collect::<Document>()
                 };
                 assert!(
-                    became.is_none() && documents.iter().any(|document| rest(document) == *whole),
-                    "{}: {became:?}",
+                    dead_letter.is_none() && documents.iter().any(|document| without_id(document) == *expected),
+                    "{}: {dead_letter:?}",
                     row.name
                 );
             }
-            Stored => assert!(became.is_none(), "{}: {became:?}", row.name),
+            Stored => assert!(dead_letter.is_none(), "{}: {dead_letter:?}", row.name),
         }
     }
-    // As text, which tells 1 from 1.0 and -0 from 0; each as often as it was sent.
+    // Compared as text, because that distinguishes 1 from 1.0 and -0 from 0. Each must occur as often as it was sent.
     values.sort();
-    expected.sort();
-    assert_eq!(values, expected);
-    assert_eq!(worker.stop().await.code(), Some(0), "alive to the end");
-    bed.clean().await;
+    expected_values.sort();
+    assert_eq!(values, expected_values);
+    assert_eq!(worker.stop().await.code(), Some(0), "the worker ran to the end");
+    env.clean().await;
 }
 
-/// Four fields, each as everything that JSON offers: what Mongoose makes of it, or nothing where it refuses.
+/// The configured fields with values of every JSON type: each is cast as Mongoose would cast it, or rejected.
 #[tokio::test]
-async fn every_known_field_is_cast() {
+async fn configured_fields_are_cast() {
     let as_number = |value: &str| match value {
         "5" | "\" 5 \"" | "\"0x5\"" => Some(Bson::Int32(5)),
         "\"1e3\"" => Some(Bson::Int32(1000)),
@@ -322,58 +332,63 @@ async fn every_known_field_is_cast() {
     };
     let values =
         ["5", "\" 5 \"", "\"0x5\"", "\"1e3\"", "1.5", "true", "\"\"", "null", "[5]", "{}", "\"abc\"", "\"Infinity\""];
-    let bed = Bed::new().await;
-    let worker = bed.worker_with(&[("EVENT__FIELDS", "{ user_id = { type = \"number\" }, timestamp = { type = \"number\" }, uuid = { type = \"string\" }, status = { type = \"string\" }, must = { type = \"any\", required = true } }")]).await;
+    let env = TestEnv::new().await;
+    let worker = env.worker_with(&[("EVENT__FIELDS", "{ user_id = { type = \"number\" }, timestamp = { type = \"number\" }, uuid = { type = \"string\" }, status = { type = \"string\" }, must = { type = \"any\", required = true } }")]).await;
     let mut expected = Vec::new();
     for (field, numeric) in [("user_id", true), ("timestamp", true), ("uuid", false), ("status", false)] {
         for value in values {
-            bed.publish(&Sent::body(format!("{{\"must\":\"{field} {}\",\"{field}\":{value}}}", expected.len()))).await;
+            env.publish(&TestMessage::body(format!("{{\"must\":\"{field} {}\",\"{field}\":{value}}}", expected.len())))
+                .await;
             expected.push((field, if numeric { as_number(value) } else { as_string(value) }));
         }
     }
-    bed.publish_all(["{\"user_id\":1}", "{}"].map(Sent::body)).await;
-    worker.has_settled(expected.len() as u64 + 2).await;
-    let documents = bed.documents().await;
+    env.publish_all(["{\"user_id\":1}", "{}"].map(TestMessage::body)).await;
+    worker.wait_until_settled(expected.len() as u64 + 2).await;
+    let documents = env.documents().await;
     for (at, (field, value)) in expected.iter().enumerate() {
         let must = format!("{field} {at}");
         let found = documents.iter().find(|document| document.get_str("must").ok() == Some(&must));
         assert_eq!(found.and_then(|document| document.get(field)), value.as_ref(), "{must}");
     }
-    let dead = bed.dead(2 + expected.iter().filter(|(_, value)| value.is_none()).count()).await;
+    let dead = env.take_dead_letters(2 + expected.iter().filter(|(_, value)| value.is_none()).count()).await;
     assert_eq!(
         dead.iter().filter(|dead| dead.reason() == "missing_field" && dead.headers["dl-field"] == "must").count(),
         2
     );
     assert_eq!(dead.iter().filter(|dead| dead.reason() == "invalid_field").count(), dead.len() - 2);
-    bed.clean().await;
+    env.clean().await;
 }
 
 #[tokio::test]
 async fn malformed_messages() {
-    through(broken()).await;
+    assert_outcomes(malformed()).await;
 }
 
 #[tokio::test]
-async fn odd_but_sound_messages() {
-    through(sound()).await;
+async fn odd_but_valid_messages() {
+    assert_outcomes(unusual()).await;
 }
 
 #[tokio::test]
 async fn large_and_deep_messages() {
-    through(large()).await;
+    assert_outcomes(large()).await;
 }
 
 #[tokio::test]
 async fn compressed_messages() {
-    through(packed()).await;
+    assert_outcomes(compressed()).await;
 }
 
-/// lapin writes such headers recursively as well, so that the publisher needs the stack that the worker gives itself
+/// lapin writes nested headers recursively too, so this test needs a stack as large as the worker's
 /// (`.cargo/config.toml`).
 #[test]
 fn messages_with_headers() {
     let body = || {
-        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(through(with_headers()))
+        tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap()
+            .block_on(assert_outcomes(with_headers()))
     };
     std::thread::Builder::new().stack_size(256 << 20).spawn(body).unwrap().join().unwrap();
 }

@@ -1,27 +1,27 @@
-//! Nothing private leaves the process: planted secrets and payload markers are looked for in everything it prints, at
-//! every log level, and in its metrics and headers.
+//! Nothing private leaves the process: its output at every log level, its metrics and its dead-letter headers must not
+//! contain the secrets and payload markers of these tests.
 
 use std::process::Command;
 
 use bson::doc;
 
-use crate::harness::{Bed, Sent};
+use crate::harness::{TestEnv, TestMessage};
 
 const CANARY: &str = "canary-4711";
 
-/// As text, every event is one line that begins with its time.
+/// Also: in the text format, every event is one line that begins with its time.
 #[tokio::test]
-async fn secrets_of_the_servers_stay_secret_at_every_level() {
-    let bed = Bed::new().await;
+async fn no_log_level_shows_secrets_of_the_servers() {
+    let env = TestEnv::new().await;
     let host = |uri: &str| uri.rsplit('@').next().unwrap().trim_start_matches("mongodb://").to_owned();
-    let broker = format!("amqp://nobody:{CANARY}@{}", host(&bed.broker_uri));
-    let store = format!("mongodb://nobody:{CANARY}@{}", host(&bed.store_uri));
-    for (broker, store) in [(bed.broker_uri.as_str(), store.as_str()), (&broker, &bed.store_uri)] {
+    let broker = format!("amqp://nobody:{CANARY}@{}", host(&env.broker_uri));
+    let store = format!("mongodb://nobody:{CANARY}@{}", host(&env.store_uri));
+    for (broker, store) in [(env.broker_uri.as_str(), store.as_str()), (&broker, &env.store_uri)] {
         let settings =
             [("LOG__FILTER", "trace"), ("LOG__FORMAT", "text"), ("BROKER__URI", broker), ("STORE__URI", store)];
-        let mut worker = bed.worker_with(&settings).await;
-        crate::harness::eventually("it says what is refused", crate::harness::SOON, async || {
-            worker.get("/readyz").1.contains("refuses the user or the password")
+        let mut worker = env.worker_with(&settings).await;
+        crate::harness::eventually("the rejected login is reported", crate::harness::DEADLINE, async || {
+            worker.get("/readyz").1.contains("rejects the user name or the password")
         })
         .await;
         let shown = [worker.get("/metrics").1, worker.get("/status").1, worker.get("/readyz").1].join("\n");
@@ -33,25 +33,26 @@ async fn secrets_of_the_servers_stay_secret_at_every_level() {
             worker.log()
         );
     }
-    bed.clean().await;
+    env.clean().await;
 }
 
 #[tokio::test]
-async fn no_payload_no_secret_and_one_line_an_event() {
-    let bed = Bed::new().await;
-    let database = bed.collection.client().database(&bed.name);
+async fn the_log_has_no_payload_no_secret_and_one_line_per_event() {
+    let env = TestEnv::new().await;
+    let database = env.collection.client().database(&env.name);
     database.run_command(doc! {"collMod": "log", "validator": {"refused": {"$exists": false}}}).await.unwrap();
     let unique = mongodb::options::IndexOptions::builder().unique(true).sparse(true).build();
-    bed.collection
+    env.collection
         .create_index(mongodb::IndexModel::builder().keys(doc! {"only": 1}).options(unique).build())
         .await
         .unwrap();
-    let mut worker = bed.worker_with(&[("LOG__FILTER", "trace")]).await;
+    let mut worker = env.worker_with(&[("LOG__FILTER", "trace")]).await;
     let body = |text: String| {
-        Sent::body(text).with(|properties| properties.with_message_id(CANARY.into()).with_reply_to(CANARY.into()))
+        TestMessage::body(text)
+            .with(|properties| properties.with_message_id(CANARY.into()).with_reply_to(CANARY.into()))
     };
-    let good = body(format!("{{\"a\":\"{CANARY}\\n\\u001b[31m\\u2028\"}}"));
-    let bad = [
+    let valid = body(format!("{{\"a\":\"{CANARY}\\n\\u001b[31m\\u2028\"}}"));
+    let rejected = [
         format!("{{\"{CANARY}\\u0000\":1}}"),
         format!("{{\"user_id\":\"{CANARY}\\r\\n\"}}"),
         format!("{{\"a\":\"{CANARY}\" \"{CANARY}\""),
@@ -62,16 +63,16 @@ async fn no_payload_no_secret_and_one_line_an_event() {
         format!("{{\"only\":\"{CANARY}\",\"b\":2}}"),
         format!("{{\"_id\":\"65f000000000000000000001\",\"a\":\"{CANARY}-2\"}}"),
     ];
-    bed.publish(&good).await;
-    bed.publish(&body(format!("{{\"only\":\"{CANARY}\"}}"))).await;
-    bed.publish(&body(format!("{{\"_id\":\"65f000000000000000000001\",\"a\":\"{CANARY}\"}}"))).await;
-    worker.has_settled(3).await;
-    bed.publish_all(bad.iter().cloned().map(body)).await;
-    worker.has_settled(3 + bad.len() as u64).await;
-    assert_eq!(worker.settled("dead_lettered"), bad.len() as u64);
+    env.publish(&valid).await;
+    env.publish(&body(format!("{{\"only\":\"{CANARY}\"}}"))).await;
+    env.publish(&body(format!("{{\"_id\":\"65f000000000000000000001\",\"a\":\"{CANARY}\"}}"))).await;
+    worker.wait_until_settled(3).await;
+    env.publish_all(rejected.iter().cloned().map(body)).await;
+    worker.wait_until_settled(3 + rejected.len() as u64).await;
+    assert_eq!(worker.settled("dead_lettered"), rejected.len() as u64);
     let shown = [worker.get("/metrics").1, worker.get("/status").1, worker.get("/readyz").1].join("\n");
     assert!(!shown.contains(CANARY), "{shown}");
-    for dead in bed.dead(bad.len()).await {
+    for dead in env.take_dead_letters(rejected.len()).await {
         assert!(dead.headers.values().all(|value| !value.contains(CANARY)), "{:?}", dead.headers);
     }
     worker.stop().await;
@@ -81,11 +82,11 @@ async fn no_payload_no_secret_and_one_line_an_event() {
         let event: serde_json::Value = serde_json::from_str(line).expect(line);
         assert!(event["target"].as_str().unwrap().starts_with("ticketlog"), "{line}");
     }
-    bed.clean().await;
+    env.clean().await;
 }
 
 #[test]
-fn the_configuration_is_printed_without_its_secrets() {
+fn the_configuration_is_printed_without_secrets() {
     let output = Command::new(env!("CARGO_BIN_EXE_ticketlog"))
         .arg("config")
         .env("TICKETLOG_BROKER__URI", "amqps://u:s3cret@h/v")

@@ -4,19 +4,19 @@
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
 mod alerting;
-mod checks;
+mod check;
 mod cli;
-mod desk;
-mod desk_faults;
-mod exposition;
-mod faults_links;
-mod faults_rows;
-mod faults_servers;
+mod code_rules;
+mod connection_faults;
+mod dead_letter_faults;
+mod dead_letters;
+mod dependency_faults;
 mod flow;
 mod harness;
+mod http;
 mod inputs;
 mod leaks;
 mod observability;
 mod outages;
-mod rules;
 mod security;
+mod server_faults;

@@ -1,5 +1,5 @@
-//! What operators watch: alerts against their test cases, and every expression of dashboards and alerts against a real
-//! Prometheus that scrapes a running worker.
+//! Alerts, dashboards and metrics: the alerts pass their test cases, and every expression works in a real Prometheus
+//! that scrapes a running worker.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -11,7 +11,7 @@ use promql_parser::util::{ExprVisitor, walk_expr};
 use serde_json::Value;
 use url::Url;
 
-use crate::harness::{Bed, Kind, Private, SOON, eventually};
+use crate::harness::{DEADLINE, DedicatedServer, ServerKind, TestEnv, eventually};
 
 fn file(path: &str) -> String {
     std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap()
@@ -19,10 +19,9 @@ fn file(path: &str) -> String {
 
 fn run(program: &str, arguments: &[&str]) -> String {
     let output = Command::new(program).args(arguments).current_dir(env!("CARGO_MANIFEST_DIR")).output().unwrap();
-    let said = [output.stdout, output.stderr].concat();
-    let said = String::from_utf8_lossy(&said).into_owned();
-    assert!(output.status.success(), "{program} {arguments:?}: {said}");
-    said
+    let printed = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+    assert!(output.status.success(), "{program} {arguments:?}: {printed}");
+    printed
 }
 
 /// The names of the alerts.
@@ -34,7 +33,7 @@ fn alerts() -> Vec<String> {
 }
 
 #[test]
-fn every_alert_fires_when_it_should_stays_quiet_when_it_should_and_has_a_runbook() {
+fn every_alert_is_tested_and_has_a_runbook() {
     for step in [["check", "rules"], ["test", "rules"]] {
         let file = if step[0] == "check" { "alerts.yml" } else { "alerts.test.yml" };
         run("deploy/local/services.sh", &["promtool", step[0], step[1], &format!("deploy/prometheus/{file}")]);
@@ -54,7 +53,7 @@ fn every_alert_fires_when_it_should_stays_quiet_when_it_should_and_has_a_runbook
 }
 
 #[test]
-fn the_dashboards_are_what_their_source_says() {
+fn the_dashboards_are_generated_from_their_source() {
     run("python3", &["-B", "deploy/grafana/generate.py", "--check"]);
     let mut titles = BTreeSet::new();
     for (name, board) in dashboards() {
@@ -63,7 +62,7 @@ fn the_dashboards_are_what_their_source_says() {
             let title = panel["title"].as_str().unwrap();
             assert!(titles.insert(format!("{name}: {title}")), "{name} has two panels {title}");
             assert!(panel["fieldConfig"]["defaults"]["unit"].is_string(), "{title} has no unit");
-            assert!(panel["description"].as_str().is_some_and(|text| text.len() > 5), "{title} says not what it shows");
+            assert!(panel["description"].as_str().is_some_and(|text| text.len() > 5), "{title} has no description");
             for link in panel["links"].as_array().unwrap() {
                 let page = link["url"].as_str().unwrap().replace("${runbooks}", "docs/runbooks");
                 assert!(!file(&page).is_empty());
@@ -90,10 +89,10 @@ fn panels(board: &Value) -> impl Iterator<Item = &Value> {
     board["panels"].as_array().unwrap().iter().filter(|panel| panel["type"] != "row")
 }
 
-/// Where an expression stands, and the expression.
+/// An expression, after the name of the panel or rule that uses it.
 type Placed = (String, String);
 
-/// The expressions of all panels, and of all rules, each with where it stands.
+/// The expressions of all panels, and of all rules.
 fn expressions() -> (Vec<Placed>, Vec<Placed>) {
     let mut shown = Vec::new();
     for (name, board) in dashboards() {
@@ -131,7 +130,7 @@ fn rules() -> Vec<Placed> {
     found
 }
 
-/// Every selector of an expression.
+/// Collects the selectors of an expression.
 #[derive(Default)]
 struct Selectors(BTreeSet<String>);
 
@@ -151,7 +150,7 @@ impl ExprVisitor for Selectors {
     }
 }
 
-struct Prometheus(Private);
+struct Prometheus(DedicatedServer);
 
 impl Prometheus {
     fn scraping(workers: &[&str]) -> Self {
@@ -163,43 +162,43 @@ impl Prometheus {
             rules.display(),
             targets.join(", ")
         );
-        Prometheus(Private::prepared(Kind::Prometheus, |directory, _| {
+        Prometheus(DedicatedServer::prepared(ServerKind::Prometheus, |directory, _| {
             std::fs::write(directory.join("prometheus.yml"), text).unwrap();
         }))
     }
 
-    /// The data of an answer; what is wrong with the question is a failure of the test.
-    async fn ask(&self, path: &str, parameter: (&str, &str)) -> Value {
+    /// The data of an answer. An error answer fails the test.
+    async fn query(&self, path: &str, parameter: (&str, &str)) -> Value {
         let mut url = Url::parse(&self.0.uri()).unwrap().join(path).unwrap();
         url.query_pairs_mut().append_pair(parameter.0, parameter.1);
-        let (status, body) = ticketlog::fetch::get(&url, None, Duration::from_secs(10)).await.unwrap();
+        let (status, body) = ticketlog::http_client::get(&url, None, None, Duration::from_secs(10)).await.unwrap();
         let answer: Value = serde_json::from_slice(&body).unwrap();
         assert_eq!(status, 200, "{parameter:?}: {answer}");
         answer["data"].clone()
     }
 
     async fn rows(&self, expression: &str) -> usize {
-        self.ask("/api/v1/query", ("query", expression)).await["result"].as_array().unwrap().len()
+        self.query("/api/v1/query", ("query", expression)).await["result"].as_array().unwrap().len()
     }
 
     async fn has_series(&self, selector: &str) -> bool {
-        !self.ask("/api/v1/series", ("match[]", selector)).await.as_array().unwrap().is_empty()
+        !self.query("/api/v1/series", ("match[]", selector)).await.as_array().unwrap().is_empty()
     }
 }
 
 #[tokio::test]
-async fn every_expression_names_what_exists_and_every_panel_shows_something() {
-    let bed = Bed::new().await;
-    let worker = bed.worker_with(&[("BATCH__LINGER", "20ms")]).await;
-    worker.ready().await;
+async fn every_expression_uses_existing_series_and_every_panel_has_data() {
+    let env = TestEnv::new().await;
+    let worker = env.worker_with(&[("BATCH__LINGER", "20ms")]).await;
+    worker.wait_until_ready().await;
     let prometheus = Prometheus::scraping(&[worker.address()]);
-    // Traffic with malformed events, and a replay of what became of them, while Prometheus looks.
+    // Malformed events among valid ones, and a replay of dead letters, while Prometheus scrapes.
     let traffic = ["publish", "--generate", "5000", "--malformed", "3", "--rate", "500/s"];
-    let mut publishing = bed.command().args(traffic).stderr(std::process::Stdio::null()).spawn().unwrap();
-    eventually("dead letters", SOON, async || worker.settled("dead_lettered") > 20).await;
-    let replayed = bed.desk(&["replay", "--yes", "--limit", "10"]).await;
+    let mut publishing = env.command().args(traffic).stderr(std::process::Stdio::null()).spawn().unwrap();
+    eventually("there are dead letters", DEADLINE, async || worker.settled("dead_lettered") > 20).await;
+    let replayed = env.dead_command(&["replay", "--yes", "--limit", "10"]).await;
     assert_eq!(replayed.code, Some(0), "{replayed:?}");
-    eventually("queues are looked at", SOON, async || {
+    eventually("queue depths are exported", DEADLINE, async || {
         prometheus.rows("ticketlog_queue_messages{queue=\"dead_letter\"} > 0").await > 0
     })
     .await;
@@ -211,27 +210,27 @@ async fn every_expression_names_what_exists_and_every_panel_shows_something() {
         prometheus.rows(expression).await;
     }
     for selector in &selectors.0 {
-        eventually(selector, SOON, async || prometheus.has_series(selector).await).await;
+        eventually(selector, DEADLINE, async || prometheus.has_series(selector).await).await;
     }
     for (place, expression) in shown.iter().filter(|(_, expression)| !expression.starts_with("changes(")) {
-        eventually(&format!("{place}: {expression}"), SOON, async || prometheus.rows(expression).await > 0).await;
+        eventually(&format!("{place}: {expression}"), DEADLINE, async || prometheus.rows(expression).await > 0).await;
     }
-    let active = prometheus.ask("/api/v1/alerts", ("", "")).await;
+    let active = prometheus.query("/api/v1/alerts", ("", "")).await;
     let firing: Vec<&Value> =
         active["alerts"].as_array().unwrap().iter().filter(|alert| alert["state"] == "firing").collect();
     assert!(firing.is_empty(), "{firing:#?}");
     publishing.wait().unwrap();
-    bed.clean().await;
+    env.clean().await;
 }
 
 #[tokio::test]
-async fn the_exposition_is_as_prometheus_wants_it() {
-    let bed = Bed::new().await;
-    let worker = bed.worker().await;
-    worker.ready().await;
+async fn promtool_accepts_the_metrics() {
+    let env = TestEnv::new().await;
+    let worker = env.worker().await;
+    worker.wait_until_ready().await;
     let text = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(text.path(), worker.get("/metrics").1).unwrap();
     let check = format!("deploy/local/services.sh promtool check metrics < {}", text.path().display());
     assert_eq!(run("bash", &["-c", &check]), "");
-    bed.clean().await;
+    env.clean().await;
 }

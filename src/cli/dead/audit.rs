@@ -1,5 +1,5 @@
-//! Owns the audit line: who did what, where, when, to which dead letters, with what outcome. Logged, and appended to a
-//! file where one is given. Must not know how it is done.
+//! Owns the audit line: who did what, where, when, to which dead letters, with what outcome. It is logged, and appended to a
+//! file if one is given. Must not know how a command does its work.
 
 use std::fs::OpenOptions;
 use std::io::Write as _;
@@ -9,12 +9,15 @@ use serde_json::{Value, json};
 use tracing::info;
 
 use crate::config::Settings;
-use crate::telemetry::{self, Logging};
+use crate::observe::logging::{self, Logging};
+use crate::system::{host_name, now_millis};
 
-use super::super::{Fault, now_millis};
-use super::{Audited, Selection, note, stamp};
+use super::super::terminal::note;
+use super::super::{CommandError, exit};
+use super::format::rfc3339;
+use super::selection::{AuditArgs, Selection};
 
-/// A change on its way. Its beginning is noted as well as its end: a kill leaves a trace.
+/// The audit of one command. Its beginning is written as well as its end, so that a command that is killed leaves a trace.
 pub(super) struct Audit {
     line: Value,
     ended: bool,
@@ -23,59 +26,52 @@ pub(super) struct Audit {
 }
 
 impl Audit {
-    /// Notes that it begins; refuses to begin where that cannot be noted.
-    pub fn begin(
-        settings: &Settings,
-        audited: &Audited,
-        action: &str,
-        queue: &str,
-        selection: &Selection,
-    ) -> Result<Audit, Fault> {
-        Audit::begin_as(settings, audited, subject(action, queue, selection))
-    }
-
-    /// The same with a subject of its own.
-    pub fn begin_as(settings: &Settings, audited: &Audited, mut line: Value) -> Result<Audit, Fault> {
-        // A filter that cannot be read is an error of `run`; here the file is what counts.
-        let logging = telemetry::install(&settings.log).ok();
-        let file = match &audited.audit_file {
+    /// Writes that the command begins.
+    ///
+    /// # Errors
+    /// The audit file cannot be written; the command must not begin then.
+    pub fn begin(settings: &Settings, args: &AuditArgs, mut line: Value) -> Result<Audit, CommandError> {
+        // The audit file counts here; an invalid log filter is reported by `run`.
+        let logging = logging::install(&settings.log).ok();
+        let file = match &args.audit_file {
             None => None,
             Some(path) => {
                 let opened = OpenOptions::new().append(true).create(true).mode(0o600).open(path);
-                let wrong = |error| anyhow::Error::msg(format!("{} cannot be written: {error}", path.display()));
-                Some(opened.map_err(|error| Fault::new(73, wrong(error)))?)
+                Some(opened.map_err(|error| {
+                    CommandError::text(exit::CANNOT_CREATE, format!("{} cannot be written: {error}", path.display()))
+                })?)
             }
         };
         if let Value::Object(line) = &mut line {
-            line.insert("who".to_owned(), json!(who()));
-            line.insert("host".to_owned(), json!(crate::host::name()));
+            line.insert("who".to_owned(), json!(user()));
+            line.insert("host".to_owned(), json!(host_name()));
         }
         let mut audit = Audit { line, ended: false, _logging: logging, file };
         audit.write("begun", Value::Null)?;
         Ok(audit)
     }
 
-    /// Notes what came of it, and whether it failed before its end.
+    /// Writes the outcome, and whether the command failed.
     pub fn end(mut self, outcome: Value, failed: bool) {
         self.ended = true;
         if self.write(if failed { "failed" } else { "done" }, outcome).is_err() {
-            note("the audit file could not be written; what was done is done");
+            note("the end of the command could not be written to the audit file");
         }
     }
 
-    fn write(&mut self, state: &str, outcome: Value) -> Result<(), Fault> {
+    fn write(&mut self, state: &str, outcome: Value) -> Result<(), CommandError> {
         let mut line = self.line.clone();
         if let Value::Object(line) = &mut line {
-            line.insert("time".to_owned(), json!(stamp(Some(now_millis()))));
+            line.insert("time".to_owned(), json!(rfc3339(Some(now_millis()))));
             line.insert("state".to_owned(), json!(state));
             if !outcome.is_null() {
                 line.insert("outcome".to_owned(), outcome);
             }
         }
         let text = line.to_string();
-        info!(audit = text, "dead-letter desk");
+        info!(audit = text, "ticketlog dead");
         if let Some(file) = &mut self.file {
-            // One write, so that lines of several desks do not mix.
+            // One write, so that lines of several commands do not mix.
             file.write_all(format!("{text}\n").as_bytes())?;
             file.sync_data()?;
         }
@@ -84,7 +80,7 @@ impl Audit {
 }
 
 impl Drop for Audit {
-    /// It never came to its end: the queue could not be opened, for instance.
+    /// A command that ended early has failed: its queue could not be opened, for instance.
     fn drop(&mut self) {
         if !self.ended {
             let _ = self.write("failed", Value::Null);
@@ -92,19 +88,19 @@ impl Drop for Audit {
     }
 }
 
-/// What a line is about.
+/// The part of an audit line that names the action, the queue and the selection.
 pub(super) fn subject(action: &str, queue: &str, selection: &Selection) -> Value {
     json!({ "action": action, "queue": queue, "filter": filter(selection) })
 }
 
-/// The person behind `sudo`, or the user, as the environment says; and the user id, which it cannot change.
-fn who() -> String {
-    let named = ["SUDO_USER", "USER", "LOGNAME"].into_iter().find_map(|name| std::env::var(name).ok());
+/// The name of the user, behind `sudo` as well, from the environment; and the user id, which the environment cannot change.
+fn user() -> String {
+    let name = ["SUDO_USER", "USER", "LOGNAME"].into_iter().find_map(|name| std::env::var(name).ok());
     let uid = std::fs::metadata("/proc/self").map(|own| own.uid().to_string()).unwrap_or_else(|_| "unknown".to_owned());
-    named.map_or_else(|| format!("uid {uid}"), |name| format!("{name} (uid {uid})"))
+    name.map_or_else(|| format!("uid {uid}"), |name| format!("{name} (uid {uid})"))
 }
 
-/// What was selected, as far as anything was.
+/// The conditions of a selection, without those that are not set.
 fn filter(selection: &Selection) -> Value {
     let mut filter = serde_json::Map::new();
     let mut put = |name: &str, value: Value| {
@@ -112,17 +108,18 @@ fn filter(selection: &Selection) -> Value {
             filter.insert(name.to_owned(), value);
         }
     };
+    let time = |millis: Option<i64>| millis.map_or(Value::Null, |millis| json!(rfc3339(Some(millis))));
     put("id", json!(selection.id));
     put("reason", selection.reason.iter().map(|cause| cause.as_str()).collect());
     put("field", json!(selection.field));
-    put("since", selection.since.map_or(Value::Null, |since| json!(stamp(Some(since)))));
-    put("until", selection.until.map_or(Value::Null, |until| json!(stamp(Some(until)))));
+    put("since", time(selection.since));
+    put("until", time(selection.until));
     put("message_id", json!(selection.message_id));
     put("fingerprint", json!(selection.fingerprint));
     put("routing_key", json!(selection.routing_key));
     put("replayed_at_least", json!(selection.replayed_at_least));
-    // Its values are out of payloads: only the paths are noted.
-    put("where", selection.wheres.iter().map(|condition| json!(condition.path())).collect());
+    // Only the paths: the values come from payloads.
+    put("where", selection.conditions.iter().map(|condition| json!(condition.path())).collect());
     put("limit", json!(selection.limit));
     Value::Object(filter)
 }

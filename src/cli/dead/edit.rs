@@ -1,4 +1,4 @@
-//! Owns `--edit`: a body piped through a command of the operator's. Must not know what the command does.
+//! Owns `--edit`: pipes a body through a shell command of the operator. Must not know what the command does.
 
 use std::io::{Read as _, Write as _};
 use std::os::unix::process::CommandExt as _;
@@ -7,36 +7,39 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 /// How long the command may take for one message.
-const PATIENCE: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The body that `sh -c command` makes of `body`, at most `most` bytes. A newline at its end is taken off, unless the body
-/// had one.
+/// The output of `sh -c command` for `body`, at most `max_bytes`. A newline at the end is removed, unless the body ends in
+/// one.
 ///
 /// # Errors
-/// Why this message is not edited: the command fails, says nothing or too much, or does not end.
-pub(super) fn edit(command: &str, body: Vec<u8>, most: usize) -> Result<Vec<u8>, String> {
+/// The command fails, writes nothing or too much, or does not end in time.
+pub(super) fn edit(command: &str, body: Vec<u8>, max_bytes: usize) -> Result<Vec<u8>, String> {
     let ends_in_newline = body.last() == Some(&b'\n');
     let mut shell = Command::new("sh");
     shell.args(["-c", command]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit());
-    // A group of its own, so that whatever it starts ends with it.
+    // A process group of its own, so that everything that the command starts can be killed with it.
     let mut child = shell.process_group(0).spawn().map_err(|error| format!("sh cannot be started: {error}"))?;
     let (stdin, stdout) = (child.stdin.take(), child.stdout.take());
-    // A command may stop reading whenever it likes; its exit code tells how it went.
+    // The command may stop reading early, so this error is ignored; the exit code decides.
     std::thread::spawn(move || stdin.map(|mut stdin| stdin.write_all(&body)));
     let (sender, read) = mpsc::channel();
     std::thread::spawn(move || {
         let mut out = Vec::new();
-        let limit = u64::try_from(most).unwrap_or(u64::MAX).saturating_add(1);
+        let limit = u64::try_from(max_bytes).unwrap_or(u64::MAX).saturating_add(1);
         let done = stdout.map(|stdout| stdout.take(limit).read_to_end(&mut out));
         sender.send(done.is_some_and(|done| done.is_ok()).then_some(out))
     });
-    let deadline = Instant::now() + PATIENCE;
-    let read = read.recv_timeout(PATIENCE);
-    let full = matches!(&read, Ok(Some(out)) if out.len() > most);
-    let ended =
-        if full { Err(format!("the command wrote more than {most} bytes")) } else { wait(&mut child, deadline) };
+    let deadline = Instant::now() + TIMEOUT;
+    let read = read.recv_timeout(TIMEOUT);
+    let too_large = matches!(&read, Ok(Some(out)) if out.len() > max_bytes);
+    let ended = if too_large {
+        Err(format!("the command wrote more than {max_bytes} bytes"))
+    } else {
+        wait(&mut child, deadline)
+    };
     if ended.is_err() {
-        kill(&mut child);
+        kill_group(&mut child);
     }
     ended?;
     let mut edited = read.ok().flatten().ok_or("the command's output cannot be read")?;
@@ -46,7 +49,7 @@ pub(super) fn edit(command: &str, body: Vec<u8>, most: usize) -> Result<Vec<u8>,
     if edited.is_empty() { Err("the command wrote nothing".to_owned()) } else { Ok(edited) }
 }
 
-// This runs on a thread for blocking work: nothing else waits for it.
+// Runs on a thread for blocking calls.
 #[allow(clippy::disallowed_methods)]
 fn wait(child: &mut Child, deadline: Instant) -> Result<(), String> {
     loop {
@@ -54,14 +57,14 @@ fn wait(child: &mut Child, deadline: Instant) -> Result<(), String> {
             Ok(Some(status)) if status.success() => return Ok(()),
             Ok(Some(status)) => return Err(format!("the command ended with {status}")),
             Ok(None) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(1)),
-            Ok(None) => return Err(format!("the command did not end within {} seconds", PATIENCE.as_secs())),
-            Err(error) => return Err(format!("the command is lost: {error}")),
+            Ok(None) => return Err(format!("the command did not end within {} seconds", TIMEOUT.as_secs())),
+            Err(error) => return Err(format!("the command cannot be waited for: {error}")),
         }
     }
 }
 
-/// Ends the shell and everything that it started.
-fn kill(child: &mut Child) {
+/// Kills the shell and everything that it started.
+fn kill_group(child: &mut Child) {
     let group = format!("-{}", child.id());
     let _ = Command::new("kill").args(["-KILL", "--", &group]).stderr(Stdio::null()).status();
     let _ = child.wait();
@@ -72,7 +75,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_command_makes_the_body_or_says_why_not() {
+    fn the_output_is_the_body_or_there_is_an_error() {
         let edit = |command, body: &[u8]| edit(command, body.to_vec(), 1 << 20);
         assert_eq!(edit("tr a b", b"aXa").unwrap(), b"bXb");
         assert_eq!(edit("echo new", b"old").unwrap(), b"new");

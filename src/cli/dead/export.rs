@@ -1,4 +1,4 @@
-//! Owns `ticketlog dead export`, and the archive file that `purge` writes as well.
+//! Owns `ticketlog dead export`, and creating archive files. Must not know how a queue is browsed.
 
 use std::fs::{File, OpenOptions};
 use std::io::Write;
@@ -10,112 +10,119 @@ use serde_json::json;
 
 use crate::config::Settings;
 
-use super::super::Fault;
-use super::super::carrier::progress;
-use super::super::terminal::Lines;
-use super::audit::Audit;
-use super::scan::Scan;
-use super::{Audited, Selection, Target, count, note};
+use super::super::batch_publisher::progress;
+use super::super::terminal::{LineWriter, note};
+use super::super::{CommandError, exit};
+use super::audit::{self, Audit};
+use super::format::dead_letters;
+use super::reader::LetterReader;
+use super::selection::{AuditArgs, QueueArgs, Selection};
 
 /// Flags of `ticketlog dead export`.
 #[derive(Debug, Args)]
-pub(super) struct Export {
-    /// A new file, readable for its owner only; standard output without one, or for `-`.
+pub(super) struct ExportArgs {
+    /// A new file, readable for its owner only [default: standard output, also `-`].
     file: Option<PathBuf>,
     #[command(flatten)]
-    target: Target,
+    queue: QueueArgs,
     #[command(flatten)]
     selection: Selection,
     #[command(flatten)]
-    audited: Audited,
+    audit: AuditArgs,
 }
 
-/// A message that has no form as JSON.
-pub(super) fn too_deep() -> Fault {
-    let text =
-        "its headers are nested deeper than 60 levels and cannot be written as JSON; replay and park can take it";
-    Fault::new(65, anyhow::Error::msg(text))
+struct Counts {
+    exported: u64,
+    /// Not written, because their headers are nested too deep for JSON.
+    skipped: u64,
 }
 
-/// Creates a file that did not exist, for its owner only.
-pub(super) fn create(path: &Path) -> Result<File, Fault> {
-    let opened = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
-    opened.map_err(|error| Fault::new(73, anyhow::Error::msg(format!("{} cannot be created: {error}", path.display()))))
+/// The error for a message whose headers are nested too deep for JSON.
+pub(super) fn nested_too_deep() -> CommandError {
+    let text = "its headers are nested deeper than 60 levels and cannot be written as JSON; replay and park still work";
+    CommandError::text(exit::DATA, text)
 }
 
-/// Makes the name of a file durable.
-pub(super) fn sync_folder(path: &Path) -> Result<(), Fault> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    Ok(File::open(folder)?.sync_all()?)
+/// Creates a new file that only its owner can read.
+pub(super) fn create_file(path: &Path) -> Result<File, CommandError> {
+    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
+    file.map_err(|error| {
+        CommandError::text(exit::CANNOT_CREATE, format!("{} cannot be created: {error}", path.display()))
+    })
 }
 
-impl Export {
-    pub async fn run(&self, settings: &Settings) -> Result<u8, Fault> {
+/// Syncs the directory of a file, so that the file's name is durable.
+pub(super) fn sync_directory(path: &Path) -> Result<(), CommandError> {
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    Ok(File::open(directory)?.sync_all()?)
+}
+
+impl ExportArgs {
+    pub async fn run(&self, settings: &Settings) -> Result<u8, CommandError> {
         let file = self.file.as_deref().filter(|path| *path != Path::new("-"));
         if let Some(path) = file.filter(|path| path.exists()) {
             let text = format!("{} exists already; export to a new file", path.display());
-            return Err(Fault::new(73, anyhow::Error::msg(text)));
+            return Err(CommandError::text(exit::CANNOT_CREATE, text));
         }
-        let audit = Audit::begin(settings, &self.audited, "export", self.target.queue(settings), &self.selection)?;
+        let subject = audit::subject("export", self.queue.name(settings), &self.selection);
+        let audit = Audit::begin(settings, &self.audit, subject)?;
         let exported = match file {
-            Some(path) => self.write_whole(settings, path).await,
-            None => self.write(settings, Box::new(std::io::stdout())).await,
+            Some(path) => self.export_file(settings, path).await,
+            None => self.export(settings, Box::new(std::io::stdout())).await,
         };
-        let outcome =
-            exported.as_ref().ok().map(|(written, skipped)| json!({ "exported": written, "skipped": skipped }));
+        let outcome = exported.as_ref().ok();
+        let outcome = outcome.map(|counts| json!({ "exported": counts.exported, "skipped": counts.skipped }));
         audit.end(outcome.unwrap_or_default(), exported.is_err());
-        let (_, skipped) = exported?;
+        let skipped = exported?.skipped;
         if skipped > 0 {
-            let skipped = count(skipped, "dead letter");
-            note(format_args!("{skipped} skipped: the headers are nested deeper than JSON can say"));
-            return Ok(65);
+            note(format_args!("{} skipped: the headers are nested too deep for JSON", dead_letters(skipped)));
+            return Ok(exit::DATA);
         }
         Ok(0)
     }
 
-    /// Whole or not at all: the name is given when the last line is on disk.
-    async fn write_whole(&self, settings: &Settings, path: &Path) -> Result<(u64, u64), Fault> {
+    /// Writes to a partial file, which gets its name when the last line is on disk: the file is complete, or does not exist.
+    async fn export_file(&self, settings: &Settings, path: &Path) -> Result<Counts, CommandError> {
         let partial = PathBuf::from(format!("{}.partial", path.display()));
-        // What a killed export left behind is nobody's.
+        // Left over from a killed export.
         let _ = std::fs::remove_file(&partial);
-        let counts = match self.write(settings, Box::new(create(&partial)?)).await {
+        let counts = match self.export(settings, Box::new(create_file(&partial)?)).await {
             Ok(counts) => counts,
-            Err(fault) => {
+            Err(error) => {
                 let _ = std::fs::remove_file(&partial);
-                return Err(fault);
+                return Err(error);
             }
         };
         File::open(&partial)?.sync_all()?;
         std::fs::rename(partial, path)?;
-        sync_folder(path)?;
-        let written = count(counts.0, "dead letter");
-        note(format_args!("{written} exported to {}; they stay in the queue", path.display()));
+        sync_directory(path)?;
+        note(format_args!("{} exported to {}; they stay in the queue", dead_letters(counts.exported), path.display()));
         Ok(counts)
     }
 
-    async fn write(&self, settings: &Settings, out: Box<dyn Write + Send>) -> Result<(u64, u64), Fault> {
-        let mut scan = Scan::open(settings, &self.target, Some(&self.selection)).await?;
-        let bar = progress(Some(scan.total()), "exported");
-        let queue = self.target.queue(settings);
-        let lines = Lines::to(out);
+    async fn export(&self, settings: &Settings, out: Box<dyn Write + Send>) -> Result<Counts, CommandError> {
+        let mut reader = LetterReader::open(settings, &self.queue, Some(&self.selection)).await?;
+        let bar = progress(Some(reader.total()), "exported");
+        let queue = self.queue.name(settings);
+        let lines = LineWriter::new(out);
         let written = async {
-            let (mut written, mut skipped) = (0, 0);
-            while let Some(found) = scan.next().await? {
-                match found.delivery.archive(&found.record, queue) {
+            let mut counts = Counts { exported: 0, skipped: 0 };
+            while let Some(letter) = reader.next().await? {
+                match letter.delivery.archive(&letter.record, queue) {
                     Some(archived) => {
-                        lines.line(archived.to_line()).await?;
-                        written += 1;
+                        lines.write(archived.to_line()).await?;
+                        counts.exported += 1;
                     }
-                    None => skipped += 1,
+                    None => counts.skipped += 1,
                 }
-                bar.set_position(written);
+                bar.set_position(counts.exported);
             }
-            Ok((written, skipped))
+            Ok(counts)
         }
         .await;
         bar.finish_and_clear();
-        let (counts, ended) = (scan.close(written).await, lines.end().await);
-        ended?;
+        let (counts, finished) = (reader.close(written).await, lines.finish().await);
+        finished?;
         counts
     }
 }

@@ -1,4 +1,4 @@
-//! Owns `--follow`: what the workers say became of a replay. Must not know how it was sent.
+//! Owns `--follow`: asks the workers for the outcomes of a replay, and prints them. Must not know how it was sent.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -7,135 +7,133 @@ use serde_json::{Value, json};
 use url::Url;
 
 use crate::config::Settings;
-use crate::fetch;
-use crate::recent::Tally;
+use crate::http_client;
+use crate::observe::status::ReplayOutcomes;
 
-use super::super::Fault;
-use super::super::carrier::progress;
-use super::{note, say};
+use super::super::batch_publisher::progress;
+use super::super::terminal::{note, print_line};
+use super::super::{CommandError, exit};
 
-/// How often workers are asked, and how long an answer may take.
-const PAUSE: Duration = Duration::from_millis(250);
-const PATIENCE: Duration = Duration::from_secs(3);
+/// How often the workers are asked.
+const INTERVAL: Duration = Duration::from_millis(250);
+/// How long a worker may take to answer.
+const TIMEOUT: Duration = Duration::from_secs(3);
 
-/// The outcomes of all workers together.
-pub(super) struct Outcome {
-    tally: Tally,
+/// The outcomes reported by all workers together.
+pub(super) struct FollowedReplay {
+    outcomes: ReplayOutcomes,
     expected: u64,
 }
 
-/// Waits until `expected` messages of the replay have an outcome, or until there is no news for `patience`.
+/// Waits until `expected` messages of the replay have an outcome, or until no new outcome came for `patience`.
 ///
 /// # Errors
-/// No worker answers at all.
+/// No worker answers.
 pub(super) async fn follow(
     settings: &Settings,
     workers: &[Url],
-    replay: &str,
+    replay_id: &str,
     expected: u64,
     patience: Duration,
-) -> Result<Outcome, Fault> {
+) -> Result<FollowedReplay, CommandError> {
     let own = Url::parse(&format!("http://{}", settings.http.listen));
     let workers = if workers.is_empty() { own.into_iter().collect() } else { workers.to_vec() };
     let bar = progress(Some(expected), "settled");
-    let mut outcome = Outcome { tally: Tally::default(), expected };
-    let (mut news, mut heard) = (Instant::now(), false);
+    let mut replay = FollowedReplay { outcomes: ReplayOutcomes::default(), expected };
+    let (mut last_change, mut any_answer) = (Instant::now(), false);
     loop {
-        let (tally, answers) = ask(&workers, replay).await;
-        heard |= answers > 0;
-        if outcome.tally != tally {
-            (outcome.tally, news) = (tally, Instant::now());
+        let (outcomes, answers) = ask_workers(&workers, replay_id).await;
+        any_answer |= answers > 0;
+        if replay.outcomes != outcomes {
+            (replay.outcomes, last_change) = (outcomes, Instant::now());
         }
-        bar.set_position(outcome.known());
-        if outcome.known() >= expected || news.elapsed() >= patience {
+        bar.set_position(replay.known());
+        if replay.known() >= expected || last_change.elapsed() >= patience {
             break;
         }
-        tokio::time::sleep(PAUSE).await;
+        tokio::time::sleep(INTERVAL).await;
     }
     bar.finish_and_clear();
-    if !heard {
-        let named: Vec<String> = workers.iter().map(Url::to_string).collect();
+    if !any_answer {
+        let addresses: Vec<String> = workers.iter().map(Url::to_string).collect();
         let text = format!(
-            "everything was replayed, but no worker answers at {}; name its http address with --status URL",
-            named.join(", ")
+            "everything was replayed, but no worker answers at {}; pass the HTTP address of a worker with --status URL",
+            addresses.join(", ")
         );
-        return Err(Fault::new(69, anyhow::Error::msg(text)));
+        return Err(CommandError::text(exit::UNAVAILABLE, text));
     }
-    Ok(outcome)
+    Ok(replay)
 }
 
-async fn ask(workers: &[Url], replay: &str) -> (Tally, usize) {
-    let (mut sum, mut answers) = (Tally::default(), 0);
+async fn ask_workers(workers: &[Url], replay_id: &str) -> (ReplayOutcomes, usize) {
+    let (mut sum, mut answers) = (ReplayOutcomes::default(), 0);
     for worker in workers {
         let Ok(url) = worker.join("/status") else { continue };
-        let Some((200, body)) = fetch::get(&url, None, PATIENCE).await else { continue };
+        let Some((200, body)) = http_client::get(&url, None, None, TIMEOUT).await else { continue };
         answers += 1;
         let Ok(status) = serde_json::from_slice::<Value>(&body) else { continue };
-        let Some(found) = status.get("replays").and_then(|replays| replays.get(replay)) else { continue };
-        let Ok(tally) = serde_json::from_value::<Tally>(found.clone()) else { continue };
-        sum.stored += tally.stored;
-        sum.duplicate += tally.duplicate;
-        for (cause, count) in tally.dead_again {
+        let Some(found) = status.get("replays").and_then(|replays| replays.get(replay_id)) else { continue };
+        let Ok(outcomes) = serde_json::from_value::<ReplayOutcomes>(found.clone()) else { continue };
+        sum.stored += outcomes.stored;
+        sum.duplicate += outcomes.duplicate;
+        for (cause, count) in outcomes.dead_again {
             *sum.dead_again.entry(cause).or_default() += count;
         }
     }
     (sum, answers)
 }
 
-impl Outcome {
-    fn dead(&self) -> u64 {
-        self.tally.dead_again.values().sum()
+impl FollowedReplay {
+    fn dead_again(&self) -> u64 {
+        self.outcomes.dead_again.values().sum()
     }
 
     fn known(&self) -> u64 {
-        self.tally.stored + self.tally.duplicate + self.dead()
+        self.outcomes.stored + self.outcomes.duplicate + self.dead_again()
     }
 
-    fn missing(&self) -> u64 {
+    fn unknown(&self) -> u64 {
         self.expected.saturating_sub(self.known())
     }
 
-    /// One line, or one object together with `summary`.
-    pub fn print(&self, summary: Option<Value>) -> Result<(), Fault> {
-        let Tally { stored, duplicate, dead_again } = &self.tally;
+    /// Prints one line, or adds the outcomes to `summary` and prints that.
+    pub fn print(&self, summary: Option<Value>) -> Result<(), CommandError> {
+        let ReplayOutcomes { stored, duplicate, dead_again } = &self.outcomes;
         if let Some(mut summary) = summary {
             if let Value::Object(summary) = &mut summary {
                 let outcome = json!({
-                    "stored": stored, "duplicate": duplicate, "dead_again": dead_again, "unknown": self.missing(),
+                    "stored": stored, "duplicate": duplicate, "dead_again": dead_again, "unknown": self.unknown(),
                 });
                 summary.insert("outcome".to_owned(), outcome);
             }
-            return say(summary);
+            return print_line(summary);
         }
-        say(format_args!(
-            "{stored} stored, {duplicate} already there, {} dead again{}",
-            self.dead(),
-            causes(dead_again)
-        ))?;
-        if self.missing() > 0 {
+        let (count, causes) = (self.dead_again(), causes_text(dead_again));
+        print_line(format_args!("{stored} stored, {duplicate} already stored, {count} dead-lettered again{causes}"))?;
+        if self.unknown() > 0 {
             note(format_args!(
-                "{} not heard of yet: in the queue, with a worker that was not asked (--status URL), or \
-                 not believed (dead_letter.operators)",
-                self.missing()
+                "{} without an outcome so far: still in the queue, at a worker that was not asked (--status URL), or not \
+                 trusted by the workers (dead_letter.operators)",
+                self.unknown()
             ));
         }
         Ok(())
     }
 
-    /// 0 only if every one is known, and none dead again.
-    pub fn code(&self) -> u8 {
-        match (self.missing(), self.dead()) {
+    /// 0 only if every outcome is known and nothing was dead-lettered again.
+    pub fn exit_code(&self) -> u8 {
+        match (self.unknown(), self.dead_again()) {
             (0, 0) => 0,
-            (0, _) => 65,
-            _ => 75,
+            (0, _) => exit::DATA,
+            _ => exit::TEMPORARY,
         }
     }
 }
 
-fn causes(dead: &BTreeMap<String, u64>) -> String {
-    if dead.is_empty() {
+fn causes_text(dead_again: &BTreeMap<String, u64>) -> String {
+    if dead_again.is_empty() {
         return String::new();
     }
-    let causes: Vec<String> = dead.iter().map(|(cause, count)| format!("{count} {cause}")).collect();
+    let causes: Vec<String> = dead_again.iter().map(|(cause, count)| format!("{count} {cause}")).collect();
     format!(" ({})", causes.join(", "))
 }

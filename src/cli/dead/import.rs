@@ -1,33 +1,38 @@
-//! Owns `ticketlog dead import`: archived dead letters back into a queue, all of a file or nothing.
+//! Owns `ticketlog dead import`: puts archived dead letters back into a queue, all lines of a file or none. Must not know how
+//! they are published.
 
 use std::path::{Path, PathBuf};
 
 use clap::Args;
 use serde_json::json;
 
-use crate::broker::{Outgoing, Publisher};
 use crate::config::Settings;
-use crate::dead_letter::Archived;
+use crate::dead_letter::ArchivedMessage;
+use crate::rabbitmq::{Outgoing, Publisher};
 
-use super::super::carrier::{Carrier, progress};
-use super::super::source::{self, Line};
-use super::super::{Fault, publish};
+use super::super::batch_publisher::{BatchPublisher, progress};
+use super::super::source::{InputMessage, read_messages};
+use super::super::terminal::{note, print_line};
+use super::super::{CommandError, exit, publish};
 use super::audit::Audit;
-use super::{Audited, count, note, say};
+use super::format::dead_letters;
+use super::selection::{AuditArgs, parse_name};
 
-/// Most lines whose faults are told.
-const TOLD: usize = 20;
+/// Most invalid lines that are printed.
+const MAX_PRINTED: usize = 20;
+/// Most lines read ahead of publishing.
+const READ_AHEAD: usize = 64;
 
 /// Flags of `ticketlog dead import`.
 #[derive(Debug, Args)]
-pub(super) struct Import {
-    /// What `dead export` or `dead purge` wrote.
+pub(super) struct ImportArgs {
+    /// A file that `dead export` or `dead purge` wrote.
     file: PathBuf,
-    /// The queue to put them into; by default dead_letter.queue.
-    #[arg(long, value_name = "NAME", value_parser = super::name)]
+    /// The queue to put them into [default: dead_letter.queue].
+    #[arg(long, value_name = "NAME", value_parser = parse_name)]
     queue: Option<String>,
     #[command(flatten)]
-    audited: Audited,
+    audit: AuditArgs,
     /// Most messages a second, such as `500` or `500/s`.
     #[arg(long, value_name = "N/s", value_parser = publish::rate)]
     rate: Option<f64>,
@@ -36,85 +41,91 @@ pub(super) struct Import {
     json: bool,
 }
 
-impl Import {
-    pub async fn run(&self, settings: &Settings) -> Result<u8, Fault> {
+impl ImportArgs {
+    pub async fn run(&self, settings: &Settings) -> Result<u8, CommandError> {
         if self.file == Path::new("-") || !self.file.is_file() {
-            let text = format!("{} is no file; import reads it twice", self.file.display());
-            return Err(Fault::new(66, anyhow::Error::msg(text)));
+            let text = format!("{} is not a regular file; import reads the file twice", self.file.display());
+            return Err(CommandError::text(exit::NO_INPUT, text));
         }
-        let dead = &settings.dead_letter;
-        let queue = self.queue.as_deref().unwrap_or(&dead.queue);
-        let exchange =
-            if [&dead.queue, &dead.parked_queue].iter().any(|own| *own == queue) { &dead.exchange } else { "" };
-        let total = check(&self.file, exchange, queue)?;
+        let dead_letter = &settings.dead_letter;
+        let queue = self.queue.as_deref().unwrap_or(&dead_letter.queue);
+        let is_ours = [&dead_letter.queue, &dead_letter.parked_queue].iter().any(|own| *own == queue);
+        let exchange = if is_ours { &dead_letter.exchange } else { "" };
+        let total = check_all_lines(&self.file, exchange, queue)?;
         let subject = json!({ "action": "import", "queue": queue, "file": self.file.display().to_string() });
-        let audit = Audit::begin_as(settings, &self.audited, subject)?;
-        let publisher = Publisher::plain(&settings.broker, "desk publisher").await?;
-        let mut carrier = Carrier::new(settings, publisher, self.rate, progress(Some(total), "imported"));
-        let sent = self.send(&mut carrier, exchange, queue).await;
-        let (tally, _) = carrier.close().await;
-        let (imported, stayed) = (tally.confirmed(), tally.returned + tally.refused);
-        audit.end(json!({ "imported": imported, "refused": stayed }), sent.is_err());
-        if let Err(fault) = sent {
+        let audit = Audit::begin(settings, &self.audit, subject)?;
+        let publisher = Publisher::open_without_topology(&settings.broker, "dead letter import").await?;
+        let mut publisher = BatchPublisher::new(settings, publisher, self.rate, progress(Some(total), "imported"));
+        let sent = self.send(&mut publisher, exchange, queue).await;
+        let (counts, _) = publisher.close().await;
+        let (imported, refused) = (counts.confirmed(), counts.returned + counts.refused);
+        audit.end(json!({ "imported": imported, "refused": refused }), sent.is_err());
+        if let Err(error) = sent {
             note(format_args!(
-                "{imported} of {total} lines were imported before it failed; importing the file again is safe \
-                           for what carries an identity or an id: it is stored once"
+                "{imported} of {total} lines were imported before the failure. Importing the file again is safe for \
+                 messages with an identity or a dl-id: they are stored once"
             ));
-            return Err(fault);
+            return Err(error);
         }
+        self.print(queue, exchange, imported, refused)
+    }
+
+    fn print(&self, queue: &str, exchange: &str, imported: u64, refused: u64) -> Result<u8, CommandError> {
         if self.json {
-            say(json!({ "imported": imported, "refused": stayed, "queue": queue }))?;
+            print_line(json!({ "imported": imported, "refused": refused, "queue": queue }))?;
         } else {
-            say(format_args!("{} imported into {queue}", count(imported, "dead letter")))?;
+            print_line(format_args!("{} imported into {queue}", dead_letters(imported)))?;
         }
-        if stayed > 0 {
-            let text = format!("{stayed} lines were not taken: is {queue} there, bound to {exchange:?}, and not full?");
-            return Err(Fault::new(69, anyhow::Error::msg(text)));
+        if refused > 0 {
+            let text = format!(
+                "{refused} lines were refused; check that queue {queue} exists, is bound to exchange {exchange:?}, and is \
+                 not full"
+            );
+            return Err(CommandError::text(exit::UNAVAILABLE, text));
         }
         Ok(0)
     }
 
-    /// The reader runs beside, a window ahead, so that a file of any size takes little memory.
-    async fn send(&self, carrier: &mut Carrier<()>, exchange: &str, queue: &str) -> Result<(), Fault> {
-        let (sender, mut lines) = tokio::sync::mpsc::channel(64);
+    /// Publishes every line. Only a few lines are read ahead, so that a file of any size takes little memory.
+    async fn send(&self, publisher: &mut BatchPublisher<()>, exchange: &str, queue: &str) -> Result<(), CommandError> {
+        let (sender, mut inputs) = tokio::sync::mpsc::channel(READ_AHEAD);
         let file = self.file.clone();
         let reader = tokio::task::spawn_blocking(move || {
-            source::lines(&[file], false, |line| sender.blocking_send(line).map_err(|_| Fault::usage("stopped")))
+            let send = |input| sender.blocking_send(input).map_err(|_| CommandError::usage("stopped"));
+            read_messages(&[file], false, send)
         });
-        while let Some(line) = lines.recv().await {
-            carrier.push(read(&line, exchange, queue).map_err(bad)?, ()).await?;
+        while let Some(input) = inputs.recv().await {
+            let message = parse(&input, exchange, queue).map_err(|text| CommandError::text(exit::DATA, text))?;
+            publisher.push(message, ()).await?;
         }
-        reader.await.map_err(|_| Fault::usage("reading ended early"))??;
-        carrier.flush().await?;
+        reader.await.map_err(|_| CommandError::usage("reading the file was aborted"))??;
+        publisher.flush().await?;
         Ok(())
     }
 }
 
-fn read(line: &Line, exchange: &str, queue: &str) -> Result<Outgoing, String> {
-    let at = |text: String| format!("{}:{}: {text}", line.file, line.number);
-    let archived = Archived::from_line(&line.body).map_err(|error| at(error.to_string()))?;
-    Outgoing::archived(archived, exchange, queue).map_err(at)
+fn parse(input: &InputMessage, exchange: &str, queue: &str) -> Result<Outgoing, String> {
+    let at_line = |text: String| format!("{}:{}: {text}", input.file, input.line);
+    let archived = ArchivedMessage::from_line(&input.body).map_err(|error| at_line(error.to_string()))?;
+    Outgoing::from_archive(archived, exchange, queue).map_err(at_line)
 }
 
-fn bad(text: String) -> Fault {
-    Fault::new(65, anyhow::Error::msg(text))
-}
-
-/// Reads every line before the first is sent. How many there are.
-fn check(file: &Path, exchange: &str, queue: &str) -> Result<u64, Fault> {
-    let (mut lines, mut wrong) = (0, 0usize);
-    source::lines(&[file.to_owned()], false, |line| {
+/// Checks every line, before any is published. Returns the number of lines.
+fn check_all_lines(file: &Path, exchange: &str, queue: &str) -> Result<u64, CommandError> {
+    let (mut lines, mut invalid) = (0, 0usize);
+    read_messages(&[file.to_owned()], false, |input| {
         lines += 1;
-        if let Err(text) = read(&line, exchange, queue) {
-            wrong += 1;
-            if wrong <= TOLD {
+        if let Err(text) = parse(&input, exchange, queue) {
+            invalid += 1;
+            if invalid <= MAX_PRINTED {
                 note(&text);
             }
         }
         Ok(())
     })?;
-    if wrong > 0 {
-        return Err(bad(format!("{wrong} of {lines} lines cannot be read; nothing was imported")));
+    if invalid > 0 {
+        let text = format!("{invalid} of {lines} lines are not valid; nothing was imported");
+        return Err(CommandError::text(exit::DATA, text));
     }
     Ok(lines)
 }

@@ -1,4 +1,5 @@
-//! Owns `ticketlog dead purge`: dead letters deleted, each written to a file and on disk before it goes.
+//! Owns `ticketlog dead purge`: deletes dead letters, each only after it is on disk in a backup file. Must not know how a
+//! queue is browsed.
 
 use std::fs::File;
 use std::io::Write as _;
@@ -7,36 +8,39 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use serde_json::json;
 
-use crate::broker::Ticket;
 use crate::config::Settings;
+use crate::rabbitmq::AckHandle;
+use crate::system::now_millis;
 
-use super::super::carrier::progress;
-use super::super::{Fault, now_millis};
-use super::audit::Audit;
-use super::export::{create, sync_folder};
-use super::scan::{Found, Scan};
-use super::{Audited, Selection, Target, confirm, count, note, say};
+use super::super::batch_publisher::progress;
+use super::super::terminal::{confirm, note, print_line};
+use super::super::{CommandError, exit};
+use super::audit::{self, Audit};
+use super::export::{create_file, sync_directory};
+use super::format::dead_letters;
+use super::reader::{LetterReader, SelectedLetter};
+use super::selection::{AuditArgs, QueueArgs, Selection};
 
-/// Messages written before they are made durable and deleted, and bytes of their lines.
-const WINDOW: usize = 500;
-const WINDOW_BYTES: usize = 8 << 20;
+/// Most messages, and bytes of their lines, that are written before they are synced and deleted.
+const MAX_BATCH_MESSAGES: usize = 500;
+const MAX_BATCH_BYTES: usize = 8 << 20;
 
 /// Flags of `ticketlog dead purge`.
 #[derive(Debug, Args)]
-pub(super) struct Purge {
+pub(super) struct PurgeArgs {
     #[command(flatten)]
-    target: Target,
+    queue: QueueArgs,
     #[command(flatten)]
     selection: Selection,
     #[command(flatten)]
-    audited: Audited,
-    /// The new file for what is deleted; by default one named after the queue and the time, here.
+    audit: AuditArgs,
+    /// The new file for what is deleted [default: a file in this directory, named after the queue and the time].
     #[arg(long, value_name = "FILE", conflicts_with = "no_backup")]
     backup: Option<PathBuf>,
-    /// Delete without a file.
+    /// Delete without a backup file.
     #[arg(long)]
     no_backup: bool,
-    /// Do not ask for the queue's name.
+    /// Do not ask for the name of the queue.
     #[arg(long)]
     yes: bool,
     /// Print the summary as JSON.
@@ -44,20 +48,20 @@ pub(super) struct Purge {
     json: bool,
 }
 
-/// Deleted, and kept because they cannot be written.
 #[derive(Debug, Default)]
-struct Done {
+struct Counts {
     purged: u64,
+    /// Not deleted, because their headers are nested too deep for JSON.
     kept: u64,
 }
 
-impl Purge {
-    pub async fn run(&self, settings: &Settings) -> Result<u8, Fault> {
-        let queue = self.target.queue(settings);
+impl PurgeArgs {
+    pub async fn run(&self, settings: &Settings) -> Result<u8, CommandError> {
+        let queue = self.queue.name(settings);
         if !self.yes {
-            let question = format!("purge {}; type the name of the queue ({queue}) to go on:", self.which());
+            let question = format!("purge {}; type the name of the queue ({queue}) to confirm:", self.selected_text());
             if !confirm(&question, queue, "--yes")? {
-                return Err(Fault::usage("that is not its name; nothing was purged"));
+                return Err(CommandError::usage("the name does not match; nothing was purged"));
             }
         }
         let backup = match (&self.backup, self.no_backup) {
@@ -65,83 +69,89 @@ impl Purge {
             (Some(path), false) => Some(path.clone()),
             (None, false) => Some(PathBuf::from(format!("{}-{}.ndjson", queue.replace('/', "_"), now_millis()))),
         };
-        let audit = Audit::begin(settings, &self.audited, "purge", queue, &self.selection)?;
-        let mut scan = Scan::open(settings, &self.target, Some(&self.selection)).await?;
-        let mut done = Done::default();
-        let purged = self.purge(&mut scan, backup.as_deref(), queue, &mut done).await;
+        let audit = Audit::begin(settings, &self.audit, audit::subject("purge", queue, &self.selection))?;
+        let mut reader = LetterReader::open(settings, &self.queue, Some(&self.selection)).await?;
+        let mut counts = Counts::default();
+        let purged = purge(&mut reader, backup.as_deref(), queue, &mut counts).await;
         let file = backup.as_ref().map(|path| path.display().to_string());
-        audit.end(json!({ "purged": done.purged, "kept": done.kept, "backup": file }), purged.is_err());
+        audit.end(json!({ "purged": counts.purged, "kept": counts.kept, "backup": file }), purged.is_err());
         if let (Err(_), Some(file)) = (&purged, &file) {
-            note(format_args!("{} purged before it failed, all of them in {file}", count(done.purged, "dead letter")));
+            note(format_args!("{} purged before the failure; all are in {file}", dead_letters(counts.purged)));
         }
-        scan.close(purged).await?;
+        reader.close(purged).await?;
+        self.print(queue, file, &counts)
+    }
+
+    fn print(&self, queue: &str, file: Option<String>, counts: &Counts) -> Result<u8, CommandError> {
         if self.json {
-            say(json!({ "purged": done.purged, "kept": done.kept, "backup": file }))?;
+            print_line(json!({ "purged": counts.purged, "kept": counts.kept, "backup": file }))?;
         } else {
-            let into = file.map(|file| format!("; `dead import {file}` brings them back")).unwrap_or_default();
-            say(format_args!("{} purged from {queue}{into}", count(done.purged, "dead letter")))?;
+            let hint = file.map(|file| format!("; `ticketlog dead import {file}` restores them")).unwrap_or_default();
+            print_line(format_args!("{} purged from {queue}{hint}", dead_letters(counts.purged)))?;
         }
-        if done.kept > 0 {
-            note(format_args!(
-                "{} kept: the headers are nested deeper than JSON can say",
-                count(done.kept, "dead letter")
-            ));
-            return Ok(65);
+        if counts.kept > 0 {
+            let kept = dead_letters(counts.kept);
+            note(format_args!("{kept} kept: the headers are nested too deep for JSON"));
+            return Ok(exit::DATA);
         }
         Ok(0)
     }
 
-    /// What would go, in words.
-    fn which(&self) -> String {
+    fn selected_text(&self) -> String {
         match (self.selection.filter().is_empty(), self.selection.limit) {
             (true, None) => "everything in it".to_owned(),
             (true, Some(limit)) => format!("the first {limit}"),
-            (false, None) => "what the filter takes".to_owned(),
-            (false, Some(limit)) => format!("the first {limit} that the filter takes"),
+            (false, None) => "the selected dead letters".to_owned(),
+            (false, Some(limit)) => format!("the first {limit} selected dead letters"),
         }
-    }
-
-    async fn purge(&self, scan: &mut Scan, backup: Option<&Path>, queue: &str, done: &mut Done) -> Result<(), Fault> {
-        let mut file = backup.map(create).transpose()?;
-        backup.map(sync_folder).transpose()?;
-        let bar = progress(Some(scan.total()), "purged");
-        let (mut lines, mut tickets): (String, Vec<Ticket>) = Default::default();
-        while let Some(Found { delivery, record, ticket, .. }) = scan.next().await? {
-            if file.is_some() {
-                let Some(archived) = delivery.archive(&record, queue) else {
-                    done.kept += 1;
-                    continue;
-                };
-                lines.push_str(&archived.to_line());
-                lines.push('\n');
-            }
-            tickets.push(ticket);
-            if tickets.len() >= WINDOW || lines.len() >= WINDOW_BYTES {
-                settle(scan, file.as_mut(), &mut lines, &mut tickets, done).await?;
-                bar.set_position(done.purged);
-            }
-        }
-        settle(scan, file.as_mut(), &mut lines, &mut tickets, done).await?;
-        bar.finish_and_clear();
-        Ok(())
     }
 }
 
-/// Makes the lines durable, then deletes their messages.
-async fn settle(
-    scan: &mut Scan,
+async fn purge(
+    reader: &mut LetterReader,
+    backup: Option<&Path>,
+    queue: &str,
+    counts: &mut Counts,
+) -> Result<(), CommandError> {
+    let mut file = backup.map(create_file).transpose()?;
+    backup.map(sync_directory).transpose()?;
+    let bar = progress(Some(reader.total()), "purged");
+    let (mut lines, mut handles) = (String::new(), Vec::new());
+    while let Some(SelectedLetter { delivery, record, handle, .. }) = reader.next().await? {
+        if file.is_some() {
+            let Some(archived) = delivery.archive(&record, queue) else {
+                counts.kept += 1;
+                continue;
+            };
+            lines.push_str(&archived.to_line());
+            lines.push('\n');
+        }
+        handles.push(handle);
+        if handles.len() >= MAX_BATCH_MESSAGES || lines.len() >= MAX_BATCH_BYTES {
+            delete(reader, file.as_mut(), &mut lines, &mut handles, counts).await?;
+            bar.set_position(counts.purged);
+        }
+    }
+    delete(reader, file.as_mut(), &mut lines, &mut handles, counts).await?;
+    bar.finish_and_clear();
+    Ok(())
+}
+
+/// Writes the lines and syncs them to disk, then deletes their messages.
+async fn delete(
+    reader: &mut LetterReader,
     file: Option<&mut File>,
     lines: &mut String,
-    tickets: &mut Vec<Ticket>,
-    done: &mut Done,
-) -> Result<(), Fault> {
+    handles: &mut Vec<AckHandle>,
+    counts: &mut Counts,
+) -> Result<(), CommandError> {
     if let Some(file) = file {
         file.write_all(lines.as_bytes())?;
         file.sync_data()?;
         lines.clear();
     }
-    let count = tickets.len() as u64;
-    scan.desk.settle(std::mem::take(tickets)).await?;
-    done.purged += count;
+    let count = handles.len() as u64;
+    reader.acknowledge(std::mem::take(handles)).await?;
+    counts.purged += count;
     Ok(())
 }

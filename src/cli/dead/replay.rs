@@ -1,8 +1,7 @@
-//! Owns `ticketlog dead replay`: what would become of each dead letter, and sending it on its way again.
+//! Owns `ticketlog dead replay`: publishes dead letters again, and reports the results. Must not know how a prediction is
+//! made.
 
-use std::collections::BTreeMap;
 use std::io::{IsTerminal as _, stdin};
-use std::sync::Arc;
 use std::time::Duration;
 
 use bson::oid::ObjectId;
@@ -10,53 +9,54 @@ use clap::Args;
 use serde_json::{Value, json};
 use url::Url;
 
-use crate::broker::{self, Delivery, Replaying};
 use crate::config::Settings;
-use crate::dead_letter::Record;
-use crate::event::{self, Decoder, Message};
+use crate::rabbitmq::{self, ReplayTarget};
 
-use super::super::{Fault, publish};
-use super::audit::Audit;
-use super::carrying::{Carried, Carrying};
-use super::edit::edit;
-use super::scan::{Found, Scan, message};
-use super::{Audited, Selection, Target, confirm, count, follow, note, say};
+use super::super::terminal::{confirm, note, print_line};
+use super::super::{CommandError, exit, publish};
+use super::audit::{self, Audit};
+use super::follow;
+use super::forecast::{Forecast, Prediction, Predictor};
+use super::format::dead_letters;
+use super::reader::{LetterReader, SelectedLetter};
+use super::selection::{AuditArgs, QueueArgs, Selection, parse_http_url, parse_name};
+use super::transfer::{Transfer, TransferReport};
 
 /// Flags of `ticketlog dead replay`.
 #[derive(Debug, Args)]
-pub(super) struct Replay {
+pub(super) struct ReplayArgs {
     #[command(flatten)]
-    target: Target,
+    queue: QueueArgs,
     #[command(flatten)]
     selection: Selection,
     #[command(flatten)]
-    audited: Audited,
-    /// Only say what would become of them, by today's decoder and settings.
+    audit: AuditArgs,
+    /// Only show what would become of them with the current decoder and settings.
     #[arg(long)]
     dry_run: bool,
-    /// Do not ask.
+    /// Do not ask for confirmation.
     #[arg(long, conflicts_with = "dry_run")]
     yes: bool,
-    /// Straight into this queue, past exchanges: other services that listen to the exchange do not see them again.
-    #[arg(long, value_name = "NAME", value_parser = super::name)]
+    /// Replay into this queue directly, so that other queues bound to the exchange do not receive them again.
+    #[arg(long, value_name = "NAME", value_parser = parse_name)]
     to_queue: Option<String>,
-    /// Pipe each body through this shell command, such as `jq -c '.user_id |= tonumber'`. Where it fails, the message
-    /// stays. The body is decompressed before. A changed body is another event: it gets another `_id`.
+    /// Pipe each body through this shell command, such as `jq -c '.user_id |= tonumber'`. If it fails, the dead letter
+    /// stays. The body is decompressed first. A changed body is another event: it gets another `_id`.
     #[arg(long, value_name = "COMMAND")]
     edit: Option<String>,
-    /// Leave those where they are that today's decoder still refuses.
+    /// Leave those in the queue that the decoder would reject again.
     #[arg(long)]
     skip_bad: bool,
     /// Most messages a second, such as `500` or `500/s`.
     #[arg(long, value_name = "N/s", value_parser = publish::rate)]
     rate: Option<f64>,
-    /// Wait until the workers have told what became of each.
+    /// Wait until the workers report the outcome of each.
     #[arg(long)]
     follow: bool,
-    /// Where a worker shows its state, for --follow; repeatable. By default http.listen.
-    #[arg(long, value_name = "URL", value_parser = super::address)]
+    /// The HTTP address of a worker, for --follow; repeatable [default: http.listen].
+    #[arg(long, value_name = "URL", value_parser = parse_http_url)]
     status: Vec<Url>,
-    /// How long --follow waits for news.
+    /// How long --follow waits without a new outcome.
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = humantime::parse_duration)]
     follow_timeout: Duration,
     /// Print the summary as JSON.
@@ -64,253 +64,183 @@ pub(super) struct Replay {
     json: bool,
 }
 
-/// What becomes of a dead letter.
-enum Fate {
-    /// Today's decoder takes it; with its new body, if it is edited.
-    Accepted(Option<Vec<u8>>),
-    /// It would die again of this.
-    Refused(Option<Vec<u8>>, String),
-    /// It was replayed often enough.
-    Parked,
-    /// The command failed.
-    Unedited(String),
-}
-
-/// What would become of all.
-#[derive(Debug, Default)]
-struct Forecast {
-    accepted: u64,
-    refused: BTreeMap<String, u64>,
-    parked: u64,
-    unedited: BTreeMap<String, u64>,
-}
-
+/// How a dead letter was moved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum What {
+enum Move {
     Replayed,
     Parked,
 }
 
-impl Replay {
-    pub async fn run(&self, settings: &Settings) -> Result<u8, Fault> {
-        if self.target.queue(settings) == settings.dead_letter.parked_queue {
-            return Err(Fault::usage("parked ones are not replayed: `ticketlog dead unpark` brings them back first"));
+impl ReplayArgs {
+    pub async fn run(&self, settings: &Settings) -> Result<u8, CommandError> {
+        if self.queue.name(settings) == settings.dead_letter.parked_queue {
+            return Err(CommandError::usage("parked dead letters are not replayed; run `ticketlog dead unpark` first"));
+        }
+        if !self.yes && !self.dry_run && !stdin().is_terminal() {
+            return Err(CommandError::usage("standard input is not a terminal; pass --yes or --dry-run"));
         }
         let mut limit = self.selection.limit;
-        if !self.yes && !self.dry_run && !stdin().is_terminal() {
-            return Err(Fault::usage("there is nobody to ask: give --yes, or --dry-run"));
-        }
         if !self.yes {
             let forecast = self.forecast(settings).await?;
             if self.dry_run {
-                forecast.print(self.json)?;
+                self.print_forecast(&forecast)?;
                 return Ok(0);
             }
-            note(format_args!("{}", forecast.text().trim_end()));
+            forecast.to_text().lines().for_each(note);
             if forecast.total() == 0 {
                 return Ok(0);
             }
-            if !confirm("type yes to replay them:", "yes", "--yes, or --dry-run")? {
-                return Err(Fault::usage("nothing was replayed"));
+            if !confirm("type yes to replay them:", "yes", "--yes or --dry-run")? {
+                return Err(CommandError::usage("nothing was replayed"));
             }
-            // What has died since is not meant.
+            // Dead letters that came after the forecast are not replayed.
             limit = Some(u32::try_from(forecast.total()).unwrap_or(u32::MAX));
         }
         self.replay(settings, limit).await
     }
 
-    async fn forecast(&self, settings: &Settings) -> Result<Forecast, Fault> {
-        let mut scan = Scan::open(settings, &self.target, Some(&self.selection)).await?;
-        let mut decoder = Decoder::new(Arc::new(settings.rules()));
+    fn print_forecast(&self, forecast: &Forecast) -> Result<(), CommandError> {
+        if self.json {
+            return print_line(forecast.to_json());
+        }
+        print_line(forecast.to_text().trim_end())?;
+        note("nothing was changed");
+        Ok(())
+    }
+
+    async fn forecast(&self, settings: &Settings) -> Result<Forecast, CommandError> {
+        let mut reader = LetterReader::open(settings, &self.queue, Some(&self.selection)).await?;
+        let mut predictor = Predictor::new(settings, self.edit.as_deref());
         let mut forecast = Forecast::default();
-        let walked = async {
-            while let Some(Found { delivery, record, .. }) = scan.next().await? {
-                match self.fate(settings, &mut decoder, &delivery, &record).await {
-                    Fate::Accepted(_) => forecast.accepted += 1,
-                    Fate::Refused(_, cause) => *forecast.refused.entry(cause).or_default() += 1,
-                    Fate::Parked => forecast.parked += 1,
-                    Fate::Unedited(why) => *forecast.unedited.entry(why).or_default() += 1,
-                }
+        let read = async {
+            while let Some(SelectedLetter { delivery, record, .. }) = reader.next().await? {
+                forecast.add(predictor.predict(&delivery, &record).await);
             }
             Ok(())
         }
         .await;
-        scan.close(walked).await?;
+        reader.close(read).await?;
         Ok(forecast)
     }
 
-    async fn fate(&self, settings: &Settings, decoder: &mut Decoder, delivery: &Delivery, record: &Record) -> Fate {
-        if record.replays >= i64::from(settings.dead_letter.max_replays) {
-            return Fate::Parked;
-        }
-        let edited = match &self.edit {
-            None => None,
-            Some(command) => {
-                let plain = event::plain(&message(delivery), decoder.rules());
-                let body = plain.map_or_else(|_| delivery.body.clone(), |plain| plain.into_owned());
-                let (command, most) = (command.clone(), settings.event.max_bytes.bytes());
-                match tokio::task::spawn_blocking(move || edit(&command, body, most)).await {
-                    Ok(Ok(body)) => Some(body),
-                    Ok(Err(why)) => return Fate::Unedited(why),
-                    Err(_) => return Fate::Unedited("the command was lost".to_owned()),
-                }
-            }
-        };
-        let original = message(delivery);
-        let message = match &edited {
-            Some(body) => Message { body, content_encoding: None, ..original },
-            None => original,
-        };
-        match decoder.decode(&message, || [0; 12]) {
-            Ok(_) => Fate::Accepted(edited),
-            Err(rejection) => Fate::Refused(edited, rejection.cause()),
-        }
-    }
-
-    async fn replay(&self, settings: &Settings, limit: Option<u32>) -> Result<u8, Fault> {
-        let replay = ObjectId::new().to_hex();
-        let queue = self.target.queue(settings);
-        let audit = Audit::begin_as(settings, &self.audited, self.subject(queue, &replay))?;
-        let mut scan = Scan::open(settings, &self.target, Some(&self.selection)).await?;
-        scan.at_most(limit);
-        scan.paced(self.rate);
-        let mut carrying = Carrying::new(settings, scan, self.rate, "replayed").await?;
-        let mut left = Forecast::default();
-        let carried = self.carry(settings, &mut carrying, &replay, &mut left).await;
-        let (carried, ended) = carrying.finish(carried).await;
-        let replayed = carried.count(&What::Replayed);
-        let summary = self.summary(&replay, &carried, &left);
+    async fn replay(&self, settings: &Settings, limit: Option<u32>) -> Result<u8, CommandError> {
+        let replay_id = ObjectId::new().to_hex();
+        let subject = self.audit_subject(self.queue.name(settings), &replay_id);
+        let audit = Audit::begin(settings, &self.audit, subject)?;
+        let mut reader = LetterReader::open(settings, &self.queue, Some(&self.selection)).await?;
+        reader.limit(limit);
+        let mut transfer = Transfer::new(settings, reader, self.rate, "replayed").await?;
+        let mut stayed = Forecast::default();
+        let sent = self.send(settings, &mut transfer, &replay_id, &mut stayed).await;
+        let (report, ended) = transfer.finish(sent).await;
+        let replayed = report.moved(&Move::Replayed);
+        let summary = summary(&replay_id, &report, &stayed);
         audit.end(summary.clone(), ended.is_err());
+        let follow = self.follow && replayed > 0;
         if !self.json {
-            say(format_args!("replay {replay}: {}", self.text(&carried, &left)))?;
-        }
-        if self.json && (ended.is_err() || !self.follow || replayed == 0) {
-            say(&summary)?;
+            print_line(format_args!("replay {replay_id}: {}", summary_text(&report, &stayed)))?;
+        } else if ended.is_err() || !follow {
+            print_line(&summary)?;
         }
         ended?;
-        let code = if left.unedited.is_empty() { carried.code() } else { carried.code().max(65) };
-        if !self.follow || replayed == 0 {
+        report.print_undeliverable();
+        let code = report.exit_code();
+        let code = if stayed.edit_failed.is_empty() { code } else { code.max(exit::DATA) };
+        if !follow {
             return Ok(code);
         }
-        let followed = self.follow_it(settings, &replay, replayed, summary).await?;
+        let followed = self.follow(settings, &replay_id, replayed, summary).await?;
         Ok(if code == 0 { followed } else { code })
     }
 
-    /// For the audit line.
-    fn subject(&self, queue: &str, replay: &str) -> Value {
-        let mut subject = super::audit::subject("replay", queue, &self.selection);
+    fn audit_subject(&self, queue: &str, replay_id: &str) -> Value {
+        let mut subject = audit::subject("replay", queue, &self.selection);
         if let Value::Object(subject) = &mut subject {
-            subject.insert("replay_id".to_owned(), json!(replay));
+            subject.insert("replay_id".to_owned(), json!(replay_id));
             subject.insert("to_queue".to_owned(), json!(self.to_queue));
             subject.insert("edited".to_owned(), json!(self.edit.is_some()));
         }
         subject
     }
 
-    async fn follow_it(&self, settings: &Settings, replay: &str, replayed: u64, summary: Value) -> Result<u8, Fault> {
-        match follow::follow(settings, &self.status, replay, replayed, self.follow_timeout).await {
-            Ok(outcome) => {
-                outcome.print(self.json.then_some(summary))?;
-                Ok(outcome.code())
+    async fn follow(
+        &self,
+        settings: &Settings,
+        replay_id: &str,
+        replayed: u64,
+        summary: Value,
+    ) -> Result<u8, CommandError> {
+        match follow::follow(settings, &self.status, replay_id, replayed, self.follow_timeout).await {
+            Ok(outcomes) => {
+                outcomes.print(self.json.then_some(summary))?;
+                Ok(outcomes.exit_code())
             }
-            Err(fault) => {
+            Err(error) => {
                 if self.json {
-                    say(&summary)?;
+                    print_line(&summary)?;
                 }
-                Err(fault)
+                Err(error)
             }
         }
     }
 
-    async fn carry(
+    /// Sends every selected dead letter; `stayed` counts those that stay in the queue.
+    async fn send(
         &self,
         settings: &Settings,
-        carrying: &mut Carrying<What>,
-        replay: &str,
-        left: &mut Forecast,
-    ) -> Result<(), Fault> {
-        let mut decoder = Decoder::new(Arc::new(settings.rules()));
-        let replaying =
-            Replaying { id: replay.to_owned(), login: broker::login(&settings.broker), to: self.to_queue.clone() };
-        let dead = &settings.dead_letter;
-        while let Some(Found { delivery, record, ticket, .. }) = carrying.scan.next().await? {
-            let edited = match self.fate(settings, &mut decoder, &delivery, &record).await {
-                Fate::Parked => {
-                    let parked = delivery.moved(&record, &dead.exchange, &dead.parked_queue, false);
-                    carrying.take(parked, ticket, What::Parked).await?;
+        transfer: &mut Transfer<Move>,
+        replay_id: &str,
+        stayed: &mut Forecast,
+    ) -> Result<(), CommandError> {
+        let mut predictor = Predictor::new(settings, self.edit.as_deref());
+        let user_name = rabbitmq::user_name(&settings.broker);
+        let target = ReplayTarget { replay_id: replay_id.to_owned(), user_name, queue: self.to_queue.clone() };
+        let dead_letter = &settings.dead_letter;
+        while let Some(SelectedLetter { delivery, record, handle, .. }) = transfer.next().await? {
+            let edited = match predictor.predict(&delivery, &record).await {
+                Prediction::Parked => {
+                    let parked = delivery.copy_to(&record, &dead_letter.exchange, &dead_letter.parked_queue, false);
+                    transfer.send(parked, handle, Move::Parked).await?;
                     continue;
                 }
-                Fate::Unedited(why) => {
-                    *left.unedited.entry(why).or_default() += 1;
+                prediction @ Prediction::EditFailed(_) => {
+                    stayed.add(prediction);
                     continue;
                 }
-                Fate::Refused(_, cause) if self.skip_bad => {
-                    *left.refused.entry(cause).or_default() += 1;
+                prediction @ Prediction::Rejected(..) if self.skip_bad => {
+                    stayed.add(prediction);
                     continue;
                 }
-                Fate::Accepted(edited) | Fate::Refused(edited, _) => edited,
+                Prediction::Accepted(edited) | Prediction::Rejected(edited, _) => edited,
             };
-            match delivery.replayed(&record, &replaying, edited) {
-                Some(outgoing) => carrying.take(outgoing, ticket, What::Replayed).await?,
-                None => carrying.strand("an exchange or routing key of more than 255 bytes".to_owned()),
+            match delivery.replay(&record, &target, edited) {
+                Some(message) => transfer.send(message, handle, Move::Replayed).await?,
+                None => transfer.count_undeliverable("an exchange or routing key over 255 bytes".to_owned()),
             }
         }
         Ok(())
-    }
-
-    fn summary(&self, replay: &str, carried: &Carried<What>, left: &Forecast) -> Value {
-        json!({
-            "replay_id": replay, "replayed": carried.count(&What::Replayed), "parked": carried.count(&What::Parked),
-            "stranded": carried.stranded, "skipped": left.refused, "edit_failed": left.unedited,
-            "seconds": carried.took.as_secs_f64(), "bytes": carried.tally.bytes,
-        })
-    }
-
-    fn text(&self, carried: &Carried<What>, left: &Forecast) -> String {
-        let seconds = carried.took.as_secs_f64();
-        let mut text = format!("{} replayed in {seconds:.1} s", count(carried.count(&What::Replayed), "dead letter"));
-        let parked = carried.count(&What::Parked);
-        if parked > 0 {
-            text.push_str(&format!("; {parked} parked, replayed often enough"));
-        }
-        for (what, causes) in [("skipped, still bad", &left.refused), ("not edited", &left.unedited)] {
-            for (cause, number) in causes {
-                text.push_str(&format!("; {number} {what} ({cause})"));
-            }
-        }
-        text
     }
 }
 
-impl Forecast {
-    /// Those that a replay would take along.
-    fn total(&self) -> u64 {
-        self.accepted + self.parked + self.refused.values().sum::<u64>() + self.unedited.values().sum::<u64>()
-    }
+fn summary(replay_id: &str, report: &TransferReport<Move>, stayed: &Forecast) -> Value {
+    json!({
+        "replay_id": replay_id, "replayed": report.moved(&Move::Replayed), "parked": report.moved(&Move::Parked),
+        "undeliverable": report.undeliverable, "skipped": stayed.rejected, "edit_failed": stayed.edit_failed,
+        "seconds": report.duration.as_secs_f64(), "bytes": report.counts.bytes,
+    })
+}
 
-    fn text(&self) -> String {
-        let mut text = format!("{}:\n", count(self.total(), "dead letter"));
-        text.push_str(&format!("{:>8}  the decoder takes now; the store has the last word\n", self.accepted));
-        for (cause, number) in &self.refused {
-            text.push_str(&format!("{number:>8}  would be dead again: {cause}\n"));
-        }
-        if self.parked > 0 {
-            text.push_str(&format!("{:>8}  would be parked: replayed dead_letter.max_replays times\n", self.parked));
-        }
-        for (why, number) in &self.unedited {
-            text.push_str(&format!("{number:>8}  would stay: {why}\n"));
-        }
-        text
+fn summary_text(report: &TransferReport<Move>, stayed: &Forecast) -> String {
+    let seconds = report.duration.as_secs_f64();
+    let mut text = format!("{} replayed in {seconds:.1} s", dead_letters(report.moved(&Move::Replayed)));
+    let parked = report.moved(&Move::Parked);
+    if parked > 0 {
+        text.push_str(&format!("; {parked} parked, because they were replayed dead_letter.max_replays times"));
     }
-
-    fn print(&self, json: bool) -> Result<(), Fault> {
-        if json {
-            let Forecast { accepted, refused, parked, unedited } = self;
-            say(json!({ "accepted": accepted, "dead_again": refused, "parked": parked, "edit_failed": unedited }))?;
-        } else {
-            say(self.text().trim_end())?;
-            note("nothing was changed");
+    for (what, causes) in [("skipped, still rejected", &stayed.rejected), ("not edited", &stayed.edit_failed)] {
+        for (cause, count) in causes {
+            text.push_str(&format!("; {count} {what} ({cause})"));
         }
-        Ok(())
     }
+    text
 }

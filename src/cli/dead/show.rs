@@ -1,4 +1,5 @@
-//! Owns `ticketlog dead show`: one dead letter, whole, safe for a terminal.
+//! Owns `ticketlog dead show`: one dead letter with everything about it, safe for a terminal. Must not know how a queue is
+//! browsed.
 
 use std::borrow::Cow;
 use std::io::Write as _;
@@ -6,44 +7,45 @@ use std::io::Write as _;
 use clap::{Args, ValueEnum};
 use serde_json::{Map, Value};
 
-use crate::broker::Delivery;
 use crate::config::Settings;
-use crate::dead_letter::{Record, escape, fault_at, hex, text};
+use crate::dead_letter::{DeadLetterRecord, escape, fault_offset, render_hex, render_text};
 use crate::event;
+use crate::rabbitmq::Delivery;
 
-use super::super::Fault;
-use super::scan::{Found, Scan, message};
-use super::{Target, age, stamp};
+use super::super::{CommandError, exit};
+use super::format::{age, rfc3339};
+use super::reader::{LetterReader, SelectedLetter, decoder_message};
+use super::selection::QueueArgs;
 
-/// Bytes shown in hexadecimal, unless all are asked for.
-const HEX: usize = 1024;
+/// Most bytes shown in hexadecimal, without --full.
+const MAX_HEX_BYTES: usize = 1024;
 
 /// Flags of `ticketlog dead show`.
 #[derive(Debug, Args)]
-pub(super) struct Show {
-    /// The id that `dead list` shows, a message_id, or `@N` for the N-th of the queue.
+pub(super) struct ShowArgs {
+    /// A `dl-id` as `dead list` shows it, a message_id, or `@N` for the N-th in the queue.
     id: String,
     #[command(flatten)]
-    target: Target,
+    queue: QueueArgs,
     /// How to show the body.
-    #[arg(long, value_enum, default_value_t = Form::Auto)]
-    body: Form,
-    /// All of the body, not an excerpt.
+    #[arg(long, value_enum, default_value_t = BodyFormat::Auto)]
+    body: BodyFormat,
+    /// Show the whole body instead of an excerpt.
     #[arg(long)]
     full: bool,
-    /// The bytes of the body and nothing else, as they are.
+    /// Print only the bytes of the body.
     #[arg(long, conflicts_with_all = ["json", "body"])]
     raw: bool,
-    /// The line that `dead export` would write.
+    /// Print the line that `dead export` writes.
     #[arg(long)]
     json: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Form {
-    /// As text where it is UTF-8, in hexadecimal otherwise.
+enum BodyFormat {
+    /// As text if it is UTF-8, else in hexadecimal.
     Auto,
-    /// As it is.
+    /// As text.
     Text,
     /// Indented, if it is JSON.
     Json,
@@ -51,94 +53,94 @@ enum Form {
     Hex,
 }
 
-/// The one that is shown.
-struct Subject {
+/// The dead letter to show.
+struct ShownLetter {
     delivery: Delivery,
-    record: Record,
+    record: DeadLetterRecord,
     position: u32,
 }
 
-impl Show {
-    pub async fn run(&self, settings: &Settings) -> Result<u8, Fault> {
-        let mut scan = Scan::open(settings, &self.target, None).await?;
-        let found = self.find(&mut scan).await;
-        let Some(found) = scan.close(found).await? else {
-            let text = format!("{} holds no dead letter {}", self.target.queue(settings), escape(&self.id));
-            return Err(Fault::new(66, anyhow::Error::msg(text)));
+impl ShowArgs {
+    pub async fn run(&self, settings: &Settings) -> Result<u8, CommandError> {
+        let mut reader = LetterReader::open(settings, &self.queue, None).await?;
+        let letter = self.find(&mut reader).await;
+        let Some(letter) = reader.close(letter).await? else {
+            let text = format!("queue {} has no dead letter {}", self.queue.name(settings), escape(&self.id));
+            return Err(CommandError::text(exit::NO_INPUT, text));
         };
         let mut out = std::io::stdout();
         if self.raw {
-            out.write_all(&found.delivery.body)?;
+            out.write_all(&letter.delivery.body)?;
         } else if self.json {
-            let archived = found.delivery.archive(&found.record, self.target.queue(settings));
-            let archived = archived.ok_or_else(super::export::too_deep)?;
+            let archived = letter.delivery.archive(&letter.record, self.queue.name(settings));
+            let archived = archived.ok_or_else(super::export::nested_too_deep)?;
             writeln!(out, "{}", archived.to_line())?;
         } else {
-            out.write_all(self.render(&found, settings).as_bytes())?;
+            out.write_all(self.render(&letter, settings).as_bytes())?;
         }
         out.flush()?;
         Ok(0)
     }
 
-    async fn find(&self, scan: &mut Scan) -> Result<Option<Subject>, Fault> {
-        let place: Option<u32> = self.id.strip_prefix('@').and_then(|place| place.parse().ok());
-        while let Some(Found { delivery, record, position, .. }) = scan.next().await? {
+    async fn find(&self, reader: &mut LetterReader) -> Result<Option<ShownLetter>, CommandError> {
+        let wanted_position: Option<u32> = self.id.strip_prefix('@').and_then(|number| number.parse().ok());
+        while let Some(SelectedLetter { delivery, record, position, .. }) = reader.next().await? {
             let id = Some(self.id.as_str());
-            if place == Some(position) || record.id.as_deref() == id || delivery.message_id() == id {
-                return Ok(Some(Subject { delivery, record, position }));
+            if wanted_position == Some(position) || record.id.as_deref() == id || delivery.message_id() == id {
+                return Ok(Some(ShownLetter { delivery, record, position }));
             }
         }
         Ok(None)
     }
 
-    fn render(&self, found: &Subject, settings: &Settings) -> String {
-        let (record, delivery) = (&found.record, &found.delivery);
-        let (properties, headers) = delivery.shown();
-        let since = format!("{} ({} ago)", stamp(record.time), age(record.time));
+    fn render(&self, letter: &ShownLetter, settings: &Settings) -> String {
+        let (record, delivery) = (&letter.record, &letter.delivery);
+        let (properties, headers) = delivery.to_json();
+        let since = format!("{} ({} ago)", rfc3339(record.time), age(record.time));
         let field = record.field.as_ref().map(|field| format!(", field {}", escape(field))).unwrap_or_default();
         let from = format!("exchange {:?}, routing key {:?}", escape(&record.exchange), escape(&record.routing_key));
         let mut out = format!(
             "dead letter {}, at {} of {}\n  why      {}{field}\n           {}\n  since    {since}\n  from     {from}\n  replays  {}\n",
             record.id.as_deref().map_or("without id".to_owned(), escape),
-            found.position,
-            self.target.queue(settings),
+            letter.position,
+            self.queue.name(settings),
             record.cause.as_str(),
             escape(&record.detail),
             record.replays,
         );
-        section(&mut out, "properties", &properties);
-        section(&mut out, "headers", &headers);
-        let plain = event::plain(&message(delivery), &settings.rules());
-        let encoding = match (&plain, delivery.content_encoding()) {
-            (Ok(Cow::Owned(plain)), Some(name)) => format!(", {} after {}", plain.len(), escape(name)),
+        push_section(&mut out, "properties", &properties);
+        push_section(&mut out, "headers", &headers);
+        let decompressed = event::decompressed_body(&decoder_message(delivery), &settings.rules());
+        let encoding = match (&decompressed, delivery.content_encoding()) {
+            (Ok(Cow::Owned(body)), Some(name)) => format!(", {} after {} decompression", body.len(), escape(name)),
             _ => String::new(),
         };
         out.push_str(&format!("body, {} bytes{encoding}\n", delivery.body.len()));
-        out.push_str(&self.body(found, plain.as_deref().unwrap_or(&delivery.body)));
+        out.push_str(&self.render_body(letter, decompressed.as_deref().unwrap_or(&delivery.body)));
         out
     }
 
-    fn body(&self, found: &Subject, body: &[u8]) -> String {
-        let record = &found.record;
-        let most = if self.full { usize::MAX } else { HEX };
+    fn render_body(&self, letter: &ShownLetter, body: &[u8]) -> String {
+        let record = &letter.record;
+        let max = if self.full { usize::MAX } else { MAX_HEX_BYTES };
         let readable = match self.body {
-            Form::Hex => None,
-            Form::Text => Some(String::from_utf8_lossy(body)),
-            Form::Auto | Form::Json => std::str::from_utf8(body).ok().map(Cow::Borrowed),
+            BodyFormat::Hex => None,
+            BodyFormat::Text => Some(String::from_utf8_lossy(body)),
+            BodyFormat::Auto | BodyFormat::Json => std::str::from_utf8(body).ok().map(Cow::Borrowed),
         };
         let Some(readable) = readable else {
-            return hex(body, most, fault_at("", &record.detail, None));
+            return render_hex(body, max, fault_offset("", &record.detail, None));
         };
-        if self.body == Form::Json
+        if self.body == BodyFormat::Json
             && let Ok(value) = serde_json::from_str::<Value>(&readable)
         {
-            return text(&serde_json::to_string_pretty(&value).unwrap_or_default(), None, self.full);
+            return render_text(&serde_json::to_string_pretty(&value).unwrap_or_default(), None, self.full);
         }
-        text(&readable, fault_at(&readable, &record.detail, record.field.as_deref()), self.full)
+        render_text(&readable, fault_offset(&readable, &record.detail, record.field.as_deref()), self.full)
     }
 }
 
-fn section(out: &mut String, name: &str, values: &Map<String, Value>) {
+fn push_section(out: &mut String, name: &str, values: &Map<String, Value>) {
     if values.is_empty() {
         return;
     }

@@ -1,4 +1,4 @@
-//! Owns `ticketlog dead stats`: one screen about a dead-letter queue.
+//! Owns `ticketlog dead stats`: the statistics of a dead-letter queue on one screen. Must not know how they are counted.
 
 use std::io::Write as _;
 
@@ -6,42 +6,43 @@ use clap::Args;
 use serde_json::json;
 
 use crate::config::Settings;
-use crate::dead_letter::{Groups, escape, harmless_json};
+use crate::dead_letter::{Groups, escape, terminal_safe_json};
 
-use super::super::Fault;
-use super::scan::Scan;
-use super::{Selection, Target, age, count, stamp};
+use super::super::CommandError;
+use super::format::{age, dead_letters, rfc3339};
+use super::reader::LetterReader;
+use super::selection::{QueueArgs, Selection};
 
-/// Fingerprints on the screen.
-const SHOWN: usize = 20;
-/// Characters of a cause.
-const WIDE: usize = 160;
+/// Most fingerprints that are printed as text.
+const MAX_FINGERPRINTS: usize = 20;
+/// Most characters of a printed cause.
+const MAX_CAUSE: usize = 160;
 
 /// Flags of `ticketlog dead stats`.
 #[derive(Debug, Args)]
-pub(super) struct Stats {
+pub(super) struct StatsArgs {
     #[command(flatten)]
-    target: Target,
+    queue: QueueArgs,
     #[command(flatten)]
     selection: Selection,
-    /// Everything as one JSON object.
+    /// Print everything as one JSON object.
     #[arg(long)]
     json: bool,
 }
 
-impl Stats {
-    pub async fn run(&self, settings: &Settings) -> Result<u8, Fault> {
-        let mut scan = Scan::open(settings, &self.target, Some(&self.selection)).await?;
+impl StatsArgs {
+    pub async fn run(&self, settings: &Settings) -> Result<u8, CommandError> {
+        let mut reader = LetterReader::open(settings, &self.queue, Some(&self.selection)).await?;
         let mut groups = Groups::default();
-        let walked = async {
-            while let Some(found) = scan.next().await? {
-                groups.add(&found.record, found.delivery.body.len());
+        let read = async {
+            while let Some(letter) = reader.next().await? {
+                groups.add(&letter.record, letter.delivery.body.len());
             }
             Ok(())
         }
         .await;
-        scan.close(walked).await?;
-        let queue = self.target.queue(settings);
+        reader.close(read).await?;
+        let queue = self.queue.name(settings);
         let text = if self.json { as_json(queue, &groups) } else { as_text(queue, &groups) };
         std::io::stdout().write_all(text.as_bytes())?;
         Ok(0)
@@ -69,18 +70,18 @@ fn as_json(queue: &str, groups: &Groups) -> String {
         "queue": queue, "count": groups.count, "bytes": groups.bytes, "oldest": oldest, "newest": newest,
         "by_reason": by_reason, "by_replays": by_replays, "by_fingerprint": by_fingerprint,
     });
-    format!("{}\n", harmless_json(&all.to_string()))
+    format!("{}\n", terminal_safe_json(&all.to_string()))
 }
 
 fn as_text(queue: &str, groups: &Groups) -> String {
     let (oldest, newest) = groups.span();
-    let total = count(groups.count, "dead letter");
+    let total = dead_letters(groups.count);
     let mut out = format!("{queue}: {total}, {} bytes\n", groups.bytes);
     if groups.count == 0 {
         return out;
     }
     let line =
-        format!("oldest {} ({} ago), newest {} ({} ago)\n", stamp(oldest), age(oldest), stamp(newest), age(newest));
+        format!("oldest {} ({} ago), newest {} ({} ago)\n", rfc3339(oldest), age(oldest), rfc3339(newest), age(newest));
     out.push_str(&line);
     let replays: Vec<String> = groups
         .by_replays
@@ -93,15 +94,15 @@ fn as_text(queue: &str, groups: &Groups) -> String {
     }
     out.push_str("\n   count  fingerprint       newest  cause\n");
     let largest = groups.largest_first();
-    for group in largest.iter().take(SHOWN) {
+    for group in largest.iter().take(MAX_FINGERPRINTS) {
         let (newest, key) = (age(group.newest), escape(&group.routing_key));
         let cause = format!("{} · {} · {key}", group.cause.as_str(), escape(&group.detail));
-        let (cause, print): (String, String) =
-            (cause.chars().take(WIDE).collect(), escape(&group.fingerprint).chars().take(16).collect());
-        out.push_str(&format!("{:>8}  {print:<16}  {newest:>6}  {cause}\n", group.count));
+        let (cause, fingerprint): (String, String) =
+            (cause.chars().take(MAX_CAUSE).collect(), escape(&group.fingerprint).chars().take(16).collect());
+        out.push_str(&format!("{:>8}  {fingerprint:<16}  {newest:>6}  {cause}\n", group.count));
     }
-    if largest.len() > SHOWN {
-        out.push_str(&format!("          … {} more; --json has them all\n", largest.len() - SHOWN));
+    if largest.len() > MAX_FINGERPRINTS {
+        out.push_str(&format!("          … {} more; --json prints all\n", largest.len() - MAX_FINGERPRINTS));
     }
     out
 }

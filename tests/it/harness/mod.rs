@@ -1,9 +1,9 @@
-//! Owns what every integration test stands on: real servers, names of its own on them, a running worker, and the
-//! oracle that says whether anything was lost or doubled.
+//! Owns what every integration test uses: real servers, queues and a database of its own, a running worker, and the
+//! oracle that finds lost and duplicated events.
 
-mod bed;
-mod desk;
-pub mod guard;
+pub mod access_control;
+mod dead_letters;
+mod env;
 mod oracle;
 mod proxy;
 mod servers;
@@ -11,13 +11,13 @@ mod worker;
 
 use std::time::{Duration, Instant};
 
-pub use bed::{Bed, Sent, given};
-pub use desk::{Said, Seen, kill};
-pub use proxy::{ACK, Act, DELIVER, PUBLISH, Proxy, What};
-pub use servers::{Kind, Private, signal};
+pub use dead_letters::{CommandOutput, QueuedMessage, kill};
+pub use env::{TestEnv, TestMessage, server_uri};
+pub use proxy::{ACK, Action, DELIVER, Frame, PUBLISH, Proxy};
+pub use servers::{DedicatedServer, ServerKind, signal};
 pub use worker::Worker;
 
-/// Waits for a condition with a deadline; polls, never guesses a time.
+/// Polls until the condition is true. Panics with `what` after `limit`.
 pub async fn eventually<F: AsyncFnMut() -> bool>(what: &str, limit: Duration, mut condition: F) {
     let deadline = Instant::now() + limit;
     while !condition().await {
@@ -26,19 +26,19 @@ pub async fn eventually<F: AsyncFnMut() -> bool>(what: &str, limit: Duration, mu
     }
 }
 
-/// Short limits, so that silence is noticed soon.
-pub const SHORT: [(&str, &str); 3] =
+/// Settings with short timeouts, so that the worker soon notices a server that does not answer.
+pub const SHORT_TIMEOUTS: [(&str, &str); 3] =
     [("STORE__WRITE_TIMEOUT", "2s"), ("BROKER__HEARTBEAT", "1s"), ("BROKER__CALL_TIMEOUT", "3s")];
 
-/// Whether this is `make chaos`: everything takes as long as the table of faults says.
+/// Whether this is `make chaos`, where faults have their full length.
 pub fn chaos() -> bool {
     std::env::var_os("TICKETLOG_CHAOS_TABLE").is_some()
 }
 
-/// So many seconds in `make test`, and so many in `make chaos`.
+/// `quick` seconds in `make test`, `full` seconds in `make chaos`.
 pub fn scaled(quick: u64, full: u64) -> Duration {
     Duration::from_secs(if chaos() { full } else { quick })
 }
 
-/// Generous: machines are shared. A test that passes does not wait for it.
-pub const SOON: Duration = Duration::from_secs(60);
+/// The usual limit of [`eventually`]. Generous, because machines are shared; a test that passes does not wait for it.
+pub const DEADLINE: Duration = Duration::from_secs(60);

@@ -1,19 +1,19 @@
-//! Owns the oracle of faults: after one, each published event is in the store exactly once and equal to what was sent, or
-//! a dead letter, or still in its queue, and nothing else is anywhere.
+//! Owns the oracle. After a fault, each published event must be in MongoDB exactly once and as it was sent, or in the
+//! dead-letter queue, or still in its queue; and there must be nothing else in any of them.
 
 use std::collections::HashMap;
 use std::io::Write as _;
 
 use bson::{Bson, Document};
 
-use super::{Bed, Worker};
+use super::{TestEnv, Worker};
 
-/// What became of numbered events.
+/// Where the numbered events of a test are.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Verdict {
+pub struct OracleReport {
     pub attempted: usize,
     pub stored: usize,
-    /// Redeliveries that were recognised by the workers, where they were asked.
+    /// Redeliveries that the workers recognised; `None` if they were not asked.
     pub duplicate: Option<u64>,
     pub dead_lettered: usize,
     /// Still in the queue.
@@ -25,53 +25,55 @@ pub struct Verdict {
     pub unexpected: usize,
 }
 
-impl Bed {
-    /// Judges events 0 to `count`. Takes everything out of the queue and of the dead-letter queue.
-    pub async fn judge(&self, count: i32, workers: &[&Worker]) -> Verdict {
-        let mut verdict = Verdict { attempted: count as usize, ..Verdict::default() };
+impl TestEnv {
+    /// Looks for events 0 to `count`. Empties the queue and the dead-letter queue.
+    pub async fn oracle_report(&self, count: i32, workers: &[&Worker]) -> OracleReport {
+        let mut report = OracleReport { attempted: count as usize, ..OracleReport::default() };
         let mut found: HashMap<i32, u32> = HashMap::new();
         for document in self.documents().await {
             match numbered(&document) {
                 Some(n) if (0..count).contains(&n) => *found.entry(n).or_default() += 1,
-                _ => verdict.unexpected += 1,
+                _ => report.unexpected += 1,
             }
         }
-        verdict.stored = found.len();
-        verdict.doubled = found.iter().filter(|(_, times)| **times > 1).map(|(n, _)| *n).collect();
-        let (queued, dead) = (self.take_all(&self.queue()).await, self.take_all(&self.dead_queue()).await);
-        (verdict.returned, verdict.dead_lettered) = (queued.len(), dead.len());
+        report.stored = found.len();
+        report.doubled = found.iter().filter(|(_, times)| **times > 1).map(|(n, _)| *n).collect();
+        let (queued, dead) =
+            (self.take_all_messages(&self.queue()).await, self.take_all_messages(&self.dead_letter_queue()).await);
+        (report.returned, report.dead_lettered) = (queued.len(), dead.len());
         for message in queued.iter().chain(&dead) {
             match number_of(message.properties.message_id().as_ref().map(|id| id.as_str())) {
                 Some(n) if (0..count).contains(&n) => *found.entry(n).or_default() += 1,
-                _ => verdict.unexpected += 1,
+                _ => report.unexpected += 1,
             }
         }
-        verdict.lost = (0..count).filter(|n| !found.contains_key(n)).collect();
+        report.lost = (0..count).filter(|n| !found.contains_key(n)).collect();
         let duplicates = workers.iter().map(|worker| worker.settled("duplicate"));
-        verdict.duplicate = (!workers.is_empty()).then(|| duplicates.sum());
-        verdict
+        report.duplicate = (!workers.is_empty()).then(|| duplicates.sum());
+        report
     }
 
-    /// The same, expected to find everything in the store, and noted as the result of a row of the table of faults.
-    pub async fn safe(&self, row: &str, count: i32, workers: &[&Worker]) {
-        let verdict = self.judge(count, workers).await;
-        verdict.note(row);
+    /// Asserts that all events are in MongoDB, and records the report under `row`, which begins with the number of the
+    /// fault.
+    pub async fn assert_all_stored(&self, row: &str, count: i32, workers: &[&Worker]) {
+        let report = self.oracle_report(count, workers).await;
+        report.record(row);
         assert_eq!(
-            (verdict.stored, verdict.dead_lettered),
+            (report.stored, report.dead_lettered),
             (count as usize, 0),
-            "no outage is a dead letter: {verdict}"
+            "all events must be stored, and none dead-lettered: {report}"
         );
-        verdict.assert_safe();
+        report.assert_safe();
     }
 }
 
-impl Verdict {
-    /// Nothing lost, nothing twice, nothing else.
+impl OracleReport {
+    /// Asserts that nothing is lost, nothing is stored twice, and there is nothing else.
     pub fn assert_safe(&self) {
         assert_eq!((self.lost.len(), self.doubled.len(), self.unexpected), (0, 0, 0), "{self}");
     }
 
-    /// What is printed and noted of it, in the order of the table.
+    /// The columns of the table, in their order.
     fn cells(&self) -> [(&'static str, String); 8] {
         [
             ("attempted", self.attempted.to_string()),
@@ -85,8 +87,8 @@ impl Verdict {
         ]
     }
 
-    /// Prints it, and appends it to the table where one is asked for (`make chaos`).
-    pub fn note(&self, row: &str) {
+    /// Prints it; in `make chaos`, also appends it to the table of faults.
+    pub fn record(&self, row: &str) {
         println!("{row}: {self}");
         let Some(path) = std::env::var_os("TICKETLOG_CHAOS_TABLE") else { return };
         let cells: String = self.cells().iter().map(|(_, cell)| format!(" {cell} |")).collect();
@@ -96,7 +98,7 @@ impl Verdict {
     }
 }
 
-impl std::fmt::Display for Verdict {
+impl std::fmt::Display for OracleReport {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let cells = self.cells().map(|(name, cell)| format!("{name} {cell}"));
         f.write_str(&cells.join(" "))
@@ -107,7 +109,7 @@ fn number_of(message_id: Option<&str>) -> Option<i32> {
     message_id?.strip_prefix("m-")?.parse().ok()
 }
 
-/// The number of a document that equals what `Sent::numbered` sent, in every field and in their order.
+/// The number of the document, if it equals what `TestMessage::numbered` sent in every field and in their order.
 fn numbered(document: &Document) -> Option<i32> {
     let n = document.get_i32("n").ok()?;
     let fields: Vec<(&str, &Bson)> = document.iter().map(|(name, value)| (name.as_str(), value)).collect();

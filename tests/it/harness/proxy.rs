@@ -1,5 +1,5 @@
-//! Owns a TCP proxy that understands AMQP frames and MongoDB messages well enough to fail at a chosen one: cut before or
-//! after it, in the middle of it, swallow it, or go silent. It runs on a thread of its own, whatever the test does.
+//! Owns a TCP proxy that causes faults at a chosen AMQP frame or MongoDB message: it cuts the connection before, within
+//! or after it, drops it, or stops forwarding. It runs on a thread of its own.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -10,13 +10,13 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
-/// Which frame is meant.
+/// The frame at which the proxy acts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum What {
+pub enum Frame {
     /// An AMQP method, by class and method id, from the client.
-    Sent(u16, u16),
-    /// An AMQP method from the broker.
-    Received(u16, u16),
+    FromClient(u16, u16),
+    /// An AMQP method from the broker, likewise.
+    FromBroker(u16, u16),
     /// MongoDB's reply to a command of this name.
     Reply(&'static str),
 }
@@ -28,23 +28,23 @@ pub const PUBLISH: (u16, u16) = (60, 40);
 /// `basic.deliver`.
 pub const DELIVER: (u16, u16) = (60, 60);
 
-/// What happens at it.
+/// What the proxy does at the frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Act {
+pub enum Action {
     CutBefore,
     CutAfter,
-    /// Half of it arrives, then a reset.
+    /// Forwards half of it, then resets the connection.
     CutWithin,
-    /// It is lost; what follows is not.
+    /// Drops it; what follows is forwarded.
     Swallow,
-    /// From it on nothing is forwarded in either direction, and nothing closed.
+    /// From then on nothing is forwarded in either direction, and no connection is closed.
     Silence,
 }
 
 #[derive(Debug, Clone, Copy)]
 struct Rule {
-    what: What,
-    act: Act,
+    frame: Frame,
+    action: Action,
     skip: u32,
     times: u32,
 }
@@ -52,14 +52,14 @@ struct Rule {
 #[derive(Debug, Default)]
 struct Plan {
     rule: Option<Rule>,
-    hits: u32,
+    triggered: u32,
     delay: Duration,
-    slice: usize,
+    piece: usize,
 }
 
-/// The state of all connections: a number that counts cuts, and whether they are silent.
+/// The state of all connections: how often they were cut, and whether they are silent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Line {
+struct LinkState {
     cuts: u32,
     silent: bool,
 }
@@ -73,7 +73,7 @@ enum Protocol {
 struct Shared {
     protocol: Protocol,
     plan: Mutex<Plan>,
-    line: watch::Sender<Line>,
+    link: watch::Sender<LinkState>,
 }
 
 /// A proxy in front of one server.
@@ -84,8 +84,8 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    /// In front of the server that a URI names.
-    pub fn before(uri: &str) -> Self {
+    /// A proxy in front of the server at this URI.
+    pub fn in_front_of(uri: &str) -> Self {
         let url = url::Url::parse(uri).unwrap();
         let protocol = if url.scheme() == "amqp" { Protocol::Amqp } else { Protocol::Mongo };
         Proxy::start(url.port().unwrap(), protocol)
@@ -93,8 +93,8 @@ impl Proxy {
 
     fn start(target: u16, protocol: Protocol) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-        let (line, _) = watch::channel(Line { cuts: 0, silent: false });
-        let shared = Arc::new(Shared { protocol, plan: Mutex::default(), line });
+        let (link, _) = watch::channel(LinkState { cuts: 0, silent: false });
+        let shared = Arc::new(Shared { protocol, plan: Mutex::default(), link });
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         listener.set_nonblocking(true).unwrap();
         let port = listener.local_addr().unwrap().port();
@@ -108,8 +108,8 @@ impl Proxy {
         Proxy { port, shared, runtime: Some(runtime) }
     }
 
-    /// The URI of a server, by way of the proxy.
-    pub fn through(&self, uri: &str) -> String {
+    /// The URI of the server, with the port of the proxy.
+    pub fn proxied_uri(&self, uri: &str) -> String {
         let mut url = url::Url::parse(uri).unwrap();
         if url.scheme() == "mongodb" {
             url.set_query(Some("directConnection=true"));
@@ -118,39 +118,39 @@ impl Proxy {
         url.into()
     }
 
-    /// Acts at the frame, `times` times, after it has passed `skip` times.
-    pub fn at(&self, what: What, act: Act, skip: u32, times: u32) {
+    /// Acts at the frame `times` times, after the first `skip` of them have passed.
+    pub fn at(&self, frame: Frame, action: Action, skip: u32, times: u32) {
         let mut plan = self.shared.plan.lock().unwrap();
-        plan.rule = Some(Rule { what, act, skip, times });
-        plan.hits = 0;
+        plan.rule = Some(Rule { frame, action, skip, times });
+        plan.triggered = 0;
     }
 
     /// How often it has acted.
-    pub fn hits(&self) -> u32 {
-        self.shared.plan.lock().unwrap().hits
+    pub fn times_triggered(&self) -> u32 {
+        self.shared.plan.lock().unwrap().triggered
     }
 
-    /// No more acts; silent connections stay silent.
-    pub fn behave(&self) {
+    /// Ends the actions and the delays; silent connections stay silent.
+    pub fn reset(&self) {
         let mut plan = self.shared.plan.lock().unwrap();
         plan.rule = None;
-        (plan.delay, plan.slice) = (Duration::ZERO, 0);
+        (plan.delay, plan.piece) = (Duration::ZERO, 0);
     }
 
-    /// Ends every connection.
+    /// Closes all connections.
     pub fn cut(&self) {
-        self.shared.line.send_modify(|line| line.cuts += 1);
+        self.shared.link.send_modify(|link| link.cuts += 1);
     }
 
-    /// Forwards nothing, and closes nothing.
+    /// If silent, forwards nothing and closes nothing.
     pub fn silence(&self, silent: bool) {
-        self.shared.line.send_modify(|line| line.silent = silent);
+        self.shared.link.send_modify(|link| link.silent = silent);
     }
 
-    /// Every chunk waits so long, and comes in pieces of so many bytes (0: as it is).
-    pub fn slow(&self, delay: Duration, slice: usize) {
+    /// Delays every piece of a frame. Pieces have this many bytes; with 0 a frame is one piece.
+    pub fn slow(&self, delay: Duration, piece: usize) {
         let mut plan = self.shared.plan.lock().unwrap();
-        (plan.delay, plan.slice) = (delay, slice);
+        (plan.delay, plan.piece) = (delay, piece);
     }
 }
 
@@ -163,64 +163,70 @@ impl Drop for Proxy {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum From {
+enum Sender {
     Client,
     Server,
 }
 
-/// Requests of one connection that wait for their replies: id and name.
-type Asked = Arc<Mutex<HashMap<i32, String>>>;
+/// The MongoDB requests of one connection that have no reply yet: their ids and commands.
+type Pending = Arc<Mutex<HashMap<i32, String>>>;
 
 async fn connect(client: TcpStream, target: u16, shared: Arc<Shared>) {
     let Ok(server) = TcpStream::connect(("127.0.0.1", target)).await else { return };
     let _ = (client.set_nodelay(true), server.set_nodelay(true));
     let ((from_client, to_client), (from_server, to_server)) = (client.into_split(), server.into_split());
-    let asked = Asked::default();
-    let up = forward(from_client, to_server, From::Client, Arc::clone(&shared), Arc::clone(&asked));
-    let down = forward(from_server, to_client, From::Server, shared, asked);
-    // The end of one direction is the end of both.
+    let pending = Pending::default();
+    let up = forward(from_client, to_server, Sender::Client, Arc::clone(&shared), Arc::clone(&pending));
+    let down = forward(from_server, to_client, Sender::Server, shared, pending);
+    // When one direction ends, both do.
     tokio::select! { () = up => {}, () = down => {} }
 }
 
-async fn forward(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, side: From, shared: Arc<Shared>, asked: Asked) {
-    let mut line = shared.line.subscribe();
-    let born = line.borrow().cuts;
+async fn forward(
+    mut from: OwnedReadHalf,
+    mut to: OwnedWriteHalf,
+    sender: Sender,
+    shared: Arc<Shared>,
+    pending: Pending,
+) {
+    let mut link = shared.link.subscribe();
+    let cuts_at_start = link.borrow().cuts;
     let mut buffer = Vec::new();
     let mut chunk = vec![0; 64 * 1024];
     loop {
         let count = tokio::select! {
             read = from.read(&mut chunk) => match read { Ok(0) | Err(_) => return, Ok(count) => count },
-            _ = line.wait_for(|line| line.cuts != born) => return,
+            _ = link.wait_for(|link| link.cuts != cuts_at_start) => return,
         };
         buffer.extend_from_slice(&chunk[..count]);
-        while let Some(length) = frame(&buffer, shared.protocol) {
+        while let Some(length) = frame_length(&buffer, shared.protocol) {
             let frame: Vec<u8> = buffer.drain(..length).collect();
-            if line.wait_for(|line| !line.silent || line.cuts != born).await.is_err() {
+            if link.wait_for(|link| !link.silent || link.cuts != cuts_at_start).await.is_err() {
                 return;
             }
-            match act(&frame, side, &shared, &asked) {
+            match action_at(&frame, sender, &shared, &pending) {
                 None => write(&mut to, &frame, &shared).await,
-                Some(Act::Swallow) => {}
-                Some(Act::CutBefore) => return,
-                Some(Act::CutAfter) => return write(&mut to, &frame, &shared).await,
-                Some(Act::CutWithin) => {
+                Some(Action::Swallow) => {}
+                Some(Action::CutBefore) => return,
+                Some(Action::CutAfter) => return write(&mut to, &frame, &shared).await,
+                Some(Action::CutWithin) => {
                     write(&mut to, &frame[..length / 2], &shared).await;
                     #[allow(deprecated)]
                     let _ = to.as_ref().set_linger(Some(Duration::ZERO));
                     return;
                 }
-                Some(Act::Silence) => shared.line.send_modify(|line| line.silent = true),
+                Some(Action::Silence) => shared.link.send_modify(|link| link.silent = true),
             }
         }
     }
 }
 
 async fn write(to: &mut OwnedWriteHalf, frame: &[u8], shared: &Shared) {
-    let (delay, slice) = {
+    let (delay, size) = {
         let plan = shared.plan.lock().unwrap();
-        (plan.delay, plan.slice)
+        (plan.delay, plan.piece)
     };
-    for piece in frame.chunks(if slice == 0 { frame.len().max(1) } else { slice }) {
+    for piece in frame.chunks(if size == 0 { frame.len().max(1) } else { size }) {
         if !delay.is_zero() {
             tokio::time::sleep(delay).await;
         }
@@ -228,8 +234,8 @@ async fn write(to: &mut OwnedWriteHalf, frame: &[u8], shared: &Shared) {
     }
 }
 
-/// Length of the frame or message that the bytes begin with, once it is complete.
-fn frame(bytes: &[u8], protocol: Protocol) -> Option<usize> {
+/// The length of the frame or message that the bytes begin with, if it is complete.
+fn frame_length(bytes: &[u8], protocol: Protocol) -> Option<usize> {
     let length = match (protocol, bytes) {
         (Protocol::Amqp, [b'A', b'M', b'Q', b'P', ..]) => 8,
         (Protocol::Amqp, [_, _, _, a, b, c, d, ..]) => u32::from_be_bytes([*a, *b, *c, *d]) as usize + 8,
@@ -239,17 +245,21 @@ fn frame(bytes: &[u8], protocol: Protocol) -> Option<usize> {
     (bytes.len() >= length).then_some(length)
 }
 
-fn act(frame: &[u8], side: From, shared: &Shared, asked: &Asked) -> Option<Act> {
-    let seen = describe(frame, side, shared.protocol, asked);
+fn action_at(bytes: &[u8], sender: Sender, shared: &Shared, pending: &Pending) -> Option<Action> {
+    let parsed = parse(bytes, sender, shared.protocol, pending);
     let mut plan = shared.plan.lock().unwrap();
     let rule = plan.rule.as_mut()?;
-    let meant = match (rule.what, &seen) {
-        (What::Sent(class, method), Seen::Method(a, b)) => side == From::Client && (class, method) == (*a, *b),
-        (What::Received(class, method), Seen::Method(a, b)) => side == From::Server && (class, method) == (*a, *b),
-        (What::Reply(name), Seen::Reply(to)) => name == to,
+    let matches = match (rule.frame, &parsed) {
+        (Frame::FromClient(class, method), Parsed::Method(a, b)) => {
+            sender == Sender::Client && (class, method) == (*a, *b)
+        }
+        (Frame::FromBroker(class, method), Parsed::Method(a, b)) => {
+            sender == Sender::Server && (class, method) == (*a, *b)
+        }
+        (Frame::Reply(name), Parsed::Reply(command)) => name == command,
         _ => false,
     };
-    if !meant || rule.times == 0 {
+    if !matches || rule.times == 0 {
         return None;
     }
     if rule.skip > 0 {
@@ -257,33 +267,33 @@ fn act(frame: &[u8], side: From, shared: &Shared, asked: &Asked) -> Option<Act> 
         return None;
     }
     rule.times -= 1;
-    let act = rule.act;
-    plan.hits += 1;
-    Some(act)
+    let action = rule.action;
+    plan.triggered += 1;
+    Some(action)
 }
 
-enum Seen {
+enum Parsed {
     Method(u16, u16),
     Reply(String),
     Other,
 }
 
-fn describe(frame: &[u8], side: From, protocol: Protocol, asked: &Asked) -> Seen {
+fn parse(frame: &[u8], sender: Sender, protocol: Protocol, pending: &Pending) -> Parsed {
     if protocol == Protocol::Mongo {
         let number = |at: usize| i32::from_le_bytes(frame[at..at + 4].try_into().unwrap());
-        if side == From::Server {
-            return asked.lock().unwrap().remove(&number(8)).map_or(Seen::Other, Seen::Reply);
+        if sender == Sender::Server {
+            return pending.lock().unwrap().remove(&number(8)).map_or(Parsed::Other, Parsed::Reply);
         }
-        // Header, flags, kind of section, length of the document, type of its first element: then its name.
+        // The name of the document's first element, after header, flags, kind of section, length and type.
         if let Some(name) = frame.get(26..).and_then(|rest| rest.split(|byte| *byte == 0).next()) {
-            asked.lock().unwrap().insert(number(4), String::from_utf8_lossy(name).into_owned());
+            pending.lock().unwrap().insert(number(4), String::from_utf8_lossy(name).into_owned());
         }
-        return Seen::Other;
+        return Parsed::Other;
     }
     match frame {
         [1, _, _, _, _, _, _, a, b, c, d, ..] => {
-            Seen::Method(u16::from_be_bytes([*a, *b]), u16::from_be_bytes([*c, *d]))
+            Parsed::Method(u16::from_be_bytes([*a, *b]), u16::from_be_bytes([*c, *d]))
         }
-        _ => Seen::Other,
+        _ => Parsed::Other,
     }
 }

@@ -1,4 +1,5 @@
-//! Owns private servers: ones that a test may freeze, kill and start again. Their wrapper ends them with the test.
+//! Owns servers that belong to one test, which may freeze, kill and restart them. A wrapper process
+//! (`deploy/local/services.sh`) stops them when the test ends.
 
 use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
@@ -7,49 +8,49 @@ use std::process::{Child, Command, Stdio};
 
 use tempfile::TempDir;
 
-/// Which server.
+/// What to start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum ServerKind {
     Rabbitmq,
     Mongodb,
-    /// Three MongoDBs that elect a primary among them.
+    /// A replica set of three MongoDBs.
     Replica,
-    /// With a `prometheus.yml` that the test has prepared.
+    /// Needs a `prometheus.yml` that the test has written.
     Prometheus,
 }
 
-/// A server of this test alone.
-pub struct Private {
-    kind: Kind,
+/// A server that belongs to one test.
+pub struct DedicatedServer {
+    kind: ServerKind,
     directory: TempDir,
     port: u16,
     wrapper: Child,
     pids: Vec<u32>,
 }
 
-impl Private {
-    /// Starts a fresh one.
-    pub fn start(kind: Kind) -> Self {
-        Private::prepared(kind, |_, _| {})
+impl DedicatedServer {
+    /// Starts a new one.
+    pub fn start(kind: ServerKind) -> Self {
+        DedicatedServer::prepared(kind, |_, _| {})
     }
 
-    /// Starts a fresh one in a directory that the test has put something into; it is told the port as well. The fourth
-    /// port is free for the test's use.
-    pub fn prepared(kind: Kind, prepare: impl FnOnce(&Path, u16)) -> Self {
+    /// Starts a new one after `prepare` has put files into its directory. `prepare` also gets the first of four ports;
+    /// the fourth is free for the test.
+    pub fn prepared(kind: ServerKind, prepare: impl FnOnce(&Path, u16)) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let port = free_port();
         prepare(directory.path(), port);
         let (wrapper, pids) = launch(kind, directory.path().to_path_buf(), port);
-        Private { kind, directory, port, wrapper, pids }
+        DedicatedServer { kind, directory, port, wrapper, pids }
     }
 
-    /// Where clients find it.
+    /// The URI for clients.
     pub fn uri(&self) -> String {
         match self.kind {
-            Kind::Rabbitmq => format!("amqp://guest:guest@127.0.0.1:{}/%2f", self.port),
-            Kind::Prometheus => format!("http://127.0.0.1:{}", self.port),
-            Kind::Mongodb => format!("mongodb://127.0.0.1:{}/?replicaSet=rs0", self.port),
-            Kind::Replica => {
+            ServerKind::Rabbitmq => format!("amqp://guest:guest@127.0.0.1:{}/%2f", self.port),
+            ServerKind::Prometheus => format!("http://127.0.0.1:{}", self.port),
+            ServerKind::Mongodb => format!("mongodb://127.0.0.1:{}/?replicaSet=rs0", self.port),
+            ServerKind::Replica => {
                 let [first, second, third] = [0, 1, 2].map(|at| format!("127.0.0.1:{}", self.port + at));
                 format!("mongodb://{first},{second},{third}/?replicaSet=rs0&serverSelectionTimeoutMS=2000")
             }
@@ -60,30 +61,30 @@ impl Private {
         self.port
     }
 
-    /// SIGKILL, and the end of its wrapper.
+    /// Sends SIGKILL, and waits for the wrapper.
     pub fn kill(&mut self) {
         self.pids.iter().for_each(|pid| signal("KILL", *pid));
         drop(self.wrapper.stdin.take());
         self.wrapper.wait().unwrap();
     }
 
-    /// SIGTERM, and time to end in good order.
+    /// Lets it shut down cleanly.
     pub fn shut_down(&mut self) {
         drop(self.wrapper.stdin.take());
         self.wrapper.wait().unwrap();
     }
 
-    /// Starts it again on the same data and port.
+    /// Starts it again with the same data and ports.
     pub fn restart(&mut self) {
         (self.wrapper, self.pids) = launch(self.kind, self.directory.path().to_path_buf(), self.port);
     }
 
-    /// SIGKILL for the member of a replica set that listens on this port.
+    /// Sends SIGKILL to the member of a replica set that listens on this port.
     pub fn kill_member(&self, port: u16) {
         signal("KILL", self.pids[usize::from(port - self.port)]);
     }
 
-    /// The end of what it logged, for a test that failed.
+    /// Prints the ends of its logs, for a test that failed.
     fn show_logs(&self) {
         let logs = std::fs::read_dir(self.directory.path().join("log")).into_iter().flatten().flatten();
         for path in logs.map(|entry| entry.path()).chain([self.directory.path().join("out.log")]) {
@@ -94,7 +95,7 @@ impl Private {
         }
     }
 
-    /// `rabbitmqctl`.
+    /// Runs `rabbitmqctl`.
     pub fn ctl(&self, arguments: &[&str]) {
         let mut command = Command::new(script());
         command.arg("ctl").arg(self.directory.path()).arg(self.port.to_string()).args(arguments);
@@ -102,13 +103,13 @@ impl Private {
         assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
     }
 
-    /// Stops the process where it stands, or lets it go on.
+    /// Freezes the processes with SIGSTOP, or resumes them.
     pub fn freeze(&self, frozen: bool) {
         self.pids.iter().for_each(|pid| signal(if frozen { "STOP" } else { "CONT" }, *pid));
     }
 }
 
-impl Drop for Private {
+impl Drop for DedicatedServer {
     fn drop(&mut self) {
         if std::thread::panicking() {
             self.show_logs();
@@ -128,12 +129,12 @@ fn script() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("deploy/local/services.sh")
 }
 
-fn launch(kind: Kind, directory: PathBuf, port: u16) -> (Child, Vec<u32>) {
+fn launch(kind: ServerKind, directory: PathBuf, port: u16) -> (Child, Vec<u32>) {
     let name = match kind {
-        Kind::Rabbitmq => "rabbitmq",
-        Kind::Mongodb => "mongodb",
-        Kind::Replica => "replica",
-        Kind::Prometheus => "prometheus",
+        ServerKind::Rabbitmq => "rabbitmq",
+        ServerKind::Mongodb => "mongodb",
+        ServerKind::Replica => "replica",
+        ServerKind::Prometheus => "prometheus",
     };
     let mut command = Command::new(script());
     command.arg(name).arg(&directory).arg(port.to_string()).stdin(Stdio::piped()).stdout(Stdio::piped());
@@ -150,7 +151,7 @@ fn launch(kind: Kind, directory: PathBuf, port: u16) -> (Child, Vec<u32>) {
     panic!("{name} did not become ready; see the messages above");
 }
 
-/// The first of four free ports, below the range that outgoing connections are given theirs from.
+/// The first of four free ports, below the range that the system uses for outgoing connections.
 fn free_port() -> u16 {
     for _ in 0..500 {
         let port = 10_000 + rand::random::<u16>() % 3_000 * 4;

@@ -1,4 +1,4 @@
-//! Owns a running `ticketlog run`: its log, its metrics, its end.
+//! Owns a running `ticketlog run`: its log, its HTTP endpoints and its exit.
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
@@ -7,7 +7,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use super::servers::signal;
-use super::{SOON, eventually};
+use super::{DEADLINE, eventually};
 
 /// A worker process; killed when dropped.
 pub struct Worker {
@@ -17,13 +17,13 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// Starts it and waits until its HTTP address is known.
+    /// Starts it, and waits until its log names its HTTP address.
     pub async fn start(mut command: Command) -> Self {
         let log = tempfile::NamedTempFile::new().unwrap();
         let output = || std::fs::OpenOptions::new().append(true).open(log.path()).unwrap();
         let child = command.arg("run").stdin(Stdio::null()).stdout(output()).stderr(output()).spawn().unwrap();
         let mut worker = Worker { child, log, address: String::new() };
-        eventually("the worker starts", SOON, async || {
+        eventually("the worker starts", DEADLINE, async || {
             let log = worker.log();
             let address = log
                 .split("\"http\":\"")
@@ -51,12 +51,12 @@ impl Worker {
         self.child.id()
     }
 
-    /// GET; the status and the body.
+    /// The status code and the body of a GET request.
     pub fn get(&self, path: &str) -> (u16, String) {
         self.try_get(path).unwrap()
     }
 
-    /// The same from a worker that may not answer.
+    /// The same, or `None` if the worker does not answer.
     pub fn try_get(&self, path: &str) -> Option<(u16, String)> {
         let mut stream = TcpStream::connect(&self.address).ok()?;
         stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
@@ -67,30 +67,30 @@ impl Worker {
         Some((head.split(' ').nth(1)?.parse().ok()?, body.to_owned()))
     }
 
-    /// The samples of `/metrics`, by name with labels.
+    /// The samples of `/metrics`, by their names with labels.
     pub fn metrics(&self) -> BTreeMap<String, f64> {
         let (_, text) = self.get("/metrics");
         let sample = |line: &str| line.rsplit_once(' ').map(|(name, value)| (name.to_owned(), value.parse().unwrap()));
         text.lines().filter(|line| !line.starts_with('#')).filter_map(sample).collect()
     }
 
-    /// Messages with this outcome.
+    /// The number of messages with this outcome.
     pub fn settled(&self, outcome: &str) -> u64 {
         self.metrics()[&format!("ticketlog_messages_settled_total{{outcome=\"{outcome}\"}}")] as u64
     }
 
-    /// Waits until `/readyz` says so.
-    pub async fn ready(&self) {
-        eventually("the worker is ready", SOON, async || self.get("/readyz").0 == 200).await;
+    /// Waits until `/readyz` answers 200.
+    pub async fn wait_until_ready(&self) {
+        eventually("the worker is ready", DEADLINE, async || self.get("/readyz").0 == 200).await;
     }
 
-    /// Waits until this many messages have an outcome, and nothing is in flight; then the books must balance.
-    pub async fn has_settled(&self, count: u64) {
+    /// Waits until this many messages have an outcome and none is in flight; then the ledger must balance.
+    pub async fn wait_until_settled(&self, count: u64) {
         let total = |metrics: &BTreeMap<String, f64>, name: &str| {
             metrics.iter().filter(|(key, _)| key.starts_with(name)).map(|(_, value)| *value as u64).sum::<u64>()
         };
         let settled = |metrics: &BTreeMap<String, f64>| total(metrics, "ticketlog_messages_settled_total");
-        let deadline = Instant::now() + SOON;
+        let deadline = Instant::now() + DEADLINE;
         loop {
             let metrics = self.metrics();
             if settled(&metrics) >= count && metrics["ticketlog_messages_in_flight"] == 0.0 {
@@ -104,7 +104,7 @@ impl Worker {
             }
             if Instant::now() >= deadline {
                 let ledger: Vec<_> = metrics.iter().filter(|(name, _)| name.starts_with("ticketlog_mess")).collect();
-                panic!("{count} not settled: {ledger:#?}\n{}", self.log());
+                panic!("{count} messages are not settled: {ledger:#?}\n{}", self.log());
             }
             tokio::time::sleep(Duration::from_millis(30)).await;
         }
@@ -114,15 +114,15 @@ impl Worker {
         signal(name, self.child.id());
     }
 
-    /// SIGTERM, and what it ends with.
+    /// Sends SIGTERM, and waits for the exit status.
     pub async fn stop(&mut self) -> ExitStatus {
         self.signal("TERM");
-        self.ended().await
+        self.wait_for_exit().await
     }
 
-    pub async fn ended(&mut self) -> ExitStatus {
+    pub async fn wait_for_exit(&mut self) -> ExitStatus {
         let mut status = None;
-        eventually("the worker ends", SOON, async || {
+        eventually("the worker ends", DEADLINE, async || {
             status = self.child.try_wait().unwrap();
             status.is_some()
         })

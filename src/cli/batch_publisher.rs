@@ -1,0 +1,175 @@
+//! Owns publishing many messages from the command line: in batches, with a rate, a progress bar and a result for each. Must
+//! not know where they come from.
+
+use std::io::IsTerminal;
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressState, ProgressStyle};
+
+use crate::config::{BrokerSettings, Settings};
+use crate::rabbitmq::{BrokerError, Outgoing, PublishResult, Publisher};
+
+use super::CommandError;
+use super::terminal::note;
+
+/// Most messages, and bytes of their bodies, that are published together before their confirms are awaited.
+const MAX_BATCH_MESSAGES: usize = 500;
+const MAX_BATCH_BYTES: usize = 4 << 20;
+/// With a rate limit: the number of batches a second, which determines their size.
+const BATCHES_PER_SECOND: f64 = 5.0;
+
+/// The results so far.
+#[derive(Debug, Default, Clone, Copy)]
+pub(super) struct PublishCounts {
+    /// Messages with a result.
+    pub published: u64,
+    /// Bytes of their bodies.
+    pub bytes: u64,
+    /// Returned: no queue is bound for them.
+    pub returned: u64,
+    /// Refused, by a full queue for instance.
+    pub refused: u64,
+}
+
+impl PublishCounts {
+    /// Messages that RabbitMQ has confirmed.
+    pub fn confirmed(&self) -> u64 {
+        self.published - self.returned - self.refused
+    }
+}
+
+/// A publisher with the batch that it collects. Each message comes with an item `T`, which is returned with its result.
+pub(super) struct BatchPublisher<T> {
+    broker: BrokerSettings,
+    publisher: Publisher,
+    batch: Vec<(Outgoing, T)>,
+    batch_bytes: usize,
+    rate: Option<f64>,
+    /// Whether publishing continues after a message that RabbitMQ refuses by closing the channel.
+    tolerant: bool,
+    started: Instant,
+    /// With a rate limit: when the next batch is due. Time that was not used is not made up for.
+    next_batch: Instant,
+    bar: ProgressBar,
+    pub counts: PublishCounts,
+}
+
+/// A progress bar on standard error, if that is a terminal.
+pub(super) fn progress(total: Option<u64>, done: &str) -> ProgressBar {
+    let bar = match total {
+        _ if !std::io::stderr().is_terminal() => ProgressBar::hidden(),
+        Some(total) => ProgressBar::new(total),
+        None => ProgressBar::no_length(),
+    };
+    let template = format!("{{bar:30}} {{human_pos}}/{{human_len}} {done}  {{rate}}  {{eta}} left");
+    if let Ok(style) = ProgressStyle::with_template(&template) {
+        let rate = |state: &ProgressState, out: &mut dyn std::fmt::Write| {
+            let _ = write!(out, "{:.0}/s", state.per_sec());
+        };
+        bar.set_style(style.with_key("rate", rate));
+    }
+    bar
+}
+
+fn note_blocked() {
+    note("RabbitMQ blocks publishers (a memory or disk alarm); waiting");
+}
+
+impl<T> BatchPublisher<T> {
+    /// Will publish at most `rate` messages a second.
+    pub fn new(settings: &Settings, publisher: Publisher, rate: Option<f64>, bar: ProgressBar) -> Self {
+        BatchPublisher {
+            broker: settings.broker.clone(),
+            publisher,
+            batch: Vec::with_capacity(MAX_BATCH_MESSAGES),
+            batch_bytes: 0,
+            rate,
+            tolerant: false,
+            started: Instant::now(),
+            next_batch: Instant::now(),
+            bar,
+            counts: PublishCounts::default(),
+        }
+    }
+
+    /// Continues after a message that RabbitMQ refuses by closing the channel; it counts as refused.
+    pub fn tolerant(self) -> Self {
+        BatchPublisher { tolerant: true, ..self }
+    }
+
+    /// Adds a message, and publishes the batch once it is full; returns the results that are known now.
+    pub async fn push(&mut self, message: Outgoing, item: T) -> Result<Vec<(T, PublishResult)>, CommandError> {
+        self.batch_bytes += message.body_bytes();
+        self.batch.push((message, item));
+        let max = self.rate.map_or(MAX_BATCH_MESSAGES, |rate| {
+            (rate / BATCHES_PER_SECOND).clamp(1.0, MAX_BATCH_MESSAGES as f64) as usize
+        });
+        if self.batch.len() >= max || self.batch_bytes >= MAX_BATCH_BYTES { self.flush().await } else { Ok(Vec::new()) }
+    }
+
+    /// Publishes the batch; returns the results.
+    pub async fn flush(&mut self) -> Result<Vec<(T, PublishResult)>, CommandError> {
+        if self.batch.is_empty() {
+            return Ok(Vec::new());
+        }
+        if let Some(rate) = self.rate {
+            tokio::time::sleep_until(self.next_batch.into()).await;
+            self.next_batch = Instant::now() + Duration::from_secs_f64(self.batch.len() as f64 / rate);
+        }
+        let (mut messages, items): (Vec<_>, Vec<_>) = self.batch.drain(..).unzip();
+        let results = match self.publisher.publish(&mut messages, note_blocked).await {
+            Ok(results) => results,
+            Err(BrokerError::Refused(_) | BrokerError::Closed(_)) if self.tolerant => {
+                self.publish_singly(messages).await?
+            }
+            Err(error) => return Err(error.into()),
+        };
+        for result in &results {
+            match result {
+                PublishResult::Confirmed => {}
+                PublishResult::Returned => self.counts.returned += 1,
+                PublishResult::Nacked => self.counts.refused += 1,
+            }
+        }
+        self.counts.published += results.len() as u64;
+        self.counts.bytes += self.batch_bytes as u64;
+        self.batch_bytes = 0;
+        self.bar.set_position(self.counts.published);
+        Ok(items.into_iter().zip(results).collect())
+    }
+
+    /// Publishes each message on its own, after one of them made RabbitMQ close the channel (a missing permission, its size).
+    async fn publish_singly(&mut self, messages: Vec<Outgoing>) -> Result<Vec<PublishResult>, CommandError> {
+        let mut results = Vec::with_capacity(messages.len());
+        self.reopen().await?;
+        for message in messages {
+            match self.publisher.publish(&mut [message], note_blocked).await {
+                Ok(result) => results.extend(result),
+                Err(error @ (BrokerError::Refused(_) | BrokerError::Closed(_))) => {
+                    note(format_args!("RabbitMQ refuses a message: {error}"));
+                    results.push(PublishResult::Nacked);
+                    self.reopen().await?;
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(results)
+    }
+
+    async fn reopen(&mut self) -> Result<(), CommandError> {
+        self.publisher = Publisher::open_without_topology(&self.broker, "publish").await?;
+        Ok(())
+    }
+
+    /// Whether an exchange exists.
+    pub async fn exchange_exists(&self, name: &str) -> Result<bool, CommandError> {
+        Ok(self.publisher.exchange_exists(name).await?)
+    }
+
+    /// Closes the publisher; call [`BatchPublisher::flush`] first. Returns the counts and the duration.
+    pub async fn close(self) -> (PublishCounts, Duration) {
+        self.bar.finish_and_clear();
+        self.publisher.close().await;
+        (self.counts, self.started.elapsed())
+    }
+}

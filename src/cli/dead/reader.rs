@@ -1,0 +1,134 @@
+//! Owns reading the selected dead letters of a queue; the others stay where they are. Must not know what is done with them.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use serde_json::Value;
+
+use crate::config::Settings;
+use crate::dead_letter::{DeadLetterRecord, Filter};
+use crate::event::{self, Message, Rules};
+use crate::rabbitmq::{AckHandle, BrowsedMessage, Delivery, QueueBrowser};
+
+use super::super::CommandError;
+use super::super::terminal::note;
+use super::selection::{QueueArgs, Selection};
+
+/// One pass through a queue.
+pub(super) struct LetterReader {
+    browser: QueueBrowser,
+    filter: Filter,
+    rules: Rules,
+    worker_queue: String,
+    /// How many more to select.
+    remaining: u32,
+    stop: Arc<AtomicBool>,
+}
+
+/// A selected dead letter.
+pub(super) struct SelectedLetter {
+    pub delivery: Delivery,
+    pub record: DeadLetterRecord,
+    pub position: u32,
+    pub handle: AckHandle,
+}
+
+impl LetterReader {
+    /// Opens the queue; waits for another `ticketlog dead` that uses it.
+    pub async fn open(
+        settings: &Settings,
+        queue: &QueueArgs,
+        selection: Option<&Selection>,
+    ) -> Result<LetterReader, CommandError> {
+        let name = queue.name(settings);
+        let on_wait = || note(format_args!("another `ticketlog dead` uses queue {name}; waiting until it is done"));
+        let mut browser = QueueBrowser::open(&settings.broker, name, &queue.browse.options(), on_wait).await?;
+        if browser.policies_unknown {
+            note(
+                "a policy could set a lower delivery limit, which only RabbitMQ's management API shows; name it with \
+                 --management URL (--trust-queue silences this)",
+            );
+        }
+        let filter = selection.map(Selection::filter).unwrap_or_default();
+        let remaining = selection.and_then(|selection| selection.limit).unwrap_or(u32::MAX);
+        if filter.is_empty() {
+            browser.limit(remaining);
+        }
+        let worker_queue = settings.broker.queue.clone();
+        Ok(LetterReader { browser, filter, rules: settings.rules(), worker_queue, remaining, stop: Arc::default() })
+    }
+
+    /// Reads no faster than `rate` messages a second.
+    pub fn set_rate(&mut self, rate: Option<f64>) {
+        if let Some(rate) = rate {
+            self.browser.set_rate(rate);
+        }
+    }
+
+    /// Selects at most `max` dead letters in all.
+    pub fn limit(&mut self, max: Option<u32>) {
+        self.remaining = self.remaining.min(max.unwrap_or(u32::MAX));
+    }
+
+    /// Number of messages to read, for a progress bar.
+    pub fn total(&self) -> u64 {
+        u64::from(self.browser.count().min(self.remaining))
+    }
+
+    /// The flag that ends the reading early when it is set.
+    pub fn stop_flag(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.stop)
+    }
+
+    /// The next selected dead letter.
+    pub async fn next(&mut self) -> Result<Option<SelectedLetter>, CommandError> {
+        while self.remaining > 0
+            && !self.stop.load(Ordering::Relaxed)
+            && let Some(message) = self.browser.next().await?
+        {
+            if let Some(letter) = self.select(message) {
+                self.remaining -= 1;
+                return Ok(Some(letter));
+            }
+        }
+        Ok(None)
+    }
+
+    fn select(&self, message: BrowsedMessage) -> Option<SelectedLetter> {
+        let position = message.position;
+        let (delivery, handle) = message.into_parts();
+        let record = delivery.record(&self.worker_queue);
+        let body = || json_body(&delivery, &self.rules);
+        let selected = self.filter.matches(&record, delivery.message_id(), body);
+        selected.then_some(SelectedLetter { delivery, record, position, handle })
+    }
+
+    /// Removes messages from the queue.
+    pub async fn acknowledge(&mut self, handles: Vec<AckHandle>) -> Result<(), CommandError> {
+        Ok(self.browser.acknowledge(handles).await?)
+    }
+
+    /// Requeues what was not acknowledged. An error in `result` has priority.
+    pub async fn close<T>(self, result: Result<T, CommandError>) -> Result<T, CommandError> {
+        let closed = self.browser.close().await;
+        let value = result?;
+        closed?;
+        Ok(value)
+    }
+}
+
+/// The message that the decoder decodes.
+pub(super) fn decoder_message(delivery: &Delivery) -> Message<'_> {
+    Message {
+        body: &delivery.body,
+        message_id: delivery.message_id(),
+        content_encoding: delivery.content_encoding(),
+        timestamp: delivery.timestamp(),
+        dead_letter_id: None,
+    }
+}
+
+fn json_body(delivery: &Delivery, rules: &Rules) -> Option<Value> {
+    let body = event::decompressed_body(&decoder_message(delivery), rules).ok()?;
+    serde_json::from_slice(&body).ok()
+}

@@ -1,0 +1,144 @@
+//! Owns the flags that the commands share: which queue, how it is browsed, which dead letters, the audit file. Must not know
+//! what is done with them.
+
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime};
+
+use clap::Args;
+use url::Url;
+
+use crate::config::Settings;
+use crate::dead_letter::{BodyCondition, Cause, Filter};
+use crate::rabbitmq::BrowseOptions;
+
+/// Which queue.
+#[derive(Debug, Args)]
+pub(super) struct QueueArgs {
+    /// The queue [default: dead_letter.queue].
+    #[arg(long, value_name = "NAME", conflicts_with = "parked", value_parser = parse_name)]
+    pub queue: Option<String>,
+    /// The parked queue.
+    #[arg(long)]
+    pub parked: bool,
+    #[command(flatten)]
+    pub browse: BrowseArgs,
+}
+
+/// How a queue is browsed.
+#[derive(Debug, Clone, Args)]
+pub(super) struct BrowseArgs {
+    /// Browse the queue even if its delivery limit is low or unknown. Browsing counts as a delivery.
+    #[arg(long)]
+    trust_queue: bool,
+    /// RabbitMQ's management API, for policies [default: http on port 15672 of the broker's host, unless broker.uri uses
+    /// TLS].
+    #[arg(long, value_name = "URL", env = "TICKETLOG_MANAGEMENT", hide_env_values = true, value_parser = parse_http_url)]
+    management: Option<Url>,
+    /// How long to wait while another `ticketlog dead` uses the queue.
+    #[arg(long, value_name = "TIME", default_value = "10min", value_parser = humantime::parse_duration)]
+    wait: Duration,
+}
+
+impl BrowseArgs {
+    pub fn options(&self) -> BrowseOptions {
+        BrowseOptions { trust_queue: self.trust_queue, management: self.management.clone(), wait: self.wait }
+    }
+}
+
+impl QueueArgs {
+    pub fn name<'a>(&'a self, settings: &'a Settings) -> &'a str {
+        match &self.queue {
+            Some(queue) => queue,
+            None if self.parked => &settings.dead_letter.parked_queue,
+            None => &settings.dead_letter.queue,
+        }
+    }
+}
+
+/// Which dead letters. All conditions must hold; of several values for one condition, one must match.
+#[derive(Debug, Args)]
+pub(super) struct Selection {
+    /// By `dl-id`, as `dead list` shows it.
+    #[arg(long, value_name = "ID")]
+    pub id: Vec<String>,
+    /// By reason, such as `invalid_json`; `unknown` for those without.
+    #[arg(long, value_name = "REASON", value_parser = parse_cause)]
+    pub reason: Vec<Cause>,
+    /// By the field at fault.
+    #[arg(long, value_name = "NAME")]
+    pub field: Vec<String>,
+    /// Dead-lettered since a time: `2026-11-22T03:00:00Z`, or a duration ago: `2h`.
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    pub since: Option<i64>,
+    /// Dead-lettered before a time.
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    pub until: Option<i64>,
+    /// By AMQP message_id.
+    #[arg(long, value_name = "ID")]
+    pub message_id: Vec<String>,
+    /// By fingerprint, as `dead stats` shows it.
+    #[arg(long, value_name = "HEX")]
+    pub fingerprint: Vec<String>,
+    /// By original routing key, with `*` and `#` as in a binding.
+    #[arg(long, value_name = "PATTERN")]
+    pub routing_key: Vec<String>,
+    /// Replayed at least this often.
+    #[arg(long, value_name = "N")]
+    pub replayed_at_least: Option<i64>,
+    /// By a value in the JSON body, such as `ticket_details.route=42`. Of several, all must hold.
+    #[arg(long = "where", value_name = "PATH=VALUE", value_parser = BodyCondition::parse)]
+    pub conditions: Vec<BodyCondition>,
+    /// At most this many, from the head of the queue.
+    #[arg(long, value_name = "N")]
+    pub limit: Option<u32>,
+}
+
+impl Selection {
+    pub fn filter(&self) -> Filter {
+        Filter {
+            ids: self.id.clone(),
+            causes: self.reason.clone(),
+            fields: self.field.clone(),
+            since: self.since,
+            until: self.until,
+            message_ids: self.message_id.clone(),
+            fingerprints: self.fingerprint.clone(),
+            routing_keys: self.routing_key.clone(),
+            replayed_at_least: self.replayed_at_least,
+            conditions: self.conditions.clone(),
+        }
+    }
+}
+
+/// Flags of commands that change a queue.
+#[derive(Debug, Args)]
+pub(super) struct AuditArgs {
+    /// Append a line of JSON to this file about who did what and when. It is logged as well.
+    #[arg(long, value_name = "FILE", env = "TICKETLOG_AUDIT_FILE")]
+    pub audit_file: Option<PathBuf>,
+}
+
+/// An AMQP name.
+pub(super) fn parse_name(text: &str) -> Result<String, String> {
+    if text.len() <= 255 { Ok(text.to_owned()) } else { Err("must have at most 255 bytes".to_owned()) }
+}
+
+/// The address of an HTTP service.
+pub(super) fn parse_http_url(text: &str) -> Result<Url, String> {
+    let url = Url::parse(text).ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
+    url.ok_or_else(|| "expected an address such as http://127.0.0.1:15672".to_owned())
+}
+
+fn parse_cause(text: &str) -> Result<Cause, String> {
+    Cause::parse(text).ok_or_else(|| format!("unknown reason; the reasons are {}", Cause::names()))
+}
+
+/// Milliseconds since 1970 of a time, or of a duration ago.
+fn parse_time(text: &str) -> Result<i64, String> {
+    let time = humantime::parse_rfc3339_weak(text).ok();
+    let time = time.or_else(|| SystemTime::now().checked_sub(humantime::parse_duration(text).ok()?));
+    let since_epoch = time.and_then(|time| time.duration_since(SystemTime::UNIX_EPOCH).ok());
+    since_epoch
+        .and_then(|duration| i64::try_from(duration.as_millis()).ok())
+        .ok_or_else(|| "expected a time such as 2026-11-22T03:00:00Z, or a duration ago such as 2h or 3days".to_owned())
+}

@@ -1,0 +1,123 @@
+//! Owns how a command fails: a text for a person, and an exit code for a script. Must not know the commands.
+
+use crate::config::ConfigErrors;
+use crate::mongodb::{Failure, FailureClass};
+use crate::rabbitmq::{BrokerError, BrowseError, RefusalKind};
+
+/// Exit codes, as in sysexits where one fits.
+pub(super) mod exit {
+    /// `health`: the worker is not alive or not ready.
+    pub const NOT_WELL: u8 = 1;
+    /// EX_USAGE.
+    pub const USAGE: u8 = 64;
+    /// EX_DATAERR.
+    pub const DATA: u8 = 65;
+    /// EX_NOINPUT.
+    pub const NO_INPUT: u8 = 66;
+    /// EX_UNAVAILABLE.
+    pub const UNAVAILABLE: u8 = 69;
+    /// EX_SOFTWARE.
+    pub const SOFTWARE: u8 = 70;
+    /// EX_CANTCREAT.
+    pub const CANNOT_CREATE: u8 = 73;
+    /// EX_IOERR.
+    pub const IO: u8 = 74;
+    /// EX_TEMPFAIL.
+    pub const TEMPORARY: u8 = 75;
+    /// EX_NOPERM.
+    pub const NO_PERMISSION: u8 = 77;
+    /// EX_CONFIG.
+    pub const CONFIG: u8 = 78;
+    /// 128 + SIGINT.
+    pub const INTERRUPTED: u8 = 130;
+}
+
+/// The exit codes, as `--help` lists them.
+pub(super) const EXIT_CODES: &str = "\
+Exit codes (sysexits):
+  0   success
+  1   health: the worker is not well, or does not answer
+  64  wrong usage of the command line
+  65  rejected messages or invalid lines: validate, dead import, dead replay
+  66  an input file cannot be read, or there is no such dead letter
+  69  RabbitMQ or MongoDB is unavailable, or the HTTP address is in use; check: something failed
+  70  a bug: a panic ended the process
+  73  an output file exists already, or cannot be created
+  74  input or output failed
+  75  dead: the queue is in use by another `ticketlog dead`, or (replay --follow) some outcomes are not known yet
+  77  RabbitMQ or MongoDB rejects the user
+  78  the configuration is not valid
+  130 interrupted";
+
+/// Why a command failed.
+#[derive(Debug)]
+pub struct CommandError {
+    pub(super) code: u8,
+    pub(super) error: anyhow::Error,
+}
+
+impl CommandError {
+    pub(super) fn new(code: u8, error: impl Into<anyhow::Error>) -> Self {
+        CommandError { code, error: error.into() }
+    }
+
+    pub(super) fn text(code: u8, text: impl Into<String>) -> Self {
+        CommandError::new(code, anyhow::Error::msg(text.into()))
+    }
+
+    pub(super) fn usage(text: impl Into<String>) -> Self {
+        CommandError::text(exit::USAGE, text)
+    }
+
+    /// Whether the reader of the output has closed it (`ticketlog config | head`).
+    pub(super) fn is_broken_pipe(&self) -> bool {
+        let error = self.error.downcast_ref::<std::io::Error>();
+        error.is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
+    }
+}
+
+impl From<ConfigErrors> for CommandError {
+    fn from(errors: ConfigErrors) -> Self {
+        CommandError::new(exit::CONFIG, errors)
+    }
+}
+
+impl From<BrokerError> for CommandError {
+    fn from(error: BrokerError) -> Self {
+        let code = match &error {
+            BrokerError::Authentication | BrokerError::VirtualHost => exit::NO_PERMISSION,
+            BrokerError::InvalidUri | BrokerError::Certificate(_) => exit::CONFIG,
+            BrokerError::Refused(refusal) if refusal.kind == RefusalKind::AccessRefused => exit::NO_PERMISSION,
+            _ => exit::UNAVAILABLE,
+        };
+        CommandError::new(code, error)
+    }
+}
+
+impl From<BrowseError> for CommandError {
+    fn from(error: BrowseError) -> Self {
+        match error {
+            BrowseError::Broker(error) => error.into(),
+            BrowseError::NoPermission { .. } => CommandError::new(exit::NO_PERMISSION, error),
+            BrowseError::Locked { .. } => CommandError::new(exit::TEMPORARY, error),
+            other => CommandError::new(exit::UNAVAILABLE, other),
+        }
+    }
+}
+
+impl From<Failure> for CommandError {
+    fn from(failure: Failure) -> Self {
+        let code = match failure.class {
+            FailureClass::Operator => exit::NO_PERMISSION,
+            FailureClass::Unknown => exit::CONFIG,
+            FailureClass::Transient | FailureClass::Document => exit::UNAVAILABLE,
+        };
+        CommandError::text(code, failure.to_string())
+    }
+}
+
+impl From<std::io::Error> for CommandError {
+    fn from(error: std::io::Error) -> Self {
+        CommandError::new(exit::IO, error)
+    }
+}

@@ -1,0 +1,179 @@
+//! Owns the bounds of single settings and the contradictions between several. Pure. Must not know where settings come from.
+
+use std::time::Duration;
+
+use secrecy::ExposeSecret;
+use tracing_subscriber::EnvFilter;
+
+use super::uri;
+use super::{HumanDuration, Settings, Size};
+use crate::event::MAX_DOCUMENT_BYTES;
+
+/// A setting that cannot be used: its key, what is wrong, and how to fix it.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct SettingFault {
+    pub key: &'static str,
+    pub text: String,
+}
+
+/// Most bytes of documents in one command: MongoDB accepts commands of 16 MiB and 16 KiB. A larger single document is a
+/// command of its own.
+const MAX_COMMAND: Size = Size(15 << 20);
+const HOUR: Duration = Duration::from_secs(3600);
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// Every fault of the settings.
+pub(super) fn validate(settings: &Settings) -> Vec<SettingFault> {
+    let mut faults = Faults::default();
+    for check in [check_names, check_fields, check_servers, check_bounds, check_sizes, check_times, check_outage_times]
+    {
+        check(settings, &mut faults);
+    }
+    faults.0
+}
+
+#[derive(Default)]
+struct Faults(Vec<SettingFault>);
+
+impl Faults {
+    /// Adds a fault unless `valid`. A setting has at most one fault, because a contradiction may follow from a value out of
+    /// bounds.
+    fn require(&mut self, valid: bool, key: &'static str, text: impl Into<String>) {
+        if !valid && !self.0.iter().any(|fault| fault.key == key) {
+            self.0.push(SettingFault { key, text: text.into() });
+        }
+    }
+}
+
+fn check_names(s: &Settings, faults: &mut Faults) {
+    let valid = |name: &str| (1..=255).contains(&name.len()) && !name.chars().any(char::is_control);
+    for (key, name) in [
+        ("broker.exchange", &s.broker.exchange),
+        ("broker.queue", &s.broker.queue),
+        ("dead_letter.exchange", &s.dead_letter.exchange),
+        ("dead_letter.queue", &s.dead_letter.queue),
+        ("dead_letter.parked_queue", &s.dead_letter.parked_queue),
+    ] {
+        faults.require(valid(name), key, "must have 1 to 255 bytes and no control characters");
+    }
+    let (queue, dead, parked) = (&s.broker.queue, &s.dead_letter.queue, &s.dead_letter.parked_queue);
+    let exchanges_differ = s.broker.exchange != s.dead_letter.exchange;
+    faults.require(exchanges_differ, "dead_letter.exchange", "is also broker.exchange; use another exchange");
+    faults.require(queue != dead && queue != parked, "broker.queue", "is also a dead-letter queue; use another queue");
+    faults.require(dead != parked, "dead_letter.parked_queue", "is also dead_letter.queue; use another queue");
+    let keys = &s.broker.routing_keys;
+    faults.require(!keys.is_empty(), "broker.routing_keys", "needs at least one key, such as \"#\"");
+    faults.require(keys.iter().all(|key| key.len() <= 255), "broker.routing_keys", "has a key of more than 255 bytes");
+    faults.require(
+        is_collection_name(&s.store.collection),
+        "store.collection",
+        "is not a valid name of a MongoDB collection",
+    );
+    faults.require(is_database_name(&s.store.database), "store.database", "is not a valid name of a MongoDB database");
+}
+
+fn check_fields(s: &Settings, faults: &mut Faults) {
+    let valid = |name: &String| !name.is_empty() && name != "_id" && !name.contains('\0');
+    let text = "has a field name that is not allowed: empty, _id, or with a NUL";
+    faults.require(s.event.fields.keys().all(valid), "event.fields", text);
+}
+
+/// MongoDB manual, "Naming Restrictions".
+fn is_database_name(name: &str) -> bool {
+    (1..64).contains(&name.len()) && !name.contains(['/', '\\', '.', ' ', '"', '$', '\0'])
+}
+
+fn is_collection_name(name: &str) -> bool {
+    (1..=120).contains(&name.len())
+        && !name.contains(['$', '\0'])
+        && !name.starts_with("system.")
+        && !name.starts_with('.')
+}
+
+fn check_servers(s: &Settings, faults: &mut Faults) {
+    let (broker, store) = (s.broker.uri.expose_secret(), s.store.uri.expose_secret());
+    if let Some(text) = uri::broker_fault(broker) {
+        faults.require(false, "broker.uri", text);
+    }
+    if let Some(text) = uri::store_fault(store) {
+        faults.require(false, "store.uri", text);
+    }
+    if let Some(host) = uri::unencrypted_broker_host(broker).filter(|_| !s.broker.allow_plaintext) {
+        faults.require(false, "broker.uri", unencrypted(&host, "amqps://", "broker.allow_plaintext"));
+    }
+    if let Some(host) = uri::unencrypted_store_host(store).filter(|_| !s.store.allow_plaintext) {
+        faults.require(false, "store.uri", unencrypted(&host, "?tls=true", "store.allow_plaintext"));
+    }
+    let both_or_none = s.broker.tls_certificate.is_empty() == s.broker.tls_key.is_empty();
+    faults.require(both_or_none, "broker.tls_key", "must be set together with broker.tls_certificate");
+}
+
+fn unencrypted(host: &str, encrypted: &str, allow: &str) -> String {
+    format!(
+        "is not encrypted to {host}, another machine: passwords and events could be read on the network. Use \
+         {encrypted}, or set {allow} = true if the network is trusted"
+    )
+}
+
+fn check_bounds(s: &Settings, faults: &mut Faults) {
+    faults.require(s.broker.prefetch > 0, "broker.prefetch", "must be 1 to 65535");
+    faults.require((1..=10_000).contains(&s.batch.max_events), "batch.max_events", "must be 1 to 10000");
+    faults.require((1..=64).contains(&s.write.concurrency), "write.concurrency", "must be 1 to 64");
+    faults.require((1..=100).contains(&s.event.max_depth), "event.max_depth", "must be 1 to 100");
+    faults.require((1..=100).contains(&s.retry.document_attempts), "retry.document_attempts", "must be 1 to 100");
+    let ratio = s.dead_letter.max_ratio;
+    faults.require(ratio > 0.0 && ratio <= 1.0, "dead_letter.max_ratio", "must be above 0 and at most 1");
+    faults.require(
+        (20..=10_000).contains(&s.dead_letter.breaker_window),
+        "dead_letter.breaker_window",
+        "must be 20 to 10000",
+    );
+    let text = "is not a valid filter; write for instance \"info\", or \"info,ticketlog::rabbitmq=debug\"";
+    faults.require(EnvFilter::builder().parse(&s.log.filter).is_ok(), "log.filter", text);
+}
+
+fn check_sizes(s: &Settings, faults: &mut Faults) {
+    let within = |size: Size, max: Size| size.0 > 0 && size <= max;
+    let max_document = Size(MAX_DOCUMENT_BYTES as u64);
+    faults.require(within(s.event.max_bytes, max_document), "event.max_bytes", "must be 1 byte to 16MiB");
+    let text = "must be 1 byte to 15MiB, so that a batch fits into one command";
+    faults.require(within(s.batch.max_bytes, MAX_COMMAND), "batch.max_bytes", text);
+    let text = format!("is less than event.max_bytes = {}; raise it", s.event.max_bytes);
+    faults.require(s.broker.prefetch_bytes >= s.event.max_bytes, "broker.prefetch_bytes", text);
+    let needed = s.batch.max_events.saturating_mul(s.write.concurrency.saturating_add(1));
+    let text = format!(
+        "{} is less than the writers need: batch.max_events * (write.concurrency + 1) = {needed}; raise it, or lower \
+         batch.max_events or write.concurrency",
+        s.broker.prefetch
+    );
+    faults.require(usize::from(s.broker.prefetch) >= needed, "broker.prefetch", text);
+}
+
+fn check_times(s: &Settings, faults: &mut Faults) {
+    let within = |duration: HumanDuration, min_millis: u64, max: Duration| {
+        (Duration::from_millis(min_millis)..=max).contains(&duration.0)
+    };
+    faults.require(within(s.broker.heartbeat, 1000, MINUTE * 10), "broker.heartbeat", "must be 1s to 10min");
+    faults.require(within(s.broker.connect_timeout, 100, HOUR), "broker.connect_timeout", "must be 100ms to 1h");
+    faults.require(within(s.broker.call_timeout, 100, HOUR), "broker.call_timeout", "must be 100ms to 1h");
+    faults.require(within(s.store.write_timeout, 100, HOUR), "store.write_timeout", "must be 100ms to 1h");
+    faults.require(s.batch.linger.0 <= MINUTE, "batch.linger", "must be at most 1min");
+    faults.require(within(s.retry.initial, 1, HOUR), "retry.initial", "must be 1ms to 1h");
+    faults.require(s.retry.max >= s.retry.initial, "retry.max", "is less than retry.initial");
+    faults.require(s.retry.max.0 <= HOUR, "retry.max", "must be at most 1h");
+    let retention = s.store.retention.0;
+    let valid = retention.is_none_or(|retention| retention >= Duration::from_secs(1));
+    faults.require(valid, "store.retention", "must be at least 1s");
+}
+
+fn check_outage_times(s: &Settings, faults: &mut Faults) {
+    let write = s.store.write_timeout;
+    let text = format!("must be longer than store.write_timeout = {write:?}, and at most 25min");
+    let valid = s.retry.requeue_after > write && s.retry.requeue_after.0 <= MINUTE * 25;
+    faults.require(valid, "retry.requeue_after", text);
+    let text = format!(
+        "must be a quarter longer than store.write_timeout = {write:?}, so that a write in flight can complete; raise it, \
+         or lower store.write_timeout"
+    );
+    faults.require(s.shutdown.timeout.0.mul_f64(0.8) > write.0, "shutdown.timeout", text);
+}

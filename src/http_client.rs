@@ -1,0 +1,61 @@
+//! Owns GET requests over HTTP and HTTPS, bounded in time and size. Must not know what is asked for.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http_body_util::{BodyExt as _, Empty, Limited};
+use hyper::Request;
+use hyper::body::Bytes;
+use hyper::header::AUTHORIZATION;
+use hyper_rustls::HttpsConnectorBuilder;
+use hyper_util::client::legacy::Client;
+use hyper_util::rt::TokioExecutor;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::{ClientConfig, RootCertStore};
+use tokio::time::timeout;
+use url::Url;
+
+/// Largest response body that is read, in bytes.
+const MAX_BODY: usize = 4 << 20;
+
+/// The status and the body of a response. `authorization` is the value of that header; `ca_file` names a PEM file with
+/// certificate authorities that are trusted in addition to the system's.
+///
+/// None if there is no complete response of at most 4 MiB within `limit`.
+pub async fn get(
+    url: &Url,
+    authorization: Option<&str>,
+    ca_file: Option<&str>,
+    limit: Duration,
+) -> Option<(u16, Vec<u8>)> {
+    timeout(limit, send(url, authorization, ca_file)).await.ok()?
+}
+
+async fn send(url: &Url, authorization: Option<&str>, ca_file: Option<&str>) -> Option<(u16, Vec<u8>)> {
+    let roots = if url.scheme() == "https" { trusted_roots(ca_file)? } else { RootCertStore::empty() };
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let tls = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().ok()?;
+    let tls = tls.with_root_certificates(roots).with_no_client_auth();
+    let connector = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1().build();
+    let client = Client::builder(TokioExecutor::new()).build(connector);
+    let mut request = Request::get(url.as_str());
+    if let Some(value) = authorization {
+        request = request.header(AUTHORIZATION, value);
+    }
+    let response = client.request(request.body(Empty::<Bytes>::new()).ok()?).await.ok()?;
+    let status = response.status().as_u16();
+    let body = Limited::new(response.into_body(), MAX_BODY).collect().await.ok()?.to_bytes();
+    Some((status, body.to_vec()))
+}
+
+fn trusted_roots(ca_file: Option<&str>) -> Option<RootCertStore> {
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    if let Some(path) = ca_file.filter(|path| !path.is_empty()) {
+        for certificate in CertificateDer::pem_file_iter(path).ok()? {
+            roots.add(certificate.ok()?).ok()?;
+        }
+    }
+    Some(roots)
+}

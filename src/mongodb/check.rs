@@ -1,0 +1,251 @@
+//! Owns what `ticketlog check` reports about MongoDB: connection, replica set, privileges, indexes, clock. Reads only. Must
+//! not know how it is printed.
+
+use std::time::Duration;
+
+use ::mongodb::IndexModel;
+use ::mongodb::options::IndexOptions;
+use bson::{Bson, Document, doc};
+use futures_util::TryStreamExt;
+use secrecy::ExposeSecret;
+
+use crate::config::{self, StoreSettings};
+use crate::finding::Finding;
+
+use super::{Failure, Store, indexes};
+
+/// Largest clock difference without a warning, in seconds.
+const MAX_CLOCK_SKEW: f64 = 2.0;
+
+/// Checks everything that the worker and the readers need.
+pub async fn check(settings: &StoreSettings) -> Vec<Finding> {
+    let mut found = encryption(settings);
+    let store = match Store::open(settings, 1, None).await {
+        Ok(store) => store,
+        Err(failure) => {
+            found.push(Finding::fail("store.uri", failure.to_string(), "correct store.uri"));
+            return found;
+        }
+    };
+    if let Err(failure) = store.probe().await {
+        let fix = "correct store.uri, start MongoDB, or grant the user the role of deploy/mongodb";
+        found.push(Finding::fail("store.uri", failure.to_string(), fix));
+        return found;
+    }
+    found.push(Finding::ok("store.uri", "MongoDB answers, and the collection can be read"));
+    let checks = [
+        replica_set_and_clock(&store).await,
+        privileges(&store, settings).await,
+        index_findings(&store, settings).await,
+    ];
+    for findings in checks {
+        match findings {
+            Ok(mut findings) => found.append(&mut findings),
+            Err(failure) => found.push(Finding::warn(
+                "store.uri",
+                failure.to_string(),
+                "grant the privilege, or check with mongosh",
+            )),
+        }
+    }
+    found
+}
+
+fn encryption(settings: &StoreSettings) -> Vec<Finding> {
+    let uri = settings.uri.expose_secret();
+    let mut found = Vec::new();
+    if config::unencrypted_store_host(uri).is_some() {
+        let message = "passwords and events travel unencrypted to MongoDB";
+        found.push(Finding::warn(
+            "store.allow_plaintext",
+            message,
+            "add tls=true to store.uri and remove store.allow_plaintext",
+        ));
+    }
+    let options = uri.split_once('?').map_or("", |(_, options)| options).to_ascii_lowercase();
+    let unverified = ["tlsinsecure=true", "tlsallowinvalidcertificates=true", "tlsallowinvalidhostnames=true"];
+    if options.split('&').any(|option| unverified.contains(&option)) {
+        let fix = "remove the option from store.uri, and name the CA with tlsCAFile";
+        found.push(Finding::fail("store.uri", "TLS does not verify the server's certificate", fix));
+    }
+    found
+}
+
+async fn command(store: &Store, database: &str, command: Document) -> Result<Document, Failure> {
+    let database = store.collection.client().database(database);
+    store.bounded(async { database.run_command(command).await }).await
+}
+
+async fn replica_set_and_clock(store: &Store) -> Result<Vec<Finding>, Failure> {
+    let hello = command(store, "admin", doc! { "hello": 1 }).await?;
+    let count = |key: &str| hello.get_array(key).map_or(0, Vec::len);
+    let (members, arbiters) = (count("hosts") + count("passives"), count("arbiters"));
+    let subject = "store.uri";
+    let mut found = vec![match (hello.get_str("msg"), hello.get_str("setName")) {
+        (Ok("isdbgrid"), _) => Finding::ok(subject, "a sharded cluster"),
+        (_, Err(_)) => Finding::fail(
+            subject,
+            "MongoDB is a standalone server: no majority confirms writes, and a crash may lose confirmed events",
+            "make it a replica set of at least one member (rs.initiate())",
+        ),
+        (_, Ok(name)) if members < 2 => Finding::warn(
+            subject,
+            format!("replica set {name} has one visible member: there is no failover, and only one copy of the data"),
+            "add members",
+        ),
+        (_, Ok(name)) if arbiters > 0 && members < 3 => Finding::warn(
+            subject,
+            format!(
+                "replica set {name} has {members} members and an arbiter: if one member fails, no write is confirmed"
+            ),
+            "replace the arbiter with a data-bearing member",
+        ),
+        (_, Ok(name)) => {
+            Finding::ok(subject, format!("replica set {name} of {members} members, writes confirmed by a majority"))
+        }
+    }];
+    let ahead = store.clock_ahead().await?;
+    found.push(if ahead.abs() > MAX_CLOCK_SKEW {
+        let fix = "synchronise the clocks (NTP): latencies and retention are off by the difference";
+        Finding::warn("clock", format!("MongoDB's clock differs from this machine's by {ahead:+.1} s"), fix)
+    } else {
+        Finding::ok("clock", "MongoDB's clock and this machine's agree")
+    });
+    Ok(found)
+}
+
+/// Whether the user has the privileges of the worker. Without access control there is no user, and everything is allowed.
+async fn privileges(store: &Store, settings: &StoreSettings) -> Result<Vec<Finding>, Failure> {
+    let status = command(store, "admin", doc! { "connectionStatus": 1, "showPrivileges": true }).await?;
+    let info = status.get_document("authInfo").cloned().unwrap_or_default();
+    let subject = "store.uri";
+    if info.get_array("authenticatedUsers").map_or(true, Vec::is_empty) {
+        let fix = "enable access control, and give the worker the role of deploy/mongodb";
+        return Ok(vec![Finding::warn(
+            subject,
+            "MongoDB has no access control: everybody who can reach it may do everything",
+            fix,
+        )]);
+    }
+    let held = info.get_array("authenticatedUserPrivileges").cloned().unwrap_or_default();
+    let index = settings.ensure_indexes.then_some("createIndex");
+    let wanted = ["insert", "find"].into_iter().chain(index);
+    Ok(wanted
+        .map(|action| {
+            if held.iter().any(|privilege| grants(privilege, action, settings)) {
+                Finding::ok(subject, format!("the user may {action} in {}.{}", settings.database, settings.collection))
+            } else {
+                let message = format!("the user may not {action} in {}.{}", settings.database, settings.collection);
+                Finding::fail(
+                    subject,
+                    message,
+                    "grant the role of deploy/mongodb; or, for indexes, set store.ensure_indexes = false",
+                )
+            }
+        })
+        .collect())
+}
+
+fn grants(privilege: &Bson, action: &str, settings: &StoreSettings) -> bool {
+    let Some(privilege) = privilege.as_document() else { return false };
+    let Ok(resource) = privilege.get_document("resource") else { return false };
+    let names = |key: &str, name: &str| resource.get_str(key).is_ok_and(|held| held.is_empty() || held == name);
+    let covers_collection = names("db", &settings.database) && names("collection", &settings.collection);
+    let actions = privilege.get_array("actions").map_or(&[][..], Vec::as_slice);
+    let named = actions.iter().any(|held| matches!(held.as_str(), Some(held) if held == action || held == "anyAction"));
+    named && (covers_collection || resource.get_bool("anyResource").unwrap_or(false))
+}
+
+async fn index_findings(store: &Store, settings: &StoreSettings) -> Result<Vec<Finding>, Failure> {
+    let listed: Vec<IndexModel> =
+        match store.bounded(async { store.collection.list_indexes().await?.try_collect().await }).await {
+            Ok(listed) => listed,
+            // NamespaceNotFound
+            Err(Failure { code: Some(26), .. }) => Vec::new(),
+            // CommandNotSupportedOnView
+            Err(Failure { code: Some(166), .. }) => {
+                let message =
+                    format!("{}.{} is a view, which cannot store documents", settings.database, settings.collection);
+                return Ok(vec![Finding::fail("store.collection", message, "name a collection, or drop the view")]);
+            }
+            Err(failure) => return Err(failure),
+        };
+    let wanted = indexes::wanted(settings.retention.0).into_iter();
+    let mut found: Vec<Finding> = wanted
+        .map(|(name, keys, expires)| index_finding(&listed, name, &keys, expires, settings.ensure_indexes))
+        .collect();
+    found.extend(listed.iter().filter_map(|index| harmful_index(index, settings)));
+    Ok(found)
+}
+
+/// The finding for one of the wanted indexes.
+fn index_finding(
+    listed: &[IndexModel],
+    name: &str,
+    keys: &Document,
+    expires: Option<Duration>,
+    ensured: bool,
+) -> Finding {
+    let subject = "store.ensure_indexes";
+    match listed.iter().find(|index| serves(index, keys)) {
+        Some(there) if seconds_of(there) == expires.map(|after| after.as_secs()) => {
+            Finding::ok(subject, format!("index {name} exists"))
+        }
+        Some(there) => {
+            let actual = deleted(seconds_of(there).map(Duration::from_secs));
+            let message = format!("index {name} deletes {actual}, but should delete {}", deleted(expires));
+            Finding::fail(
+                "store.retention",
+                message,
+                "change the index with collMod, or drop it and run `ticketlog setup`",
+            )
+        }
+        None if ensured => {
+            let message = format!("index {name} does not exist yet; the worker creates it");
+            Finding::warn(subject, message, "run `ticketlog setup`")
+        }
+        None => Finding::warn(
+            subject,
+            format!("index {name} is missing: a query of the readers scans the whole collection"),
+            "run `ticketlog setup` with a user who may create indexes",
+        ),
+    }
+}
+
+/// Whether the index has these keys (their numbers may be of any type) and covers every document.
+fn serves(index: &IndexModel, keys: &Document) -> bool {
+    let number = |value: &Bson| match value {
+        Bson::Int32(number) => Some(f64::from(*number)),
+        Bson::Int64(number) => Some(*number as f64),
+        Bson::Double(number) => Some(*number),
+        _ => None,
+    };
+    let plain = |keys: &Document| -> Vec<(String, Option<f64>)> {
+        keys.iter().map(|(name, value)| (name.clone(), number(value))).collect()
+    };
+    let limited = |options: &IndexOptions| options.hidden == Some(true) || options.partial_filter_expression.is_some();
+    plain(&index.keys) == plain(keys) && !index.options.as_ref().is_some_and(limited)
+}
+
+/// The warning about an index that rejects events, or deletes them although the configuration does not say so.
+fn harmful_index(index: &IndexModel, settings: &StoreSettings) -> Option<Finding> {
+    let name = index.options.as_ref().and_then(|options| options.name.clone()).unwrap_or_default();
+    if index.options.as_ref().and_then(|options| options.unique).unwrap_or(false) {
+        let message =
+            format!("index {name} is unique: further events with the same key become dead letters (duplicate_key)");
+        return Some(Finding::warn("store.collection", message, "drop the index, unless this is intended"));
+    }
+    let ours = settings.retention.0.is_some() && serves(index, &doc! { "ingested_at": 1 });
+    let after = seconds_of(index).filter(|_| !ours)?;
+    let message = format!("index {name} deletes {}", deleted(Some(Duration::from_secs(after))));
+    Some(Finding::warn("store.retention", message, "drop the index, unless this is intended"))
+}
+
+fn seconds_of(index: &IndexModel) -> Option<u64> {
+    index.options.as_ref().and_then(|options| options.expire_after).map(|after| after.as_secs())
+}
+
+/// What a TTL index deletes.
+fn deleted(after: Option<Duration>) -> String {
+    after.map_or_else(|| "nothing".to_owned(), |after| format!("documents after {}", humantime::format_duration(after)))
+}

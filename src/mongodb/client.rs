@@ -1,0 +1,166 @@
+//! Owns the collection that events are stored in: inserts, reads, and a timeout around every call. Must not know what
+//! becomes of a document.
+//!
+//! Rules that the driver makes necessary: every call gets a timeout, because the driver has none; the write concern is
+//! majority with journal, whatever the URI says; one call is one command; no error text is passed on.
+
+use std::collections::HashSet;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use ::mongodb::event::EventHandler;
+use ::mongodb::event::cmap::CmapEvent;
+use ::mongodb::options::{
+    Acknowledgment, ClientOptions, CollectionOptions, ReadConcern, ReadPreference, SelectionCriteria, WriteConcern,
+};
+use ::mongodb::{Client, Collection, Database};
+use bson::doc;
+use bson::oid::ObjectId;
+use bson::raw::RawDocumentBuf;
+use futures_util::TryStreamExt;
+use secrecy::ExposeSecret;
+use tokio::time::timeout;
+
+use crate::config::StoreSettings;
+
+use super::Failure;
+use super::insert::{InsertCommand, InsertResult, UNKNOWN_OUTCOME};
+
+/// Called with `open` or `in_use` and the number of such connections in the pool, whenever it changes.
+pub type PoolListener = fn(state: &'static str, connections: usize);
+
+/// The collection, with the write concern under which a confirmed write is durable.
+#[derive(Clone)]
+pub struct Store {
+    database: Database,
+    pub(super) collection: Collection<RawDocumentBuf>,
+    insert: InsertCommand,
+    timeout: Duration,
+}
+
+impl Store {
+    /// Prepares the client for `concurrency` commands at a time. Makes no connection, except to resolve `mongodb+srv`.
+    ///
+    /// # Errors
+    /// A URI that the driver cannot parse, or an SRV record that it cannot resolve.
+    pub async fn open(
+        settings: &StoreSettings,
+        concurrency: usize,
+        listener: Option<PoolListener>,
+    ) -> Result<Self, Failure> {
+        let parse = ClientOptions::parse(settings.uri.expose_secret());
+        let mut options = match timeout(settings.write_timeout.0, parse).await {
+            Ok(Ok(options)) => options,
+            Ok(Err(error)) => return Err(Failure::from(&error)),
+            Err(_) => return Err(Failure::TIMEOUT),
+        };
+        options.app_name = Some("ticketlog".to_owned());
+        options.max_pool_size = Some(u32::try_from(concurrency + 2).unwrap_or(u32::MAX));
+        options.server_selection_timeout = Some(Duration::from_secs(5).min(settings.write_timeout.0));
+        options.connect_timeout = Some(Duration::from_secs(10).min(settings.write_timeout.0));
+        options.cmap_event_handler = listener.map(|listener| EventHandler::callback(count_connections(listener)));
+        let client = Client::with_options(options).map_err(|error| Failure::from(&error))?;
+        let timeout = settings.write_timeout.0;
+        // Shorter than our own timeout, so that the server's answer arrives.
+        let w_timeout = timeout.mul_f64(0.8);
+        let concern = WriteConcern::builder().w(Acknowledgment::Majority).journal(true).w_timeout(w_timeout).build();
+        let options = CollectionOptions::builder()
+            .write_concern(concern)
+            .read_concern(ReadConcern::majority())
+            .selection_criteria(SelectionCriteria::ReadPreference(ReadPreference::Primary))
+            .build();
+        let database = client.database(&settings.database);
+        let collection = database.collection_with_options(&settings.collection, options);
+        let w_timeout = i32::try_from(w_timeout.as_millis()).unwrap_or(i32::MAX);
+        let insert = InsertCommand::new(&settings.database, &settings.collection, w_timeout);
+        Ok(Store { database, collection, insert, timeout })
+    }
+
+    /// Reads from the primary, to see whether it answers and accepts the user.
+    ///
+    /// # Errors
+    /// Why it does not.
+    pub async fn probe(&self) -> Result<(), Failure> {
+        // Unlike `ping`, a read needs a primary, the login and the privilege to read.
+        let query = self.collection.find_one(doc! { "_id": ObjectId::from_bytes([0; 12]) });
+        self.bounded(async { query.await.map(|_| ()) }).await
+    }
+
+    /// Seconds by which MongoDB's clock is ahead of ours, accurate to half a round trip.
+    ///
+    /// # Errors
+    /// Why it does not answer.
+    pub async fn clock_ahead(&self) -> Result<f64, Failure> {
+        let database = self.collection.client().database("admin");
+        let before = bson::DateTime::now().timestamp_millis();
+        let hello = self.bounded(async { database.run_command(doc! { "hello": 1 }).await }).await?;
+        let ours = i64::midpoint(before, bson::DateTime::now().timestamp_millis());
+        let theirs = hello.get_datetime("localTime").map_or(ours, |time| time.timestamp_millis());
+        Ok((theirs - ours) as f64 / 1000.0)
+    }
+
+    /// Inserts documents, unordered, with one command.
+    pub async fn insert(&self, documents: &[&RawDocumentBuf]) -> InsertResult {
+        let Some(command) = self.insert.command(documents) else { return InsertResult::Failed(UNKNOWN_OUTCOME) };
+        let command = self.database.run_raw_command(command);
+        match self.bounded(async { command.await }).await {
+            Ok(reply) => self.insert.result(reply, documents.len()),
+            Err(failure) => InsertResult::Failed(failure),
+        }
+    }
+
+    /// Reads the documents with these `_id`s, as a majority has them, and calls `visit` with each.
+    ///
+    /// # Errors
+    /// Not all of them could be read; some may have been visited.
+    pub async fn find_by_ids(&self, ids: &[[u8; 12]], mut visit: impl FnMut([u8; 12], &[u8])) -> Result<(), Failure> {
+        let list: Vec<ObjectId> = ids.iter().map(|id| ObjectId::from_bytes(*id)).collect();
+        let find = self.collection.find(doc! { "_id": { "$in": list } });
+        self.bounded(async {
+            let mut found = find.await?;
+            while let Some(document) = found.try_next().await? {
+                if let Ok(id) = document.get_object_id("_id") {
+                    visit(id.bytes(), document.as_bytes());
+                }
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    /// Awaits a call for at most `store.write_timeout`.
+    pub(super) async fn bounded<T>(
+        &self,
+        call: impl Future<Output = ::mongodb::error::Result<T>>,
+    ) -> Result<T, Failure> {
+        match timeout(self.timeout, call).await {
+            Ok(Ok(value)) => Ok(value),
+            Ok(Err(error)) => Err(Failure::from(&error)),
+            Err(_) => Err(Failure::TIMEOUT),
+        }
+    }
+}
+
+/// Counts the pool's connections by their ids, because the driver does not report every check-out and check-in.
+fn count_connections(listener: PoolListener) -> impl Fn(CmapEvent) + Send + Sync + 'static {
+    let (open, in_use) = (Mutex::new(HashSet::new()), Mutex::new(HashSet::new()));
+    let change = move |ids: &Mutex<HashSet<u32>>, state: &'static str, id: u32, added: bool| {
+        let mut ids = ids.lock().unwrap_or_else(PoisonError::into_inner);
+        if added {
+            ids.insert(id)
+        } else {
+            ids.remove(&id)
+        };
+        listener(state, ids.len());
+    };
+    move |event| match event {
+        CmapEvent::ConnectionCreated(event) => change(&open, "open", event.connection_id, true),
+        CmapEvent::ConnectionClosed(event) => {
+            change(&open, "open", event.connection_id, false);
+            change(&in_use, "in_use", event.connection_id, false);
+        }
+        CmapEvent::ConnectionCheckedOut(event) => change(&in_use, "in_use", event.connection_id, true),
+        CmapEvent::ConnectionCheckedIn(event) => change(&in_use, "in_use", event.connection_id, false),
+        _ => {}
+    }
+}

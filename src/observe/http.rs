@@ -1,0 +1,148 @@
+//! Owns the HTTP endpoints: `/metrics`, `/livez`, `/readyz`, `/status`. The number and the duration of connections are
+//! bounded. Must not know the flow: it reads health, metrics and status.
+
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use http_body_util::Full;
+use hyper::body::{Bytes, Incoming};
+use hyper::header::CONTENT_TYPE;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use metrics_exporter_prometheus::PrometheusHandle;
+use serde_json::json;
+use strum::VariantArray as _;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::AbortHandle;
+use tokio::time::timeout;
+
+use super::health::{Component, Health};
+use super::status::RecentActivity;
+use super::{logging, metrics};
+
+/// Most connections at a time. For each further one the oldest is closed, so that idle ones block nobody.
+const MAX_CONNECTIONS: usize = 64;
+/// Pause after closing one, so that a flood of connections leaves the worker its time: they share a thread.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(2);
+/// How long a client may take to send the headers of a request; idle connections are closed after it.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
+/// Longest duration of a connection.
+const CONNECTION_TIMEOUT: Duration = Duration::from_secs(60);
+/// How often histograms are compacted when nobody scrapes: until then they keep every sample.
+const UPKEEP_INTERVAL: Duration = Duration::from_secs(1);
+
+const TEXT_TYPE: &str = "text/plain; charset=utf-8";
+const PROMETHEUS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// What the endpoints show.
+pub struct HttpState {
+    /// The problems of the components.
+    pub health: Arc<Health>,
+    /// The metrics.
+    pub metrics: PrometheusHandle,
+    /// The latest dead letters and replays.
+    pub recent: Arc<RecentActivity>,
+    /// When the process started.
+    pub started: SystemTime,
+    /// The queue that is consumed.
+    pub queue: String,
+    /// The collection that is written to, as `database.collection`.
+    pub collection: String,
+}
+
+/// Binds the address.
+///
+/// # Errors
+/// The address is in use, or not an address of this machine.
+pub async fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
+    TcpListener::bind(address).await
+}
+
+/// Serves requests for ever.
+pub async fn serve(listener: TcpListener, state: Arc<HttpState>) {
+    let mut open: VecDeque<AbortHandle> = VecDeque::new();
+    let mut upkeep = tokio::time::interval(UPKEEP_INTERVAL);
+    loop {
+        tokio::select! {
+            _ = upkeep.tick() => state.metrics.run_upkeep(),
+            stream = accept(&listener) => {
+                open.retain(|connection| !connection.is_finished());
+                if open.len() >= MAX_CONNECTIONS && let Some(oldest) = open.pop_front() {
+                    oldest.abort();
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+                open.push_back(tokio::spawn(handle_connection(stream, Arc::clone(&state))).abort_handle());
+            }
+        }
+    }
+}
+
+async fn accept(listener: &TcpListener) -> TcpStream {
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => return stream,
+            // Most likely no file descriptor is free. The worker continues in the meantime.
+            Err(_) => tokio::time::sleep(Duration::from_millis(200)).await,
+        }
+    }
+}
+
+async fn handle_connection(stream: TcpStream, state: Arc<HttpState>) {
+    let service = service_fn(move |request| handle(request, Arc::clone(&state)));
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT).max_buf_size(16 * 1024);
+    let _ = timeout(CONNECTION_TIMEOUT, http.serve_connection(TokioIo::new(stream), service)).await;
+}
+
+async fn handle(request: Request<Incoming>, state: Arc<HttpState>) -> Result<Response<Full<Bytes>>, Infallible> {
+    if !matches!(*request.method(), Method::GET | Method::HEAD) {
+        return Ok(reply(StatusCode::METHOD_NOT_ALLOWED, TEXT_TYPE, "only GET and HEAD\n".to_owned()));
+    }
+    Ok(match request.uri().path() {
+        "/metrics" => {
+            metrics_process::Collector::default().collect();
+            metrics::set_log_lines_lost(logging::lines_lost());
+            metrics::set_health(&state.health);
+            reply(StatusCode::OK, PROMETHEUS_TYPE, state.metrics.render())
+        }
+        "/livez" => reply(StatusCode::OK, TEXT_TYPE, "alive\n".to_owned()),
+        "/readyz" => readiness(&state.health),
+        "/status" => reply(StatusCode::OK, "application/json", status(&state)),
+        _ => reply(StatusCode::NOT_FOUND, TEXT_TYPE, "try /metrics, /livez, /readyz or /status\n".to_owned()),
+    })
+}
+
+fn readiness(health: &Health) -> Response<Full<Bytes>> {
+    let problems = health.problem_lines();
+    if problems.is_empty() {
+        return reply(StatusCode::OK, TEXT_TYPE, "ready\n".to_owned());
+    }
+    reply(StatusCode::SERVICE_UNAVAILABLE, TEXT_TYPE, problems.join("\n") + "\n")
+}
+
+fn status(state: &HttpState) -> String {
+    let problems = state.health.problems();
+    let components: serde_json::Map<_, _> = Component::VARIANTS
+        .iter()
+        .map(|component| (component.as_str().to_owned(), json!(problems.get(component).map_or("ok", String::as_str))))
+        .collect();
+    let uptime = state.started.elapsed().unwrap_or_default().as_secs();
+    let body = json!({
+        "version": env!("CARGO_PKG_VERSION"), "uptime_seconds": uptime, "ready": problems.is_empty(),
+        "components": components, "queue": state.queue, "collection": state.collection,
+        "replays": state.recent.replays(), "last_dead_letters": state.recent.dead_letters(),
+    });
+    format!("{body:#}\n")
+}
+
+fn reply(status: StatusCode, content_type: &'static str, body: String) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(Bytes::from(body)));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, hyper::header::HeaderValue::from_static(content_type));
+    response
+}

@@ -1,0 +1,85 @@
+//! Owns the closed sets of label values that belong to no other module. Must not know metrics.
+
+use strum::{EnumCount, IntoStaticStr, VariantArray, VariantNames};
+
+/// The outcome of a delivery. Each delivery has exactly one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, IntoStaticStr, VariantArray, VariantNames, EnumCount)]
+#[strum(serialize_all = "snake_case")]
+pub enum DeliveryOutcome {
+    /// Its document was written, durably.
+    Stored,
+    /// An equal document was stored already.
+    Duplicate,
+    /// Its dead letter is confirmed.
+    DeadLettered,
+    /// It was requeued, or its session ended first.
+    Returned,
+}
+
+/// The result of an insert command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, IntoStaticStr, VariantNames)]
+#[strum(serialize_all = "snake_case")]
+pub enum WriteResult {
+    /// Every document is stored.
+    Ok,
+    /// Some documents are not, each for its own reason.
+    Partial,
+    /// The command failed as a whole.
+    Failed,
+}
+
+/// Why a batch was closed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, IntoStaticStr, VariantNames)]
+#[strum(serialize_all = "snake_case")]
+pub enum FlushCause {
+    /// It has `max_events`.
+    Events,
+    /// It has `max_bytes`, or the next event would not fit.
+    Bytes,
+    /// Its first event has waited `linger`.
+    Linger,
+    /// The worker is stopping.
+    Drain,
+}
+
+/// Why a dead letter could not be published.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, IntoStaticStr, VariantNames)]
+#[strum(serialize_all = "snake_case")]
+pub enum PublishFailure {
+    /// No queue is bound for it.
+    Returned,
+    /// The queue refuses it.
+    Nacked,
+    /// The connection or the request failed.
+    Error,
+}
+
+/// The queues whose depth is exported.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, IntoStaticStr, VariantArray, VariantNames)]
+#[strum(serialize_all = "snake_case")]
+pub enum QueueRole {
+    /// The worker's queue.
+    Work,
+    /// `dead_letter.queue`.
+    DeadLetter,
+    /// `dead_letter.parked_queue`.
+    Parked,
+}
+
+/// What the session loop spends its time on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, IntoStaticStr, VariantArray, VariantNames, EnumCount)]
+#[strum(serialize_all = "snake_case")]
+pub enum Activity {
+    /// Nothing is in flight.
+    Idle,
+    /// Events wait for a batch to fill, or for the next message.
+    Lingering,
+    /// A batch is due and all writers are busy.
+    AwaitingWriter,
+    /// Batches are being written and there is nothing else to do.
+    Writing,
+    /// Decoding messages.
+    Decoding,
+    /// Counting outcomes, settling, making dead letters.
+    Settling,
+}

@@ -1,0 +1,154 @@
+//! Owns the metrics of the process: one function for each thing that is counted. Labels come from closed sets. Must not know
+//! when anything is counted.
+
+mod catalogue;
+mod flow;
+mod labels;
+
+use std::time::Duration;
+
+use ::metrics::{counter, gauge, histogram};
+use metrics_exporter_prometheus::{BuildError, PrometheusBuilder, PrometheusHandle};
+use strum::VariantArray as _;
+
+use crate::event::Reason;
+use crate::mongodb::Failure;
+use crate::rabbitmq::{BrokerError, QueueCounts};
+
+use super::health::{Component, Health};
+use catalogue::*;
+
+pub use flow::{FlowMetrics, GaugeValues};
+pub use labels::{Activity, DeliveryOutcome, FlushCause, PublishFailure, QueueRole, WriteResult};
+
+/// The levels of log lines.
+const LOG_LEVELS: [&str; 5] = ["error", "warn", "info", "debug", "trace"];
+
+/// Installs the recorder for the whole process.
+///
+/// # Errors
+/// Another recorder is installed already.
+pub fn install() -> Result<PrometheusHandle, BuildError> {
+    let handle = catalogue::set_buckets(PrometheusBuilder::new())?.install_recorder()?;
+    catalogue::create_all();
+    for role in QueueRole::VARIANTS {
+        set_queue_counts(*role, None);
+    }
+    gauge!(BUILD_INFO, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
+    metrics_process::Collector::default().describe();
+    Ok(handle)
+}
+
+/// `retry.requeue_after`, for alerts to compare with.
+pub fn set_requeue_after(requeue_after: Duration) {
+    gauge!(REQUEUE_AFTER).set(requeue_after.as_secs_f64());
+}
+
+/// The limits that adaptive concurrency has chosen.
+pub fn set_write_limits(concurrency: usize, events: usize) {
+    gauge!(CONCURRENCY).set(concurrency as f64);
+    gauge!(BATCH_LIMIT).set(events as f64);
+}
+
+/// The counts of a queue; none while they are unknown.
+pub fn set_queue_counts(role: QueueRole, counts: Option<QueueCounts>) {
+    let (ready, consumers) =
+        counts.map_or((f64::NAN, f64::NAN), |counts| (f64::from(counts.ready), f64::from(counts.consumers)));
+    let queue: &'static str = role.into();
+    gauge!(QUEUE_MESSAGES, "queue" => queue).set(ready);
+    gauge!(QUEUE_CONSUMERS, "queue" => queue).set(consumers);
+}
+
+/// Sets readiness and the state of the components. To be called before each scrape.
+pub fn set_health(health: &Health) {
+    let problems = health.problems();
+    gauge!(READY).set(if problems.is_empty() { 1.0 } else { 0.0 });
+    for component in Component::VARIANTS {
+        let up = if problems.contains_key(component) { 0.0 } else { 1.0 };
+        gauge!(COMPONENT_UP, "component" => component.as_str()).set(up);
+    }
+}
+
+/// A connection for dead letters was opened.
+pub fn publisher_opened() {
+    counter!(PUBLISHERS).increment(1);
+}
+
+/// Seconds by which MongoDB's clock is ahead of ours.
+pub fn set_store_clock_skew(ahead: f64) {
+    gauge!(CLOCK_SKEW, "against" => "store").set(ahead);
+}
+
+/// The number of connections in the pool to MongoDB, by state.
+pub fn set_store_connections(state: &'static str, count: usize) {
+    gauge!(CONNECTIONS, "state" => state).set(count as f64);
+}
+
+/// A line was logged.
+pub fn log_line(level: &'static str) {
+    counter!(LOG_LINES, "level" => level).increment(1);
+}
+
+/// The number of log lines lost so far.
+pub fn set_log_lines_lost(lines: u64) {
+    counter!(LOG_LOST).absolute(lines);
+}
+
+/// The breaker opened or closed.
+pub fn set_breaker(open: bool) {
+    gauge!(BREAKER_OPEN).set(if open { 1.0 } else { 0.0 });
+}
+
+/// A session was opened.
+pub fn session_opened() {
+    counter!(SESSIONS).increment(1);
+    gauge!(REQUEUED).set(0.0);
+}
+
+/// A session ended, or could not be opened.
+pub fn session_ended(cause: &BrokerError) {
+    counter!(SESSION_ENDS, "cause" => cause.label()).increment(1);
+    gauge!(REQUEUED).set(0.0);
+}
+
+/// Everything was requeued because of an outage.
+pub fn requeued() {
+    counter!(REQUEUES).increment(1);
+    gauge!(REQUEUED).set(1.0);
+}
+
+/// An insert will be retried.
+pub fn store_retry(failure: &Failure) {
+    counter!(RETRIES, "kind" => failure.label()).increment(1);
+}
+
+/// An insert command ended.
+pub fn write(result: WriteResult, seconds: f64) {
+    let result: &'static str = result.into();
+    histogram!(WRITE_DURATION, "outcome" => result).record(seconds);
+}
+
+/// A batch was closed.
+pub fn batch_closed(cause: FlushCause, events: usize, bytes: usize) {
+    let cause: &'static str = cause.into();
+    counter!(FLUSHES, "cause" => cause).increment(1);
+    histogram!(BATCH_EVENTS).record(events as f64);
+    histogram!(BATCH_BYTES).record(bytes as f64);
+}
+
+/// A dead letter was confirmed.
+pub fn dead_letter_confirmed(reason: Reason) {
+    counter!(DEAD_LETTERS, "reason" => reason.as_str()).increment(1);
+}
+
+/// A replayed message has its outcome.
+pub fn replayed(outcome: DeliveryOutcome) {
+    let outcome: &'static str = outcome.into();
+    counter!(REPLAYED, "outcome" => outcome).increment(1);
+}
+
+/// A dead letter could not be published.
+pub fn dead_letter_failed(cause: PublishFailure) {
+    let cause: &'static str = cause.into();
+    counter!(DEAD_LETTER_FAILURES, "cause" => cause).increment(1);
+}

@@ -1,0 +1,283 @@
+//! Owns what `ticketlog check` reports about RabbitMQ: connection, exchanges, queues and their arguments, bindings,
+//! permissions, delivery limits. Changes nothing. Must not know how it is printed.
+
+use lapin::types::FieldTable;
+use lapin::{Connection, ExchangeKind};
+use secrecy::ExposeSecret;
+use serde_json::Value;
+use url::Url;
+
+use crate::config::{self, QueueType, Settings};
+use crate::finding::Finding;
+
+use super::super::connection::{close, connect};
+use super::super::{BrokerError, RefusalKind, topology};
+use super::delivery_limit::{NotBrowsable, check_browsable};
+use super::management_api::ManagementApi;
+use super::permissions::{Answer, Prober};
+
+const RUN_SETUP: &str = "run `ticketlog setup`, or set broker.declare = true";
+const GRANT_CONFIGURE: &str = "grant the permission to configure it, or set broker.declare = false";
+
+/// Checks everything that the worker needs. `management` is the address of the management API, if it is not the usual one.
+pub async fn check(settings: &Settings, management: Option<&Url>) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    if config::unencrypted_broker_host(settings.broker.uri.expose_secret()).is_some() {
+        findings.push(Finding::warn(
+            "broker.allow_plaintext",
+            "passwords and events travel unencrypted to RabbitMQ",
+            "use amqps:// and remove broker.allow_plaintext",
+        ));
+    }
+    let connection = match connect(&settings.broker, "check").await {
+        Ok(connection) => connection,
+        Err(error) => {
+            findings.push(Finding::fail("broker.uri", error.to_string(), "correct broker.uri, or start RabbitMQ"));
+            return findings;
+        }
+    };
+    findings.push(Finding::ok("broker.uri", "RabbitMQ accepts the connection, the user and the virtual host"));
+    let limit = settings.broker.call_timeout.0;
+    let prober = Prober { connection: &connection, limit };
+    let check = Check { settings, prober, management };
+    if let Err(error) = check.run(&mut findings).await {
+        findings.push(Finding::fail("broker.uri", error.to_string(), "see RabbitMQ's log"));
+    }
+    close(&connection, limit).await;
+    findings
+}
+
+struct Check<'a> {
+    settings: &'a Settings,
+    prober: Prober<'a>,
+    management: Option<&'a Url>,
+}
+
+impl Check<'_> {
+    async fn run(&self, findings: &mut Vec<Finding>) -> Result<(), BrokerError> {
+        let (broker, dead) = (&self.settings.broker, &self.settings.dead_letter);
+        findings.push(self.exchange("broker.exchange", &broker.exchange, ExchangeKind::Topic).await?);
+        findings.push(self.exchange("dead_letter.exchange", &dead.exchange, ExchangeKind::Direct).await?);
+        let arguments = topology::worker_queue_arguments(broker, dead);
+        if self.queue("broker.queue", &broker.queue, arguments, findings).await? {
+            self.bindings(findings).await?;
+        }
+        findings.extend(self.read_permission(&broker.queue).await?);
+        for (subject, queue) in [("dead_letter.queue", &dead.queue), ("dead_letter.parked_queue", &dead.parked_queue)] {
+            let arguments = topology::dead_letter_queue_arguments(broker);
+            if self.queue(subject, queue, arguments, findings).await? {
+                findings.extend(self.browsing(subject, queue).await?);
+            }
+        }
+        findings.extend(self.write_permission(&dead.exchange).await?);
+        Ok(())
+    }
+
+    fn connection(&self) -> &Connection {
+        self.prober.connection
+    }
+
+    async fn exchange(&self, subject: &'static str, name: &str, kind: ExchangeKind) -> Result<Finding, BrokerError> {
+        let what = format!("exchange {name}");
+        if let Err(refusal) = self.prober.exchange(name, kind.clone(), true).await? {
+            return Ok(self.lookup_refused(subject, &what, refusal.kind, refusal.text));
+        }
+        let answer = self.prober.exchange(name, kind, false).await?;
+        Ok(self.comparison(subject, &what, answer))
+    }
+
+    /// Whether the queue exists. It is declared with its arguments only if it does, so that check never creates one.
+    async fn queue(
+        &self,
+        subject: &'static str,
+        name: &str,
+        arguments: FieldTable,
+        findings: &mut Vec<Finding>,
+    ) -> Result<bool, BrokerError> {
+        let what = format!("queue {name}");
+        if let Err(refusal) = self.prober.queue(name, FieldTable::default(), true).await? {
+            findings.push(self.lookup_refused(subject, &what, refusal.kind, refusal.text));
+            return Ok(false);
+        }
+        let answer = self.prober.queue(name, arguments, false).await?;
+        findings.push(self.comparison(subject, &what, answer));
+        Ok(true)
+    }
+
+    /// The finding for an exchange or a queue whose lookup was refused: it does not exist, or the user may not look it up.
+    fn lookup_refused(&self, subject: &'static str, what: &str, kind: RefusalKind, text: String) -> Finding {
+        match (kind, self.settings.broker.declare) {
+            (RefusalKind::NotFound, true) => {
+                Finding::warn(subject, format!("{what} does not exist yet; the worker declares it"), RUN_SETUP)
+            }
+            (RefusalKind::NotFound, false) => {
+                Finding::fail(subject, format!("{what} does not exist, and broker.declare = false"), RUN_SETUP)
+            }
+            (RefusalKind::AccessRefused, true) => {
+                let message = format!("the user may not look up {what}, and broker.declare = true");
+                Finding::fail(subject, message, GRANT_CONFIGURE)
+            }
+            // The worker continues; see `topology::ensure`.
+            (RefusalKind::AccessRefused, false) => {
+                let message = format!("unknown whether {what} exists: the user may not look it up");
+                Finding::warn(subject, message, "check as a user who may")
+            }
+            _ => Finding::fail(subject, text, RUN_SETUP),
+        }
+    }
+
+    /// The finding for an exchange or a queue that exists, by the answer to its declaration.
+    fn comparison(&self, subject: &'static str, what: &str, answer: Answer) -> Finding {
+        let declare = self.settings.broker.declare;
+        let Err(refusal) = answer else { return Finding::ok(subject, format!("{what} is as configured")) };
+        match refusal.kind {
+            RefusalKind::AccessRefused if declare => {
+                let message = format!("the user may not configure {what}, and broker.declare = true");
+                Finding::fail(subject, message, GRANT_CONFIGURE)
+            }
+            RefusalKind::AccessRefused => {
+                Finding::ok(subject, format!("{what} exists; comparing its arguments needs the configure permission"))
+            }
+            RefusalKind::PreconditionFailed if declare => Finding::fail(
+                subject,
+                refusal.text,
+                "change the configuration to match, delete it once it is empty, or set broker.declare = false",
+            ),
+            _ => Finding::warn(
+                subject,
+                refusal.text,
+                "check that this is intended; with broker.declare = false the worker uses it as it is",
+            ),
+        }
+    }
+
+    /// Checks the bindings. Other bindings than the configured ones may be intended; `ticketlog setup` would add the
+    /// configured ones.
+    async fn bindings(&self, findings: &mut Vec<Finding>) -> Result<(), BrokerError> {
+        let (broker, dead) = (&self.settings.broker, &self.settings.dead_letter);
+        let api = ManagementApi::find(broker, self.management).await?;
+        let Some(bound) = bindings_of(api.as_ref(), &broker.queue).await else {
+            findings.push(Finding::warn(
+                "broker.routing_keys",
+                "bindings are unknown: AMQP does not show them, and the management API does not answer this user",
+                "name the management API with --management URL, and a user who may use it",
+            ));
+            return Ok(());
+        };
+        let keys = broker.routing_keys.iter();
+        findings
+            .extend(keys.map(|key| self.binding("broker.routing_keys", &broker.queue, &broker.exchange, key, &bound)));
+        for queue in [&dead.queue, &dead.parked_queue] {
+            if let Some(bound) = bindings_of(api.as_ref(), queue).await {
+                findings.push(self.binding("dead_letter.exchange", queue, &dead.exchange, queue, &bound));
+            }
+        }
+        Ok(())
+    }
+
+    fn binding(
+        &self,
+        subject: &'static str,
+        queue: &str,
+        exchange: &str,
+        key: &str,
+        bound: &[(String, String)],
+    ) -> Finding {
+        if bound.iter().any(|(source, bound_key)| source == exchange && bound_key == key) {
+            return Finding::ok(subject, format!("queue {queue} is bound to exchange {exchange} with {key}"));
+        }
+        let missing = format!("queue {queue} is not bound to exchange {exchange} with {key}");
+        match bound.first() {
+            _ if self.settings.broker.declare => {
+                Finding::warn(subject, format!("{missing} yet; the worker binds it"), RUN_SETUP)
+            }
+            None => Finding::fail(subject, format!("{missing}, nor to any other: it receives nothing"), RUN_SETUP),
+            Some((source, bound_key)) => Finding::warn(
+                subject,
+                format!("{missing}, but to exchange {source} with {bound_key}"),
+                "check that this is intended; `ticketlog setup` would add the configured binding",
+            ),
+        }
+    }
+
+    async fn read_permission(&self, queue: &str) -> Result<Option<Finding>, BrokerError> {
+        let subject = "broker.queue";
+        let refusal = self.prober.read(queue).await?.err();
+        Ok(match refusal.map(|refusal| (refusal.kind, refusal.text)) {
+            Some((RefusalKind::AccessRefused, _)) => Some(Finding::fail(
+                subject,
+                format!("the user may not read queue {queue}"),
+                "grant the user of broker.uri the permission to read the queue",
+            )),
+            Some((RefusalKind::NotFound, _)) => None,
+            Some((RefusalKind::PreconditionFailed, _)) => {
+                Some(Finding::ok(subject, format!("the user may read queue {queue}")))
+            }
+            Some((_, text)) => Some(Finding::warn(subject, text, "see RabbitMQ's log")),
+            None => Some(Finding::warn(
+                subject,
+                format!("unknown whether the user may read queue {queue}: RabbitMQ accepted an invalid consumer"),
+                "check the user's permissions with rabbitmqctl list_user_permissions",
+            )),
+        })
+    }
+
+    async fn write_permission(&self, exchange: &str) -> Result<Option<Finding>, BrokerError> {
+        let subject = "dead_letter.exchange";
+        let refusal = self.prober.write(exchange).await?.err();
+        Ok(match refusal.map(|refusal| refusal.kind) {
+            Some(RefusalKind::AccessRefused) => Some(Finding::fail(
+                subject,
+                format!("the user may not write to exchange {exchange}: dead letters cannot be published"),
+                "grant the user of broker.uri the permission to write to the exchange",
+            )),
+            Some(RefusalKind::NotFound) => None,
+            _ => Some(Finding::ok(subject, format!("the user may write to exchange {exchange}"))),
+        })
+    }
+
+    async fn browsing(&self, subject: &'static str, queue: &str) -> Result<Option<Finding>, BrokerError> {
+        if self.settings.broker.queue_type == QueueType::Classic {
+            return Ok(None);
+        }
+        let limit_text =
+            |limit: Option<i64>| limit.map_or_else(String::new, |limit| format!(" (delivery limit {limit})"));
+        let browsable = check_browsable(self.connection(), &self.settings.broker, queue, self.management).await?;
+        Ok(Some(match browsable {
+            Ok(browsable) if browsable.policies_known => {
+                Finding::ok(subject, format!("queue {queue} can be browsed safely{}", limit_text(browsable.limit)))
+            }
+            Ok(browsable) => Finding::warn(
+                subject,
+                format!(
+                    "queue {queue} can be browsed safely{} unless a policy sets a lower delivery limit, which only the \
+                     management API shows",
+                    limit_text(browsable.limit)
+                ),
+                "give the user access to the management API, or check that no policy sets delivery-limit",
+            ),
+            Err(NotBrowsable::NoManagementApi) => Finding::warn(
+                subject,
+                format!("unknown whether queue {queue} can be browsed safely: the management API does not answer"),
+                "correct --management, or give the user the tag `management`",
+            ),
+            Err(NotBrowsable::NoPermission) => Finding::ok(
+                subject,
+                format!("queue {queue}: its delivery limit is shown to users who may configure it"),
+            ),
+            Err(reason) => Finding::fail(
+                subject,
+                format!("queue {queue} cannot be browsed safely: {reason}"),
+                "raise its delivery limit with a policy, or move its messages to a queue that `ticketlog setup` declares",
+            ),
+        }))
+    }
+}
+
+/// The exchanges and routing keys that a queue is bound with, without the default exchange.
+async fn bindings_of(api: Option<&ManagementApi>, queue: &str) -> Option<Vec<(String, String)>> {
+    let bindings = api?.list("queues", &[queue, "bindings"]).await?;
+    let text = |binding: &Value, key: &str| binding.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let pairs = bindings.iter().map(|binding| (text(binding, "source"), text(binding, "routing_key")));
+    Some(pairs.filter(|(source, _)| !source.is_empty()).collect())
+}

@@ -1,0 +1,78 @@
+//! Owns the depth of queues and their number of consumers, read by passive declarations. Changes nothing. Must not know what
+//! the numbers are used for.
+
+use std::time::Duration;
+
+use lapin::Connection;
+use lapin::options::QueueDeclareOptions;
+use lapin::types::FieldTable;
+
+use crate::config::BrokerSettings;
+
+use super::super::BrokerError;
+use super::super::connection::{call, call_topology, close, connect_with_frame_max};
+
+/// Largest frame in bytes: no message uses this connection, and lapin reserves memory for frames.
+const FRAME_MAX: u32 = 8192;
+
+/// What a queue holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct QueueCounts {
+    /// Messages that are ready, not counting unacknowledged ones.
+    pub ready: u32,
+    /// Consumers.
+    pub consumers: u32,
+}
+
+/// A connection for reading queue depths, opened when needed.
+#[derive(Default)]
+pub struct QueueDepths {
+    connection: Option<Connection>,
+}
+
+impl QueueDepths {
+    /// The counts of each queue; none for a queue that does not exist or may not be looked up.
+    ///
+    /// # Errors
+    /// As for connecting; the next call opens a new connection.
+    pub async fn read(
+        &mut self,
+        settings: &BrokerSettings,
+        queues: &[&str],
+    ) -> Result<Vec<Option<QueueCounts>>, BrokerError> {
+        let connection = match self.connection.take() {
+            Some(connection) => connection,
+            None => connect_with_frame_max(settings, "queue depths", Some(FRAME_MAX)).await?,
+        };
+        let mut all = Vec::with_capacity(queues.len());
+        for queue in queues {
+            match queue_counts(&connection, queue, settings.call_timeout.0).await {
+                Ok(counts) => all.push(Some(counts)),
+                Err(BrokerError::Refused(_)) => all.push(None),
+                Err(error) => {
+                    close(&connection, Duration::from_secs(1)).await;
+                    return Err(error);
+                }
+            }
+        }
+        self.connection = Some(connection);
+        Ok(all)
+    }
+}
+
+/// The counts of one queue, on a channel of its own, which a refusal would close.
+///
+/// # Errors
+/// `Refused` if it does not exist or may not be looked up.
+pub(in crate::rabbitmq) async fn queue_counts(
+    connection: &Connection,
+    queue: &str,
+    limit: Duration,
+) -> Result<QueueCounts, BrokerError> {
+    let channel = call(limit, "opening a channel", connection.create_channel()).await?;
+    let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+    let declare = channel.queue_declare(queue.into(), options, FieldTable::default());
+    let queue = call_topology(limit, "looking up a queue", declare).await?;
+    call(limit, "closing a channel", channel.close(200, "closing".into())).await?;
+    Ok(QueueCounts { ready: queue.message_count(), consumers: queue.consumer_count() })
+}

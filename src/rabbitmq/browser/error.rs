@@ -1,0 +1,78 @@
+//! Owns the options of browsing, and the reasons for which a queue cannot be browsed, or no further. Must not know how it
+//! is done.
+
+use std::time::Duration;
+
+use url::Url;
+
+use super::super::BrokerError;
+use super::super::topology::DEAD_LETTER_DELIVERY_LIMIT;
+
+/// How a queue is browsed.
+#[derive(Debug, Clone, Default)]
+pub struct BrowseOptions {
+    /// Browse whatever the delivery limit is.
+    pub trust_queue: bool,
+    /// Address of RabbitMQ's management API, if it is not the usual one.
+    pub management: Option<Url>,
+    /// How long to wait for another browser of the same queue.
+    pub wait: Duration,
+}
+
+/// Why a queue cannot be browsed.
+#[derive(Debug, thiserror::Error)]
+pub enum BrowseError {
+    /// The broker.
+    #[error(transparent)]
+    Broker(#[from] BrokerError),
+    /// Browsing would destroy messages.
+    #[error(
+        "queue {queue} cannot be browsed safely: {reason}. Raise its delivery limit with a policy, or move its messages to \
+         a queue that `ticketlog setup` declares (delivery limit {DEAD_LETTER_DELIVERY_LIMIT}). --trust-queue browses \
+         it all the same; park and replay reset the delivery count"
+    )]
+    Unsafe {
+        /// Its name.
+        queue: String,
+        /// What makes it unsafe.
+        reason: String,
+    },
+    /// A permission is missing.
+    #[error(
+        "queue {queue}: a permission is missing. `ticketlog dead` needs the permission to configure {queue} (to read its \
+         delivery limit) and {queue}.desk (its lock), to read the queue, and to write to the exchanges; grant them to the \
+         user of broker.uri"
+    )]
+    NoPermission {
+        /// Its name.
+        queue: String,
+    },
+    /// Another browser holds the lock for longer than the wait.
+    #[error("queue {queue} is in use by another `ticketlog dead`; try again later, or wait longer (--wait)")]
+    Locked {
+        /// Its name.
+        queue: String,
+    },
+    /// The broker closed the channel: its consumer timeout.
+    #[error(
+        "queue {queue}: RabbitMQ closed the channel because messages were held for longer than its consumer timeout (30 \
+         minutes by default). All messages are back in the queue. Use --limit for smaller parts, or a faster --rate or --edit"
+    )]
+    ConsumerTimeout {
+        /// Its name.
+        queue: String,
+    },
+    /// A message has used half of the delivery limit.
+    #[error(
+        "queue {queue}: a message was delivered {count} times, and RabbitMQ drops it after {limit} deliveries. Do not browse \
+         this queue again: raise its delivery limit, or run `ticketlog dead park --trust-queue`, which resets the count"
+    )]
+    NearDeliveryLimit {
+        /// Its name.
+        queue: String,
+        /// Its delivery count.
+        count: i64,
+        /// The delivery limit.
+        limit: i64,
+    },
+}

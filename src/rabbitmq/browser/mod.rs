@@ -1,0 +1,342 @@
+//! Owns browsing a queue without changing it: messages are held unacknowledged, and either acknowledged (once they are safe
+//! elsewhere) or requeued by RabbitMQ when the channel closes, however it closes. Must not know what is done with a message.
+//!
+//! The order survives on RabbitMQ 3.10 (measured; classic queues keep it by themselves) because of two rules. A quorum queue
+//! requeues the messages of a closed channel consumer by consumer, in the order of consumer tags, for at most 32 consumers;
+//! what one `nack` returns it requeues in any order. And requeued messages are delivered first, and go behind the other
+//! requeued ones when they are requeued again; so a browse that ends early first takes every message that was ever requeued.
+
+mod error;
+mod lock;
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use futures_util::future::try_join_all;
+use lapin::options::{BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicQosOptions};
+use lapin::types::FieldTable;
+use lapin::{Acker, Channel, Connection, Consumer};
+use tokio::time::timeout;
+
+use crate::config::BrokerSettings;
+
+use super::admin::delivery_limit::{Browsable, NotBrowsable, check_browsable};
+use super::admin::queue_depth::queue_counts;
+use super::connection::{call, call_topology, close, connect};
+use super::{BrokerError, Delivery};
+
+pub use error::{BrowseError, BrowseOptions};
+
+/// Messages requested first, while their sizes are unknown. Each further request is eight times larger, up to the maximum
+/// (in long queues more), as long as that many messages of the largest recent size fit into `MAX_STEP_BYTES`.
+const FIRST_STEP: u32 = 8;
+const MAX_STEP: u32 = 512;
+const MAX_STEP_BYTES: usize = 16 << 20;
+/// The number of requests for a long queue; more than 32 could change the order.
+const STEPS: u32 = 20;
+/// Estimated memory of a message beside its body, in bytes.
+const MESSAGE_OVERHEAD: usize = 2048;
+/// How often, and how long each time, to wait for the next message of a queue that is not empty.
+const MAX_IDLE_WAITS: u32 = 50;
+const IDLE_WAIT: Duration = Duration::from_millis(200);
+/// How often to read the depth of a queue until it stops changing.
+const MAX_DEPTH_READS: u32 = 20;
+
+/// A message that is held. When it is dropped, it stays held until the browser closes, and is requeued then.
+pub struct BrowsedMessage {
+    /// The message.
+    pub delivery: Delivery,
+    /// Its position in the queue, from 1.
+    pub position: u32,
+    acker: Acker,
+}
+
+/// Removes a message from its queue when passed to [`QueueBrowser::acknowledge`]. When it is dropped, the message stays.
+pub struct AckHandle(Acker);
+
+impl BrowsedMessage {
+    /// The message and its handle.
+    pub fn into_parts(self) -> (Delivery, AckHandle) {
+        (self.delivery, AckHandle(self.acker))
+    }
+}
+
+/// One pass through a queue, from its head.
+pub struct QueueBrowser {
+    connection: Connection,
+    channel: Channel,
+    queue: String,
+    call_timeout: Duration,
+    /// Ready messages at the start; later ones are not browsed.
+    ready_at_start: u32,
+    /// How many of them to browse.
+    count: u32,
+    taken: u32,
+    /// Whether the last message had been requeued before.
+    last_was_requeued: bool,
+    /// The consumer, and how many messages it may still deliver.
+    consumer: Option<(Consumer, u32)>,
+    consumers_started: u32,
+    step: u32,
+    max_step: u32,
+    /// Bytes of the largest recent message, halved at every step.
+    largest_recent: usize,
+    delivery_limit: Option<i64>,
+    /// Messages that arrived while their consumer was being cancelled.
+    undelivered: VecDeque<lapin::message::Delivery>,
+    held: u32,
+    idle_waits: u32,
+    /// Set if policies are unknown, and one may set a lower delivery limit.
+    pub policies_unknown: bool,
+}
+
+impl QueueBrowser {
+    /// Opens a queue, waiting for another browser of it; `on_wait` is called when the wait begins.
+    ///
+    /// # Errors
+    /// The broker, or the queue cannot be browsed safely.
+    pub async fn open(
+        broker: &BrokerSettings,
+        queue: &str,
+        options: &BrowseOptions,
+        on_wait: impl FnOnce(),
+    ) -> Result<QueueBrowser, BrowseError> {
+        let connection = connect(broker, "dead letters").await?;
+        match prepare(&connection, broker, queue, options, on_wait).await {
+            Ok((channel, count, browsable)) => Ok(QueueBrowser {
+                connection,
+                channel,
+                queue: queue.to_owned(),
+                call_timeout: broker.call_timeout.0,
+                ready_at_start: count,
+                count,
+                taken: 0,
+                last_was_requeued: false,
+                consumer: None,
+                consumers_started: 0,
+                step: FIRST_STEP,
+                max_step: MAX_STEP.max(count / STEPS).min(u32::from(u16::MAX)),
+                largest_recent: MESSAGE_OVERHEAD,
+                delivery_limit: browsable.limit,
+                undelivered: VecDeque::new(),
+                held: 0,
+                idle_waits: 0,
+                policies_unknown: !browsable.policies_known,
+            }),
+            Err(error) => {
+                close(&connection, broker.call_timeout.0).await;
+                Err(error)
+            }
+        }
+    }
+
+    /// Number of messages to browse.
+    pub fn count(&self) -> u32 {
+        self.count
+    }
+
+    /// Holds no more messages than are processed in a minute: RabbitMQ takes back what is held too long.
+    pub fn set_rate(&mut self, per_second: f64) {
+        self.max_step = ((per_second * 60.0) as u32).clamp(1, self.max_step);
+        self.step = self.step.min(self.max_step);
+    }
+
+    /// Browses only the first `max` messages.
+    pub fn limit(&mut self, max: u32) {
+        self.count = self.count.min(max);
+    }
+
+    /// The next message, in the order of the queue; none after the last.
+    ///
+    /// # Errors
+    /// The connection is lost, the queue is gone, or a message is near its delivery limit.
+    pub async fn next(&mut self) -> Result<Option<BrowsedMessage>, BrowseError> {
+        let Some(message) = self.take().await? else { return Ok(None) };
+        let count = message.delivery.delivery_count();
+        match self.delivery_limit {
+            Some(limit) if count >= limit / 2 => {
+                // No further message is taken, not even to keep the order.
+                self.ready_at_start = 0;
+                Err(BrowseError::NearDeliveryLimit { queue: self.queue.clone(), count, limit })
+            }
+            _ => Ok(Some(message)),
+        }
+    }
+
+    async fn take(&mut self) -> Result<Option<BrowsedMessage>, BrowseError> {
+        while self.taken < self.count {
+            if let Some(delivery) = self.undelivered.pop_front() {
+                return Ok(Some(self.hold(delivery)));
+            }
+            let Some((consumer, remaining)) = &mut self.consumer else {
+                self.start_consumer().await?;
+                continue;
+            };
+            if *remaining == 0 {
+                self.cancel_consumer().await?;
+                continue;
+            }
+            match timeout(IDLE_WAIT, consumer.next()).await {
+                Ok(Some(Ok(delivery))) => {
+                    *remaining -= 1;
+                    self.idle_waits = 0;
+                    return Ok(Some(self.hold(delivery)));
+                }
+                Ok(Some(Err(error))) => return Err(self.consumer_error(&error)),
+                Ok(None) => return Err(BrokerError::ConsumerCancelled.into()),
+                Err(_) if self.is_exhausted().await? => return Ok(None),
+                Err(_) => {}
+            }
+        }
+        Ok(None)
+    }
+
+    fn consumer_error(&self, error: &lapin::Error) -> BrowseError {
+        match BrokerError::from_request(error) {
+            BrokerError::Closed(406) => BrowseError::ConsumerTimeout { queue: self.queue.clone() },
+            other => other.into(),
+        }
+    }
+
+    /// Whether the queue is empty although fewer messages came than it had: other consumers have taken the rest.
+    async fn is_exhausted(&mut self) -> Result<bool, BrowseError> {
+        if self.depth().await? == 0 {
+            // Messages on their way arrive before the reply to this.
+            self.cancel_consumer().await?;
+            return Ok(self.undelivered.is_empty());
+        }
+        self.idle_waits += 1;
+        if self.idle_waits >= MAX_IDLE_WAITS {
+            return Err(BrokerError::Timeout("waiting for the next message").into());
+        }
+        Ok(false)
+    }
+
+    fn hold(&mut self, delivery: lapin::message::Delivery) -> BrowsedMessage {
+        self.taken += 1;
+        self.held += 1;
+        let (delivery, acker) = Delivery::new(delivery);
+        self.largest_recent = self.largest_recent.max(delivery.body.len() + MESSAGE_OVERHEAD);
+        self.last_was_requeued = delivery.delivery_count() > 0;
+        BrowsedMessage { delivery, position: self.taken, acker }
+    }
+
+    async fn start_consumer(&mut self) -> Result<(), BrowseError> {
+        let by_size = u32::try_from(MAX_STEP_BYTES / self.largest_recent).unwrap_or(MAX_STEP);
+        let step = self.step.min(by_size.max(1)).min(self.count - self.taken);
+        self.step = (self.step * 8).min(self.max_step);
+        self.largest_recent = (self.largest_recent / 2).max(MESSAGE_OVERHEAD);
+        self.consumers_started += 1;
+        let limit = self.call_timeout;
+        let prefetch = u16::try_from(step).unwrap_or(u16::MAX);
+        let qos = self.channel.basic_qos(prefetch, BasicQosOptions { global: false });
+        call(limit, "setting the prefetch", qos).await?;
+        // Consumer tags sort in the order in which the consumers were started.
+        let tag = format!("desk-{:06}", self.consumers_started);
+        let options = BasicConsumeOptions::default();
+        let consume =
+            self.channel.basic_consume(self.queue.as_str().into(), tag.into(), options, FieldTable::default());
+        self.consumer = Some((call_topology(limit, "starting the consumer", consume).await?, step));
+        Ok(())
+    }
+
+    /// Cancels the consumer; its messages stay held. Messages that it received meanwhile come next.
+    async fn cancel_consumer(&mut self) -> Result<(), BrowseError> {
+        let Some((mut consumer, _)) = self.consumer.take() else { return Ok(()) };
+        let limit = self.call_timeout;
+        let cancel = self.channel.basic_cancel(consumer.tag(), BasicCancelOptions::default());
+        call(limit, "cancelling the consumer", cancel).await?;
+        loop {
+            match timeout(limit, consumer.next()).await {
+                Ok(None) => return Ok(()),
+                Ok(Some(Ok(delivery))) => self.undelivered.push_back(delivery),
+                Ok(Some(Err(error))) => return Err(self.consumer_error(&error)),
+                Err(_) => return Err(BrokerError::Timeout("draining the cancelled consumer").into()),
+            }
+        }
+    }
+
+    /// Removes messages from the queue.
+    ///
+    /// # Errors
+    /// The connection is lost; the broker requeues what it received no ack for.
+    pub async fn acknowledge(&mut self, handles: Vec<AckHandle>) -> Result<(), BrowseError> {
+        let limit = self.call_timeout;
+        let acks = handles.into_iter().map(|handle| async move {
+            match timeout(limit, handle.0.ack(BasicAckOptions { multiple: false })).await {
+                Ok(Ok(true)) => Ok(()),
+                _ => Err(BrokerError::AckFailed),
+            }
+        });
+        let acknowledged = try_join_all(acks).await?.len();
+        self.held -= u32::try_from(acknowledged).unwrap_or(self.held);
+        Ok(())
+    }
+
+    /// Requeues everything that is not acknowledged, each message in its place, and closes the connection.
+    ///
+    /// # Errors
+    /// The connection is lost; the broker has requeued everything then.
+    pub async fn close(mut self) -> Result<(), BrowseError> {
+        self.count = self.ready_at_start;
+        while self.last_was_requeued && self.take().await?.is_some() {}
+        self.cancel_consumer().await?;
+        let limit = self.call_timeout;
+        let held = self.held + u32::try_from(self.undelivered.len()).unwrap_or(0);
+        let expected = self.depth().await? + held;
+        call(limit, "closing a channel", self.channel.close(200, "closing".into())).await?;
+        // The next browser would not count messages that are not requeued yet. Other consumers may take them at once.
+        for _ in 0..MAX_IDLE_WAITS {
+            if self.depth().await? >= expected {
+                break;
+            }
+            tokio::time::sleep(IDLE_WAIT / 10).await;
+        }
+        close(&self.connection, limit).await;
+        Ok(())
+    }
+
+    async fn depth(&self) -> Result<u32, BrokerError> {
+        Ok(queue_counts(&self.connection, &self.queue, self.call_timeout).await?.ready)
+    }
+}
+
+async fn prepare(
+    connection: &Connection,
+    broker: &BrokerSettings,
+    queue: &str,
+    options: &BrowseOptions,
+    on_wait: impl FnOnce(),
+) -> Result<(Channel, u32, Browsable), BrowseError> {
+    let limit = broker.call_timeout.0;
+    // The queue must exist before anything is declared under its name.
+    queue_counts(connection, queue, limit).await?;
+    let browsable = if options.trust_queue {
+        Browsable { limit: None, policies_known: true }
+    } else {
+        match check_browsable(connection, broker, queue, options.management.as_ref()).await? {
+            Ok(browsable) => browsable,
+            Err(NotBrowsable::NoPermission) => return Err(BrowseError::NoPermission { queue: queue.to_owned() }),
+            Err(reason) => return Err(BrowseError::Unsafe { queue: queue.to_owned(), reason: reason.to_string() }),
+        }
+    };
+    lock::acquire(connection, queue, limit, options, on_wait).await?;
+    let count = stable_depth(connection, queue, limit).await?;
+    let channel = call(limit, "opening a channel", connection.create_channel()).await?;
+    Ok((channel, count, browsable))
+}
+
+/// The depth of a queue once it stops changing: what a browser held that has just ended is requeued little by little.
+async fn stable_depth(connection: &Connection, queue: &str, limit: Duration) -> Result<u32, BrokerError> {
+    let mut depth = queue_counts(connection, queue, limit).await?.ready;
+    for _ in 0..MAX_DEPTH_READS {
+        tokio::time::sleep(IDLE_WAIT / 2).await;
+        let now = queue_counts(connection, queue, limit).await?.ready;
+        if now == depth {
+            break;
+        }
+        depth = now;
+    }
+    Ok(depth)
+}

@@ -1,0 +1,9 @@
+//! Owns consuming from a queue: the session, its delivery tags and acknowledgements, its prefetch. Must not know what
+//! becomes of a delivery.
+
+mod prefetch;
+mod session;
+mod settlement;
+
+pub use session::Session;
+pub use settlement::{Acks, Settlement};

@@ -1,0 +1,301 @@
+//! Owns one session: connection, channel, consumer, and every delivery that is not acknowledged. They end
+//! together: after any error the session is over, and the broker delivers again what was not acknowledged. Must not know
+//! what becomes of a delivery, only that it is settled.
+
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use futures_util::Stream;
+use futures_util::stream::FuturesUnordered;
+use lapin::Acker;
+use lapin::options::{BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions};
+use lapin::types::{FieldTable, ShortString};
+use lapin::{Channel, Connection, Consumer};
+use tokio::time::timeout;
+
+use crate::config::Settings;
+
+use super::super::connection::{call, call_topology, close, connect};
+use super::super::{BrokerError, Delivery, topology};
+use super::prefetch::Prefetch;
+use super::settlement::{Acks, Settlement};
+
+/// Most deliveries handed over at a time: many, so that the task is not woken for each; bounded, so that nothing else
+/// starves.
+const CHUNK_MESSAGES: usize = 512;
+/// Most bytes of bodies handed over at a time; the last message may exceed it.
+const CHUNK_BYTES: usize = 2 << 20;
+/// How long an unsettled delivery blocks the acks of settled ones behind it, before those are acknowledged singly.
+const SINGLE_ACKS_AFTER: Duration = Duration::from_secs(1);
+/// Most single acks at a time.
+const MAX_SINGLE_ACKS: usize = 256;
+
+type AckFuture = Pin<Box<dyn Future<Output = Result<bool, ()>> + Send>>;
+
+/// A running consumer and its unsettled deliveries.
+pub struct Session {
+    connection: Connection,
+    channel: Channel,
+    consumer: Consumer,
+    queue: ShortString,
+    call_timeout: Duration,
+    settlement: Settlement<Acker>,
+    /// Acks being written. The next ones start when these are done, so that none overtakes another.
+    acks: FuturesUnordered<AckFuture>,
+    /// When the last cumulative ack started.
+    last_multiple_ack: Instant,
+    prefetch: Prefetch,
+    /// Deliveries of a cancelled consumer that are not handed over yet.
+    undelivered: Vec<Delivery>,
+    /// Set once the consumer is cancelled for good.
+    stopped: bool,
+    /// Set when settled deliveries are to be acknowledged without delay, singly if necessary.
+    flushing: bool,
+}
+
+impl Session {
+    /// Connects, ensures the topology and starts a consumer. `initial_prefetch` replaces the computed one.
+    ///
+    /// # Errors
+    /// As for connecting, declaring and consuming; the connection is closed then.
+    pub async fn open(settings: &Settings, initial_prefetch: Option<u16>) -> Result<Self, BrokerError> {
+        let broker = &settings.broker;
+        let connection = connect(broker, "consumer").await?;
+        let limit = broker.call_timeout.0;
+        let max_message_bytes = settings.event.max_bytes.bytes();
+        let prefetch =
+            Prefetch::new(broker.prefetch, broker.prefetch_bytes.bytes(), max_message_bytes, initial_prefetch);
+        let opened = async {
+            topology::ensure(&connection, broker, &settings.dead_letter).await?;
+            let channel = call(limit, "opening a channel", connection.create_channel()).await?;
+            let consumer = consume(&channel, broker.queue.as_str().into(), prefetch.current(), limit).await?;
+            Ok((channel, consumer))
+        };
+        match opened.await {
+            Ok((channel, consumer)) => Ok(Session {
+                connection,
+                channel,
+                consumer,
+                queue: broker.queue.as_str().into(),
+                call_timeout: limit,
+                settlement: Settlement::default(),
+                acks: FuturesUnordered::new(),
+                last_multiple_ack: Instant::now(),
+                prefetch,
+                undelivered: Vec::new(),
+                stopped: false,
+                flushing: false,
+            }),
+            Err(error) => {
+                close(&connection, limit).await;
+                Err(error)
+            }
+        }
+    }
+
+    /// Waits for deliveries and moves those that are there into `chunk`. Sends acks meanwhile. Cancel safe: what was
+    /// received is in `chunk`.
+    ///
+    /// # Errors
+    /// The session is over.
+    pub async fn next(&mut self, chunk: &mut Vec<Delivery>) -> Result<(), BrokerError> {
+        chunk.append(&mut self.undelivered);
+        poll_fn(|cx| {
+            if let Err(error) = self.poll_acks(cx).and_then(|()| self.poll_deliveries(cx, chunk)) {
+                return Poll::Ready(Err(error));
+            }
+            if chunk.is_empty() { Poll::Pending } else { Poll::Ready(Ok(())) }
+        })
+        .await
+    }
+
+    fn poll_deliveries(&mut self, cx: &mut Context, chunk: &mut Vec<Delivery>) -> Result<(), BrokerError> {
+        let mut bytes = 0;
+        while !self.stopped && chunk.len() < CHUNK_MESSAGES && bytes < CHUNK_BYTES {
+            if self.prefetch.overflows() {
+                return Err(BrokerError::MemoryBudget);
+            }
+            match Pin::new(&mut self.consumer).poll_next(cx) {
+                Poll::Ready(Some(Ok(delivery))) => {
+                    bytes += delivery.data.len();
+                    chunk.push(self.receive(delivery)?);
+                }
+                Poll::Ready(Some(Err(error))) => return Err(BrokerError::from_request(&error)),
+                Poll::Ready(None) => return Err(BrokerError::ConsumerCancelled),
+                Poll::Pending => break,
+            }
+        }
+        Ok(())
+    }
+
+    fn receive(&mut self, delivery: lapin::message::Delivery) -> Result<Delivery, BrokerError> {
+        let (delivery, acker) = Delivery::new(delivery);
+        self.prefetch.received(delivery.body.len());
+        if self.settlement.receive(delivery.tag, acker) { Ok(delivery) } else { Err(BrokerError::DeliveryTagGap) }
+    }
+
+    fn poll_acks(&mut self, cx: &mut Context) -> Result<(), BrokerError> {
+        loop {
+            match Pin::new(&mut self.acks).poll_next(cx) {
+                Poll::Ready(Some(Ok(true))) => {}
+                Poll::Ready(Some(_)) => return Err(BrokerError::AckFailed),
+                Poll::Ready(None) if self.start_acks() => {}
+                Poll::Ready(None) | Poll::Pending => return Ok(()),
+            }
+        }
+    }
+
+    /// The last delivery handed over also holds a document of `bytes`.
+    pub fn document_added(&mut self, bytes: usize) {
+        self.prefetch.document_added(bytes);
+    }
+
+    /// `bytes` of a delivery that is not settled yet were freed.
+    pub fn freed(&mut self, bytes: usize) {
+        self.prefetch.freed(bytes);
+    }
+
+    /// Settles a delivery: it has its outcome, and its `bytes` are freed. The ack follows in order.
+    pub fn settle(&mut self, tag: u64, bytes: usize) {
+        self.settlement.settle(tag);
+        self.prefetch.settled();
+        self.prefetch.freed(bytes);
+    }
+
+    /// Starts the next acks; false if there are none. Only to be called while no ack is being written.
+    fn start_acks(&mut self) -> bool {
+        let limit = self.call_timeout;
+        let singly = self.flushing || self.last_multiple_ack.elapsed() >= SINGLE_ACKS_AFTER;
+        let multiple = self.settlement.take_prefix();
+        let acks = multiple.or_else(|| singly.then(|| self.settlement.take_single(MAX_SINGLE_ACKS)).flatten());
+        match acks {
+            Some(Acks::Multiple(acker, _)) => {
+                self.last_multiple_ack = Instant::now();
+                self.acks.push(Box::pin(ack(acker, true, limit)));
+                true
+            }
+            Some(Acks::Single(ackers)) => {
+                self.acks.extend(ackers.into_iter().map(|acker| -> AckFuture { Box::pin(ack(acker, false, limit)) }));
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Number of delivery tags in memory: behind a delivery that stays unsettled, they add up.
+    pub fn tracked_tags(&self) -> usize {
+        self.settlement.tracked()
+    }
+
+    /// Bytes of bodies and documents in flight.
+    pub fn bytes_in_flight(&self) -> usize {
+        self.prefetch.bytes_in_flight()
+    }
+
+    /// Number of deliveries that are not acknowledged.
+    pub fn unacked(&self) -> usize {
+        self.settlement.unacked()
+    }
+
+    /// The oldest tag that is not acknowledged, or the next one.
+    pub fn oldest_unacked(&self) -> u64 {
+        self.settlement.oldest_unacked()
+    }
+
+    /// The prefetch in force.
+    pub fn prefetch(&self) -> u16 {
+        self.prefetch.current()
+    }
+
+    /// Changes the prefetch if the message sizes call for it. The new prefetch takes a new consumer on the same channel;
+    /// the session keeps the deliveries of the old one.
+    ///
+    /// # Errors
+    /// The session is over.
+    pub async fn adjust_prefetch(&mut self) -> Result<(), BrokerError> {
+        let Some(prefetch) = self.prefetch.target() else { return Ok(()) };
+        self.cancel_consumer().await?;
+        self.consumer = consume(&self.channel, self.queue.clone(), prefetch, self.call_timeout).await?;
+        self.prefetch.changed(prefetch);
+        Ok(())
+    }
+
+    /// Cancels the consumer and receives what the broker had sent already.
+    async fn cancel_consumer(&mut self) -> Result<(), BrokerError> {
+        let limit = self.call_timeout;
+        let cancel = self.channel.basic_cancel(self.consumer.tag(), BasicCancelOptions::default());
+        call(limit, "cancelling the consumer", cancel).await?;
+        let drained = timeout(limit, async {
+            while let Some(delivery) = poll_fn(|cx| Pin::new(&mut self.consumer).poll_next(cx)).await {
+                let delivery = delivery.map_err(|error| BrokerError::from_request(&error))?;
+                let delivery = self.receive(delivery)?;
+                self.undelivered.push(delivery);
+            }
+            Ok(())
+        });
+        drained.await.unwrap_or(Err(BrokerError::Timeout("draining the cancelled consumer")))
+    }
+
+    /// Stops consuming for good. What the broker had sent already is moved into `chunk`, to be settled or requeued.
+    ///
+    /// # Errors
+    /// The session is over.
+    pub async fn stop(&mut self, chunk: &mut Vec<Delivery>) -> Result<(), BrokerError> {
+        self.cancel_consumer().await?;
+        self.stopped = true;
+        chunk.append(&mut self.undelivered);
+        Ok(())
+    }
+
+    /// Waits until every settled delivery is acknowledged.
+    async fn flush_acks(&mut self) -> Result<(), BrokerError> {
+        self.flushing = true;
+        poll_fn(|cx| match self.poll_acks(cx) {
+            Err(error) => Poll::Ready(Err(error)),
+            Ok(()) if self.acks.is_empty() => Poll::Ready(Ok(())),
+            Ok(()) => Poll::Pending,
+        })
+        .await
+    }
+
+    /// Ends a stopped session in order: settled deliveries are acknowledged, the others are requeued with one `nack`, which
+    /// is awaited. On RabbitMQ 4.3 `reject` would count towards the queue's delivery limit.
+    ///
+    /// # Errors
+    /// The session is over all the same; the broker requeues what was not acknowledged.
+    pub async fn requeue_unsettled(mut self) -> Result<(), BrokerError> {
+        self.flush_acks().await?;
+        if let Some(acker) = self.settlement.take_unsettled() {
+            let nack = acker.nack(BasicNackOptions { multiple: true, requeue: true });
+            match timeout(self.call_timeout, nack).await {
+                Ok(Ok(true)) => {}
+                _ => return Err(BrokerError::AckFailed),
+            }
+        }
+        close(&self.connection, self.call_timeout).await;
+        Ok(())
+    }
+
+    /// Closes what is left of the connection of a session that is over, for at most a second.
+    pub async fn abandon(self) {
+        close(&self.connection, Duration::from_secs(1).min(self.call_timeout)).await;
+    }
+}
+
+async fn ack(acker: Acker, multiple: bool, limit: Duration) -> Result<bool, ()> {
+    timeout(limit, acker.ack(BasicAckOptions { multiple })).await.map_err(|_| ())?.map_err(|_| ())
+}
+
+async fn consume(
+    channel: &Channel,
+    queue: ShortString,
+    prefetch: u16,
+    limit: Duration,
+) -> Result<Consumer, BrokerError> {
+    let qos = channel.basic_qos(prefetch, BasicQosOptions { global: false });
+    call(limit, "setting the prefetch", qos).await?;
+    let request = channel.basic_consume(queue, "".into(), BasicConsumeOptions::default(), FieldTable::default());
+    call_topology(limit, "starting the consumer", request).await
+}

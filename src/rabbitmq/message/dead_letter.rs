@@ -1,0 +1,165 @@
+//! Owns the dead letter as an AMQP message: made by the worker, copied to another queue, archived, and restored from an
+//! archive. Must not know when any of that happens.
+
+use bson::oid::ObjectId;
+use lapin::types::AMQPValue;
+
+use crate::dead_letter::{self, ArchivedMessage, DeadLetterRecord, HeaderValue};
+
+use super::headers::{Headers, filtered, insert, is_broker_header, is_publisher_header};
+use super::outgoing::{republished, short_string};
+use super::{Delivery, Outgoing, json};
+
+impl Delivery {
+    /// Turns it into its dead letter. Body and properties stay as they are, except that it becomes persistent and loses
+    /// `expiration` and `user_id`; `headers` replace the publisher's headers of the same names.
+    pub fn into_dead_letter(
+        self,
+        exchange: &str,
+        routing_key: &str,
+        headers: Vec<(&'static str, HeaderValue)>,
+    ) -> Outgoing {
+        let mut all = filtered(&self.properties, is_publisher_header);
+        insert(&mut all, headers);
+        let properties = republished(&self.properties, all);
+        Outgoing::new(short_string(exchange), short_string(routing_key), properties, self.body)
+    }
+
+    /// The headers of a dead letter that leaves its queue, without those of RabbitMQ. `dl-` headers replace `x-death`, which
+    /// RabbitMQ 4 drops from what clients publish.
+    fn portable_headers(&self, record: &DeadLetterRecord) -> Headers {
+        if record.id.is_some() {
+            return filtered(&self.properties, |name| !is_broker_header(name));
+        }
+        let mut headers = filtered(&self.properties, is_publisher_header);
+        insert(&mut headers, record.headers(ObjectId::new().to_hex()));
+        headers
+    }
+
+    /// The archived form; none if the headers are nested too deep for JSON.
+    pub fn archive(&self, record: &DeadLetterRecord, queue: &str) -> Option<ArchivedMessage> {
+        Some(ArchivedMessage {
+            queue: queue.to_owned(),
+            body: self.body.clone(),
+            properties: json::properties_to_json(&self.properties),
+            headers: json::headers_to_json(&self.portable_headers(record).into())?,
+        })
+    }
+
+    /// The same dead letter for another queue. `reset_replays` sets its replay count to 0.
+    pub fn copy_to(
+        &self,
+        record: &DeadLetterRecord,
+        exchange: &str,
+        routing_key: &str,
+        reset_replays: bool,
+    ) -> Outgoing {
+        let mut headers = self.portable_headers(record);
+        if reset_replays {
+            insert(&mut headers, vec![(dead_letter::REPLAYS, HeaderValue::Int(0))]);
+        }
+        let properties = republished(&self.properties, headers);
+        Outgoing::new(short_string(exchange), short_string(routing_key), properties, self.body.clone())
+    }
+
+    /// An archived message as if it had been delivered, for tests.
+    ///
+    /// # Errors
+    /// As for [`Outgoing::from_archive`].
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub fn from_archive(archived: ArchivedMessage) -> Result<Self, String> {
+        let outgoing = Outgoing::from_archive(archived, "", "")?;
+        Ok(Delivery::for_test(outgoing.body, outgoing.properties))
+    }
+}
+
+impl Outgoing {
+    /// A message from an archive.
+    ///
+    /// # Errors
+    /// Which property or header is not valid.
+    pub fn from_archive(archived: ArchivedMessage, exchange: &str, routing_key: &str) -> Result<Outgoing, String> {
+        let properties = json::properties_from_json(&archived.properties)?;
+        let mut headers = json::headers_from_json(&archived.headers)?;
+        if let Some(user) = properties.user_id()
+            && !headers.contains_key(dead_letter::USER_ID)
+        {
+            headers.insert(dead_letter::USER_ID.into(), AMQPValue::LongString(user.as_str().into()));
+        }
+        let properties = republished(&properties, headers.inner().clone());
+        Ok(Outgoing::new(short_string(exchange), short_string(routing_key), properties, archived.body))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use lapin::BasicProperties;
+
+    use super::*;
+
+    fn text(text: &str) -> AMQPValue {
+        AMQPValue::LongString(text.into())
+    }
+
+    #[test]
+    fn a_dead_letter_keeps_all_that_belongs_to_the_message() {
+        let headers = BTreeMap::from([
+            ("a".into(), text("kept")),
+            ("dl-reason".into(), text("forged")),
+            ("dl-x".into(), text("forged")),
+            ("x-delivery-count".into(), AMQPValue::LongLongInt(1_000_000)),
+        ]);
+        let original = BasicProperties::default()
+            .with_content_type("text/xml".into())
+            .with_expiration("1".into())
+            .with_user_id("guest".into())
+            .with_priority(255)
+            .with_delivery_mode(1)
+            .with_reply_to("r".into())
+            .with_correlation_id("c".into())
+            .with_headers(headers.into());
+        let own = vec![("dl-id", HeaderValue::Text("0a".into())), ("dl-reason", HeaderValue::Text("too_deep".into()))];
+        let letter = Delivery::for_test(b"body".to_vec(), original).into_dead_letter("dlx", "dead", own);
+        let expected = BTreeMap::from([
+            ("a".into(), text("kept")),
+            ("dl-id".into(), text("0a")),
+            ("dl-reason".into(), text("too_deep")),
+        ]);
+        assert_eq!((letter.body.as_slice(), letter.return_key.as_str()), (&b"body"[..], "0a"));
+        assert_eq!(
+            letter.properties,
+            BasicProperties::default()
+                .with_content_type("text/xml".into())
+                .with_priority(255)
+                .with_delivery_mode(2)
+                .with_reply_to("r".into())
+                .with_correlation_id("c".into())
+                .with_headers(expected.into())
+        );
+    }
+
+    #[test]
+    fn an_archived_dead_letter_is_restored_without_the_brokers_headers() {
+        let headers: Headers = [
+            ("dl-reason", text("too_deep")),
+            ("dl-id", text("0a")),
+            ("own", AMQPValue::Boolean(true)),
+            ("x-delivery-count", AMQPValue::LongLongInt(3)),
+            ("x-acquired-count", AMQPValue::LongLongInt(4)),
+        ]
+        .map(|(name, value)| (name.into(), value))
+        .into();
+        let properties = BasicProperties::default().with_message_id("m".into()).with_headers(headers.into());
+        let letter = Delivery::for_test(b"body".to_vec(), properties);
+        let record = letter.record("work");
+        let archived = letter.archive(&record, "q").unwrap();
+        let names: Vec<&str> = archived.headers.keys().map(String::as_str).collect();
+        assert_eq!(names, ["dl-id", "dl-reason", "own"]);
+        let line = ArchivedMessage::from_line(archived.to_line().as_bytes()).unwrap();
+        let restored = Outgoing::from_archive(line, "dlx", "dead").unwrap();
+        assert_eq!(restored.properties, letter.copy_to(&record, "dlx", "dead", false).properties);
+        assert_eq!((restored.return_key.as_str(), restored.body.as_slice()), ("0a", &b"body"[..]));
+    }
+}

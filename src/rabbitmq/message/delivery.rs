@@ -1,0 +1,129 @@
+//! Owns a delivery: a message as RabbitMQ delivered it, and what can be read from it. Must not know decoding, nor when it
+//! is settled.
+
+use lapin::BasicProperties;
+use lapin::types::{AMQPValue, ShortString};
+
+use crate::dead_letter::{DeadLetterRecord, HeaderValue, XDeath};
+
+use super::headers::from_amqp;
+use super::json;
+
+/// A message from a queue. The session owns its acknowledgement, under `tag`.
+#[derive(Debug)]
+pub struct Delivery {
+    /// The delivery tag: its position on the channel, from 1.
+    pub tag: u64,
+    /// Whether the broker may have delivered it before.
+    pub redelivered: bool,
+    /// As received.
+    pub body: Vec<u8>,
+    exchange: ShortString,
+    routing_key: ShortString,
+    pub(super) properties: Box<BasicProperties>,
+}
+
+impl Delivery {
+    pub(in crate::rabbitmq) fn new(delivery: lapin::message::Delivery) -> (Self, lapin::Acker) {
+        let own = Delivery {
+            tag: delivery.delivery_tag,
+            redelivered: delivery.redelivered,
+            body: delivery.data,
+            exchange: delivery.exchange,
+            routing_key: delivery.routing_key,
+            properties: Box::new(delivery.properties),
+        };
+        (own, delivery.acker)
+    }
+
+    /// A delivery that no broker sent, for tests.
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub(super) fn for_test(body: Vec<u8>, properties: BasicProperties) -> Self {
+        let mut delivery = lapin::message::Delivery::mock(1, "".into(), "".into(), false, body);
+        delivery.properties = properties;
+        Delivery::new(delivery).0
+    }
+
+    /// A delivery without properties that no broker sent, for tests.
+    #[cfg(test)]
+    pub fn with_body(body: &str) -> Self {
+        Delivery::for_test(body.as_bytes().to_vec(), BasicProperties::default())
+    }
+
+    /// The exchange it was published to; empty for the default exchange.
+    pub fn exchange(&self) -> &str {
+        self.exchange.as_str()
+    }
+
+    /// Its routing key.
+    pub fn routing_key(&self) -> &str {
+        self.routing_key.as_str()
+    }
+
+    /// AMQP `message_id`.
+    pub fn message_id(&self) -> Option<&str> {
+        self.properties.message_id().as_ref().map(ShortString::as_str)
+    }
+
+    /// AMQP `content_encoding`.
+    pub fn content_encoding(&self) -> Option<&str> {
+        self.properties.content_encoding().as_ref().map(ShortString::as_str)
+    }
+
+    /// AMQP `timestamp`, in seconds since 1970.
+    pub fn timestamp(&self) -> Option<u64> {
+        *self.properties.timestamp()
+    }
+
+    /// AMQP `user_id`.
+    pub fn user_id(&self) -> Option<&str> {
+        self.properties.user_id().as_ref().map(ShortString::as_str)
+    }
+
+    fn amqp_header(&self, name: &str) -> Option<&AMQPValue> {
+        self.properties.headers().as_ref()?.inner().get(name)
+    }
+
+    /// A header, if it is text or an integer.
+    pub(super) fn header(&self, name: &str) -> Option<HeaderValue> {
+        self.amqp_header(name).and_then(from_amqp)
+    }
+
+    /// How often a quorum queue has delivered it before (`x-delivery-count`).
+    pub fn delivery_count(&self) -> i64 {
+        self.header("x-delivery-count").and_then(|value| value.int()).unwrap_or(0)
+    }
+
+    /// What its headers say about why it is a dead letter. `worker_queue` is the queue that the worker consumes.
+    pub fn record(&self, worker_queue: &str) -> DeadLetterRecord {
+        let mut record = DeadLetterRecord::read(|name| self.header(name), self.x_death(), worker_queue);
+        record.user_id = record.user_id.or_else(|| self.user_id().map(str::to_owned));
+        record
+    }
+
+    /// The oldest entry of `x-death`, which is the last of the list.
+    fn x_death(&self) -> Option<XDeath> {
+        let AMQPValue::FieldArray(deaths) = self.amqp_header("x-death")? else { return None };
+        let AMQPValue::FieldTable(death) = deaths.as_slice().last()? else { return None };
+        let get = |name: &str| death.inner().get(name);
+        let text = |name| get(name).and_then(from_amqp).and_then(HeaderValue::text).unwrap_or_default();
+        let key = match get("routing-keys") {
+            Some(AMQPValue::FieldArray(keys)) => {
+                keys.as_slice().first().and_then(from_amqp).and_then(HeaderValue::text)
+            }
+            _ => None,
+        };
+        let time = match get("time") {
+            Some(AMQPValue::Timestamp(seconds)) => Some(*seconds),
+            _ => None,
+        };
+        let (reason, queue, exchange) = (text("reason"), text("queue"), text("exchange"));
+        Some(XDeath { reason, queue, time, exchange, routing_key: key.unwrap_or_default() })
+    }
+
+    /// Its properties and its headers as JSON, for display. If the headers are nested too deep for JSON, all are left out.
+    pub fn to_json(&self) -> (serde_json::Map<String, serde_json::Value>, serde_json::Map<String, serde_json::Value>) {
+        let headers = self.properties.headers().as_ref().and_then(json::headers_to_json).unwrap_or_default();
+        (json::properties_to_json(&self.properties), headers)
+    }
+}

@@ -1,0 +1,70 @@
+//! Owns AMQP headers as the rest of the program sees them: which ones belong to RabbitMQ, which to the publisher, and the
+//! conversion of values. Must not know what a header means.
+
+use std::collections::BTreeMap;
+
+use lapin::BasicProperties;
+use lapin::types::{AMQPValue, FieldTable, ShortString};
+
+use crate::dead_letter::{self, HeaderValue};
+
+/// Headers that RabbitMQ writes when it delivers or dead-letters a message. They are not part of the message, and a
+/// publisher may have forged them. Sources: RabbitMQ's pages on quorum queues and dead lettering; `x-acquired-count` was
+/// seen on 4.3.
+const BROKER_HEADERS: [&str; 9] = [
+    "x-acquired-count",
+    "x-death",
+    "x-delivery-count",
+    "x-first-death-exchange",
+    "x-first-death-queue",
+    "x-first-death-reason",
+    "x-last-death-exchange",
+    "x-last-death-queue",
+    "x-last-death-reason",
+];
+
+/// Headers by name.
+pub(super) type Headers = BTreeMap<ShortString, AMQPValue>;
+
+/// Whether RabbitMQ writes this header.
+pub(super) fn is_broker_header(name: &str) -> bool {
+    BROKER_HEADERS.contains(&name)
+}
+
+/// Whether the header is part of the message: written by its publisher, not by the worker or by RabbitMQ.
+pub(super) fn is_publisher_header(name: &str) -> bool {
+    !name.starts_with(dead_letter::PREFIX) && !is_broker_header(name)
+}
+
+/// A copy of the headers whose names `keep` accepts.
+pub(super) fn filtered(properties: &BasicProperties, keep: impl Fn(&str) -> bool) -> Headers {
+    let all = properties.headers().as_ref().map(FieldTable::inner);
+    let kept = all.into_iter().flatten().filter(|(name, _)| keep(name.as_str()));
+    kept.map(|(name, value)| (name.clone(), value.clone())).collect()
+}
+
+/// Sets headers, replacing those of the same name.
+pub(super) fn insert(headers: &mut Headers, values: Vec<(&'static str, HeaderValue)>) {
+    for (name, value) in values {
+        headers.insert(name.into(), to_amqp(value));
+    }
+}
+
+fn to_amqp(value: HeaderValue) -> AMQPValue {
+    match value {
+        HeaderValue::Int(number) => AMQPValue::LongLongInt(number),
+        HeaderValue::Text(text) => AMQPValue::LongString(text.into()),
+    }
+}
+
+/// Text and signed integers; none for other types. Text that is not UTF-8 is replaced.
+pub(super) fn from_amqp(value: &AMQPValue) -> Option<HeaderValue> {
+    Some(match value {
+        AMQPValue::LongString(text) => HeaderValue::Text(String::from_utf8_lossy(text.as_bytes()).into_owned()),
+        AMQPValue::ShortString(text) => HeaderValue::Text(text.to_string()),
+        AMQPValue::LongLongInt(number) => HeaderValue::Int(*number),
+        AMQPValue::LongInt(number) => HeaderValue::Int(i64::from(*number)),
+        AMQPValue::LongUInt(number) => HeaderValue::Int(i64::from(*number)),
+        _ => return None,
+    })
+}

@@ -1,0 +1,16 @@
+//! Owns the messages of AMQP: deliveries as they come in, messages to publish, and their headers and properties in other
+//! forms. Must not know when a message is settled or published.
+
+mod dead_letter;
+mod delivery;
+mod headers;
+mod json;
+mod outgoing;
+mod replay;
+
+pub use delivery::Delivery;
+#[cfg(any(test, feature = "fuzzing"))]
+pub use json::check_round_trip as check_json_round_trip;
+pub use outgoing::Outgoing;
+pub(super) use outgoing::{fit_headers, return_key};
+pub use replay::ReplayTarget;

@@ -1,0 +1,161 @@
+//! Owns a message that is to be published: its properties, its headers within one frame, and the key by which a returned
+//! message is matched. Must not know when it is published.
+
+use lapin::BasicProperties;
+use lapin::types::{AMQPValue, FieldTable, ShortString};
+
+use crate::dead_letter;
+
+use super::headers::Headers;
+
+/// A message to be published.
+#[derive(Debug)]
+pub struct Outgoing {
+    pub(in crate::rabbitmq) exchange: ShortString,
+    pub(in crate::rabbitmq) routing_key: ShortString,
+    pub(in crate::rabbitmq) properties: BasicProperties,
+    pub(in crate::rabbitmq) body: Vec<u8>,
+    /// Identifies it among the messages published together when the broker returns one: its `dl-id`, or else its
+    /// `message_id`.
+    pub(in crate::rabbitmq) return_key: String,
+}
+
+impl Outgoing {
+    /// A new persistent JSON event. Names are cut to AMQP's 255 bytes.
+    pub fn event(exchange: &str, routing_key: &str, message_id: Option<&str>, seconds: u64, body: Vec<u8>) -> Self {
+        let mut properties = BasicProperties::default()
+            .with_content_type("application/json".into())
+            .with_delivery_mode(2)
+            .with_timestamp(seconds);
+        if let Some(id) = message_id {
+            properties = properties.with_message_id(short_string(id));
+        }
+        Outgoing::new(short_string(exchange), short_string(routing_key), properties, body)
+    }
+
+    pub(super) fn new(
+        exchange: ShortString,
+        routing_key: ShortString,
+        properties: BasicProperties,
+        body: Vec<u8>,
+    ) -> Self {
+        let return_key = return_key(&properties).unwrap_or_default();
+        Outgoing { exchange, routing_key, properties, body, return_key }
+    }
+
+    /// Bytes of the body.
+    pub fn body_bytes(&self) -> usize {
+        self.body.len()
+    }
+
+    /// The exchange it is published to.
+    pub fn exchange(&self) -> &str {
+        self.exchange.as_str()
+    }
+
+    /// Its routing key.
+    pub fn routing_key(&self) -> &str {
+        self.routing_key.as_str()
+    }
+
+    /// Sets `content_encoding`.
+    #[must_use]
+    pub fn with_content_encoding(mut self, encoding: &str) -> Self {
+        self.properties = self.properties.with_content_encoding(short_string(encoding));
+        self
+    }
+}
+
+/// Cut to AMQP's 255 bytes, between characters.
+pub(super) fn short_string(text: &str) -> ShortString {
+    text.get(..text.floor_char_boundary(255)).unwrap_or_default().into()
+}
+
+/// The return key of a message: its `dl-id`, or else its `message_id`.
+pub(in crate::rabbitmq) fn return_key(properties: &BasicProperties) -> Option<String> {
+    let headers = properties.headers().as_ref().map(FieldTable::inner);
+    match headers.and_then(|headers| headers.get(dead_letter::ID)) {
+        Some(AMQPValue::LongString(id)) => Some(id.to_string()),
+        _ => properties.message_id().as_ref().map(ToString::to_string),
+    }
+}
+
+/// The properties of a message that we publish again: all but `expiration`, after which RabbitMQ would drop it, and
+/// `user_id`, which RabbitMQ would refuse. It becomes persistent.
+pub(super) fn republished(original: &BasicProperties, headers: Headers) -> BasicProperties {
+    let mut properties = BasicProperties::default().with_delivery_mode(2).with_headers(headers.into());
+    macro_rules! keep {
+        ($($get:ident => $with:ident),*) => {
+            $(if let Some(value) = original.$get() { properties = properties.$with(value.clone()); })*
+        };
+    }
+    keep!(
+        content_type => with_content_type, content_encoding => with_content_encoding, priority => with_priority,
+        correlation_id => with_correlation_id, reply_to => with_reply_to, message_id => with_message_id,
+        timestamp => with_timestamp, kind => with_type, app_id => with_app_id, cluster_id => with_cluster_id
+    );
+    properties
+}
+
+/// Makes the headers fit into a frame: the publisher's headers are dropped, the largest first, until the rest fits, and
+/// `dl-headers-dropped` counts them. The `dl-` headers are small and stay. `max_bytes` bounds the whole content header.
+pub(in crate::rabbitmq) fn fit_headers(outgoing: &mut Outgoing, max_bytes: usize) {
+    let Some(headers) = outgoing.properties.headers() else { return };
+    let entry_size = |name: &ShortString, value: &AMQPValue| name.as_str().len() + 1 + encoded_size(value);
+    // The other properties take at most 2 KiB: eight short strings and a few numbers.
+    let mut total = 2048 + headers.inner().iter().map(|(name, value)| entry_size(name, value)).sum::<usize>();
+    if total <= max_bytes {
+        return;
+    }
+    let mut kept = headers.inner().clone();
+    let publishers = kept.iter().filter(|(name, _)| !name.as_str().starts_with(dead_letter::PREFIX));
+    let mut by_size: Vec<_> = publishers.map(|(name, value)| (entry_size(name, value), name.clone())).collect();
+    by_size.sort();
+    let mut dropped = 0;
+    while total > max_bytes
+        && let Some((bytes, name)) = by_size.pop()
+    {
+        kept.remove(&name);
+        total -= bytes;
+        dropped += 1;
+    }
+    kept.insert("dl-headers-dropped".into(), AMQPValue::LongLongInt(dropped));
+    outgoing.properties = std::mem::take(&mut outgoing.properties).with_headers(kept.into());
+}
+
+/// Upper bound of a value's bytes on the wire, type byte included (AMQP 0-9-1, section 4.2.5).
+fn encoded_size(value: &AMQPValue) -> usize {
+    1 + match value {
+        AMQPValue::ShortString(text) => 1 + text.as_str().len(),
+        AMQPValue::LongString(text) => 4 + text.len(),
+        AMQPValue::ByteArray(bytes) => 4 + bytes.as_slice().len(),
+        AMQPValue::FieldArray(values) => 4 + values.as_slice().iter().map(encoded_size).sum::<usize>(),
+        AMQPValue::FieldTable(table) => {
+            4 + table.inner().iter().map(|(name, value)| 1 + name.as_str().len() + encoded_size(value)).sum::<usize>()
+        }
+        _ => 8,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    #[test]
+    fn the_largest_publisher_headers_are_dropped_until_the_rest_fits() {
+        let text = |text: &str| AMQPValue::LongString(text.into());
+        let headers = BTreeMap::from([
+            ("big".into(), text(&"x".repeat(5000))),
+            ("dl-id".into(), text("0a")),
+            ("small".into(), text("y")),
+        ]);
+        let properties = BasicProperties::default().with_headers(headers.into());
+        let mut outgoing = Outgoing::new("dlx".into(), "dead".into(), properties, Vec::new());
+        fit_headers(&mut outgoing, 4096);
+        let headers = outgoing.properties.headers().clone().unwrap();
+        let names: Vec<&str> = headers.inner().keys().map(ShortString::as_str).collect();
+        assert_eq!(names, ["dl-headers-dropped", "dl-id", "small"]);
+    }
+}

@@ -1,0 +1,33 @@
+//! Owns everything about RabbitMQ, and is the only module that names lapin. Must not know what an event is, nor MongoDB.
+//!
+//! | module | owns |
+//! |---|---|
+//! | `connection` | opening connections, TLS, the handshake, timeouts |
+//! | `message` | deliveries, messages to publish, headers and properties |
+//! | `consumer` | a session: prefetch, delivery tags, acknowledgements |
+//! | `publisher` | publishing with confirms |
+//! | `topology` | exchanges, queues, bindings |
+//! | `browser` | reading a queue without changing it |
+//! | `admin` | `check`, delivery limits, queue depths, the management API |
+//! | `error` | what refusals and failures mean |
+
+mod admin;
+mod browser;
+mod connection;
+mod consumer;
+mod error;
+mod message;
+mod publisher;
+mod topology;
+
+pub use admin::{QueueCounts, QueueDepths, check};
+pub use browser::{AckHandle, BrowseError, BrowseOptions, BrowsedMessage, QueueBrowser};
+pub use connection::check_settings;
+pub use connection::uri::user_name;
+pub use consumer::{Acks, Session, Settlement};
+pub use error::{BrokerError, Refusal, RefusalKind};
+#[cfg(any(test, feature = "fuzzing"))]
+pub use message::check_json_round_trip;
+pub use message::{Delivery, Outgoing, ReplayTarget};
+pub use publisher::{PublishResult, Publisher};
+pub use topology::setup;

@@ -1,0 +1,197 @@
+//! Owns publishing with confirms: persistent, mandatory, over a connection of its own. One task at a time uses a publisher,
+//! and a publisher that failed is dropped. Must not know why something is published.
+//!
+//! lapin attaches a returned message to whichever confirm comes next, not to its own. So the results of messages
+//! that are published together are known only when all their confirms are in, and returns are matched by return key.
+
+use std::collections::HashMap;
+use std::pin::pin;
+use std::time::Duration;
+
+use futures_util::future::try_join_all;
+use lapin::Confirmation;
+use lapin::options::{BasicPublishOptions, ConfirmSelectOptions, ExchangeDeclareOptions};
+use lapin::types::FieldTable;
+use lapin::{Channel, Connection};
+use tokio::time::timeout;
+
+use crate::config::{BrokerSettings, DeadLetterSettings};
+
+use super::connection::{call, call_topology, close, connect};
+use super::message::{Outgoing, fit_headers, return_key};
+use super::{BrokerError, RefusalKind, topology};
+
+/// Bytes of a frame that are not the content header's.
+const FRAME_OVERHEAD: usize = 64;
+
+/// What became of one published message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PublishResult {
+    /// Confirmed: it is durable in every queue that it was routed to.
+    Confirmed,
+    /// Returned: no queue is bound for it.
+    Returned,
+    /// Refused with `basic.nack`: a queue with `reject-publish` is full, for instance.
+    Nacked,
+}
+
+/// A confirming channel on a connection of its own.
+pub struct Publisher {
+    connection: Connection,
+    channel: Channel,
+    call_timeout: Duration,
+}
+
+impl Publisher {
+    /// Connects, ensures the topology, and turns on confirms.
+    ///
+    /// # Errors
+    /// As for connecting and for declaring.
+    pub async fn open(
+        broker: &BrokerSettings,
+        dead_letter: &DeadLetterSettings,
+        purpose: &str,
+    ) -> Result<Self, BrokerError> {
+        Publisher::open_with(broker, Some(dead_letter), purpose).await
+    }
+
+    /// As [`Publisher::open`], but declares nothing: for publishing to wherever a message says.
+    ///
+    /// # Errors
+    /// As for connecting.
+    pub async fn open_without_topology(broker: &BrokerSettings, purpose: &str) -> Result<Self, BrokerError> {
+        Publisher::open_with(broker, None, purpose).await
+    }
+
+    async fn open_with(
+        broker: &BrokerSettings,
+        dead_letter: Option<&DeadLetterSettings>,
+        purpose: &str,
+    ) -> Result<Self, BrokerError> {
+        let connection = connect(broker, purpose).await?;
+        let limit = broker.call_timeout.0;
+        let opened = async {
+            if let Some(dead_letter) = dead_letter {
+                topology::ensure(&connection, broker, dead_letter).await?;
+            }
+            let channel = call(limit, "opening a channel", connection.create_channel()).await?;
+            let confirms = channel.confirm_select(ConfirmSelectOptions::default());
+            call(limit, "turning on confirms", confirms).await?;
+            Ok(channel)
+        };
+        match opened.await {
+            Ok(channel) => Ok(Publisher { connection, channel, call_timeout: limit }),
+            Err(error) => {
+                close(&connection, limit).await;
+                Err(error)
+            }
+        }
+    }
+
+    /// Publishes the messages and waits for all confirms; the results are in the order of the messages. While the broker
+    /// blocks publishers (a memory or disk alarm) it keeps waiting and calls `on_blocked` now and then: lapin can neither
+    /// write to nor close such a connection, and a new one would be blocked as well.
+    ///
+    /// # Errors
+    /// The result of no message is known then, and the publisher must not be used again.
+    pub async fn publish(
+        &mut self,
+        messages: &mut [Outgoing],
+        on_blocked: impl Fn(),
+    ) -> Result<Vec<PublishResult>, BrokerError> {
+        let max_header_bytes = match self.connection.configuration().frame_max() as usize {
+            0 => usize::MAX,
+            frame => frame.saturating_sub(FRAME_OVERHEAD),
+        };
+        for message in messages.iter_mut() {
+            fit_headers(message, max_header_bytes);
+        }
+        let publishing = async {
+            let mut confirms = Vec::with_capacity(messages.len());
+            for message in messages.iter() {
+                confirms.push(self.send(message).await?);
+            }
+            try_join_all(confirms).await
+        };
+        let mut publishing = pin!(publishing);
+        let confirmations = loop {
+            match timeout(self.call_timeout, &mut publishing).await {
+                Ok(Ok(confirmations)) => break confirmations,
+                Ok(Err(error)) => return Err(BrokerError::from_topology_request(&error)),
+                Err(_) if self.connection.status().blocked() => on_blocked(),
+                Err(_) => return Err(BrokerError::Timeout("confirming a publish")),
+            }
+        };
+        match_returns(messages, confirmations)
+    }
+
+    async fn send(&self, message: &Outgoing) -> lapin::Result<lapin::PublisherConfirm> {
+        let options = BasicPublishOptions { mandatory: true, immediate: false };
+        let (exchange, key) = (message.exchange.clone(), message.routing_key.clone());
+        self.channel.basic_publish(exchange, key, options, &message.body, message.properties.clone()).await
+    }
+
+    /// Whether an exchange exists. A publish to one that does not would close the channel.
+    ///
+    /// # Errors
+    /// The broker does not answer, or does not permit the question.
+    pub async fn exchange_exists(&self, name: &str) -> Result<bool, BrokerError> {
+        if name.is_empty() {
+            return Ok(true);
+        }
+        let limit = self.call_timeout;
+        let channel = call(limit, "opening a channel", self.connection.create_channel()).await?;
+        let options = ExchangeDeclareOptions { passive: true, ..Default::default() };
+        let request =
+            channel.exchange_declare(name.into(), lapin::ExchangeKind::Direct, options, FieldTable::default());
+        match call_topology(limit, "looking up an exchange", request).await {
+            Ok(()) => {
+                call(limit, "closing a channel", channel.close(200, "closing".into())).await?;
+                Ok(true)
+            }
+            Err(error) if error.refusal() == Some(RefusalKind::NotFound) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Closes the connection.
+    pub async fn close(self) {
+        close(&self.connection, self.call_timeout).await;
+    }
+}
+
+/// Combines confirms and returns.
+fn match_returns(messages: &[Outgoing], confirmations: Vec<Confirmation>) -> Result<Vec<PublishResult>, BrokerError> {
+    let mut returned: HashMap<String, usize> = HashMap::new();
+    let mut unmatched = 0;
+    let mut results = Vec::with_capacity(messages.len());
+    for confirmation in confirmations {
+        let (result, message) = match confirmation {
+            Confirmation::Ack(message) => (PublishResult::Confirmed, message),
+            Confirmation::Nack(message) => (PublishResult::Nacked, message),
+            Confirmation::NotRequested => return Err(BrokerError::ConnectionLost),
+        };
+        results.push(result);
+        match message.map(|message| return_key(&message.delivery.properties)) {
+            Some(Some(key)) => *returned.entry(key).or_default() += 1,
+            Some(None) => unmatched += 1,
+            None => {}
+        }
+    }
+    for (message, result) in messages.iter().zip(&mut results) {
+        match returned.get_mut(&message.return_key) {
+            Some(count) if *count > 0 => {
+                *count -= 1;
+                *result = PublishResult::Returned;
+            }
+            _ => {}
+        }
+    }
+    if unmatched > 0 || returned.values().any(|count| *count > 0) {
+        // A return without a match leaves open which message it was: none of them counts as confirmed.
+        for result in results.iter_mut().filter(|result| **result == PublishResult::Confirmed) {
+            *result = PublishResult::Returned;
+        }
+    }
+    Ok(results)
+}

@@ -1,0 +1,172 @@
+//! Owns when a batch closes. Pure: time is an argument. Must not know what an event is, who writes it, or how many writers
+//! there are.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use crate::observe::metrics::FlushCause;
+
+/// When a batch is closed, whichever is reached first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BatchLimits {
+    /// Most events in a batch, at least 1.
+    pub max_events: usize,
+    /// Most bytes in a batch; a larger event is a batch of its own.
+    pub max_bytes: usize,
+    /// Longest time that the first event waits for others.
+    pub linger: Duration,
+}
+
+/// Events that wait for a writer, in order of arrival. It grows while all writers are busy; the prefetch bounds it.
+#[derive(Debug)]
+pub struct Batcher<T> {
+    limits: BatchLimits,
+    waiting: VecDeque<Entry<T>>,
+    bytes: usize,
+    draining: bool,
+}
+
+#[derive(Debug)]
+struct Entry<T> {
+    item: T,
+    bytes: usize,
+    arrived: Instant,
+}
+
+impl<T> Batcher<T> {
+    /// An empty batcher.
+    pub fn new(limits: BatchLimits) -> Self {
+        Batcher { limits, waiting: VecDeque::new(), bytes: 0, draining: false }
+    }
+
+    /// Adds an event of `bytes`.
+    pub fn push(&mut self, item: T, bytes: usize, now: Instant) {
+        self.bytes += bytes;
+        self.waiting.push_back(Entry { item, bytes, arrived: now });
+    }
+
+    /// Changes the most events in a batch.
+    pub fn set_max_events(&mut self, max_events: usize) {
+        self.limits.max_events = max_events;
+    }
+
+    /// From now on no event waits for others.
+    pub fn drain(&mut self) {
+        self.draining = true;
+    }
+
+    /// Number of waiting events.
+    pub fn len(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// Whether no event is waiting.
+    pub fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
+    /// When the next batch is due because of `linger`.
+    pub fn linger_deadline(&self) -> Option<Instant> {
+        self.waiting.front().map(|first| first.arrived + self.limits.linger)
+    }
+
+    /// Why a batch is due, if one is.
+    pub fn due(&self, now: Instant) -> Option<FlushCause> {
+        let first = self.waiting.front()?;
+        if self.waiting.len() >= self.limits.max_events {
+            Some(FlushCause::Events)
+        } else if self.bytes >= self.limits.max_bytes {
+            Some(FlushCause::Bytes)
+        } else if self.draining {
+            Some(FlushCause::Drain)
+        } else if now.saturating_duration_since(first.arrived) >= self.limits.linger {
+            Some(FlushCause::Linger)
+        } else {
+            None
+        }
+    }
+
+    /// Takes the next batch, if one is due: as many waiting events as the limits permit, at least one.
+    pub fn take(&mut self, now: Instant) -> Option<(Vec<T>, FlushCause)> {
+        let cause = self.due(now)?;
+        let mut batch = Vec::with_capacity(self.waiting.len().min(self.limits.max_events));
+        let mut bytes = 0;
+        while let Some(next) = self.waiting.front() {
+            let fits = batch.len() < self.limits.max_events && bytes + next.bytes <= self.limits.max_bytes;
+            if !fits && !batch.is_empty() {
+                break;
+            }
+            bytes += next.bytes;
+            self.bytes -= next.bytes;
+            batch.extend(self.waiting.pop_front().map(|entry| entry.item));
+        }
+        Some((batch, cause))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const LIMITS: BatchLimits = BatchLimits { max_events: 3, max_bytes: 100, linger: Duration::from_millis(5) };
+
+    fn after(start: Instant, millis: u64) -> Instant {
+        start + Duration::from_millis(millis)
+    }
+
+    #[test]
+    fn closes_by_events_bytes_or_linger() {
+        let start = Instant::now();
+        let mut batcher = Batcher::new(LIMITS);
+        assert_eq!(batcher.take(start), None);
+        batcher.push('a', 10, start);
+        batcher.push('b', 10, after(start, 4));
+        assert_eq!(batcher.take(after(start, 4)), None);
+        assert_eq!(batcher.linger_deadline(), Some(after(start, 5)));
+        assert_eq!(batcher.take(after(start, 5)), Some((vec!['a', 'b'], FlushCause::Linger)));
+        for item in ['c', 'd', 'e', 'f'] {
+            batcher.push(item, 10, start);
+        }
+        assert_eq!(batcher.take(start), Some((vec!['c', 'd', 'e'], FlushCause::Events)));
+        assert_eq!(batcher.take(start), None);
+        batcher.push('g', 90, start);
+        assert_eq!(batcher.take(start), Some((vec!['f', 'g'], FlushCause::Bytes)));
+    }
+
+    #[test]
+    fn a_large_event_is_a_batch_of_its_own_and_a_drain_does_not_wait() {
+        let start = Instant::now();
+        let mut batcher = Batcher::new(LIMITS);
+        batcher.push('a', 10, start);
+        batcher.push('B', 500, start);
+        batcher.push('c', 10, start);
+        assert_eq!(batcher.take(start), Some((vec!['a'], FlushCause::Events)));
+        assert_eq!(batcher.take(start), Some((vec!['B'], FlushCause::Bytes)));
+        assert_eq!(batcher.take(start), None);
+        batcher.drain();
+        assert_eq!(batcher.take(start), Some((vec!['c'], FlushCause::Drain)));
+        assert!(batcher.is_empty());
+    }
+
+    proptest! {
+        #[test]
+        fn every_event_is_taken_once_in_order_and_within_the_limits(sizes in prop::collection::vec(0usize..150, 0..60)) {
+            let start = Instant::now();
+            let mut batcher = Batcher::new(LIMITS);
+            for (index, bytes) in sizes.iter().enumerate() {
+                batcher.push(index, *bytes, start);
+            }
+            let mut seen = Vec::new();
+            while let Some((batch, _)) = batcher.take(after(start, 10)) {
+                let bytes: usize = batch.iter().map(|index| sizes[*index]).sum();
+                prop_assert!(!batch.is_empty() && batch.len() <= 3);
+                prop_assert!(bytes <= 100 || batch.len() == 1);
+                seen.extend(batch);
+            }
+            prop_assert_eq!(seen, (0..sizes.len()).collect::<Vec<_>>());
+            prop_assert_eq!(batcher.bytes, 0);
+        }
+    }
+}

@@ -1,0 +1,79 @@
+//! Owns what every part of the worker shares: settings, the store, health, counters. Must not know what they do with it.
+
+use std::sync::atomic::{AtomicU64, AtomicUsize};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::config::Settings;
+use crate::event::Rules;
+use crate::mongodb::Store;
+use crate::observe::health::Health;
+use crate::observe::metrics::FlowMetrics;
+use crate::observe::status::RecentActivity;
+
+use super::adaptive_concurrency::{AdaptiveConcurrency, Bounds};
+use super::backoff::Backoff;
+
+/// What every part of the worker is given.
+pub struct WorkerContext {
+    /// The settings.
+    pub settings: Settings,
+    /// The decoder's rules, from the settings.
+    pub rules: Arc<Rules>,
+    /// The collection.
+    pub store: Store,
+    /// What readiness depends on.
+    pub health: Arc<Health>,
+    /// The latest dead letters and replays, for `/status`.
+    pub recent: Arc<RecentActivity>,
+    /// The metrics of the session loop.
+    pub metrics: FlowMetrics,
+    /// Cancelled when the process is asked to stop.
+    pub stop: CancellationToken,
+    /// Batches being written. While there are any, they show whether the store answers.
+    pub writes_in_flight: AtomicUsize,
+    /// Documents stored by this process.
+    pub stored: Arc<AtomicU64>,
+    /// How many batches are written at a time, and how large they are. Outlives sessions.
+    pub concurrency: SharedConcurrency,
+    /// Users at the broker whose replays are trusted.
+    pub trusted_users: Vec<String>,
+    /// `host/version`, for dead letters.
+    pub worker_name: String,
+}
+
+/// [`AdaptiveConcurrency`], shared by the writes that report to it and the session loop that follows it.
+pub struct SharedConcurrency(Mutex<AdaptiveConcurrency>);
+
+impl SharedConcurrency {
+    /// With the bounds of the settings.
+    pub fn new(settings: &Settings) -> Self {
+        SharedConcurrency(Mutex::new(AdaptiveConcurrency::new(Bounds {
+            concurrency: settings.write.concurrency,
+            events: settings.batch.max_events,
+            slow_write: settings.store.write_timeout.0 / 10,
+            adaptive: settings.write.adaptive,
+        })))
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, AdaptiveConcurrency> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl WorkerContext {
+    /// The delays of a new series of attempts.
+    pub fn backoff(&self) -> Backoff {
+        Backoff::new(self.settings.retry.initial.0, self.settings.retry.max.0)
+    }
+
+    /// Sleeps, or returns early when the process is asked to stop.
+    pub async fn sleep(&self, duration: Duration) {
+        tokio::select! {
+            () = self.stop.cancelled() => {}
+            () = tokio::time::sleep(duration) => {}
+        }
+    }
+}

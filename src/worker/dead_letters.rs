@@ -1,0 +1,271 @@
+//! Owns rejected messages until their dead letters are confirmed: those that wait, and those that are being published. Must
+//! not know acks: it returns the deliveries that may be settled.
+
+use std::collections::VecDeque;
+use std::future::pending;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bson::oid::ObjectId;
+use tracing::{info, warn};
+
+use crate::dead_letter::{self, Origin};
+use crate::event::{Reason, Rejection};
+use crate::observe::health::Component;
+use crate::observe::logging::LogThrottle;
+use crate::observe::metrics::{self, PublishFailure};
+use crate::observe::status::DeadLetterSummary;
+use crate::rabbitmq::{BrokerError, Delivery, Outgoing, PublishResult, Publisher};
+use crate::system::now_millis;
+
+use super::backoff::Backoff;
+use super::context::WorkerContext;
+
+/// Most dead letters, and most bytes of them, that are published together before their confirms are awaited.
+const MAX_UNCONFIRMED: usize = 64;
+const MAX_UNCONFIRMED_BYTES: usize = 1 << 20;
+
+static FAILURE_THROTTLE: LogThrottle = LogThrottle::new(Duration::from_secs(10));
+static REJECTION_THROTTLE: LogThrottle = LogThrottle::new(Duration::from_secs(1));
+
+/// A dead letter that is to be published, and the delivery to be settled afterwards.
+pub struct PendingDeadLetter {
+    /// The delivery's tag.
+    pub tag: u64,
+    /// Bytes of the delivery's body.
+    pub bytes: usize,
+    /// Why it is rejected.
+    pub reason: Reason,
+    /// What `/status` shows of it.
+    pub summary: DeadLetterSummary,
+    /// The id of the replay that sent the message.
+    pub replay_id: Option<String>,
+    message: Outgoing,
+}
+
+impl PendingDeadLetter {
+    /// Makes the dead letter of a delivery.
+    pub fn new(context: &WorkerContext, delivery: Delivery, rejection: &Rejection) -> Self {
+        let settings = &context.settings;
+        let id = ObjectId::new().to_hex();
+        let replay = delivery.replay_mark(&context.trusted_users);
+        let origin = Origin {
+            exchange: delivery.exchange(),
+            routing_key: delivery.routing_key(),
+            queue: &settings.broker.queue,
+            worker: &context.worker_name,
+            replay: replay.as_ref(),
+            user_id: delivery.user_id(),
+        };
+        let time = now_millis();
+        let headers = dead_letter::headers(rejection, &origin, &id, time);
+        if let Some(suppressed) = REJECTION_THROTTLE.permit(Instant::now()) {
+            let (reason, detail) = (rejection.reason.as_str(), rejection.detail.as_ref());
+            warn!(reason, detail, dl_id = id, suppressed, "a message is rejected and becomes a dead letter");
+        }
+        let (tag, bytes) = (delivery.tag, delivery.body.len());
+        let dead_letter = &settings.dead_letter;
+        let message = delivery.into_dead_letter(&dead_letter.exchange, &dead_letter.queue, headers);
+        let (cause, detail) = (rejection.reason_and_field(), rejection.detail.to_string());
+        let summary = DeadLetterSummary { id, time, cause, detail };
+        let replay_id = replay.map(|replay| replay.id);
+        PendingDeadLetter { tag, bytes, reason: rejection.reason, summary, replay_id, message }
+    }
+}
+
+/// The result of publishing a batch of dead letters.
+struct Published {
+    publisher: Option<Publisher>,
+    confirmed: Vec<PendingDeadLetter>,
+    retry: Vec<PendingDeadLetter>,
+    problem: Option<String>,
+}
+
+type Publishing = Pin<Box<dyn Future<Output = Published>>>;
+
+/// The dead letters of one session, and the publisher, which outlives it.
+pub struct DeadLetterPublisher {
+    context: Arc<WorkerContext>,
+    waiting: VecDeque<PendingDeadLetter>,
+    publisher: Option<Publisher>,
+    /// The publish under way, and the number of its dead letters.
+    publishing: Option<(Publishing, usize)>,
+    backoff: Backoff,
+    /// When the next publish may start.
+    not_before: Instant,
+    /// After a failure dead letters are published one at a time, so that one that always fails does not block the others.
+    singly: bool,
+}
+
+impl DeadLetterPublisher {
+    /// Connects when the first dead letter comes.
+    pub fn new(context: Arc<WorkerContext>) -> Self {
+        let backoff = context.backoff();
+        DeadLetterPublisher {
+            context,
+            waiting: VecDeque::new(),
+            publisher: None,
+            publishing: None,
+            backoff,
+            not_before: Instant::now(),
+            singly: false,
+        }
+    }
+
+    /// Adds a dead letter.
+    pub fn push(&mut self, dead_letter: PendingDeadLetter) {
+        self.waiting.push_back(dead_letter);
+    }
+
+    /// Number of dead letters that are not confirmed.
+    pub fn len(&self) -> usize {
+        self.waiting.len() + self.publishing.as_ref().map_or(0, |(_, count)| *count)
+    }
+
+    /// Drops the dead letters of a session that is over. A publish under way is dropped with its connection.
+    pub fn clear(&mut self) {
+        self.waiting.clear();
+        self.publishing = None;
+    }
+
+    /// Publishes waiting dead letters and returns those that are confirmed; waits for ever while there are none. Cancel safe.
+    pub async fn next_confirmed(&mut self) -> Vec<PendingDeadLetter> {
+        loop {
+            if self.publishing.is_none() {
+                if self.waiting.is_empty() {
+                    return pending().await;
+                }
+                tokio::time::sleep_until(self.not_before.into()).await;
+                self.start_publishing();
+            }
+            let Some((publishing, _)) = &mut self.publishing else { continue };
+            let published = publishing.await;
+            self.publishing = None;
+            let confirmed = self.finish(published);
+            if !confirmed.is_empty() {
+                return confirmed;
+            }
+        }
+    }
+
+    fn start_publishing(&mut self) {
+        let mut batch = Vec::new();
+        let mut bytes = 0;
+        let max = if self.singly { 1 } else { MAX_UNCONFIRMED };
+        while batch.len() < max
+            && (batch.is_empty() || bytes < MAX_UNCONFIRMED_BYTES)
+            && let Some(dead_letter) = self.waiting.pop_front()
+        {
+            bytes += dead_letter.bytes;
+            batch.push(dead_letter);
+        }
+        let count = batch.len();
+        let publishing = publish(Arc::clone(&self.context), self.publisher.take(), batch);
+        self.publishing = Some((Box::pin(publishing), count));
+    }
+
+    fn finish(&mut self, published: Published) -> Vec<PendingDeadLetter> {
+        self.publisher = published.publisher;
+        let failed_singly = self.singly && published.problem.is_some();
+        self.singly = published.problem.is_some();
+        for dead_letter in published.retry.into_iter().rev() {
+            if failed_singly {
+                self.waiting.push_back(dead_letter);
+            } else {
+                self.waiting.push_front(dead_letter);
+            }
+        }
+        match published.problem {
+            None => self.succeeded(),
+            Some(problem) => self.failed(&problem),
+        }
+        published.confirmed
+    }
+
+    fn succeeded(&mut self) {
+        self.backoff.reset();
+        if self.context.health.up(Component::DeadLetter) {
+            info!("dead letters are published again");
+        }
+    }
+
+    fn failed(&mut self, problem: &str) {
+        self.not_before = Instant::now() + self.backoff.next_delay();
+        let text = format!("dead_letter_unavailable: {problem}");
+        let changed = self.context.health.down(Component::DeadLetter, text.as_str());
+        if changed || FAILURE_THROTTLE.permit(Instant::now()).is_some() {
+            warn!(waiting = self.waiting.len(), "{text}; the original messages stay in the queue");
+        }
+    }
+}
+
+/// Publishes a batch of dead letters. After any failure the publisher is dropped, and what is not confirmed is retried.
+async fn publish(
+    context: Arc<WorkerContext>,
+    publisher: Option<Publisher>,
+    batch: Vec<PendingDeadLetter>,
+) -> Published {
+    let settings = &context.settings;
+    let opened = match publisher {
+        Some(publisher) => Ok(publisher),
+        None => Publisher::open(&settings.broker, &settings.dead_letter, "dead letters")
+            .await
+            .inspect(|_| metrics::publisher_opened()),
+    };
+    let mut publisher = match opened {
+        Ok(publisher) => publisher,
+        Err(error) => return failed(batch, &error),
+    };
+    let mut messages: Vec<Outgoing> = Vec::with_capacity(batch.len());
+    let mut restore = Vec::with_capacity(batch.len());
+    for dead_letter in batch {
+        let PendingDeadLetter { tag, bytes, reason, summary, replay_id, message } = dead_letter;
+        restore.push(move |message| PendingDeadLetter { tag, bytes, reason, summary, replay_id, message });
+        messages.push(message);
+    }
+    let on_blocked = || {
+        let text = "dead_letter_unavailable: RabbitMQ blocks publishers (a memory or disk alarm)";
+        if context.health.down(Component::DeadLetter, text) {
+            warn!("{text}; the original messages stay in the queue");
+        }
+    };
+    let results = publisher.publish(&mut messages, on_blocked).await;
+    let batch = restore.into_iter().zip(messages).map(|(restore, message)| restore(message)).collect();
+    match results {
+        Ok(results) => apply_results(publisher, batch, &results),
+        Err(error) => failed(batch, &error),
+    }
+}
+
+fn failed(retry: Vec<PendingDeadLetter>, error: &BrokerError) -> Published {
+    metrics::dead_letter_failed(PublishFailure::Error);
+    Published { publisher: None, confirmed: Vec::new(), retry, problem: Some(error.to_string()) }
+}
+
+/// Separates the confirmed dead letters from those to retry.
+fn apply_results(publisher: Publisher, batch: Vec<PendingDeadLetter>, results: &[PublishResult]) -> Published {
+    let mut published =
+        Published { publisher: Some(publisher), confirmed: Vec::new(), retry: Vec::new(), problem: None };
+    for (dead_letter, result) in batch.into_iter().zip(results) {
+        let (cause, problem) = match result {
+            PublishResult::Confirmed => {
+                metrics::dead_letter_confirmed(dead_letter.reason);
+                published.confirmed.push(dead_letter);
+                continue;
+            }
+            PublishResult::Returned => {
+                (PublishFailure::Returned, "no queue is bound to the dead-letter exchange; run `ticketlog setup`")
+            }
+            PublishResult::Nacked => (PublishFailure::Nacked, "the dead-letter queue refuses messages; is it full?"),
+        };
+        metrics::dead_letter_failed(cause);
+        published.problem = Some(problem.to_owned());
+        published.retry.push(dead_letter);
+    }
+    if published.problem.is_some() {
+        // A new publisher declares the topology, which may be all that is missing.
+        published.publisher = None;
+    }
+    published
+}

@@ -1,0 +1,68 @@
+//! Owns the step from a delivery to an event that can be written, or to a rejection. No IO. Must not know batches, nor what
+//! becomes of either.
+
+use bson::oid::ObjectId;
+use bson::raw::RawDocumentBuf;
+
+use crate::event::{self, Decoder, Message, Reason, Rejection};
+use crate::rabbitmq::Delivery;
+use crate::system::now_millis;
+
+/// A decoded event with its delivery, whose body is needed until the event is stored.
+#[derive(Debug)]
+pub struct PendingEvent {
+    /// The delivery.
+    pub delivery: Delivery,
+    /// Its `_id`.
+    pub id: [u8; 12],
+    /// The document, `_id` first.
+    pub document: RawDocumentBuf,
+    /// The event's own timestamp, in milliseconds since 1970.
+    pub time: Option<f64>,
+}
+
+impl PendingEvent {
+    /// Bytes of the document.
+    pub fn document_bytes(&self) -> usize {
+        self.document.as_bytes().len()
+    }
+
+    /// Bytes of body and document.
+    pub fn bytes(&self) -> usize {
+        self.delivery.body.len() + self.document_bytes()
+    }
+}
+
+/// A rejected delivery and the reason.
+pub type RejectedDelivery = (Delivery, Rejection);
+
+/// Decodes a delivery. `trusted_users` are the users at the broker whose replays are trusted.
+///
+/// # Errors
+/// The delivery and its rejection.
+// The error is large because it returns the delivery. It is not a failure and is not propagated.
+#[allow(clippy::result_large_err)]
+pub fn decode(
+    decoder: &mut Decoder,
+    delivery: Delivery,
+    trusted_users: &[String],
+) -> Result<PendingEvent, RejectedDelivery> {
+    let replay = delivery.replay_mark(trusted_users);
+    let message = Message {
+        body: &delivery.body,
+        message_id: delivery.message_id(),
+        content_encoding: delivery.content_encoding(),
+        timestamp: delivery.timestamp(),
+        dead_letter_id: replay.as_ref().map(|replay| replay.dead_letter_id.as_str()),
+    };
+    let event = match decoder.decode(&message, || ObjectId::new().bytes()) {
+        Ok(event) => event,
+        Err(rejection) => return Err((delivery, rejection)),
+    };
+    let add_ingested_at = decoder.rules().add_ingested_at;
+    let bytes = if add_ingested_at { event::with_ingested_at(event.document, now_millis()) } else { event.document };
+    match RawDocumentBuf::from_bytes(bytes) {
+        Ok(document) => Ok(PendingEvent { delivery, id: event.id, document, time: event.time }),
+        Err(_) => Err((delivery, Rejection::new(Reason::RejectedByStore, "the event is not a valid BSON document"))),
+    }
+}

@@ -1,0 +1,33 @@
+//! Owns the flow of messages from RabbitMQ to MongoDB. Must not name a driver, nor know how a message is decoded.
+//!
+//! | module | owns |
+//! |---|---|
+//! | `supervisor` | the life of the process: wait for the store, open a session, run it, start again |
+//! | `session` | the life of a session: one task, one loop |
+//! | `decode` | a delivery becomes an event or a rejection |
+//! | `batcher` | when a batch closes |
+//! | `write`, `batch_progress` | a batch on its way into the store, and the outcome of each document |
+//! | `dead_letters` | rejected messages until their dead letters are confirmed |
+//! | `breaker` | when rejected messages are held instead of dead-lettered |
+//! | `adaptive_concurrency` | how many batches are written at a time, and how large they are |
+//! | `probes` | checks beside the flow: an idle store, its clock, queue depths |
+//! | `backoff` | the delays between attempts |
+//! | `context` | what all parts share: settings, store, health, counters |
+
+pub mod adaptive_concurrency;
+pub mod backoff;
+mod batch_progress;
+pub mod batcher;
+mod breaker;
+mod context;
+mod dead_letters;
+mod decode;
+mod probes;
+mod session;
+#[cfg(test)]
+mod simulation_tests;
+mod supervisor;
+mod write;
+
+pub use context::{SharedConcurrency, WorkerContext};
+pub use supervisor::run;

@@ -1,0 +1,74 @@
+//! Owns the checks beside the flow: whether an idle store still answers, its clock, and the depth of the queues. Must not
+//! know messages.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use strum::VariantArray as _;
+use tracing::warn;
+
+use crate::observe::health::Component;
+use crate::observe::metrics::{self, QueueRole};
+use crate::rabbitmq::QueueDepths;
+
+use super::context::WorkerContext;
+
+/// How often an idle store is probed.
+const STORE_INTERVAL: Duration = Duration::from_secs(5);
+/// How often MongoDB's clock is read.
+const CLOCK_INTERVAL: Duration = Duration::from_secs(60);
+/// How often queue depths are read.
+const QUEUES_INTERVAL: Duration = Duration::from_secs(10);
+/// How soon queue depths are read again after a failure.
+const QUEUES_RETRY: Duration = Duration::from_secs(5);
+
+/// Probes the store while nothing is written, so that readiness does not depend on the next message.
+pub async fn store(context: Arc<WorkerContext>) {
+    let mut clock_read_at: Option<Instant> = None;
+    while !context.stop.is_cancelled() {
+        context.sleep(STORE_INTERVAL).await;
+        // While batches are being written, they show whether the store answers.
+        if context.writes_in_flight.load(Ordering::Relaxed) == 0 && !context.stop.is_cancelled() {
+            probe(&context).await;
+        }
+        if context.health.is_up(Component::Store)
+            && clock_read_at.is_none_or(|at| at.elapsed() >= CLOCK_INTERVAL)
+            && let Ok(ahead) = context.store.clock_ahead().await
+        {
+            metrics::set_store_clock_skew(ahead);
+            clock_read_at = Some(Instant::now());
+        }
+    }
+}
+
+async fn probe(context: &WorkerContext) {
+    match context.store.probe().await {
+        Ok(()) => {
+            context.health.up(Component::Store);
+        }
+        Err(failure) => {
+            if context.health.down(Component::Store, failure.to_string()) {
+                warn!(kind = failure.label(), code = failure.code, "MongoDB does not answer: {failure}");
+            }
+        }
+    }
+}
+
+/// Exports the depth of the queues and their numbers of consumers.
+pub async fn queues(context: Arc<WorkerContext>) {
+    let (broker, dead_letter) = (&context.settings.broker, &context.settings.dead_letter);
+    // In the order of the roles.
+    let names = [broker.queue.as_str(), &dead_letter.queue, &dead_letter.parked_queue];
+    let mut depths = QueueDepths::default();
+    while !context.stop.is_cancelled() {
+        // While there is no session, its own connection attempts are enough.
+        let read = if context.health.is_up(Component::Broker) { depths.read(broker, &names).await.ok() } else { None };
+        let pause = if read.is_some() { QUEUES_INTERVAL } else { QUEUES_RETRY };
+        let counts = read.unwrap_or_else(|| vec![None; names.len()]);
+        for (role, counts) in QueueRole::VARIANTS.iter().zip(counts) {
+            metrics::set_queue_counts(*role, counts);
+        }
+        context.sleep(pause).await;
+    }
+}

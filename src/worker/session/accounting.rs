@@ -1,0 +1,132 @@
+//! Owns the numbers of one session: deliveries by outcome, ages, the time of the loop. Updates the metrics, so that
+//! received = settled + in flight at every scrape. Must not know how anything is settled.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use strum::{EnumCount as _, VariantArray as _};
+
+use crate::observe::metrics::{Activity, DeliveryOutcome, GaugeValues};
+use crate::rabbitmq::{Delivery, Session};
+use crate::system::since_epoch;
+
+use super::super::context::WorkerContext;
+use super::super::decode::PendingEvent;
+
+/// How long the largest clock skew of an event is shown.
+const SKEW_SHOWN_FOR: Duration = Duration::from_secs(60);
+
+/// The numbers of one session.
+pub(super) struct Accounting {
+    context: Arc<WorkerContext>,
+    /// Deliveries without an outcome.
+    in_flight: usize,
+    /// Outcomes that are not added to the metrics yet.
+    outcomes: [usize; DeliveryOutcome::COUNT],
+    /// The last tag of each chunk and when it arrived, for the age of the oldest delivery.
+    arrivals: VecDeque<(u64, Instant)>,
+    /// The largest clock skew of an event, in seconds, and since when it is shown.
+    clock_skew: (f64, Instant),
+    /// Up to when the time of the loop is recorded.
+    recorded_until: Instant,
+}
+
+impl Accounting {
+    pub fn new(context: Arc<WorkerContext>) -> Self {
+        let now = Instant::now();
+        Accounting {
+            context,
+            in_flight: 0,
+            outcomes: [0; DeliveryOutcome::COUNT],
+            arrivals: VecDeque::new(),
+            clock_skew: (0.0, now),
+            recorded_until: now,
+        }
+    }
+
+    /// Deliveries without an outcome.
+    pub fn in_flight(&self) -> usize {
+        self.in_flight
+    }
+
+    /// Records the time since the last call as spent on `activity`.
+    pub fn time_spent(&mut self, activity: Activity) {
+        let now = Instant::now();
+        self.context.metrics.time_spent(activity, now.saturating_duration_since(self.recorded_until));
+        self.recorded_until = now;
+    }
+
+    /// Counts deliveries as received and as in flight, together.
+    pub fn received(&mut self, chunk: &[Delivery], now: Instant) {
+        if let Some(last) = chunk.last() {
+            self.arrivals.push_back((last.tag, now));
+        }
+        let redelivered = chunk.iter().filter(|delivery| delivery.redelivered).count();
+        let bytes = chunk.iter().map(|delivery| delivery.body.len()).sum();
+        self.context.metrics.received(chunk.len() - redelivered, redelivered, bytes);
+        self.in_flight += chunk.len();
+        self.context.metrics.in_flight(self.in_flight);
+    }
+
+    /// Counts an outcome; [`Accounting::publish_outcomes`] adds it to the metrics.
+    pub fn settled(&mut self, outcome: DeliveryOutcome) {
+        self.in_flight -= 1;
+        if let Some(count) = self.outcomes.get_mut(outcome as usize) {
+            *count += 1;
+        }
+    }
+
+    /// Adds the outcomes to the metrics, and updates the number in flight, together.
+    pub fn publish_outcomes(&mut self) {
+        for (outcome, count) in DeliveryOutcome::VARIANTS.iter().zip(std::mem::take(&mut self.outcomes)) {
+            self.context.metrics.settled(*outcome, count);
+        }
+        self.context.metrics.in_flight(self.in_flight);
+    }
+
+    /// Records the latency of a stored event. Replayed messages do not count: they took as long as their operator did.
+    pub fn stored(&mut self, pending: &PendingEvent) {
+        if pending.delivery.replay_mark(&self.context.trusted_users).is_some() {
+            return;
+        }
+        let now = since_epoch().as_secs_f64();
+        let event = pending.time.map(|millis| now - millis / 1000.0);
+        let published = pending.delivery.timestamp().map(|seconds| now - seconds as f64);
+        self.context.metrics.latency(event, published);
+        self.clock_skew.0 = self.clock_skew.0.max(event.map_or(0.0, |seconds| -seconds));
+    }
+
+    /// The age of the oldest delivery that is not acknowledged.
+    pub fn oldest_age(&mut self, session: &Session, now: Instant) -> Duration {
+        let oldest = session.oldest_unacked();
+        while self.arrivals.front().is_some_and(|(last, _)| *last < oldest) {
+            self.arrivals.pop_front();
+        }
+        let arrived = self.arrivals.front().filter(|_| session.unacked() > 0);
+        arrived.map_or(Duration::ZERO, |(_, arrived)| now.saturating_duration_since(*arrived))
+    }
+
+    /// Sets the gauges; the caller fills in what only it knows.
+    pub fn set_gauges(&mut self, session: &Session, now: Instant, values: GaugeValues) {
+        if now.saturating_duration_since(self.clock_skew.1) >= SKEW_SHOWN_FOR {
+            self.clock_skew = (0.0, now);
+        }
+        self.context.metrics.set_gauges(&GaugeValues {
+            in_flight: self.in_flight,
+            in_flight_bytes: session.bytes_in_flight(),
+            unacked: session.unacked(),
+            prefetch: session.prefetch(),
+            event_clock_skew: self.clock_skew.0,
+            ..values
+        });
+    }
+
+    /// Counts everything without an outcome as returned, at the end of the session. Returns how many.
+    pub fn end(&mut self) -> usize {
+        let returned = std::mem::take(&mut self.in_flight);
+        self.context.metrics.settled(DeliveryOutcome::Returned, returned);
+        self.context.metrics.set_gauges(&GaugeValues::default());
+        returned
+    }
+}

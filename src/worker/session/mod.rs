@@ -1,0 +1,302 @@
+//! Owns the life of one session: deliveries in, batches out, outcomes back, acks in order. One task, one loop. Must not know
+//! how a session is opened, nor what follows its end.
+
+mod accounting;
+mod outcomes;
+mod quarantine;
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use tokio::time::{Interval, MissedTickBehavior, interval, sleep_until};
+use tracing::{info, warn};
+
+use crate::event::Decoder;
+use crate::observe::health::Component;
+use crate::observe::metrics::{self, Activity, FlushCause, GaugeValues};
+use crate::rabbitmq::{BrokerError, Delivery, Session};
+
+use super::adaptive_concurrency::WriteLimits;
+use super::batch_progress::DocumentOutcome;
+use super::batcher::{BatchLimits, Batcher};
+use super::breaker::Breaker;
+use super::context::WorkerContext;
+use super::dead_letters::{DeadLetterPublisher, PendingDeadLetter};
+use super::decode::{self, PendingEvent};
+use super::write::{self, BatchOrigin};
+use accounting::Accounting;
+use quarantine::Quarantine;
+
+/// How often gauges are set and slow conditions checked.
+const TICK: Duration = Duration::from_millis(250);
+/// Bytes of documents decoded before other tasks run.
+const YIELD_AFTER_BYTES: usize = 2 << 20;
+/// Most delivery tags in memory behind an unsettled delivery, as a multiple of `broker.prefetch`.
+const MAX_TRACKED_PREFETCHES: usize = 32;
+/// Resolution of tokio's timers, which round up: a batch that is due within it is due now.
+const TIMER_RESOLUTION: Duration = Duration::from_millis(1);
+/// Shares of `shutdown.timeout` to wait for outcomes: while every component is up, and while one is down.
+const DRAIN_SHARE: f64 = 0.8;
+const DRAIN_SHARE_IN_OUTAGE: f64 = 0.1;
+
+type WrittenBatch = Vec<(PendingEvent, DocumentOutcome)>;
+type BatchWrite = std::pin::Pin<Box<dyn Future<Output = WrittenBatch>>>;
+
+/// How a session ended.
+pub enum SessionEnd {
+    /// It failed. Nothing of it may be acknowledged any more.
+    Failed(BrokerError),
+    /// The process is stopping, and everything is settled or requeued.
+    Stopped,
+    /// An outage lasted longer than `retry.requeue_after`, and everything is requeued.
+    Requeued,
+}
+
+/// One session and the work on it.
+pub struct SessionLoop<'a> {
+    context: Arc<WorkerContext>,
+    session: Session,
+    dead_letters: &'a mut DeadLetterPublisher,
+    breaker: &'a mut Breaker,
+    decoder: Decoder,
+    batcher: Batcher<PendingEvent>,
+    writes: FuturesUnordered<BatchWrite>,
+    quarantine: Quarantine,
+    accounting: Accounting,
+    limits: WriteLimits,
+    /// When the last tick was. The timer alone is not enough: under load, other branches of the loop are always ready.
+    last_tick: Instant,
+    /// Set when the process is stopping: when to stop waiting for outcomes.
+    drain_deadline: Option<Instant>,
+}
+
+/// What the loop wakes up for.
+enum Wakeup {
+    Stop,
+    Written(WrittenBatch),
+    Confirmed(Vec<PendingDeadLetter>),
+    Deliveries,
+    Timer,
+}
+
+impl<'a> SessionLoop<'a> {
+    /// A loop for a session that was just opened.
+    pub fn new(
+        context: Arc<WorkerContext>,
+        session: Session,
+        dead_letters: &'a mut DeadLetterPublisher,
+        breaker: &'a mut Breaker,
+    ) -> Self {
+        let batch = &context.settings.batch;
+        let (max_events, max_bytes, linger) = (batch.max_events, batch.max_bytes.bytes(), batch.linger.0);
+        let limits = context.concurrency.lock().limits();
+        SessionLoop {
+            session,
+            dead_letters,
+            breaker,
+            decoder: Decoder::new(Arc::clone(&context.rules)),
+            batcher: Batcher::new(BatchLimits { max_events, max_bytes, linger }),
+            writes: FuturesUnordered::new(),
+            quarantine: Quarantine::new(context.backoff()),
+            accounting: Accounting::new(Arc::clone(&context)),
+            limits,
+            last_tick: Instant::now(),
+            drain_deadline: None,
+            context,
+        }
+    }
+
+    /// Runs until the session ends.
+    pub async fn run(mut self) -> SessionEnd {
+        let mut tick = interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let end = self.work(&mut tick).await.unwrap_or_else(SessionEnd::Failed);
+        self.end(end).await
+    }
+
+    /// The loop: do what is possible without waiting, then wait for whatever comes next.
+    async fn work(&mut self, tick: &mut Interval) -> Result<SessionEnd, BrokerError> {
+        let stop = self.context.stop.clone();
+        let mut chunk = Vec::new();
+        loop {
+            self.start_writes();
+            if self.is_drained() {
+                return Ok(SessionEnd::Stopped);
+            }
+            if self.last_tick.elapsed() >= TICK && self.tick() {
+                return Ok(SessionEnd::Requeued);
+            }
+            self.accounting.time_spent(Activity::Settling);
+            let waiting = self.waiting_for();
+            let linger = self.linger_timer();
+            let wakeup = tokio::select! {
+                biased;
+                () = stop.cancelled(), if self.drain_deadline.is_none() => Wakeup::Stop,
+                Some(written) = self.writes.next(), if !self.writes.is_empty() => Wakeup::Written(written),
+                confirmed = self.dead_letters.next_confirmed() => Wakeup::Confirmed(confirmed),
+                received = self.session.next(&mut chunk) => { received?; Wakeup::Deliveries }
+                () = sleep_until_some(linger) => Wakeup::Timer,
+                _ = tick.tick() => Wakeup::Timer,
+            };
+            self.accounting.time_spent(waiting);
+            match wakeup {
+                Wakeup::Stop => self.start_draining().await?,
+                Wakeup::Written(written) => self.apply_outcomes(written),
+                Wakeup::Confirmed(confirmed) => self.apply_confirmed(confirmed),
+                Wakeup::Deliveries => {
+                    self.receive(&mut chunk).await?;
+                    self.accounting.time_spent(Activity::Decoding);
+                }
+                Wakeup::Timer => {}
+            }
+        }
+    }
+
+    /// What the loop is about to wait for.
+    fn waiting_for(&self) -> Activity {
+        match (self.batcher.is_empty(), self.writes.is_empty()) {
+            (false, _) if !self.can_write() => Activity::AwaitingWriter,
+            (false, _) => Activity::Lingering,
+            (true, false) => Activity::Writing,
+            (true, true) => Activity::Idle,
+        }
+    }
+
+    fn can_write(&self) -> bool {
+        self.writes.len() < self.limits.concurrency
+    }
+
+    fn linger_timer(&self) -> Option<Instant> {
+        let deadline = self.batcher.linger_deadline().filter(|_| self.can_write());
+        deadline.and_then(|deadline| deadline.checked_sub(TIMER_RESOLUTION))
+    }
+
+    /// Starts writing batches that are due, as long as writers are free.
+    fn start_writes(&mut self) {
+        self.limits = self.context.concurrency.lock().limits();
+        self.batcher.set_max_events(self.limits.events);
+        // While the prefetch is exhausted, no further event can arrive, and lingering gains nothing.
+        let exhausted = self.accounting.in_flight() >= usize::from(self.session.prefetch());
+        let early = if exhausted { self.context.settings.batch.linger.0 } else { TIMER_RESOLUTION };
+        while self.can_write()
+            && let Some((batch, cause)) = self.batcher.take(Instant::now() + early)
+        {
+            metrics::batch_closed(cause, batch.len(), batch.iter().map(PendingEvent::document_bytes).sum());
+            let context = Arc::clone(&self.context);
+            let full = matches!(cause, FlushCause::Events | FlushCause::Bytes);
+            let origin = BatchOrigin { epoch: self.limits.epoch, full };
+            self.writes.push(Box::pin(async move { write::write(&context, batch, origin).await }));
+            self.context.writes_in_flight.store(self.writes.len(), Ordering::Relaxed);
+        }
+    }
+
+    /// Decodes deliveries. Other tasks run in between and afterwards: heartbeats, acks, HTTP.
+    async fn receive(&mut self, chunk: &mut Vec<Delivery>) -> Result<(), BrokerError> {
+        let now = Instant::now();
+        self.accounting.received(chunk, now);
+        let mut decoded_bytes = 0;
+        for delivery in chunk.drain(..) {
+            match decode::decode(&mut self.decoder, delivery, &self.context.trusted_users) {
+                Ok(pending) => {
+                    let bytes = pending.document_bytes();
+                    self.session.document_added(bytes);
+                    self.batcher.push(pending, bytes, now);
+                    decoded_bytes += bytes;
+                }
+                Err((delivery, rejection)) => self.dead_letter(delivery, &rejection),
+            }
+            if decoded_bytes >= YIELD_AFTER_BYTES {
+                decoded_bytes = 0;
+                tokio::task::yield_now().await;
+            }
+        }
+        if self.drain_deadline.is_none() {
+            self.session.adjust_prefetch().await?;
+        }
+        tokio::task::yield_now().await;
+        Ok(())
+    }
+
+    /// Sets the gauges, and tries some of the held events again. True if it is time to requeue everything.
+    fn tick(&mut self) -> bool {
+        let now = Instant::now();
+        self.last_tick = now;
+        let age = self.accounting.oldest_age(&self.session, now);
+        let values = GaugeValues {
+            oldest_age_seconds: age.as_secs_f64(),
+            waiting_events: self.batcher.len(),
+            dead_letters: self.dead_letters.len() + self.quarantine.len(),
+            writes: self.writes.len(),
+            ..GaugeValues::default()
+        };
+        self.accounting.set_gauges(&self.session, now, values);
+        metrics::set_write_limits(self.limits.concurrency, self.limits.events);
+        if self.writes.is_empty() && self.batcher.is_empty() {
+            let probe = self.quarantine.take_probe(now);
+            self.write_again(probe);
+        }
+        let settings = &self.context.settings;
+        let max_tracked = MAX_TRACKED_PREFETCHES * usize::from(settings.broker.prefetch);
+        let overdue = age >= settings.retry.requeue_after.0 || self.session.tracked_tags() > max_tracked;
+        overdue && self.drain_deadline.is_none()
+    }
+
+    /// Stops consuming and lingering. While something is down, outcomes are awaited only briefly, and the rest is requeued.
+    async fn start_draining(&mut self) -> Result<(), BrokerError> {
+        let all_up = self.context.health.problems().is_empty();
+        let share = if all_up { DRAIN_SHARE } else { DRAIN_SHARE_IN_OUTAGE };
+        self.drain_deadline = Some(Instant::now() + self.context.settings.shutdown.timeout.0.mul_f64(share));
+        self.context.health.down(Component::Broker, "stopping");
+        info!(in_flight = self.accounting.in_flight(), "stopping: writing what is in flight");
+        let mut chunk = Vec::new();
+        self.session.stop(&mut chunk).await?;
+        self.receive(&mut chunk).await?;
+        self.batcher.drain();
+        Ok(())
+    }
+
+    fn is_drained(&self) -> bool {
+        self.drain_deadline.is_some_and(|deadline| {
+            let done = self.writes.is_empty() && self.batcher.is_empty() && self.dead_letters.len() == 0;
+            done || Instant::now() >= deadline
+        })
+    }
+
+    /// Ends the session: what has no outcome is requeued and counted as returned.
+    async fn end(self, end: SessionEnd) -> SessionEnd {
+        let SessionLoop { context, mut session, dead_letters, writes, mut accounting, .. } = self;
+        drop(writes);
+        context.writes_in_flight.store(0, Ordering::Relaxed);
+        dead_letters.clear();
+        let returned = accounting.end();
+        match end {
+            SessionEnd::Failed(error) => {
+                session.abandon().await;
+                return SessionEnd::Failed(error);
+            }
+            SessionEnd::Requeued => {
+                if let Err(error) = session.stop(&mut Vec::new()).await {
+                    session.abandon().await;
+                    return SessionEnd::Failed(error);
+                }
+            }
+            SessionEnd::Stopped => {}
+        }
+        match session.requeue_unsettled().await {
+            Ok(()) if returned > 0 => info!(returned, "requeued what was in flight"),
+            Ok(()) => {}
+            Err(error) => warn!("the session ended before everything was requeued: {error}"),
+        }
+        end
+    }
+}
+
+async fn sleep_until_some(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => sleep_until(deadline.into()).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,187 @@
+//! Owns the life of the process between its sessions: wait for the store, open a session, run it, start again. Must not know
+//! messages.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use tracing::{info, warn};
+
+use crate::mongodb::{self, FailureClass, IndexReport};
+use crate::observe::health::Component;
+use crate::observe::logging::LogThrottle;
+use crate::observe::metrics;
+use crate::rabbitmq::{BrokerError, Publisher, Session};
+
+use super::breaker::Breaker;
+use super::context::WorkerContext;
+use super::dead_letters::DeadLetterPublisher;
+use super::probes;
+use super::session::{SessionEnd, SessionLoop};
+
+/// After a session that lasted this long, the next failure starts with a short delay again.
+const LONG_SESSION: Duration = Duration::from_secs(30);
+/// How soon the creation of indexes is tried again after a failure.
+const INDEX_RETRY: Duration = Duration::from_secs(600);
+
+static THROTTLE: LogThrottle = LogThrottle::new(Duration::from_secs(10));
+
+/// Runs until the process is asked to stop. No outage ends it.
+pub async fn run(context: Arc<WorkerContext>) {
+    let dead_letter = &context.settings.dead_letter;
+    let mut dead_letters = DeadLetterPublisher::new(Arc::clone(&context));
+    let mut breaker = Breaker::new(dead_letter.max_ratio, dead_letter.breaker_window);
+    let mut backoff = context.backoff();
+    let mut initial_prefetch = None;
+    let mut background = None;
+    while wait_for_store(&context).await {
+        background.get_or_insert_with(|| start_background_tasks(&context));
+        let session = match open_session(&context, initial_prefetch).await {
+            None => break,
+            Some(Ok(session)) => session,
+            Some(Err(error)) => {
+                session_failed(&context, &error, backoff.next_delay()).await;
+                continue;
+            }
+        };
+        let (opened, stored) = (Instant::now(), context.stored.load(Ordering::Relaxed));
+        match SessionLoop::new(Arc::clone(&context), session, &mut dead_letters, &mut breaker).run().await {
+            SessionEnd::Stopped => break,
+            SessionEnd::Failed(error) => {
+                if opened.elapsed() >= LONG_SESSION {
+                    backoff.reset();
+                }
+                // One message at a time, so that the message that ended the session does not use up the delivery limit of
+                // the others.
+                let one_message = matches!(error, BrokerError::MemoryBudget | BrokerError::UnparsableFrame);
+                initial_prefetch = one_message.then_some(1);
+                session_failed(&context, &error, backoff.next_delay()).await;
+            }
+            SessionEnd::Requeued => {
+                initial_prefetch = Some(prefetch_after_requeue(&context, initial_prefetch, stored));
+                wait_after_requeue(&context).await;
+            }
+        }
+    }
+    info!("stopped");
+}
+
+fn start_background_tasks(context: &Arc<WorkerContext>) -> [tokio::task::JoinHandle<()>; 3] {
+    [
+        tokio::spawn(ensure_indexes(Arc::clone(context))),
+        tokio::spawn(probes::store(Arc::clone(context))),
+        tokio::spawn(probes::queues(Arc::clone(context))),
+    ]
+}
+
+/// The prefetch of the session after a requeue. Two messages first, to find out whether writes succeed, because each
+/// requeue may count towards the queue's delivery limit. Twice as many as before if MongoDB answers and still nothing was
+/// stored: then documents with an unknown error code block the queue, and another document must be stored to show that they
+/// are at fault.
+fn prefetch_after_requeue(context: &WorkerContext, previous: Option<u16>, stored: u64) -> u16 {
+    let blocked = context.health.is_up(Component::Store) && context.stored.load(Ordering::Relaxed) == stored;
+    previous.filter(|_| blocked).map_or(2, |previous| previous.saturating_mul(2))
+}
+
+/// Opens a session; none if the process is asked to stop first.
+async fn open_session(context: &WorkerContext, initial_prefetch: Option<u16>) -> Option<Result<Session, BrokerError>> {
+    let opened = tokio::select! {
+        () = context.stop.cancelled() => return None,
+        opened = Session::open(&context.settings, initial_prefetch) => opened,
+    };
+    if let Ok(session) = &opened {
+        metrics::session_opened();
+        context.health.up(Component::Broker);
+        // The session has ensured the topology, and other workers may have published the dead letters that failed.
+        context.health.up(Component::DeadLetter);
+        info!(queue = context.settings.broker.queue, prefetch = session.prefetch(), "consuming");
+    }
+    Some(opened)
+}
+
+/// Reports that there is no session, and waits.
+async fn session_failed(context: &WorkerContext, error: &BrokerError, delay: Duration) {
+    metrics::session_ended(error);
+    let changed = context.health.down(Component::Broker, error.to_string());
+    if changed || THROTTLE.permit(Instant::now()).is_some() {
+        warn!(cause = error.label(), "no session: {error}; retrying, unacknowledged messages are in the queue");
+    }
+    context.sleep(delay).await;
+}
+
+/// Waits until the store answers; false if the process is asked to stop first.
+async fn wait_for_store(context: &WorkerContext) -> bool {
+    let mut backoff = context.backoff();
+    while !context.stop.is_cancelled() {
+        let probed = tokio::select! {
+            () = context.stop.cancelled() => return false,
+            probed = context.store.probe() => probed,
+        };
+        match probed {
+            Ok(()) => {
+                if context.health.up(Component::Store) {
+                    info!("MongoDB answers");
+                }
+                return true;
+            }
+            Err(failure) => {
+                let changed = context.health.down(Component::Store, failure.to_string());
+                if changed || THROTTLE.permit(Instant::now()).is_some() {
+                    warn!(kind = failure.label(), code = failure.code, "waiting for MongoDB: {failure}");
+                }
+                context.sleep(backoff.next_delay()).await;
+            }
+        }
+    }
+    false
+}
+
+/// Waits after a requeue until consuming makes sense again: until dead letters can be published, and for
+/// `retry.requeue_after` if the breaker is open. The caller waits for the store.
+async fn wait_after_requeue(context: &WorkerContext) {
+    metrics::requeued();
+    let problem = "requeued: an outage lasted longer than retry.requeue_after; consuming starts again when it is over";
+    context.health.down(Component::Broker, problem);
+    warn!("an outage lasted longer than retry.requeue_after: everything is requeued until it is over");
+    let mut backoff = context.backoff();
+    let settings = &context.settings;
+    while !context.health.is_up(Component::DeadLetter) && !context.stop.is_cancelled() {
+        match Publisher::open(&settings.broker, &settings.dead_letter, "probe").await {
+            Ok(publisher) => {
+                publisher.close().await;
+                return;
+            }
+            Err(_) => context.sleep(backoff.next_delay()).await,
+        }
+    }
+    if !context.health.is_up(Component::Breaker) {
+        context.sleep(settings.retry.requeue_after.0).await;
+    }
+}
+
+async fn ensure_indexes(context: Arc<WorkerContext>) {
+    if !context.settings.store.ensure_indexes {
+        return;
+    }
+    let mut backoff = context.backoff();
+    loop {
+        match mongodb::ensure_indexes(&context.store, context.settings.store.retention.0).await {
+            Ok(reports) => return report_indexes(&reports),
+            Err(failure) if failure.class == FailureClass::Transient => context.sleep(backoff.next_delay()).await,
+            Err(failure) => {
+                let fix = "grant createIndex, or set store.ensure_indexes = false";
+                warn!("the indexes could not be created: {failure}; {fix}; retrying in ten minutes");
+                context.sleep(INDEX_RETRY).await;
+            }
+        }
+    }
+}
+
+fn report_indexes(reports: &[IndexReport]) {
+    for report in reports {
+        if let IndexReport::Differs(name) = report {
+            warn!(name, "an index with this name or these keys has other options and stays as it is");
+        }
+    }
+    info!(indexes = reports.len(), "the readers' indexes exist");
+}

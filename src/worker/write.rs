@@ -1,0 +1,148 @@
+//! Owns writing one batch: attempts, pauses, and the comparison with documents that are stored already. Must not know
+//! delivery tags, acks or dead letters. Dropping the future abandons the batch, which loses nothing.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use hashbrown::HashMap;
+use tracing::{info, warn};
+
+use crate::event::same_event;
+use crate::mongodb::{Failure, FailureClass, InsertResult};
+use crate::observe::health::Component;
+use crate::observe::logging::LogThrottle;
+use crate::observe::metrics::{self, WriteResult};
+
+use super::batch_progress::{BatchProgress, DocumentOutcome};
+use super::context::WorkerContext;
+use super::decode::PendingEvent;
+
+static THROTTLE: LogThrottle = LogThrottle::new(Duration::from_secs(10));
+
+/// The limits under which a batch was made, for adaptive concurrency.
+#[derive(Debug, Clone, Copy)]
+pub struct BatchOrigin {
+    /// The epoch of the limits.
+    pub epoch: u64,
+    /// Whether the batch is as large as the limits permit.
+    pub full: bool,
+}
+
+/// Writes a batch. Returns only when every event has its outcome, however long the store is unavailable.
+pub async fn write(
+    context: &WorkerContext,
+    batch: Vec<PendingEvent>,
+    origin: BatchOrigin,
+) -> Vec<(PendingEvent, DocumentOutcome)> {
+    let attempts = context.settings.retry.document_attempts;
+    let mut progress = BatchProgress::new(&batch, attempts, Arc::clone(&context.stored));
+    let mut backoff = context.backoff();
+    while let Some(piece) = progress.next_piece(&batch) {
+        let pause = match attempt(context, &batch, &mut progress, piece, origin).await {
+            Ok(pause) => pause,
+            Err(failure) => {
+                report(context, &failure);
+                true
+            }
+        };
+        if pause {
+            tokio::time::sleep(backoff.next_delay()).await;
+        } else {
+            backoff.reset();
+        }
+    }
+    let outcomes = progress.into_outcomes();
+    batch.into_iter().zip(outcomes).filter_map(|(pending, outcome)| Some((pending, outcome?))).collect()
+}
+
+/// One insert, and one read of the documents that are stored already. True if the next attempt should wait.
+async fn attempt(
+    context: &WorkerContext,
+    batch: &[PendingEvent],
+    progress: &mut BatchProgress,
+    piece: Vec<usize>,
+    origin: BatchOrigin,
+) -> Result<bool, Failure> {
+    let documents: Vec<_> = piece.iter().filter_map(|at| batch.get(*at)).map(|pending| &pending.document).collect();
+    let started = Instant::now();
+    let result = context.store.insert(&documents).await;
+    let duration = started.elapsed();
+    let errors = match result {
+        InsertResult::Completed(errors) => errors,
+        InsertResult::Failed(failure) => {
+            metrics::write(WriteResult::Failed, duration.as_secs_f64());
+            if failure.class == FailureClass::Transient {
+                context.concurrency.lock().write_failed(origin.epoch);
+            }
+            return command_failed(context, progress, piece, failure);
+        }
+    };
+    if origin.full && piece.len() == batch.len() {
+        context.concurrency.lock().write_succeeded(origin.epoch, duration, Instant::now());
+    }
+    metrics::write(if errors.is_empty() { WriteResult::Ok } else { WriteResult::Partial }, duration.as_secs_f64());
+    if context.health.up(Component::Store) {
+        info!("MongoDB answers again");
+    }
+    let remaining = progress.command_completed(&piece, &errors);
+    let missing = compare(context, batch, progress, &remaining.duplicate_ids).await?;
+    if let Some(code) = remaining.unknown_code
+        && THROTTLE.permit(Instant::now()).is_some()
+    {
+        warn!(code, "MongoDB rejects a document with an unknown code; retrying it alone");
+    }
+    match remaining.failure {
+        Some(failure) => Err(failure),
+        None => Ok(remaining.unknown_code.is_some() || missing),
+    }
+}
+
+/// The outcome of these documents is unknown. An unknown failure is bisected without a report until one document is left.
+fn command_failed(
+    context: &WorkerContext,
+    progress: &mut BatchProgress,
+    piece: Vec<usize>,
+    failure: Failure,
+) -> Result<bool, Failure> {
+    let alone = piece.len() == 1;
+    progress.command_failed(piece, failure);
+    if failure.class != FailureClass::Unknown {
+        return Err(failure);
+    }
+    if alone {
+        report(context, &failure);
+    } else {
+        metrics::store_retry(&failure);
+    }
+    Ok(true)
+}
+
+/// Reads the documents stored under these events' `_id`s and compares them. True if some were not found: those are written
+/// again after a pause.
+async fn compare(
+    context: &WorkerContext,
+    batch: &[PendingEvent],
+    progress: &mut BatchProgress,
+    positions: &[usize],
+) -> Result<bool, Failure> {
+    if positions.is_empty() {
+        return Ok(false);
+    }
+    let by_id: HashMap<[u8; 12], usize> = positions.iter().filter_map(|at| Some((batch.get(*at)?.id, *at))).collect();
+    let ids: Vec<[u8; 12]> = by_id.keys().copied().collect();
+    let compare = |id: [u8; 12], stored: &[u8]| {
+        let Some((at, pending)) = by_id.get(&id).and_then(|at| Some((*at, batch.get(*at)?))) else { return };
+        progress.compared(at, same_event(stored, pending.document.as_bytes()));
+    };
+    context.store.find_by_ids(&ids, compare).await?;
+    Ok(positions.iter().any(|at| progress.is_unfinished(*at)))
+}
+
+/// Reports that the store fails; a repeated log line is throttled.
+fn report(context: &WorkerContext, failure: &Failure) {
+    metrics::store_retry(failure);
+    let changed = context.health.down(Component::Store, failure.to_string());
+    if changed || THROTTLE.permit(Instant::now()).is_some() {
+        warn!(kind = failure.label(), code = failure.code, "{failure}; nothing is lost, retrying");
+    }
+}

@@ -1,0 +1,276 @@
+//! `ticketlog check` with broken setups of every kind, the permissions of deploy/, and the notifications to systemd.
+
+use std::os::unix::net::UnixDatagram;
+use std::time::Duration;
+
+use bson::{Document, doc};
+use lapin::options::QueueDeclareOptions;
+use lapin::types::FieldTable;
+use serde_json::Value;
+
+use crate::harness::{
+    CommandOutput, DEADLINE, DedicatedServer, ServerKind, TestEnv, TestMessage, access_control, eventually,
+};
+
+/// What `check --json` found.
+struct CheckReport {
+    code: Option<i32>,
+    findings: Vec<Value>,
+}
+
+impl CheckReport {
+    fn run(env: &TestEnv, settings: &[(&str, &str)]) -> Self {
+        let mut command = env.command();
+        command.envs(settings.iter().map(|(key, value)| (format!("TICKETLOG_{key}"), value)));
+        let output = CommandOutput::from(command.args(["check", "--json"]).output().unwrap());
+        assert_eq!(output.err, "");
+        let answer: Value = serde_json::from_str(&output.out).unwrap();
+        assert_eq!(answer["ok"], Value::Bool(output.code == Some(0)), "{output:?}");
+        CheckReport { code: output.code, findings: answer["findings"].as_array().unwrap().clone() }
+    }
+
+    /// Whether there is a finding of this level and subject with this text.
+    fn has(&self, level: &str, subject: &str, text: &str) -> bool {
+        self.findings.iter().any(|finding| {
+            let has_text = finding["message"].as_str().unwrap().contains(text);
+            assert_eq!(finding["fix"].is_string(), finding["level"] != "ok", "{finding}");
+            has_text && finding["level"] == level && finding["subject"] == subject
+        })
+    }
+
+    fn assert(&self, level: &str, subject: &str, text: &str) {
+        assert!(self.has(level, subject, text), "{level} {subject} {text:?} is not among {:#?}", self.findings);
+    }
+}
+
+#[tokio::test]
+async fn a_correct_setup_passes_and_is_not_changed() {
+    let env = TestEnv::new().await;
+    env.publish_all((0..3).map(TestMessage::numbered)).await;
+    for _ in 0..2 {
+        let report = CheckReport::run(&env, &[]);
+        assert_eq!(report.code, Some(0), "{:#?}", report.findings);
+        report.assert("ok", "broker.queue", "as configured");
+        report.assert("ok", "broker.queue", "may read queue");
+        report.assert("ok", "dead_letter.exchange", "may write");
+        report.assert("ok", "store.ensure_indexes", "user_id_1_timestamp_-1 exists");
+        report.assert("warn", "broker.routing_keys", "bindings are unknown");
+        report.assert("warn", "store.uri", "one visible member");
+    }
+    assert_eq!((env.depth(&env.queue()).await, env.depth(&env.dead_letter_queue()).await), (3, 0));
+    let first = env.channel.basic_get(env.queue().into(), Default::default()).await.unwrap().unwrap();
+    assert!(!first.delivery.redelivered, "`ticketlog check` consumed nothing");
+    env.clean().await;
+}
+
+#[tokio::test]
+async fn every_problem_is_found_with_its_fix() {
+    let env = TestEnv::new().await;
+    for (settings, code, (level, subject, text)) in [
+        (vec![("BROKER__URI", "amqp://guest:guest@127.0.0.1:1/%2f")], 69, ("fail", "broker.uri", "cannot be reached")),
+        (
+            vec![("BROKER__URI", &env.broker_uri.replace("guest:guest", "guest:no"))],
+            69,
+            ("fail", "broker.uri", "rejects the user"),
+        ),
+        (vec![("BROKER__URI", &env.broker_uri.replace("%2f", "nowhere"))], 69, ("fail", "broker.uri", "virtual host")),
+        (vec![("BROKER__URI", "http://x")], 78, ("fail", "configuration", "broker.uri")),
+        (vec![("BROKER__PREFETCH", "1")], 78, ("fail", "configuration", "2000")),
+        (vec![("BROKER__QUEUE_TYPE", "classic")], 69, ("fail", "broker.queue", "x-queue-type")),
+        (
+            vec![("BROKER__QUEUE", "no.such"), ("BROKER__DECLARE", "false")],
+            69,
+            ("fail", "broker.queue", "does not exist, and"),
+        ),
+        (vec![("BROKER__QUEUE", "no.such")], 0, ("warn", "broker.queue", "does not exist yet")),
+        (
+            vec![("BROKER__EXCHANGE", &format!("{}.dlx", env.name)), ("DEAD_LETTER__EXCHANGE", &env.name)],
+            69,
+            ("fail", "broker.exchange", "type"),
+        ),
+        (
+            vec![("STORE__URI", "mongodb://127.0.0.1:1/?serverSelectionTimeoutMS=300")],
+            69,
+            ("fail", "store.uri", "no MongoDB primary"),
+        ),
+        (vec![("STORE__RETENTION", "30days")], 0, ("warn", "store.ensure_indexes", "ingested_at_1 does not exist yet")),
+    ] {
+        let report = CheckReport::run(&env, &settings);
+        report.assert(level, subject, text);
+        assert_eq!(report.code, Some(code), "{settings:?} {:#?}", report.findings);
+    }
+    env.clean().await;
+}
+
+#[tokio::test]
+async fn changes_behind_the_workers_back_are_found() {
+    let env = TestEnv::new().await;
+    let limited: FieldTable =
+        [("x-queue-type".into(), text("quorum")), ("x-delivery-limit".into(), lapin::types::AMQPValue::LongInt(3))]
+            .into_iter()
+            .collect::<std::collections::BTreeMap<_, _>>()
+            .into();
+    env.channel.queue_delete(env.dead_letter_queue().into(), Default::default()).await.unwrap();
+    let options = QueueDeclareOptions { durable: true, ..Default::default() };
+    env.channel.queue_declare(env.dead_letter_queue().into(), options, limited).await.unwrap();
+    let indexes = [
+        doc! { "name": "ingested_at_1", "key": { "ingested_at": 1 }, "expireAfterSeconds": 60 },
+        doc! { "name": "one_each", "key": { "uuid": 1, "x": 1 }, "unique": true },
+    ];
+    let database = env.client.database(&env.name);
+    database.run_command(doc! { "createIndexes": "log", "indexes": indexes.to_vec() }).await.unwrap();
+    let report = CheckReport::run(&env, &[("STORE__RETENTION", "30days")]);
+    report.assert("fail", "dead_letter.queue", "x-delivery-limit");
+    report.assert("fail", "dead_letter.queue", "cannot be browsed safely");
+    report.assert("fail", "store.retention", "deletes documents after 1m, but should delete documents after 30days");
+    report.assert("warn", "store.collection", "one_each is unique");
+    env.clean().await;
+}
+
+fn text(text: &str) -> lapin::types::AMQPValue {
+    lapin::types::AMQPValue::LongString(text.into())
+}
+
+#[tokio::test]
+async fn a_missing_binding_is_found_by_the_management_api() {
+    let broker = DedicatedServer::prepared(ServerKind::Rabbitmq, |directory, port| {
+        std::fs::write(directory.join("enabled_plugins"), "[rabbitmq_management].\n").unwrap();
+        std::fs::write(directory.join("extra.conf"), format!("management.tcp.port = {}\n", port + 3)).unwrap();
+    });
+    let env = TestEnv::with_dedicated_broker(&broker).await;
+    let check = |declare: &str, wanted: (&str, &str)| {
+        let mut command = env.command();
+        let management = format!("http://127.0.0.1:{}", broker.port() + 3);
+        command.env("TICKETLOG_BROKER__DECLARE", declare).args(["check", "--management", &management]);
+        let output = CommandOutput::from(command.output().unwrap());
+        let found = output.out.lines().any(|line| line.starts_with(wanted.0) && line.contains(wanted.1));
+        assert!(found, "{wanted:?} is not among\n{}", output.out);
+    };
+    let (queue, exchange, dlx) = (env.queue(), env.name.clone(), format!("{}.dlx", env.name));
+    let (key, dead, none): (&str, _, _) = ("ticket.#", env.dead_letter_queue(), FieldTable::default());
+    check("true", ("ok", &format!("queue {queue} is bound to exchange {exchange} with {key}")));
+    check("true", ("ok", &format!("queue {dead} is bound to exchange {dlx} with {dead}")));
+    check("true", ("ok", "can be browsed safely (delivery limit 2000000000)"));
+    let channel = &env.channel;
+    channel.queue_unbind(dead.as_str().into(), dlx.into(), dead.as_str().into(), none.clone()).await.unwrap();
+    check("false", ("fail", &format!("{dead} is not bound")));
+    let unbind = channel.queue_unbind(queue.as_str().into(), exchange.into(), key.into(), none.clone());
+    unbind.await.unwrap();
+    check("true", ("warn", &format!("{queue} is not bound")));
+    check("false", ("fail", &format!("{queue} is not bound")));
+    // Bound to another exchange, which spreads the load over several queues, as in docs/operations.md.
+    let options = lapin::options::QueueBindOptions::default();
+    channel.queue_bind(queue.as_str().into(), "amq.topic".into(), "1".into(), options, none).await.unwrap();
+    check("false", ("warn", "but to exchange amq.topic with 1"));
+}
+
+#[tokio::test]
+async fn a_view_is_rejected() {
+    let env = TestEnv::new().await;
+    let database = env.client.database(&env.name);
+    database.run_command(doc! { "create": "seen", "viewOn": "log", "pipeline": [] }).await.unwrap();
+    let report = CheckReport::run(&env, &[("STORE__COLLECTION", "seen")]);
+    report.assert("fail", "store.collection", "is a view");
+    env.clean().await;
+}
+
+/// A broker with the definitions of deploy/rabbitmq, and a password for each of its users.
+fn broker_with_shipped_permissions() -> DedicatedServer {
+    let broker = DedicatedServer::start(ServerKind::Rabbitmq);
+    let path = format!("{}/deploy/rabbitmq/definitions.json", env!("CARGO_MANIFEST_DIR"));
+    broker.ctl(&["import_definitions", &path]);
+    let change = r#"[rabbit_auth_backend_internal:change_password(list_to_binary(User), list_to_binary(User ++ "-secret"), <<"test">>)
+        || User <- ["ticketlog", "ticketlog-desk", "tickets-publisher"]]."#;
+    broker.ctl(&["eval", change]);
+    broker
+}
+
+#[tokio::test]
+async fn the_shipped_permissions_are_enough_for_worker_operator_and_publisher() {
+    let broker = broker_with_shipped_permissions();
+    let database = "permissions";
+    let (store, client) = access_control::store().await;
+    access_control::roles(&client, database, "log").await;
+    let worker_store = access_control::as_user(&store, "ticketlogWorker", database);
+    let login = |user: &str| broker.uri().replace("guest:guest", &format!("{user}:{user}-secret"));
+    let command = |user: &str, arguments: &[&str]| {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_ticketlog"));
+        let settings = [("STORE__DATABASE", database), ("STORE__COLLECTION", "log"), ("BROKER__DECLARE", "false")];
+        for (key, value) in settings.into_iter().chain([
+            ("BROKER__URI", login(user).as_str()),
+            ("STORE__URI", &worker_store),
+            ("HTTP__LISTEN", "127.0.0.1:0"),
+            ("DEAD_LETTER__OPERATORS", "ticketlog-desk"),
+        ]) {
+            command.env(format!("TICKETLOG_{key}"), value);
+        }
+        command.env_remove("RUST_MIN_STACK").args(arguments);
+        command
+    };
+    let output = |user: &str, arguments: &[&str]| CommandOutput::from(command(user, arguments).output().unwrap());
+    let worker = crate::harness::Worker::start(command("ticketlog", &[])).await;
+    worker.wait_until_ready().await;
+    let published = output("tickets-publisher", &["publish", "--generate", "500", "--malformed", "4", "--seed", "5"]);
+    assert_eq!(published.code, Some(0), "{published:?}");
+    eventually("everything has an outcome", DEADLINE, async || {
+        worker.settled("stored") + worker.settled("dead_lettered") == 500
+    })
+    .await;
+    let collection = client.database(database).collection::<Document>("log");
+    assert_eq!(collection.count_documents(doc! {}).await.unwrap(), worker.settled("stored"));
+    eventually("the indexes exist", DEADLINE, async || collection.list_index_names().await.unwrap().len() == 5).await;
+    let stats = output("ticketlog-desk", &["dead", "stats", "--json"]);
+    assert_eq!(stats.code, Some(0), "{stats:?}");
+    let dead = worker.settled("dead_lettered");
+    let replay = output(
+        "ticketlog-desk",
+        &["dead", "replay", "--yes", "--limit", "3", "--follow", "--status", &format!("http://{}", worker.address())],
+    );
+    assert_eq!(replay.code, Some(65), "{replay:?}");
+    eventually("the replayed messages are dead letters again", DEADLINE, async || {
+        worker.settled("dead_lettered") == dead + 3
+    })
+    .await;
+    eventually("queue depths are exported", DEADLINE, async || {
+        worker.metrics()["ticketlog_queue_messages{queue=\"dead_letter\"}"] == dead as f64
+    })
+    .await;
+    let report = output("ticketlog", &["check"]);
+    assert_eq!(report.code, Some(0), "{report:?}");
+    // What each user may not do.
+    assert_eq!(output("ticketlog", &["publish", "--generate", "1"]).code, Some(77));
+    assert_eq!(output("ticketlog", &["dead", "stats"]).code, Some(77));
+    assert_eq!(output("tickets-publisher", &["dead", "stats"]).code, Some(77));
+    let rejected = output("tickets-publisher", &["check"]);
+    assert_eq!(rejected.code, Some(69), "{rejected:?}");
+    assert!(rejected.out.contains("fail  broker.queue") && rejected.out.contains("may not read"), "{}", rejected.out);
+}
+
+#[tokio::test]
+async fn systemd_gets_readiness_status_and_watchdog() {
+    let env = TestEnv::new().await;
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("notify");
+    let socket = UnixDatagram::bind(&path).unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    let mut command = env.command();
+    command.env("NOTIFY_SOCKET", &path).env("WATCHDOG_USEC", "300000");
+    let mut worker = crate::harness::Worker::start(command).await;
+    let wait_for = |wanted: &str| {
+        for _ in 0..200 {
+            let mut bytes = [0; 4096];
+            let length = socket.recv(&mut bytes).unwrap();
+            let text = String::from_utf8_lossy(&bytes[..length]).into_owned();
+            if text.contains(wanted) {
+                return text;
+            }
+        }
+        panic!("systemd was not sent {wanted}");
+    };
+    wait_for("READY=1");
+    assert!(wait_for("STATUS=consuming").contains("WATCHDOG=1"));
+    worker.signal("TERM");
+    wait_for("STOPPING=1");
+    assert!(worker.wait_for_exit().await.success());
+    env.clean().await;
+}

@@ -1,0 +1,119 @@
+//! The rules of the code that a test can check: which module may name which driver, which modules it may import, how
+//! long a file may be.
+//! Function length, panics and unsafe code are checked by clippy (see `Cargo.toml` and `clippy.toml`).
+
+use std::path::{Path, PathBuf};
+
+/// The modules of the crate, from the bottom up. Each may import only those before it in this list.
+const LAYERS: [&str; 11] = [
+    "event",
+    "dead_letter",
+    "finding",
+    "system",
+    "http_client",
+    "config",
+    "rabbitmq",
+    "mongodb",
+    "observe",
+    "worker",
+    "cli",
+];
+
+/// Modules without IO.
+const PURE: [&str; 6] = [
+    "src/event/",
+    "src/dead_letter/",
+    "src/finding.rs",
+    "src/worker/batcher.rs",
+    "src/worker/batch_progress.rs",
+    "src/worker/breaker.rs",
+];
+
+fn sources() -> Vec<(String, String)> {
+    fn walk(directory: &Path, found: &mut Vec<PathBuf>) {
+        for entry in std::fs::read_dir(directory).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                walk(&path, found);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                found.push(path);
+            }
+        }
+    }
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut paths = Vec::new();
+    for folder in ["src", "tests", "benches"] {
+        walk(&root.join(folder), &mut paths);
+    }
+    let name = |path: &PathBuf| path.strip_prefix(root).unwrap().to_str().unwrap().to_owned();
+    paths.iter().map(|path| (name(path), std::fs::read_to_string(path).unwrap())).collect()
+}
+
+/// The files of `src` that contain `pattern`, except those whose path starts with one of `allowed`.
+fn offenders(pattern: &str, allowed: &[&str]) -> Vec<String> {
+    let files = sources().into_iter().filter(|(name, _)| name.starts_with("src/"));
+    files
+        .filter(|(name, text)| text.contains(pattern) && !allowed.iter().any(|allowed| name.starts_with(allowed)))
+        .map(|(name, _)| name)
+        .collect()
+}
+
+const NONE: [String; 0] = [];
+
+#[test]
+fn drivers_are_named_only_in_their_module() {
+    assert_eq!(offenders("lapin::", &["src/rabbitmq/"]), NONE);
+    assert_eq!(offenders(" ::mongodb::", &["src/mongodb/"]), NONE);
+    assert_eq!(offenders("use mongodb::", &[]), NONE, "write ::mongodb for the driver, crate::mongodb for the module");
+    assert_eq!(offenders(" ::backoff::", &["src/worker/backoff.rs"]), NONE);
+    assert_eq!(offenders("PrometheusBuilder", &["src/observe/metrics/"]), NONE);
+}
+
+#[test]
+fn modules_import_only_what_is_below_them() {
+    for (name, text) in sources() {
+        let Some(path) = name.strip_prefix("src/") else { continue };
+        let module = path.split(['/', '.']).next().unwrap();
+        let Some(layer) = LAYERS.iter().position(|layer| *layer == module) else { continue };
+        for imported in imported_modules(&text) {
+            assert!(!LAYERS[layer + 1..].contains(&imported), "{name} imports {imported}, which is above it");
+            // The two adapters never import each other.
+            assert!((module, imported) != ("mongodb", "rabbitmq"), "{name}");
+        }
+    }
+}
+
+/// The top-level modules named by `crate::module` and by `crate::{module, module::item}`.
+fn imported_modules(text: &str) -> Vec<&str> {
+    let imports = text.split("crate::").skip(1).flat_map(|after| match after.strip_prefix('{') {
+        Some(group) => group.split('}').next().unwrap_or_default().split(',').collect::<Vec<_>>(),
+        None => vec![after],
+    });
+    let first_name = |path| str::trim_start(path).split(|c: char| !c.is_alphanumeric() && c != '_').next();
+    imports.filter_map(first_name).collect()
+}
+
+#[test]
+fn both_ways_to_name_a_module_are_found() {
+    let text = "use crate::{worker::Session, cli};\nuse crate::event;\ncrate::config::load()";
+    assert_eq!(imported_modules(text), ["worker", "cli", "event", "config"]);
+}
+
+#[test]
+fn pure_modules_do_no_io() {
+    for (name, text) in sources() {
+        if PURE.iter().any(|pure| name.starts_with(pure)) {
+            for io in ["tokio::", "std::fs", "std::net", "crate::http_client", "SystemTime::now"] {
+                assert!(!text.contains(io), "{name} names {io}");
+            }
+        }
+    }
+}
+
+#[test]
+fn files_are_short_and_say_what_they_own() {
+    for (name, text) in sources() {
+        assert!(text.lines().count() <= 400, "{name} has {} lines", text.lines().count());
+        assert!(text.starts_with("//!"), "{name} does not say what it owns");
+    }
+}

@@ -1,0 +1,42 @@
+//! Owns a MongoDB with access control, and the roles of deploy/mongodb with one user each.
+
+use bson::{Document, doc};
+use mongodb::Client;
+
+use super::{DedicatedServer, ServerKind};
+
+/// Starts it with a user `admin` who may do everything. The client is logged in as `admin`.
+pub async fn store() -> (DedicatedServer, Client) {
+    let store = DedicatedServer::prepared(ServerKind::Mongodb, |directory, _| {
+        let key = directory.join("key");
+        std::fs::write(&key, "a key for the members of this replica set alone").unwrap();
+        std::fs::set_permissions(&key, std::os::unix::fs::PermissionsExt::from_mode(0o400)).unwrap();
+        let arguments = ["--auth", "--keyFile", key.to_str().unwrap()];
+        std::fs::write(directory.join("arguments"), arguments.join("\n")).unwrap();
+    });
+    let admin = doc! { "createUser": "admin", "pwd": "admin-secret", "roles": ["root"] };
+    let without_login = Client::with_uri_str(store.uri()).await.unwrap();
+    without_login.database("admin").run_command(admin).await.unwrap();
+    let client = Client::with_uri_str(as_user(&store, "admin", "admin")).await.unwrap();
+    (store, client)
+}
+
+/// Creates the roles for this collection, and for each role a user with the role's name.
+pub async fn roles(client: &Client, database: &str, collection: &str) {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/mongodb/roles.json");
+    let roles = std::fs::read_to_string(path).unwrap();
+    let roles = roles.replace("\"cache\"", &format!("\"{database}\"")).replace("bytemark_tickets_log", collection);
+    let commands: Vec<serde_json::Value> = serde_json::from_str(&roles).unwrap();
+    for command in commands {
+        let command: Document = bson::serialize_to_document(&command).unwrap();
+        client.database(database).run_command(command.clone()).await.unwrap();
+        let role = command.get_str("createRole").unwrap();
+        let user = doc! { "createUser": role, "pwd": format!("{role}-secret"), "roles": [role] };
+        client.database(database).run_command(user).await.unwrap();
+    }
+}
+
+/// The URI for a user who was created in the database `source`.
+pub fn as_user(store: &DedicatedServer, user: &str, source: &str) -> String {
+    store.uri().replace("mongodb://", &format!("mongodb://{user}:{user}-secret@")) + "&authSource=" + source
+}
