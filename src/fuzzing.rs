@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::config;
 use crate::dead_letter::{ArchivedMessage, fault_offset, render_text};
-use crate::event::{Decoder, Message, Reason, Rules};
+use crate::event::{Decoder, Message, Reason, Rules, replace_lone_surrogates};
 use crate::rabbitmq::Delivery;
 
 /// A message body is rejected, or becomes a valid document that starts with its `_id`, the same each time. `serde_json`
@@ -19,7 +19,9 @@ pub fn message(body: &[u8]) {
     let first = decoder.decode(&message, || [9; 12]);
     assert_eq!(decoder.decode(&message, || [9; 12]), first, "decoding a message twice gives two results");
     let plain = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
-    let is_object = matches!(serde_json::from_slice::<Value>(plain), Ok(Value::Object(_)));
+    let replaced = std::str::from_utf8(plain).ok().and_then(replace_lone_surrogates);
+    let json = replaced.as_deref().map_or(plain, str::as_bytes);
+    let is_object = matches!(serde_json::from_slice::<Value>(json), Ok(Value::Object(_)));
     match first {
         Ok(event) => {
             assert!(is_object, "stored a body that is not a JSON object");

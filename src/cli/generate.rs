@@ -164,7 +164,7 @@ impl Generator {
             13 => text = b" \r\n".to_vec(),
             14 => text = b"{\"user_id\":NaN}".to_vec(),
             15 => text = b"{\"fare\":1e400}".to_vec(),
-            16 => text = b"{\"status\":\"\\ud800\"}".to_vec(),
+            16 => text = b"{\"status\":\"\\ud80\"}".to_vec(),
             17 => message.content_encoding = Some("gzip"),
             _ => message.content_encoding = Some("br"),
         }

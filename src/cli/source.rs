@@ -18,7 +18,7 @@ pub(super) struct InputMessage {
     pub body: Vec<u8>,
 }
 
-/// Calls `each` with every message of the files, or of standard input if there are none. Empty lines are skipped.
+/// Calls `each` with every message of the files, or of standard input if there are none. Blank lines are skipped.
 ///
 /// # Errors
 /// A file that cannot be read, or an error of `each`.
@@ -66,7 +66,7 @@ fn read(
         while matches!(body.last(), Some(b'\n' | b'\r')) {
             body.pop();
         }
-        if !body.is_empty() {
+        if !body.iter().all(u8::is_ascii_whitespace) {
             each(message(line, body))?;
         }
     }

@@ -3,6 +3,7 @@
 
 use std::fmt;
 
+use bson::Bson;
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
 use super::fields::{BodyId, IdentityPart, Role};
@@ -75,16 +76,40 @@ impl CastField<'_, '_> {
         walk.fields.set_valid(role, true);
     }
 
-    /// Reads an array or an object, which `write` writes as sent. Valid for `Any`, a fault for the other types.
-    fn container<E>(self, found: &'static str, write: impl FnOnce(AnyValue) -> Result<(), E>) -> Result<(), E> {
-        let CastField { walk, at, role } = self;
-        write(AnyValue { walk, at })?;
-        match role.kind {
-            FieldKind::Any => walk.fields.set_valid(role, true),
-            _ => walk.fields.set_fault(role, found),
+    /// Casts an object, which is written from `start` on: Mongoose takes an object with an `_id` for a populated document,
+    /// and casts its `_id`, for a String only if that is a text (`lib/cast/string.js`, `lib/schema/number.js`).
+    fn object(self, start: usize) {
+        let id = self.walk.writer.bytes().get(start..).and_then(embedded_id);
+        match id.filter(|id| self.role.kind == FieldKind::Number || id.as_str().is_some_and(|id| !id.is_empty())) {
+            Some(id) => {
+                self.walk.writer.truncate(start);
+                self.populated(&id);
+            }
+            None => self.walk.fields.set_fault(self.role, "an object"),
         }
-        Ok(())
     }
+
+    fn populated(self, id: &Bson) {
+        match id {
+            Bson::String(text) => self.text(text),
+            Bson::Boolean(value) => self.boolean(*value),
+            Bson::Null => {
+                self.walk.writer.null(self.at);
+                self.walk.fields.set_valid(self.role, false);
+            }
+            Bson::Int32(_) | Bson::Int64(_) | Bson::Double(_) | Bson::Decimal128(_) => {
+                let number = id.to_string().parse().unwrap_or(f64::NAN);
+                self.number(number, |walk, at| integer_or_double(walk, at, number));
+            }
+            _ => write_fault(self.walk, self.at, self.role, "an object"),
+        }
+    }
+}
+
+/// The `_id` of a BSON document.
+fn embedded_id(document: &[u8]) -> Option<Bson> {
+    let document = bson::RawDocument::from_bytes(document).ok()?;
+    document.get("_id").ok().flatten().and_then(|id| id.try_into().ok())
 }
 
 /// Writes an integer if JavaScript represents that integer exactly, else a double (`-0` stays a double).
@@ -154,11 +179,22 @@ impl<'de> Visitor<'de> for CastField<'_, '_> {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<(), A::Error> {
-        self.container("an array", |value| value.visit_seq(seq))
+        AnyValue { walk: &mut *self.walk, at: self.at }.visit_seq(seq)?;
+        match self.role.kind {
+            FieldKind::Any => self.walk.fields.set_valid(self.role, true),
+            _ => self.walk.fields.set_fault(self.role, "an array"),
+        }
+        Ok(())
     }
 
     fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<(), A::Error> {
-        self.container("an object", |value| value.visit_map(map))
+        let start = self.walk.writer.len();
+        AnyValue { walk: &mut *self.walk, at: self.at }.visit_map(map)?;
+        match self.role.kind {
+            FieldKind::Any => self.walk.fields.set_valid(self.role, true),
+            _ => self.object(start),
+        }
+        Ok(())
     }
 }
 

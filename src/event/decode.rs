@@ -12,7 +12,7 @@ use super::fields::{BodyId, FieldStates};
 use super::root::Root;
 use super::rules::MAX_DOCUMENT_BYTES;
 use super::walk::{Walk, document_too_large};
-use super::{Reason, Rejection, Rules, encoding, identity};
+use super::{Reason, Rejection, Rules, encoding, identity, surrogates};
 
 /// Buffers larger than this many bytes are freed after the message that needed them.
 const MAX_KEPT_BYTES: usize = 64 * 1024;
@@ -89,7 +89,10 @@ impl Decoder {
         let rules = Arc::clone(&self.rules);
         let body = decompressed_body(message, &rules)?;
         let text = utf8_text(&body)?;
-        self.walk(text, &rules)?;
+        self.walk(text, &rules).or_else(|rejection| {
+            let replaced = (rejection.reason == Reason::InvalidJson).then(|| surrogates::replace_lone(text)).flatten();
+            replaced.map_or(Err(rejection), |text: String| self.walk(&text, &rules))
+        })?;
         self.fields.check(&rules)?;
         let (id, identity) = self.identify(message, text, fresh_id);
         let document = self.writer.finish(id);

@@ -50,7 +50,7 @@ fn bodies_that_are_not_json_objects_are_rejected_with_their_reason() {
         (b"{\"a\":.5}", InvalidJson),
         (b"{\"a\":1e400}", InvalidJson),
         (b"{\"a\":-1e400}", InvalidJson),
-        (b"{\"a\":\"\\ud800\"}", InvalidJson),
+        (b"{\"a\":\"\\ud80\"}", InvalidJson),
         (b"{\"a\":\"\n\"}", InvalidJson),
         (b"{a:1}", InvalidJson),
         (b"{1:1}", InvalidJson),
@@ -77,6 +77,24 @@ fn bodies_that_are_not_json_objects_are_rejected_with_their_reason() {
     ];
     for (body, expected) in table {
         assert_eq!(reason(body), *expected, "{:?}", String::from_utf8_lossy(body));
+    }
+}
+
+#[test]
+fn lone_surrogates_become_replacement_characters() {
+    assert_eq!(stored(r#"{"a":"\ud83d","\ude00":"\ud83d\ude00"}"#), doc! {"a": "\u{fffd}", "\u{fffd}": "\u{1f600}"});
+    assert_eq!(reason(br#"{"a":"\ud83d",}"#), Reason::InvalidJson);
+}
+
+#[test]
+fn a_populated_document_is_cast_to_its_id() {
+    assert_eq!(stored(r#"{"user_id":{"_id":42,"name":"x"}}"#), doc! {"user_id": 42});
+    assert_eq!(stored(r#"{"user_id":{"_id":"42"},"uuid":{"_id":"u"}}"#), doc! {"user_id": 42, "uuid": "u"});
+    assert_eq!(stored(r#"{"user_id":{"_id":null},"timestamp":{"_id":true}}"#), doc! {"user_id": null, "timestamp": 1});
+    for body in
+        [r#"{"uuid":{"_id":42}}"#, r#"{"uuid":{"_id":""}}"#, r#"{"user_id":{"_id":{"_id":42}}}"#, r#"{"user_id":{}}"#]
+    {
+        assert_eq!(reason(body.as_bytes()), Reason::InvalidField, "{body}");
     }
 }
 

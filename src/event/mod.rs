@@ -5,6 +5,7 @@
 //! |---|---|
 //! | `decode` | the order of the steps |
 //! | `encoding` | `content_encoding` |
+//! | `surrogates` | lone surrogates in JSON |
 //! | `root`, `walk` | JSON to BSON: the root object, any value |
 //! | `cast`, `js_number` | Mongoose's casts, JavaScript's numbers |
 //! | `fields` | the state of the configured fields |
@@ -23,6 +24,7 @@ mod js_number;
 mod rejection;
 mod root;
 mod rules;
+mod surrogates;
 mod walk;
 
 #[cfg(test)]
@@ -34,3 +36,4 @@ pub use bson_writer::{same_event, with_ingested_at};
 pub use decode::{Decoder, Event, Identity, Message, decompressed_body};
 pub use rejection::{Reason, Rejection, Stage};
 pub use rules::{Field, FieldKind, MAX_DOCUMENT_BYTES, Rules};
+pub use surrogates::replace_lone as replace_lone_surrogates;

@@ -4,7 +4,7 @@
 const now = Number(process.env.CORPUS_NOW)
 
 const values = [5, -1, 1.5, 0, 2147483648, 9007199254740991, '12345', ' 12 ', '0x1f', '1e3', '1.50', '', 'abc', '0b11', '-7', '+7', '.5', 'Infinity',
-  '2024-01-01', true, false, null, [5], [], {}, { a: 1 }, 'true', '１２', '\u00a012\ufeff', '1_000', '-0', '0x', 'NaN', '1e21', 1e21, 1e-7, 123456789012345680000]
+  '2024-01-01', true, false, null, [5], [], {}, { a: 1 }, { _id: 42 }, { _id: '43', a: 1 }, { _id: '' }, { _id: null }, { _id: true }, { _id: { _id: 1 } }, 'cut \ud83d', 'true', '１２', '\u00a012\ufeff', '1_000', '-0', '0x', 'NaN', '1e21', 1e21, 1e-7, 123456789012345680000]
 
 const plain = [
   { user_id: 42, timestamp: now, uuid: 'c0ffee00-0000-4000-8000-000000000001', status: 'success', operation_type: 'purchase', ticket_details: { route: 'Red Line', fare: 2.75 } },
