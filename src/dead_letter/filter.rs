@@ -51,6 +51,8 @@ pub struct Filter {
     pub ids: Vec<String>,
     pub causes: Vec<Cause>,
     pub fields: Vec<String>,
+    /// MongoDB's error codes.
+    pub codes: Vec<i64>,
     /// Milliseconds since 1970, inclusive.
     pub since: Option<i64>,
     /// Milliseconds since 1970, exclusive.
@@ -85,6 +87,7 @@ impl Filter {
             && any(&self.ids, |id| record.id.as_deref() == Some(id))
             && any(&self.causes, |cause| record.cause == *cause)
             && any(&self.fields, |field| record.field.as_deref() == Some(field))
+            && any(&self.codes, |code| record.code == Some(*code))
             && any(&self.message_ids, |id| message_id == Some(id))
             && any(&self.fingerprints, |fingerprint| record.fingerprint == *fingerprint)
             && any(&self.routing_keys, |pattern| binding_matches(pattern, &record.routing_key))

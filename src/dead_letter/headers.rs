@@ -19,6 +19,8 @@ pub const REPLAYS: &str = "dl-replays";
 pub const REPLAY_ID: &str = "dl-replay-id";
 /// The `dl-id` of the first dead letter of a message that became one again: its identity if it has no other.
 pub const FIRST_ID: &str = "dl-first-id";
+/// MongoDB's error code, if MongoDB rejected the document.
+pub(super) const CODE: &str = "dl-code";
 /// The original `user_id` property, which the broker would refuse from another user.
 pub const USER_ID: &str = "dl-user-id";
 
@@ -144,6 +146,9 @@ pub fn headers(rejection: &Rejection, origin: &Origin, id: &str, now_millis: i64
     if let Some(replay) = origin.replay {
         headers.push((REPLAY_ID, text(&replay.id, MAX_TEXT_BYTES)));
         headers.push((FIRST_ID, text(&replay.dead_letter_id, MAX_TEXT_BYTES)));
+    }
+    if let Some(code) = rejection.code {
+        headers.push((CODE, HeaderValue::Int(code.into())));
     }
     if let Some(field) = &rejection.field {
         headers.push(("dl-field", text(field, MAX_TEXT_BYTES)));

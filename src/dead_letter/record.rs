@@ -5,7 +5,7 @@ use strum::VariantArray as _;
 use crate::event::{Reason, Rejection};
 
 use super::headers::{
-    EXCHANGE, FIRST_ID, HeaderValue, ID, REPLAY_ID, REPLAYS, ROUTING_KEY, USER_ID, VERSION, fingerprint, one_line,
+    CODE, EXCHANGE, FIRST_ID, HeaderValue, ID, REPLAY_ID, REPLAYS, ROUTING_KEY, USER_ID, VERSION, fingerprint, one_line,
 };
 
 /// Why a message is in a dead-letter queue, as far as its headers say.
@@ -49,6 +49,8 @@ pub struct DeadLetterRecord {
     pub cause: Cause,
     /// The configured field at fault.
     pub field: Option<String>,
+    /// MongoDB's error code, if MongoDB rejected the document.
+    pub code: Option<i64>,
     /// What exactly is wrong.
     pub detail: String,
     /// When it became a dead letter, in milliseconds since 1970.
@@ -108,6 +110,7 @@ impl DeadLetterRecord {
             first_id: text(FIRST_ID),
             cause: reason.parse().map_or(Cause::Unknown, Cause::Reason),
             field: text("dl-field"),
+            code: get(CODE).and_then(|code| code.int()),
             detail: or_empty("dl-detail"),
             time: get("dl-time").and_then(|time| time.int()),
             exchange: or_empty("dl-exchange"),
@@ -127,6 +130,7 @@ impl DeadLetterRecord {
             first_id: None,
             cause: Cause::Unknown,
             field: None,
+            code: None,
             detail: String::new(),
             time: None,
             exchange: String::new(),
@@ -141,10 +145,17 @@ impl DeadLetterRecord {
     }
 
     fn from_x_death(death: XDeath) -> DeadLetterRecord {
-        let detail = format!("dead-lettered by the broker: {}", one_line(&death.reason, 64));
-        let rejection = Rejection::new(Reason::DeliveryLimit, detail);
+        let detail = format!("dead-lettered by RabbitMQ: {}", one_line(&death.reason, 64));
+        // Source: RabbitMQ's page on dead lettering. The reason is that of the first death.
+        let reason = match death.reason.as_str() {
+            "expired" => Reason::Expired,
+            "maxlen" => Reason::Maxlen,
+            "rejected" => Reason::RejectedByClient,
+            _ => Reason::DeliveryLimit,
+        };
+        let rejection = Rejection::new(reason, detail);
         DeadLetterRecord {
-            cause: Cause::Reason(Reason::DeliveryLimit),
+            cause: Cause::Reason(reason),
             fingerprint: fingerprint(&rejection, &death.routing_key),
             detail: rejection.detail.into_owned(),
             time: death
@@ -216,8 +227,12 @@ mod tests {
         );
         assert_eq!(
             (from_broker.detail.as_str(), from_broker.routing_key.as_str()),
-            ("dead-lettered by the broker: delivery_limit", "k")
+            ("dead-lettered by RabbitMQ: delivery_limit", "k")
         );
+        for (name, cause) in [("expired", "expired"), ("maxlen", "maxlen"), ("rejected", "rejected_by_client")] {
+            let death = XDeath { reason: name.into(), ..XDeath::default() };
+            assert_eq!(read(&[], Some(death)).cause.as_str(), cause);
+        }
         let again = from_broker.headers("b".into());
         let read_again = read(&again, None);
         assert_eq!(DeadLetterRecord { id: None, ..read_again }, from_broker);

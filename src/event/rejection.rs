@@ -38,8 +38,15 @@ pub enum Reason {
     DuplicateKey,
     /// MongoDB rejects the document (a validator, a limit).
     RejectedByStore,
-    /// RabbitMQ dead-lettered the message itself. Never written by the worker.
+    /// RabbitMQ dead-lettered it: delivered too often (`x-death` says `delivery_limit`). This one and the next three are never
+    /// written by the worker.
     DeliveryLimit,
+    /// RabbitMQ dead-lettered it: its time to live passed (`expired`).
+    Expired,
+    /// RabbitMQ dead-lettered it: the queue was full (`maxlen`).
+    Maxlen,
+    /// RabbitMQ dead-lettered it: another client rejected it (`rejected`).
+    RejectedByClient,
 }
 
 impl Reason {
@@ -52,7 +59,7 @@ impl Reason {
     pub fn stage(self) -> Stage {
         match self {
             Reason::IdentityConflict | Reason::DuplicateKey | Reason::RejectedByStore => Stage::Store,
-            Reason::DeliveryLimit => Stage::Broker,
+            Reason::DeliveryLimit | Reason::Expired | Reason::Maxlen | Reason::RejectedByClient => Stage::Broker,
             _ => Stage::Decode,
         }
     }
@@ -86,12 +93,20 @@ pub struct Rejection {
     pub field: Option<String>,
     /// Position, expected type, limit or error code. One line, at most 512 bytes, no value of the message.
     pub detail: Cow<'static, str>,
+    /// MongoDB's error code, if MongoDB rejects it.
+    pub code: Option<i32>,
 }
 
 impl Rejection {
     /// A rejection without a field.
     pub fn new(reason: Reason, detail: impl Into<Cow<'static, str>>) -> Self {
-        Rejection { reason, field: None, detail: detail.into() }
+        Rejection { reason, field: None, detail: detail.into(), code: None }
+    }
+
+    /// The same with MongoDB's error code.
+    #[must_use]
+    pub fn with_code(self, code: Option<i32>) -> Self {
+        Rejection { code, ..self }
     }
 
     /// Reason and, if there is one, field: `invalid_field user_id`.
@@ -102,7 +117,7 @@ impl Rejection {
 
     /// A rejection that names a configured field.
     pub fn of_field(reason: Reason, field: &str, detail: impl Into<Cow<'static, str>>) -> Self {
-        Rejection { reason, field: Some(field.to_owned()), detail: detail.into() }
+        Rejection { field: Some(field.to_owned()), ..Rejection::new(reason, detail) }
     }
 }
 
@@ -113,7 +128,7 @@ mod tests {
     #[test]
     fn the_names_never_change() {
         let names: Vec<_> = Reason::VARIANTS.iter().map(|reason| reason.as_str()).collect();
-        insta::assert_snapshot!(names.join(" "), @"empty_body invalid_utf8 invalid_json not_an_object too_large too_deep invalid_field missing_field invalid_field_name invalid_id unsupported_encoding identity_conflict duplicate_key rejected_by_store delivery_limit");
+        insta::assert_snapshot!(names.join(" "), @"empty_body invalid_utf8 invalid_json not_an_object too_large too_deep invalid_field missing_field invalid_field_name invalid_id unsupported_encoding identity_conflict duplicate_key rejected_by_store delivery_limit expired maxlen rejected_by_client");
         assert!(Reason::VARIANTS.iter().all(|reason| reason.as_str().parse() == Ok(*reason)));
         assert!("no_such_reason".parse::<Reason>().is_err());
     }

@@ -86,8 +86,14 @@ impl BatchProgress {
         }
     }
 
-    fn reject(&mut self, at: usize, reason: Reason, detail: impl Into<std::borrow::Cow<'static, str>>) {
-        self.finish(at, DocumentOutcome::Rejected(Rejection::new(reason, detail)));
+    fn reject(
+        &mut self,
+        at: usize,
+        reason: Reason,
+        detail: impl Into<std::borrow::Cow<'static, str>>,
+        code: Option<i32>,
+    ) {
+        self.finish(at, DocumentOutcome::Rejected(Rejection::new(reason, detail).with_code(code)));
     }
 
     /// The positions to write next; none when every event has its outcome. Of events with the same `_id` one is written at
@@ -171,9 +177,9 @@ impl BatchProgress {
         slot.unknown_failures += 1;
         let others_stored = slot.stored_at_first_failure.is_some_and(|before| stored > before);
         if slot.unknown_failures >= self.max_unknown_failures && others_stored {
-            let code = code.map_or_else(|| "without a code".to_owned(), |code| format!("with code {code}"));
-            let detail = format!("MongoDB rejected the document alone {} times {code}", self.max_unknown_failures);
-            self.reject(at, Reason::RejectedByStore, detail);
+            let with_code = code.map_or_else(|| "without a code".to_owned(), |code| format!("with code {code}"));
+            let detail = format!("MongoDB rejected the document alone {} times {with_code}", self.max_unknown_failures);
+            self.reject(at, Reason::RejectedByStore, detail, code);
         }
     }
 
@@ -201,11 +207,12 @@ impl BatchProgress {
             DocumentError::DuplicateId => remaining.duplicate_ids.push(at),
             DocumentError::DuplicateKey => {
                 let detail = "another unique index of the collection already holds this key (code 11000)";
-                self.reject(at, Reason::DuplicateKey, detail);
+                self.reject(at, Reason::DuplicateKey, detail, Some(11_000));
             }
             DocumentError::Rejected(code) => {
                 let rejecter = if code == 121 { "the collection's validator" } else { "MongoDB" };
-                self.reject(at, Reason::RejectedByStore, format!("{rejecter} rejects the document (code {code})"));
+                let detail = format!("{rejecter} rejects the document (code {code})");
+                self.reject(at, Reason::RejectedByStore, detail, Some(code));
             }
             DocumentError::Retry(failure) => remaining.failure = Some(failure),
             DocumentError::Unknown(code) => {
@@ -223,7 +230,8 @@ impl BatchProgress {
             (true, true) => self.finish(at, DocumentOutcome::Stored),
             (true, false) => self.finish(at, DocumentOutcome::Duplicate),
             (false, _) => {
-                self.reject(at, Reason::IdentityConflict, "a different document has this _id (code 11000)");
+                let detail = "a different document has this _id (code 11000)";
+                self.reject(at, Reason::IdentityConflict, detail, Some(11_000));
             }
         }
     }

@@ -135,10 +135,10 @@ async fn messages_dead_lettered_by_rabbitmq_are_shown_and_replayed() {
     let got = env.channel.basic_get(env.queue().into(), BasicGetOptions::default()).await.unwrap().unwrap();
     got.delivery.acker.reject(BasicRejectOptions { requeue: false }).await.unwrap();
     env.wait_for_depth(&env.dead_letter_queue(), 1).await;
-    let listed = env.dead_command_succeeds(&["list", "--json", "--reason", "delivery_limit"]).await.json();
-    assert_eq!(listed[0]["detail"], "dead-lettered by the broker: rejected");
+    let listed = env.dead_command_succeeds(&["list", "--json", "--reason", "rejected_by_client"]).await.json();
+    assert_eq!(listed[0]["detail"], "dead-lettered by RabbitMQ: rejected");
     env.dead_command_succeeds(&["park"]).await;
-    env.dead_command_succeeds(&["unpark", "--reason", "delivery_limit", "--routing-key", "ticket.#"]).await;
+    env.dead_command_succeeds(&["unpark", "--reason", "rejected_by_client", "--routing-key", "ticket.#"]).await;
     let _worker = env.worker().await;
     env.dead_command_succeeds(&["replay", "--yes"]).await;
     eventually("it is stored", DEADLINE, async || env.count().await == 1).await;
@@ -163,12 +163,22 @@ async fn edited_bodies_are_replayed_and_undeliverable_dead_letters_stay() {
         env.publish_dead_letters([(b"{}".to_vec(), BasicProperties::default().with_headers(headers.into()))]).await;
     }
     let _worker = env.worker().await;
-    let edit = ["--edit", "grep -v '.n.:13,' | tr \"'\" '\"'", "--reason", "invalid_json"];
+    let directory = tempfile::tempdir().unwrap();
+    let backup = directory.path().join("originals").to_str().unwrap().to_owned();
+    let edit = ["--edit", "grep -v '.n.:13,' | tr \"'\" '\"'", "--backup", &backup, "--reason", "invalid_json"];
+    let bad_edit =
+        ["replay", "--yes", "--edit", "echo '{\"user_id\":\"abc\"}'", "--backup", &backup, "--reason", "invalid_json"];
+    let refused = env.dead_command(&bad_edit).await;
+    assert_eq!((refused.code, env.depth(&env.dead_letter_queue()).await), (Some(65), 22), "{refused:?}");
+    let text = "id-0 stays in the queue: the edited body is rejected: invalid_field user_id";
+    assert!(refused.err.contains(text) && !std::fs::exists(&backup).unwrap(), "{refused:?}");
     let dry = env.dead_command_succeeds(&[&["replay", "--dry-run", "--json"][..], &edit].concat()).await.json();
     assert_eq!((&dry[0]["accepted"], dry[0]["edit_failed"].as_object().unwrap().len()), (&19.into(), 1));
     let output = env.dead_command(&[&["replay", "--yes", "--json"][..], &edit].concat()).await;
     assert_eq!((output.code, output.json()[0]["replayed"].as_u64()), (Some(65), Some(19)), "{output:?}");
     eventually("they are stored", DEADLINE, async || env.count().await == 19).await;
+    let originals = std::fs::read_to_string(&backup).unwrap();
+    assert!(originals.lines().count() == 19 && originals.contains("{'n':12,"), "{originals}");
     let skipped = env.dead_command(&["replay", "--yes", "--skip-bad", "--reason", "invalid_json", "--json"]).await;
     assert_eq!((skipped.code, &skipped.json()[0]["skipped"]["invalid_json"]), (Some(0), &1.into()));
     let output = env.dead_command(&["replay", "--yes", "--reason", "too_deep"]).await;

@@ -112,6 +112,7 @@ fn filter(selection: &Selection) -> Value {
     put("id", json!(selection.id));
     put("reason", selection.reason.iter().map(|cause| cause.as_str()).collect());
     put("field", json!(selection.field));
+    put("code", json!(selection.code));
     put("since", time(selection.since));
     put("until", time(selection.until));
     put("message_id", json!(selection.message_id));

@@ -38,9 +38,8 @@ pub(super) fn edit(command: &str, body: Vec<u8>, max_bytes: usize) -> Result<Vec
     } else {
         wait(&mut child, deadline)
     };
-    if ended.is_err() {
-        kill_group(&mut child);
-    }
+    // Also after success: the command may have left something running.
+    kill_group(&mut child);
     ended?;
     let mut edited = read.ok().flatten().ok_or("the command's output cannot be read")?;
     if edited.last() == Some(&b'\n') && !ends_in_newline {
@@ -82,6 +81,11 @@ mod tests {
         assert_eq!(edit("cat", b"line\n").unwrap(), b"line\n");
         let large = vec![b'x'; 1 << 20];
         assert_eq!(edit("cat", &large).unwrap(), large);
+        let mark = std::process::id().to_string();
+        let leaves_a_process = format!("sh -c 'sleep 60 # {mark}' >/dev/null & echo {mark}");
+        assert_eq!(super::edit(&leaves_a_process, b"x".to_vec(), 1 << 20).unwrap(), mark.as_bytes());
+        let left = Command::new("pgrep").args(["-f", &format!("sleep 60 # {mark}")]).output().unwrap();
+        assert_eq!(String::from_utf8_lossy(&left.stdout), "");
         assert_eq!(edit("exit 3", b"x").unwrap_err(), "the command ended with exit status: 3");
         assert_eq!(edit("true", &large).unwrap_err(), "the command wrote nothing");
         assert_eq!(edit("yes & yes", b"x").unwrap_err(), "the command wrote more than 1048576 bytes");

@@ -1,8 +1,7 @@
-//! Owns `ticketlog dead export`, and creating archive files. Must not know how a queue is browsed.
+//! Owns `ticketlog dead export`. Must not know how a queue is browsed.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -13,6 +12,7 @@ use crate::config::Settings;
 use super::super::batch_publisher::progress;
 use super::super::terminal::{LineWriter, note};
 use super::super::{CommandError, exit};
+use super::archive_file::{create_file, sync_directory};
 use super::audit::{self, Audit};
 use super::format::dead_letters;
 use super::reader::LetterReader;
@@ -35,26 +35,6 @@ struct Counts {
     exported: u64,
     /// Not written, because their headers are nested too deep for JSON.
     skipped: u64,
-}
-
-/// The error for a message whose headers are nested too deep for JSON.
-pub(super) fn nested_too_deep() -> CommandError {
-    let text = "its headers are nested deeper than 60 levels and cannot be written as JSON; replay and park still work";
-    CommandError::text(exit::DATA, text)
-}
-
-/// Creates a new file that only its owner can read.
-pub(super) fn create_file(path: &Path) -> Result<File, CommandError> {
-    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
-    file.map_err(|error| {
-        CommandError::text(exit::CANNOT_CREATE, format!("{} cannot be created: {error}", path.display()))
-    })
-}
-
-/// Syncs the directory of a file, so that the file's name is durable.
-pub(super) fn sync_directory(path: &Path) -> Result<(), CommandError> {
-    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    Ok(File::open(directory)?.sync_all()?)
 }
 
 impl ExportArgs {

@@ -12,19 +12,23 @@ use crate::dead_letter::DeadLetterRecord;
 use crate::event::{self, Decoder, Message};
 use crate::rabbitmq::Delivery;
 
+use super::super::terminal::note;
 use super::edit::edit;
 use super::format::dead_letters;
 use super::reader::decoder_message;
+
+/// Most dead letters that are named in notes because their edits failed.
+const MAX_NAMED: u64 = 20;
 
 /// What a replay would do with a dead letter. The body is set if it was edited.
 pub(super) enum Prediction {
     /// The decoder accepts it.
     Accepted(Option<Vec<u8>>),
-    /// It would be dead-lettered again, for this cause.
-    Rejected(Option<Vec<u8>>, String),
+    /// It would be dead-lettered again, unchanged, for this cause.
+    Rejected(String),
     /// It was replayed `dead_letter.max_replays` times and is parked.
     Parked,
-    /// The edit command failed, and it stays.
+    /// The edit command failed, or the decoder rejects what it made, and it stays: the queue holds the only original.
     EditFailed(String),
 }
 
@@ -55,7 +59,10 @@ impl<'a> Predictor<'a> {
         };
         match self.decoder.decode(&message, || [0; 12]) {
             Ok(_) => Prediction::Accepted(edited),
-            Err(rejection) => Prediction::Rejected(edited, rejection.reason_and_field()),
+            Err(rejection) if edited.is_some() => {
+                Prediction::EditFailed(format!("the edited body is rejected: {}", rejection.reason_and_field()))
+            }
+            Err(rejection) => Prediction::Rejected(rejection.reason_and_field()),
         }
     }
 
@@ -82,10 +89,20 @@ impl Forecast {
     pub fn add(&mut self, prediction: Prediction) {
         match prediction {
             Prediction::Accepted(_) => self.accepted += 1,
-            Prediction::Rejected(_, cause) => *self.rejected.entry(cause).or_default() += 1,
+            Prediction::Rejected(cause) => *self.rejected.entry(cause).or_default() += 1,
             Prediction::Parked => self.parked += 1,
             Prediction::EditFailed(error) => *self.edit_failed.entry(error).or_default() += 1,
         }
+    }
+
+    /// Counts a dead letter that stays because its edit failed. The first of them are named in notes.
+    pub fn edit_failed(&mut self, record: &DeadLetterRecord, position: u32, error: String) {
+        let before: u64 = self.edit_failed.values().sum();
+        if before < MAX_NAMED {
+            let id = record.id.clone().unwrap_or_else(|| format!("@{position}"));
+            note(format_args!("{id} stays in the queue: {error}"));
+        }
+        self.add(Prediction::EditFailed(error));
     }
 
     /// Number of dead letters.

@@ -91,14 +91,14 @@ impl ImportArgs {
         let (sender, mut inputs) = tokio::sync::mpsc::channel(READ_AHEAD);
         let file = self.file.clone();
         let reader = tokio::task::spawn_blocking(move || {
-            let send = |input| sender.blocking_send(input).map_err(|_| CommandError::usage("stopped"));
+            let send = |input| sender.blocking_send(input).map_err(|_| CommandError::text(exit::SOFTWARE, "stopped"));
             read_messages(&[file], false, send)
         });
         while let Some(input) = inputs.recv().await {
             let message = parse(&input, exchange, queue).map_err(|text| CommandError::text(exit::DATA, text))?;
             publisher.push(message, ()).await?;
         }
-        reader.await.map_err(|_| CommandError::usage("reading the file was aborted"))??;
+        reader.await.map_err(|_| CommandError::text(exit::SOFTWARE, "reading the file was aborted"))??;
         publisher.flush().await?;
         Ok(())
     }

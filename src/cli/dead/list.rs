@@ -91,7 +91,7 @@ fn as_json(letter: &SelectedLetter) -> String {
     let (record, delivery) = (&letter.record, &letter.delivery);
     let line = json!({
         "position": letter.position, "id": record.id, "time": record.time, "time_text": rfc3339(record.time),
-        "reason": record.cause.as_str(), "field": record.field, "detail": record.detail,
+        "reason": record.cause.as_str(), "field": record.field, "code": record.code, "detail": record.detail,
         "message_id": delivery.message_id(), "exchange": record.exchange, "routing_key": record.routing_key,
         "bytes": delivery.body.len(), "replays": record.replays, "replay_id": record.replay_id,
         "fingerprint": record.fingerprint, "worker": record.worker,

@@ -1,6 +1,7 @@
 //! Owns `ticketlog dead`, the dead-letter desk: its commands and what they share. Each command has its own file. Must not
 //! know how a queue is browsed.
 
+mod archive_file;
 mod audit;
 mod edit;
 mod export;

@@ -1,9 +1,7 @@
 //! Owns `ticketlog dead purge`: deletes dead letters, each only after it is on disk in a backup file. Must not know how a
 //! queue is browsed.
 
-use std::fs::File;
-use std::io::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::Args;
 use serde_json::json;
@@ -15,8 +13,8 @@ use crate::system::now_millis;
 use super::super::batch_publisher::progress;
 use super::super::terminal::{confirm, note, print_line};
 use super::super::{CommandError, exit};
+use super::archive_file::BackupFile;
 use super::audit::{self, Audit};
-use super::export::{create_file, sync_directory};
 use super::format::dead_letters;
 use super::reader::{LetterReader, SelectedLetter};
 use super::selection::{AuditArgs, QueueArgs, Selection};
@@ -72,8 +70,8 @@ impl PurgeArgs {
         let audit = Audit::begin(settings, &self.audit, audit::subject("purge", queue, &self.selection))?;
         let mut reader = LetterReader::open(settings, &self.queue, Some(&self.selection)).await?;
         let mut counts = Counts::default();
-        let purged = purge(&mut reader, backup.as_deref(), queue, &mut counts).await;
         let file = backup.as_ref().map(|path| path.display().to_string());
+        let purged = purge(&mut reader, backup.map(BackupFile::new), queue, &mut counts).await;
         audit.end(json!({ "purged": counts.purged, "kept": counts.kept, "backup": file }), purged.is_err());
         if let (Err(_), Some(file)) = (&purged, &file) {
             note(format_args!("{} purged before the failure; all are in {file}", dead_letters(counts.purged)));
@@ -109,16 +107,15 @@ impl PurgeArgs {
 
 async fn purge(
     reader: &mut LetterReader,
-    backup: Option<&Path>,
+    mut backup: Option<BackupFile>,
     queue: &str,
     counts: &mut Counts,
 ) -> Result<(), CommandError> {
-    let mut file = backup.map(create_file).transpose()?;
-    backup.map(sync_directory).transpose()?;
+    backup.as_mut().map(BackupFile::create).transpose()?;
     let bar = progress(Some(reader.total()), "purged");
     let (mut lines, mut handles) = (String::new(), Vec::new());
     while let Some(SelectedLetter { delivery, record, handle, .. }) = reader.next().await? {
-        if file.is_some() {
+        if backup.is_some() {
             let Some(archived) = delivery.archive(&record, queue) else {
                 counts.kept += 1;
                 continue;
@@ -128,11 +125,11 @@ async fn purge(
         }
         handles.push(handle);
         if handles.len() >= MAX_BATCH_MESSAGES || lines.len() >= MAX_BATCH_BYTES {
-            delete(reader, file.as_mut(), &mut lines, &mut handles, counts).await?;
+            delete(reader, backup.as_mut(), &mut lines, &mut handles, counts).await?;
             bar.set_position(counts.purged);
         }
     }
-    delete(reader, file.as_mut(), &mut lines, &mut handles, counts).await?;
+    delete(reader, backup.as_mut(), &mut lines, &mut handles, counts).await?;
     bar.finish_and_clear();
     Ok(())
 }
@@ -140,14 +137,13 @@ async fn purge(
 /// Writes the lines and syncs them to disk, then deletes their messages.
 async fn delete(
     reader: &mut LetterReader,
-    file: Option<&mut File>,
+    backup: Option<&mut BackupFile>,
     lines: &mut String,
     handles: &mut Vec<AckHandle>,
     counts: &mut Counts,
 ) -> Result<(), CommandError> {
-    if let Some(file) = file {
-        file.write_all(lines.as_bytes())?;
-        file.sync_data()?;
+    if let Some(backup) = backup {
+        backup.append(lines)?;
         lines.clear();
     }
     let count = handles.len() as u64;

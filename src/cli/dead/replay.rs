@@ -2,6 +2,7 @@
 //! made.
 
 use std::io::{IsTerminal as _, stdin};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use bson::oid::ObjectId;
@@ -14,6 +15,7 @@ use crate::rabbitmq::{self, ReplayTarget};
 
 use super::super::terminal::{confirm, note, print_line};
 use super::super::{CommandError, exit, publish};
+use super::archive_file::BackupFile;
 use super::audit::{self, Audit};
 use super::follow;
 use super::forecast::{Forecast, Prediction, Predictor};
@@ -40,10 +42,18 @@ pub(super) struct ReplayArgs {
     /// Replay into this queue directly, so that other queues bound to the exchange do not receive them again.
     #[arg(long, value_name = "NAME", value_parser = parse_name)]
     to_queue: Option<String>,
-    /// Pipe each body through this shell command, such as `jq -c '.user_id |= tonumber'`. If it fails, the dead letter
-    /// stays. The body is decompressed first. A changed body is another event: it gets another `_id`.
+    /// Pipe each body through this shell command, such as `jq -c '.user_id |= tonumber'`. If it fails,
+    /// or the decoder rejects what it made, the dead letter stays. The body is decompressed first. A changed body is another
+    /// event: it gets another `_id`.
     #[arg(long, value_name = "COMMAND")]
     edit: Option<String>,
+    /// The new file for dead letters that --edit changes, as they were [default: a file in this directory, named after the
+    /// queue and the replay].
+    #[arg(long, value_name = "FILE", requires = "edit", conflicts_with = "no_backup")]
+    backup: Option<PathBuf>,
+    /// Keep no copy of what --edit changes.
+    #[arg(long, requires = "edit")]
+    no_backup: bool,
     /// Leave those in the queue that the decoder would reject again.
     #[arg(long)]
     skip_bad: bool,
@@ -63,6 +73,9 @@ pub(super) struct ReplayArgs {
     #[arg(long)]
     json: bool,
 }
+
+/// Why an edited dead letter stays: there would be no copy of it.
+const NO_BACKUP: &str = "its headers are nested too deep for the backup file; --no-backup replays it anyway";
 
 /// How a dead letter was moved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -131,16 +144,23 @@ impl ReplayArgs {
         reader.limit(limit);
         let mut transfer = Transfer::new(settings, reader, self.rate, "replayed").await?;
         let mut stayed = Forecast::default();
-        let sent = self.send(settings, &mut transfer, &replay_id, &mut stayed).await;
+        let mut backup = self.backup_file(self.queue.name(settings), &replay_id);
+        let sent = self.send(settings, &mut transfer, &replay_id, &mut stayed, backup.as_mut()).await;
+        let backup = backup.and_then(|backup| backup.created());
         let (report, ended) = transfer.finish(sent).await;
         let replayed = report.moved(&Move::Replayed);
-        let summary = summary(&replay_id, &report, &stayed);
+        let summary = summary(&replay_id, &report, &stayed, backup.as_deref());
         audit.end(summary.clone(), ended.is_err());
         let follow = self.follow && replayed > 0;
         if !self.json {
             print_line(format_args!("replay {replay_id}: {}", summary_text(&report, &stayed)))?;
         } else if ended.is_err() || !follow {
             print_line(&summary)?;
+        }
+        if let Some(file) = backup {
+            note(format_args!(
+                "the originals of the edited dead letters are in {file}; `ticketlog dead import` restores them"
+            ));
         }
         ended?;
         report.print_undeliverable();
@@ -161,6 +181,12 @@ impl ReplayArgs {
             subject.insert("edited".to_owned(), json!(self.edit.is_some()));
         }
         subject
+    }
+
+    fn backup_file(&self, queue: &str, replay_id: &str) -> Option<BackupFile> {
+        let default = || PathBuf::from(format!("{}-{replay_id}.ndjson", queue.replace('/', "_")));
+        let wanted = self.edit.is_some() && !self.no_backup;
+        wanted.then(|| BackupFile::new(self.backup.clone().unwrap_or_else(default)))
     }
 
     async fn follow(
@@ -191,28 +217,37 @@ impl ReplayArgs {
         transfer: &mut Transfer<Move>,
         replay_id: &str,
         stayed: &mut Forecast,
+        mut backup: Option<&mut BackupFile>,
     ) -> Result<(), CommandError> {
         let mut predictor = Predictor::new(settings, self.edit.as_deref());
         let user_name = rabbitmq::user_name(&settings.broker);
         let target = ReplayTarget { replay_id: replay_id.to_owned(), user_name, queue: self.to_queue.clone() };
         let dead_letter = &settings.dead_letter;
-        while let Some(SelectedLetter { delivery, record, handle, .. }) = transfer.next().await? {
+        while let Some(SelectedLetter { delivery, record, position, handle }) = transfer.next().await? {
             let edited = match predictor.predict(&delivery, &record).await {
                 Prediction::Parked => {
                     let parked = delivery.copy_to(&record, &dead_letter.exchange, &dead_letter.parked_queue, false);
                     transfer.send(parked, handle, Move::Parked).await?;
                     continue;
                 }
-                prediction @ Prediction::EditFailed(_) => {
+                Prediction::EditFailed(error) => {
+                    stayed.edit_failed(&record, position, error);
+                    continue;
+                }
+                prediction @ Prediction::Rejected(_) if self.skip_bad => {
                     stayed.add(prediction);
                     continue;
                 }
-                prediction @ Prediction::Rejected(..) if self.skip_bad => {
-                    stayed.add(prediction);
-                    continue;
-                }
-                Prediction::Accepted(edited) | Prediction::Rejected(edited, _) => edited,
+                Prediction::Rejected(_) => None,
+                Prediction::Accepted(edited) => edited.filter(|body| *body != delivery.body),
             };
+            if let (Some(_), Some(backup)) = (&edited, &mut backup) {
+                let Some(archived) = delivery.archive(&record, self.queue.name(settings)) else {
+                    stayed.edit_failed(&record, position, NO_BACKUP.to_owned());
+                    continue;
+                };
+                backup.append(&format!("{}\n", archived.to_line()))?;
+            }
             match delivery.replay(&record, &target, edited) {
                 Some(message) => transfer.send(message, handle, Move::Replayed).await?,
                 None => transfer.count_undeliverable("an exchange or routing key over 255 bytes".to_owned()),
@@ -222,11 +257,11 @@ impl ReplayArgs {
     }
 }
 
-fn summary(replay_id: &str, report: &TransferReport<Move>, stayed: &Forecast) -> Value {
+fn summary(replay_id: &str, report: &TransferReport<Move>, stayed: &Forecast, backup: Option<&str>) -> Value {
     json!({
         "replay_id": replay_id, "replayed": report.moved(&Move::Replayed), "parked": report.moved(&Move::Parked),
         "undeliverable": report.undeliverable, "skipped": stayed.rejected, "edit_failed": stayed.edit_failed,
-        "seconds": report.duration.as_secs_f64(), "bytes": report.counts.bytes,
+        "backup": backup, "seconds": report.duration.as_secs_f64(), "bytes": report.counts.bytes,
     })
 }
 

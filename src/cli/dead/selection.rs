@@ -67,6 +67,9 @@ pub(super) struct Selection {
     /// By the field at fault.
     #[arg(long, value_name = "NAME")]
     pub field: Vec<String>,
+    /// By MongoDB's error code, such as 121 for a validator.
+    #[arg(long, value_name = "CODE")]
+    pub code: Vec<i64>,
     /// Dead-lettered since a time: `2026-11-22T03:00:00Z`, or a duration ago: `2h`.
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
     pub since: Option<i64>,
@@ -99,6 +102,7 @@ impl Selection {
             ids: self.id.clone(),
             causes: self.reason.clone(),
             fields: self.field.clone(),
+            codes: self.code.clone(),
             since: self.since,
             until: self.until,
             message_ids: self.message_id.clone(),

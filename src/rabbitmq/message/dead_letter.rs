@@ -6,7 +6,7 @@ use lapin::types::AMQPValue;
 
 use crate::dead_letter::{self, ArchivedMessage, DeadLetterRecord, HeaderValue};
 
-use super::headers::{Headers, filtered, insert, is_broker_header, is_publisher_header};
+use super::headers::{Headers, filtered, insert, is_publisher_header, is_transport_header, kept_cc};
 use super::outgoing::{republished, short_string};
 use super::{Delivery, Outgoing, json};
 
@@ -20,19 +20,31 @@ impl Delivery {
         headers: Vec<(&'static str, HeaderValue)>,
     ) -> Outgoing {
         let mut all = filtered(&self.properties, is_publisher_header);
+        all.extend(kept_cc(&self.properties));
         insert(&mut all, headers);
+        insert(&mut all, self.lost_properties());
         let properties = republished(&self.properties, all);
         Outgoing::new(short_string(exchange), short_string(routing_key), properties, self.body)
+    }
+
+    /// `expiration` and `delivery_mode`, which the dead letter does not keep, as headers.
+    fn lost_properties(&self) -> Vec<(&'static str, HeaderValue)> {
+        let expiration = self.properties.expiration().as_ref().map(|text| HeaderValue::Text(text.to_string()));
+        let mode = self.properties.delivery_mode().filter(|mode| *mode != 2).map(|mode| HeaderValue::Int(mode.into()));
+        let named = [("dl-expiration", expiration), ("dl-delivery-mode", mode)];
+        named.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
     }
 
     /// The headers of a dead letter that leaves its queue, without those of RabbitMQ. `dl-` headers replace `x-death`, which
     /// RabbitMQ 4 drops from what clients publish.
     fn portable_headers(&self, record: &DeadLetterRecord) -> Headers {
         if record.id.is_some() {
-            return filtered(&self.properties, |name| !is_broker_header(name));
+            return filtered(&self.properties, |name| !is_transport_header(name));
         }
         let mut headers = filtered(&self.properties, is_publisher_header);
+        headers.extend(kept_cc(&self.properties));
         insert(&mut headers, record.headers(ObjectId::new().to_hex()));
+        insert(&mut headers, self.lost_properties());
         headers
     }
 
@@ -81,6 +93,9 @@ impl Outgoing {
     pub fn from_archive(archived: ArchivedMessage, exchange: &str, routing_key: &str) -> Result<Outgoing, String> {
         let properties = json::properties_from_json(&archived.properties)?;
         let mut headers = json::headers_from_json(&archived.headers)?;
+        // An archive may hold a message that never was a dead letter of the worker.
+        let headers_kept = headers.inner().iter().filter(|(name, _)| !is_transport_header(name.as_str()));
+        headers = headers_kept.map(|(name, value)| (name.clone(), value.clone())).collect::<Headers>().into();
         if let Some(user) = properties.user_id()
             && !headers.contains_key(dead_letter::USER_ID)
         {
@@ -110,6 +125,8 @@ mod tests {
             ("dl-reason".into(), text("forged")),
             ("dl-x".into(), text("forged")),
             ("x-delivery-count".into(), AMQPValue::LongLongInt(1_000_000)),
+            ("CC".into(), AMQPValue::FieldArray(vec![text("elsewhere")].into())),
+            ("BCC".into(), text("elsewhere")),
         ]);
         let original = BasicProperties::default()
             .with_content_type("text/xml".into())
@@ -124,6 +141,9 @@ mod tests {
         let letter = Delivery::for_test(b"body".to_vec(), original).into_dead_letter("dlx", "dead", own);
         let expected = BTreeMap::from([
             ("a".into(), text("kept")),
+            ("dl-cc".into(), AMQPValue::FieldArray(vec![text("elsewhere")].into())),
+            ("dl-delivery-mode".into(), AMQPValue::LongLongInt(1)),
+            ("dl-expiration".into(), text("1")),
             ("dl-id".into(), text("0a")),
             ("dl-reason".into(), text("too_deep")),
         ]);

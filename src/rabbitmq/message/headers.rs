@@ -23,17 +23,30 @@ const BROKER_HEADERS: [&str; 9] = [
     "x-last-death-reason",
 ];
 
+/// Headers by which a publisher makes RabbitMQ route a copy to further queues (RabbitMQ's page on sender-selected
+/// distribution). A dead letter and a replay must not go there, so they never carry them.
+const ROUTING_HEADERS: [&str; 2] = ["CC", "BCC"];
+
+/// The `CC` of a message that became a dead letter.
+const DEAD_LETTER_CC: &str = "dl-cc";
+
 /// Headers by name.
 pub(super) type Headers = BTreeMap<ShortString, AMQPValue>;
 
-/// Whether RabbitMQ writes this header.
-pub(super) fn is_broker_header(name: &str) -> bool {
-    BROKER_HEADERS.contains(&name)
+/// Whether RabbitMQ writes this header, or routes by it: it belongs to one publish and not to the message.
+pub(super) fn is_transport_header(name: &str) -> bool {
+    BROKER_HEADERS.contains(&name) || ROUTING_HEADERS.contains(&name)
+}
+
+/// `CC`, under the name that a dead letter keeps it by.
+pub(super) fn kept_cc(properties: &BasicProperties) -> Option<(ShortString, AMQPValue)> {
+    let cc = properties.headers().as_ref()?.inner().get("CC")?;
+    Some((DEAD_LETTER_CC.into(), cc.clone()))
 }
 
 /// Whether the header is part of the message: written by its publisher, not by the worker or by RabbitMQ.
 pub(super) fn is_publisher_header(name: &str) -> bool {
-    !name.starts_with(dead_letter::PREFIX) && !is_broker_header(name)
+    !name.starts_with(dead_letter::PREFIX) && !is_transport_header(name)
 }
 
 /// A copy of the headers whose names `keep` accepts.
