@@ -1,4 +1,4 @@
-//! Owns what is asked of the operating system: the host name and the wall clock. Must not know what they are used for.
+//! Owns what is asked of the operating system: the host name, the wall clock, whether a terminal shows colours. Must not know what they are used for.
 
 use std::time::{Duration, SystemTime};
 
@@ -15,4 +15,11 @@ pub fn since_epoch() -> Duration {
 /// Milliseconds since 1970-01-01T00:00:00Z.
 pub fn now_millis() -> i64 {
     i64::try_from(since_epoch().as_millis()).unwrap_or(i64::MAX)
+}
+
+/// Whether colours may be written to a stream, given whether it is a terminal: not with `NO_COLOR` (no-color.org) or on a
+/// terminal without them (`TERM=dumb`).
+pub fn has_colours(is_terminal: bool) -> bool {
+    let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    is_terminal && !no_color && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
 }

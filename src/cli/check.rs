@@ -6,7 +6,7 @@ use url::Url;
 
 use crate::config::Settings;
 use crate::finding::{Finding, Level};
-use crate::{mongodb, rabbitmq};
+use crate::{mongodb, rabbitmq, system};
 
 use super::terminal::print_line;
 use super::{CommandError, exit};
@@ -57,7 +57,7 @@ impl CheckArgs {
 }
 
 fn print(findings: &[Finding]) -> Result<(), CommandError> {
-    let terminal = std::io::stdout().is_terminal();
+    let terminal = system::has_colours(std::io::stdout().is_terminal());
     let width = findings.iter().map(|finding| finding.subject.len()).max().unwrap_or(0);
     for finding in findings {
         let level = match (terminal, finding.level) {

@@ -1,7 +1,7 @@
 //! Owns how a command fails: a text for a person, and an exit code for a script. Must not know the commands.
 
 use crate::config::ConfigErrors;
-use crate::mongodb::{Failure, FailureClass};
+use crate::mongodb::{Failure, FailureClass, StoreUriError};
 use crate::rabbitmq::{BrokerError, BrowseError, RefusalKind};
 
 /// Exit codes, as in sysexits where one fits.
@@ -105,11 +105,17 @@ impl From<BrowseError> for CommandError {
     }
 }
 
+impl From<StoreUriError> for CommandError {
+    fn from(error: StoreUriError) -> Self {
+        CommandError::new(exit::CONFIG, error)
+    }
+}
+
 impl From<Failure> for CommandError {
     fn from(failure: Failure) -> Self {
         let code = match failure.class {
-            FailureClass::Operator => exit::NO_PERMISSION,
-            FailureClass::Unknown => exit::CONFIG,
+            _ if failure.is_permission() => exit::NO_PERMISSION,
+            FailureClass::Operator | FailureClass::Unknown => exit::CONFIG,
             FailureClass::Transient | FailureClass::Document => exit::UNAVAILABLE,
         };
         CommandError::text(code, failure.to_string())

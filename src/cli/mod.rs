@@ -121,7 +121,11 @@ impl ConfigArgs {
             Ok(("--set".to_owned(), section.to_owned(), key.to_owned(), value.to_owned()))
         };
         let flags = self.set.iter().map(flag).collect::<Result<_, _>>()?;
-        Ok(load(&Sources { files: self.config_files.clone(), environment: environment(), flags })?)
+        Ok(load(&Sources {
+            files: self.config_files.iter().filter(|file| !file.as_os_str().is_empty()).cloned().collect(),
+            environment: environment(),
+            flags,
+        })?)
     }
 }
 

@@ -37,7 +37,7 @@ pub(super) struct PublishArgs {
     #[arg(long, requires = "generate")]
     seed: Option<u64>,
     /// Distinct users among the generated events.
-    #[arg(long, default_value_t = 10_000, requires = "generate")]
+    #[arg(long, default_value_t = 10_000, requires = "generate", value_parser = clap::value_parser!(u32).range(1..))]
     users: u32,
     /// The time of the first generated event: `now`, or milliseconds since 1970 [default: now; with --seed 2026-01-01].
     #[arg(long, value_name = "TIME", value_parser = start_time, requires = "generate")]
@@ -84,7 +84,13 @@ fn now_millis() -> u64 {
 impl PublishArgs {
     pub fn run(&self, settings: &Settings) -> Result<u8, CommandError> {
         super::runtime()?.block_on(async {
-            let publisher = Publisher::open(&settings.broker, &settings.dead_letter, "publish").await?;
+            let publisher = Publisher::open_without_topology(&settings.broker, "publish").await?;
+            let exchange = &settings.broker.exchange;
+            if !publisher.exchange_exists(exchange).await? {
+                let text =
+                    format!("exchange {exchange:?} does not exist; correct broker.exchange, or run `ticketlog setup`");
+                return Err(CommandError::text(exit::UNAVAILABLE, text));
+            }
             let mut publisher =
                 BatchPublisher::new(settings, publisher, self.rate, progress(self.generate, "published"));
             let malformed = match self.generate {
@@ -145,7 +151,7 @@ impl PublishArgs {
         let files = self.files.clone();
         let reader = tokio::task::spawn_blocking(move || {
             source::read_messages(&files, false, |input| {
-                sender.blocking_send(input.body).map_err(|_| CommandError::usage("stopped"))
+                sender.blocking_send(input.body).map_err(|_| CommandError::text(exit::SOFTWARE, "stopped"))
             })
         });
         while let Some(body) = bodies.recv().await {
@@ -153,7 +159,7 @@ impl PublishArgs {
             let outgoing = Outgoing::event(&settings.broker.exchange, &self.routing_key, None, seconds, body);
             publisher.push(outgoing, ()).await?;
         }
-        reader.await.map_err(|_| CommandError::usage("reading the input was aborted"))??;
+        reader.await.map_err(|_| CommandError::text(exit::SOFTWARE, "reading the input was aborted"))??;
         Ok(0)
     }
 

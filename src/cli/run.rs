@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::config::Settings;
-use crate::mongodb::{Failure, FailureClass, Store};
+use crate::mongodb::{self, Failure, FailureClass, Store};
 use crate::observe::health::{Component, Health};
 use crate::observe::http::{self, HttpState};
 use crate::observe::metrics::{self, FlowMetrics};
@@ -38,6 +38,10 @@ pub(super) fn run(settings: Settings) -> Result<u8, CommandError> {
 
 async fn serve(settings: Settings) -> Result<u8, CommandError> {
     rabbitmq::check_settings(&settings.broker)?;
+    let ignored = mongodb::check_settings(&settings.store)?;
+    if !ignored.is_empty() {
+        warn!("store.uri has options that change nothing here: {}", ignored.join(", "));
+    }
     let prometheus = metrics::install().map_err(|error| CommandError::new(exit::SOFTWARE, error))?;
     let stop = CancellationToken::new();
     stop_on_signals(&stop)?;
@@ -132,17 +136,22 @@ async fn open_store(settings: &Settings, health: &Health, stop: &CancellationTok
     }
 }
 
-/// The first SIGTERM or SIGINT stops the worker in order. The second ends the process at once, which loses nothing:
+/// SIGHUP is ignored. The first SIGTERM or SIGINT stops the worker in order. The second ends the process at once, which loses nothing:
 /// unacknowledged messages are in the queue.
 fn stop_on_signals(stop: &CancellationToken) -> std::io::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut hangup = signal(SignalKind::hangup())?;
     let stop = stop.clone();
     tokio::spawn(async move {
         loop {
             tokio::select! {
                 _ = terminate.recv() => {}
                 _ = interrupt.recv() => {}
+                _ = hangup.recv() => {
+                    info!("SIGHUP changes nothing: restart the worker for another configuration");
+                    continue;
+                }
             }
             if stop.is_cancelled() {
                 warn!("second signal: exiting at once");

@@ -9,6 +9,7 @@ use super::terminal::print_line;
 
 pub(super) fn run(settings: &Settings) -> Result<u8, CommandError> {
     super::runtime()?.block_on(async {
+        mongodb::check_settings(&settings.store)?;
         rabbitmq::setup(settings).await?;
         print_line("RabbitMQ: the exchanges, queues and bindings exist")?;
         let store = Store::open(&settings.store, 1, None).await?;

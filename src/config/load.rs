@@ -2,13 +2,14 @@
 
 use std::path::{Path, PathBuf};
 
+use secrecy::ExposeSecret as _;
 use serde::Deserialize as _;
 use toml::{Table, Value};
 
 use super::error::{ConfigError, ConfigErrors, Source};
 use super::layers::{self, Entry};
 use super::validate::{SettingFault, validate};
-use super::{DEFAULT, Settings, redacted};
+use super::{DEFAULT, Settings, redacted, uri};
 
 /// Settings whose value is never shown, and which can come from a file (`<key>_file`).
 const SECRETS: [&str; 2] = ["broker.uri", "store.uri"];
@@ -152,6 +153,7 @@ impl MergedSettings {
     }
 
     fn finish(mut self) -> Result<Loaded, ConfigErrors> {
+        self.use_database_of_uri();
         let faults = validate(&self.settings);
         let invalid = faults
             .into_iter()
@@ -162,6 +164,16 @@ impl MergedSettings {
             Ok(Loaded { effective: self.effective(), settings: self.settings })
         } else {
             Err(ConfigErrors(self.errors))
+        }
+    }
+
+    /// Without `store.database`, the database that `store.uri` names is used, as other clients do.
+    fn use_database_of_uri(&mut self) {
+        let source = self.source("store.uri");
+        let database = uri::store_database(self.settings.store.uri.expose_secret()).map(str::to_owned);
+        if let Some(database) = database.filter(|_| self.source("store.database") == Source::Default) {
+            let value = Value::String(database);
+            self.set(Entry { section: "store".to_owned(), key: "database".to_owned(), value, source });
         }
     }
 
@@ -215,7 +227,7 @@ fn read_secret_file(entry: Entry) -> Result<Entry, ConfigError> {
     let text = std::fs::read_to_string(Path::new(file))
         .map_err(|cause| error(format!("names {file}, which cannot be read: {cause}")))?;
     let key = secret.rsplit_once('.').map_or(secret, |(_, key)| key).to_owned();
-    Ok(Entry { key, value: Value::String(text.trim().to_owned()), ..entry })
+    Ok(Entry { key, value: Value::String(text.trim_start_matches('\u{feff}').trim().to_owned()), ..entry })
 }
 
 /// The known name that is nearest to a mistyped one.

@@ -32,7 +32,7 @@ pub use error::{ConfigError, ConfigErrors, Source};
 pub use load::load_text;
 pub use load::{EffectiveSetting, Loaded, Sources, load};
 pub use units::{HumanDuration, Retention, Size};
-pub use uri::{broker_addresses, redacted, unencrypted_broker_host, unencrypted_store_host};
+pub use uri::{broker_addresses, redacted, store_database, unencrypted_broker_host, unencrypted_store_host};
 
 /// The annotated defaults, as compiled in.
 pub const DEFAULT: &str = include_str!("../../config/default.toml");
@@ -166,19 +166,9 @@ pub struct EventSettings {
 #[serde(deny_unknown_fields)]
 #[allow(missing_docs)]
 pub struct FieldSettings {
-    pub r#type: FieldType,
+    pub r#type: FieldKind,
     #[serde(default)]
     pub required: bool,
-}
-
-/// The type that a configured field is cast to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-#[allow(missing_docs)]
-pub enum FieldType {
-    Number,
-    String,
-    Any,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -220,11 +210,7 @@ impl Settings {
     pub fn rules(&self) -> Rules {
         let field = |(name, settings): (&String, &FieldSettings)| Field {
             name: name.clone(),
-            kind: match settings.r#type {
-                FieldType::Number => FieldKind::Number,
-                FieldType::String => FieldKind::String,
-                FieldType::Any => FieldKind::Any,
-            },
+            kind: settings.r#type,
             required: settings.required,
         };
         Rules {

@@ -28,6 +28,14 @@ fn with_env(variables: &[(&str, &str)]) -> Result<Settings, String> {
 }
 
 #[test]
+fn the_database_of_the_uri_is_used_unless_one_is_set() {
+    let database = |text: &str| load_text("f", text).unwrap().settings.store.database;
+    assert_eq!(database("[store]\nuri = \"mongodb://127.0.0.1/tickets\"\n"), "tickets");
+    assert_eq!(database("[store]\nuri = \"mongodb://127.0.0.1/admin\"\n"), "cache");
+    assert_eq!(database("[store]\nuri = \"mongodb://127.0.0.1/tickets\"\ndatabase = \"other\"\n"), "other");
+}
+
+#[test]
 fn the_defaults_are_valid_and_give_the_default_rules() {
     let settings = load(&Sources::default()).unwrap().settings;
     let mut fields = settings.rules().fields;

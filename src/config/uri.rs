@@ -5,8 +5,28 @@ use std::net::IpAddr;
 
 use url::Url;
 
-/// The addresses in a broker URI, each as a URI of its own: `amqp://user:secret@a:5672,b:5672/vhost` gives two.
+/// The addresses in a broker URI, each as a URI of its own: `amqp://user:secret@a:5672,b:5672/vhost` gives two, and so does
+/// a list of whole URIs.
 pub fn broker_addresses(uri: &str) -> Vec<String> {
+    whole_uris(uri).into_iter().flat_map(addresses_of).collect()
+}
+
+/// The URIs of a list such as `amqp://a/v,amqp://b/v`.
+fn whole_uris(uri: &str) -> Vec<&str> {
+    let mut uris = Vec::new();
+    let mut rest = uri;
+    while let Some(at) =
+        [",amqp://", ",amqps://", ", amqp://", ", amqps://"].iter().filter_map(|next| rest.find(next)).min()
+        && let Some((first, others)) = rest.split_at_checked(at)
+    {
+        uris.push(first);
+        rest = others.trim_start_matches([',', ' ']);
+    }
+    uris.push(rest);
+    uris
+}
+
+fn addresses_of(uri: &str) -> Vec<String> {
     let Some((scheme, rest)) = uri.split_once("://") else { return vec![uri.to_owned()] };
     let split = rest.find(['/', '?']).unwrap_or(rest.len());
     let (authority, path) = rest.split_at_checked(split).unwrap_or((rest, ""));
@@ -37,6 +57,10 @@ const SHOWN_OPTIONS: [&str; 14] = [
 
 /// The URI with `***` in place of the password and of the query, except for the names of common options.
 pub fn redacted(uri: &str) -> String {
+    whole_uris(uri).into_iter().map(redacted_uri).collect::<Vec<_>>().join(",")
+}
+
+fn redacted_uri(uri: &str) -> String {
     let Some((scheme, rest)) = uri.split_once("://") else { return "***".to_owned() };
     // Whatever stands before the last `@` may be a part of the password.
     let (user, rest) = match rest.rsplit_once('@') {
@@ -62,6 +86,14 @@ pub fn redacted(uri: &str) -> String {
         format!("?{}", query.split('&').map(hide).collect::<Vec<_>>().join("&"))
     });
     format!("{scheme}://{}{hosts}{}", user.unwrap_or_default(), hidden.unwrap_or_default())
+}
+
+/// The database that a store URI names, unless it is one of MongoDB's own, which is named to log in there.
+pub fn store_database(uri: &str) -> Option<&str> {
+    let (_, rest) = uri.split_once("://")?;
+    let (_, path) = rest.split('?').next()?.split_once('/')?;
+    let own = ["", "admin", "config", "local"].contains(&path);
+    (!own && !path.contains(['%', '/', '@'])).then_some(path)
 }
 
 /// The first host of a broker URI that is another machine and would be reached without TLS.
@@ -106,8 +138,20 @@ fn is_local(host: &str) -> bool {
         || bare.to_ascii_lowercase().ends_with(".sock")
 }
 
+/// The fault of a URI whose user name or password is not percent-encoded: what follows would be taken for its host.
+const NOT_ENCODED: &str = "has an @ after its host; percent-encode the user name, the password and the path (/ as %2F, @ as %40, ? as %3F, # as %23)";
+
+/// Whether an `@` follows the authority, which ends at the first of `/?#` (RFC 3986, section 3.2).
+fn is_ambiguous(uri: &str) -> bool {
+    let rest = uri.split_once("://").map_or(uri, |(_, rest)| rest);
+    rest.find(['/', '?', '#']).and_then(|end| rest.get(end..)).is_some_and(|after| after.contains('@'))
+}
+
 /// What is wrong with a broker URI, without showing it.
 pub(super) fn broker_fault(uri: &str) -> Option<&'static str> {
+    if whole_uris(uri).into_iter().any(is_ambiguous) {
+        return Some(NOT_ENCODED);
+    }
     for address in broker_addresses(uri) {
         let Ok(url) = Url::parse(&address) else {
             return Some("is not a URI; write amqp://user:password@host:5672/%2f");
@@ -125,6 +169,7 @@ pub(super) fn broker_fault(uri: &str) -> Option<&'static str> {
 /// What is wrong with a store URI, without showing it.
 pub(super) fn store_fault(uri: &str) -> Option<&'static str> {
     match uri.split_once("://") {
+        Some(("mongodb" | "mongodb+srv", _)) if is_ambiguous(uri) => Some(NOT_ENCODED),
         Some(("mongodb" | "mongodb+srv", rest)) if !rest.is_empty() && !rest.starts_with(['/', '?']) => None,
         Some(("mongodb" | "mongodb+srv", _)) => Some("names no host"),
         _ => Some("must begin with mongodb:// or mongodb+srv://"),
@@ -154,6 +199,50 @@ mod tests {
             let secret = redacted(&format!("{scheme}://{hosts}{path}?password={password}&tlsCertificateKeyFilePassword={password}"));
             prop_assert!(!secret.contains(&password), "{}", secret);
         }
+    }
+
+    proptest! {
+        /// Nothing that is printed about a URI holds a part of its password, encoded or not.
+        #[test]
+        fn no_message_shows_a_part_of_a_password(
+            scheme in "amqp|mongodb",
+            password in "[A-Z]{4,8}[@/?#,:&=%][A-Z]{4,8}([@/?#,:][A-Z]{4,8})?",
+        ) {
+            let uri = format!("{scheme}://app:{password}@host/");
+            let parts: Vec<&str> = password.split(|c: char| !c.is_ascii_uppercase()).collect();
+            let fault = if scheme == "amqp" { broker_fault(&uri) } else { store_fault(&uri) };
+            let host = if scheme == "amqp" { unencrypted_broker_host(&uri) } else { unencrypted_store_host(&uri) };
+            let printed = [Some(redacted(&uri)), fault.map(str::to_owned), host.filter(|_| fault.is_none())];
+            for text in printed.into_iter().flatten() {
+                prop_assert!(parts.iter().all(|part| !text.to_ascii_uppercase().contains(part)), "{}", text);
+            }
+        }
+    }
+
+    #[test]
+    fn the_database_of_a_store_uri_is_found() {
+        for (uri, database) in [
+            ("mongodb://u:p@a:1,b:2/tickets?replicaSet=rs0", Some("tickets")),
+            ("mongodb+srv://u:p@a/tickets", Some("tickets")),
+            ("mongodb://a", None),
+            ("mongodb://a/?tls=true", None),
+            ("mongodb://a/admin?tls=true", None),
+            ("tickets", None),
+        ] {
+            assert_eq!(store_database(uri), database, "{uri}");
+        }
+    }
+
+    #[test]
+    fn a_list_of_whole_uris_is_a_list_of_addresses() {
+        let list = "amqp://u:secret@a/v,amqps://u:secret@b:1/w, amqp://c,d/x";
+        assert_eq!(
+            broker_addresses(list),
+            ["amqp://u:secret@a/v", "amqps://u:secret@b:1/w", "amqp://c/x", "amqp://d/x"]
+        );
+        assert_eq!(redacted(list), "amqp://u:***@a/v,amqps://u:***@b:1/w,amqp://c,d/x");
+        assert_eq!(broker_fault(list), None);
+        assert_eq!(broker_fault("amqp://app:Tr@veller/9@host/"), Some(NOT_ENCODED));
     }
 
     #[test]

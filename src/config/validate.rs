@@ -92,16 +92,15 @@ fn is_collection_name(name: &str) -> bool {
 
 fn check_servers(s: &Settings, faults: &mut Faults) {
     let (broker, store) = (s.broker.uri.expose_secret(), s.store.uri.expose_secret());
+    // A host is named only if the URI could be parsed: it may be a piece of a password otherwise.
     if let Some(text) = uri::broker_fault(broker) {
         faults.require(false, "broker.uri", text);
+    } else if let Some(host) = uri::unencrypted_broker_host(broker).filter(|_| !s.broker.allow_plaintext) {
+        faults.require(false, "broker.uri", unencrypted(&host, "amqps://", "broker.allow_plaintext"));
     }
     if let Some(text) = uri::store_fault(store) {
         faults.require(false, "store.uri", text);
-    }
-    if let Some(host) = uri::unencrypted_broker_host(broker).filter(|_| !s.broker.allow_plaintext) {
-        faults.require(false, "broker.uri", unencrypted(&host, "amqps://", "broker.allow_plaintext"));
-    }
-    if let Some(host) = uri::unencrypted_store_host(store).filter(|_| !s.store.allow_plaintext) {
+    } else if let Some(host) = uri::unencrypted_store_host(store).filter(|_| !s.store.allow_plaintext) {
         faults.require(false, "store.uri", unencrypted(&host, "?tls=true", "store.allow_plaintext"));
     }
     let both_or_none = s.broker.tls_certificate.is_empty() == s.broker.tls_key.is_empty();

@@ -1,5 +1,7 @@
 //! Owns the rules that messages are decoded under: limits and configured fields. Must not know where they come from.
 
+use serde::Deserialize;
+
 /// MongoDB's limit on one document, in bytes: `maxBsonObjectSize`, 16 MiB since version 1.8.
 pub const MAX_DOCUMENT_BYTES: usize = 16 * 1024 * 1024;
 
@@ -28,7 +30,8 @@ pub struct Field {
 }
 
 /// The type that a configured field is cast to, as Mongoose casts it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum FieldKind {
     /// Mongoose `Number`.
     Number,

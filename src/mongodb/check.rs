@@ -12,7 +12,7 @@ use secrecy::ExposeSecret;
 use crate::config::{self, StoreSettings};
 use crate::finding::Finding;
 
-use super::{Failure, Store, indexes};
+use super::{Failure, Store, check_settings, collection, indexes};
 
 /// Largest clock difference without a warning, in seconds.
 const MAX_CLOCK_SKEW: f64 = 2.0;
@@ -20,6 +20,11 @@ const MAX_CLOCK_SKEW: f64 = 2.0;
 /// Checks everything that the worker and the readers need.
 pub async fn check(settings: &StoreSettings) -> Vec<Finding> {
     let mut found = encryption(settings);
+    let (options, usable) = uri_options(settings);
+    found.extend(options);
+    if !usable {
+        return found;
+    }
     let store = match Store::open(settings, 1, None).await {
         Ok(store) => store,
         Err(failure) => {
@@ -36,6 +41,7 @@ pub async fn check(settings: &StoreSettings) -> Vec<Finding> {
     let checks = [
         replica_set_and_clock(&store).await,
         privileges(&store, settings).await,
+        collection::findings(&store, settings).await,
         index_findings(&store, settings).await,
     ];
     for findings in checks {
@@ -51,6 +57,15 @@ pub async fn check(settings: &StoreSettings) -> Vec<Finding> {
     found
 }
 
+/// The findings about the options of `store.uri`, and whether the driver accepts the rest.
+fn uri_options(settings: &StoreSettings) -> (Vec<Finding>, bool) {
+    let ignored = |option| Finding::warn("store.uri", format!("the option {option} changes nothing here"), "remove it");
+    match check_settings(settings) {
+        Ok(options) => (options.into_iter().map(ignored).collect(), true),
+        Err(error) => (vec![Finding::fail("store.uri", error.to_string(), "correct store.uri")], false),
+    }
+}
+
 fn encryption(settings: &StoreSettings) -> Vec<Finding> {
     let uri = settings.uri.expose_secret();
     let mut found = Vec::new();
@@ -62,6 +77,10 @@ fn encryption(settings: &StoreSettings) -> Vec<Finding> {
             "add tls=true to store.uri and remove store.allow_plaintext",
         ));
     }
+    if let Some(named) = config::store_database(uri).filter(|named| *named != settings.database) {
+        let message = format!("store.uri names the database {named:?}, but events go to {:?}", settings.database);
+        found.push(Finding::warn("store.database", message, "remove one of the two names"));
+    }
     let options = uri.split_once('?').map_or("", |(_, options)| options).to_ascii_lowercase();
     let unverified = ["tlsinsecure=true", "tlsallowinvalidcertificates=true", "tlsallowinvalidhostnames=true"];
     if options.split('&').any(|option| unverified.contains(&option)) {
@@ -71,7 +90,7 @@ fn encryption(settings: &StoreSettings) -> Vec<Finding> {
     found
 }
 
-async fn command(store: &Store, database: &str, command: Document) -> Result<Document, Failure> {
+pub(super) async fn command(store: &Store, database: &str, command: Document) -> Result<Document, Failure> {
     let database = store.collection.client().database(database);
     store.bounded(async { database.run_command(command).await }).await
 }
@@ -163,11 +182,7 @@ async fn index_findings(store: &Store, settings: &StoreSettings) -> Result<Vec<F
             // NamespaceNotFound
             Err(Failure { code: Some(26), .. }) => Vec::new(),
             // CommandNotSupportedOnView
-            Err(Failure { code: Some(166), .. }) => {
-                let message =
-                    format!("{}.{} is a view, which cannot store documents", settings.database, settings.collection);
-                return Ok(vec![Finding::fail("store.collection", message, "name a collection, or drop the view")]);
-            }
+            Err(Failure { code: Some(166), .. }) => return Ok(Vec::new()),
             Err(failure) => return Err(failure),
         };
     let wanted = indexes::wanted(settings.retention.0).into_iter();

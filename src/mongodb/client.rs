@@ -23,8 +23,9 @@ use tokio::time::timeout;
 
 use crate::config::StoreSettings;
 
-use super::Failure;
+use super::error::{FailureClass, FailureKind};
 use super::insert::{InsertCommand, InsertResult, UNKNOWN_OUTCOME};
+use super::{Failure, uri};
 
 /// Called with `open` or `in_use` and the number of such connections in the pool, whenever it changes.
 pub type PoolListener = fn(state: &'static str, connections: usize);
@@ -42,13 +43,15 @@ impl Store {
     /// Prepares the client for `concurrency` commands at a time. Makes no connection, except to resolve `mongodb+srv`.
     ///
     /// # Errors
-    /// A URI that the driver cannot parse, or an SRV record that it cannot resolve.
+    /// A URI that the driver cannot parse (see [`check_settings`](super::check_settings) for which part of it), or an SRV record that it cannot resolve.
     pub async fn open(
         settings: &StoreSettings,
         concurrency: usize,
         listener: Option<PoolListener>,
     ) -> Result<Self, Failure> {
-        let parse = ClientOptions::parse(settings.uri.expose_secret());
+        let invalid_uri = Failure { class: FailureClass::Unknown, kind: FailureKind::Other, code: None };
+        let usable = uri::usable(settings.uri.expose_secret()).map_err(|_| invalid_uri)?;
+        let parse = ClientOptions::parse(usable.uri);
         let mut options = match timeout(settings.write_timeout.0, parse).await {
             Ok(Ok(options)) => options,
             Ok(Err(error)) => return Err(Failure::from(&error)),

@@ -56,6 +56,17 @@ impl Failure {
     /// `store.write_timeout` has passed.
     pub const TIMEOUT: Failure = Failure { class: FailureClass::Transient, kind: FailureKind::Timeout, code: None };
 
+    /// A document was rejected with a code that is not known.
+    pub fn unknown_code(code: i32) -> Failure {
+        Failure { class: FailureClass::Unknown, kind: FailureKind::Document, code: Some(code) }
+    }
+
+    /// Whether the login or its privileges are at fault.
+    pub fn is_permission(&self) -> bool {
+        self.kind == FailureKind::Authentication
+            || self.code.is_some_and(|code| [11, 13, 18, 391, 8000].contains(&code))
+    }
+
     /// The kind, as metric label and log field.
     pub fn label(&self) -> &'static str {
         self.kind.into()
@@ -72,6 +83,9 @@ impl std::fmt::Display for Failure {
             FailureKind::Tls => "the TLS handshake with MongoDB failed; check the certificates",
             FailureKind::WriteConcern => "MongoDB cannot confirm writes by a majority",
             FailureKind::Document => "MongoDB rejects documents",
+            FailureKind::Command if self.code == Some(13_297) => {
+                "a database exists whose name differs only in case; correct store.database"
+            }
             FailureKind::Command | FailureKind::Other => "MongoDB rejects the command",
         };
         match self.code {
@@ -96,16 +110,70 @@ pub enum DocumentError {
     Unknown(i32),
 }
 
-/// The class of a server's error code.
+/// Codes that are about the document itself, from the server's catalogue (`src/mongo/base/error_codes.yml`). Only these, and
+/// codes outside the catalogue that name one document, can end as a dead letter.
+const DOCUMENT_CODES: [i32; 17] = [
+    2,      // BadValue: a field that a special collection or index needs has a value that it does not accept
+    15,     // Overflow: nested too deep for the server
+    16,     // InvalidLength
+    22,     // InvalidBSON
+    52,     // DollarPrefixedFieldName
+    53,     // InvalidIdField
+    55,     // InvalidDBRef
+    56,     // EmptyFieldName
+    57,     // DottedFieldName
+    121,    // DocumentValidationFailure: the collection's validator
+    171,    // CannotIndexParallelArrays
+    201,    // CannotBuildIndexKeys
+    357,    // InvalidBSONType
+    378,    // NonConformantBSON
+    10_334, // BSONObjectTooLarge
+    11_000, // DuplicateKey
+    17_280, // KeyTooLong
+];
+
+/// Codes with which a whole command fails because of what one document contains.
+const CONTENT_CODES: [i32; 4] = [22, 357, 378, 10_334];
+
+/// Codes of the network, elections, shutdowns, time limits and overload: they pass by themselves. 16500 is Azure Cosmos DB's
+/// TooManyRequests, 50 also its ExceededTimeLimit.
+const TRANSIENT_CODES: [i32; 60] = [
+    6, 7, 24, 46, 50, 64, 79, 89, 90, 91, 94, 107, 109, 112, 117, 133, 134, 145, 146, 149, 150, 172, 173, 174, 175,
+    189, 202, 208, 215, 216, 237, 246, 249, 250, 262, 264, 272, 279, 290, 317, 355, 365, 384, 402, 406, 407, 412, 433,
+    449, 450, 462, 9001, 10_058, 10_107, 11_600, 11_601, 11_602, 13_388, 13_435, 13_436,
+];
+
+/// Codes of the catalogue above 999, and of Azure Cosmos DB, that need an operator or pass by themselves.
+const LARGE_SERVER_CODES: [i32; 8] = [
+    8000,   // AtlasError
+    10_003, // CannotGrowDocumentInCappedNamespace
+    12_586, // BackgroundOperationInProgressForDatabase
+    12_587, // BackgroundOperationInProgressForNamespace
+    13_297, // DatabaseDifferCase
+    14_031, // OutOfDiskSpace
+    16_500, // TooManyRequests (Azure Cosmos DB)
+    46_841, // ClientMarkedKilled
+];
+
+/// The class of a server's error code. The catalogue fills the numbers below 1000, so what is not about a document there is
+/// about the server, the command or the collection: the documents wait.
 pub(super) fn class_of(code: i32) -> FailureClass {
     match code {
-        6 | 7 | 89 | 91 | 112 | 134 | 189 | 262 | 402 | 433 | 449 | 450 | 462 | 9001 | 10107 | 13435 | 13436
-        | 10058 | 11600 | 11601 | 11602 | 133 | 146 | 211 | 365 => FailureClass::Transient,
-        391 | 8000 | 11 | 13 | 18 | 20 | 26 | 31 | 72 | 73 | 115 | 166 | 371 | 14031 => FailureClass::Operator,
-        2 | 15 | 16 | 22 | 52 | 53 | 55 | 56 | 57 | 67 | 121 | 171 | 201 | 10334 | 11000 | 17280 => {
-            FailureClass::Document
-        }
+        _ if DOCUMENT_CODES.contains(&code) => FailureClass::Document,
+        _ if TRANSIENT_CODES.contains(&code) => FailureClass::Transient,
+        0..1000 => FailureClass::Operator,
+        _ if LARGE_SERVER_CODES.contains(&code) => FailureClass::Operator,
         _ => FailureClass::Unknown,
+    }
+}
+
+/// The class of a command that failed as a whole. It says nothing about a document, unless the content of one is at fault:
+/// then it is bisected.
+fn class_of_command(code: i32) -> FailureClass {
+    match class_of(code) {
+        _ if CONTENT_CODES.contains(&code) => FailureClass::Unknown,
+        FailureClass::Transient => FailureClass::Transient,
+        _ => FailureClass::Operator,
     }
 }
 
@@ -127,17 +195,15 @@ impl From<&Error> for Failure {
             ErrorKind::InvalidArgument { .. } | ErrorKind::Bson(_) | ErrorKind::BsonSerialization(_) => {
                 (FailureClass::Unknown, FailureKind::Other, None)
             }
-            ErrorKind::Command(command) => (class_of(command.code), FailureKind::Command, Some(command.code)),
+            ErrorKind::Command(command) => (class_of_command(command.code), FailureKind::Command, Some(command.code)),
             ErrorKind::Write(WriteFailure::WriteConcernError(concern)) => {
                 (FailureClass::Transient, FailureKind::WriteConcern, Some(concern.code))
             }
             ErrorKind::Write(WriteFailure::WriteError(write)) => {
-                (class_of(write.code), FailureKind::Document, Some(write.code))
+                (class_of_command(write.code), FailureKind::Document, Some(write.code))
             }
             _ => (FailureClass::Transient, FailureKind::Other, None),
         };
-        // A command that fails as a whole with a code about one document does not say which one: it is bisected.
-        let class = if class == FailureClass::Document { FailureClass::Unknown } else { class };
         let transient = labelled && class != FailureClass::Operator;
         Failure { class: if transient { FailureClass::Transient } else { class }, kind, code }
     }
@@ -152,13 +218,39 @@ mod tests {
         for (code, class) in [
             (189, FailureClass::Transient),
             (91, FailureClass::Transient),
+            (50, FailureClass::Transient),
+            (1, FailureClass::Operator),
+            (8, FailureClass::Operator),
             (13, FailureClass::Operator),
-            (14031, FailureClass::Operator),
+            (26, FailureClass::Operator),
+            (96, FailureClass::Operator),
+            (13_297, FailureClass::Operator),
+            (14_031, FailureClass::Operator),
             (121, FailureClass::Document),
             (11000, FailureClass::Document),
-            (424242, FailureClass::Unknown),
+            (16_755, FailureClass::Unknown),
         ] {
             assert_eq!(class_of(code), class, "{code}");
+        }
+    }
+
+    #[test]
+    fn no_code_is_in_two_lists() {
+        let mut all = [&DOCUMENT_CODES[..], &TRANSIENT_CODES, &LARGE_SERVER_CODES].concat();
+        all.sort_unstable();
+        assert!(all.windows(2).all(|pair| pair[0] != pair[1]), "{all:?}");
+    }
+
+    #[test]
+    fn a_failed_command_is_about_a_document_only_if_its_content_is_at_fault() {
+        for (code, class) in [
+            (2, FailureClass::Operator),
+            (121, FailureClass::Operator),
+            (424_242, FailureClass::Operator),
+            (10_334, FailureClass::Unknown),
+            (91, FailureClass::Transient),
+        ] {
+            assert_eq!(class_of_command(code), class, "{code}");
         }
     }
 }

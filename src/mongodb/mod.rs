@@ -3,7 +3,9 @@
 //!
 //! | module | owns |
 //! |---|---|
+//! | `uri` | what of `store.uri` the driver accepts |
 //! | `client` | the collection: inserts, reads, timeouts |
+//! | `collection` | which kinds of collection cannot be used |
 //! | `insert` | the insert command and its reply |
 //! | `error` | what errors mean for a message |
 //! | `indexes` | the readers' indexes |
@@ -11,12 +13,15 @@
 
 mod check;
 mod client;
+mod collection;
 mod error;
 mod indexes;
 mod insert;
+mod uri;
 
 pub use check::check;
 pub use client::{PoolListener, Store};
 pub use error::{DocumentError, Failure, FailureClass, FailureKind};
 pub use indexes::{IndexReport, ensure_indexes};
 pub use insert::InsertResult;
+pub use uri::{StoreUriError, check_settings};

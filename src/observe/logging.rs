@@ -15,6 +15,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, Registry, fmt};
 
 use crate::config::{LogFormat, LogSettings};
+use crate::system;
 
 /// Exit code after a panic: `EX_SOFTWARE` of sysexits.
 pub const PANIC_EXIT_CODE: i32 = 70;
@@ -53,7 +54,7 @@ pub fn install(log: &LogSettings) -> Result<Logging, FilterError> {
             .with_writer(writer)
             .boxed()
     } else {
-        fmt::layer().log_internal_errors(false).with_ansi(terminal).with_writer(writer).boxed()
+        fmt::layer().log_internal_errors(false).with_ansi(system::has_colours(terminal)).with_writer(writer).boxed()
     };
     let _ = tracing_subscriber::registry().with(layer.and_then(LineCounter).with_filter(filter.and(own))).try_init();
     *WRITER.lock().unwrap_or_else(PoisonError::into_inner) = Some((guard, lost));

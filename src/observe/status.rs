@@ -6,7 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde::Serialize;
 
-use super::metrics::{self, DeliveryOutcome};
+use super::metrics::DeliveryOutcome;
 
 /// Number of dead letters kept.
 const MAX_DEAD_LETTERS: usize = 50;
@@ -64,7 +64,6 @@ impl RecentActivity {
     /// Adds the outcome of a replayed message, with the cause if it is dead-lettered again. Further causes than the maximum
     /// are counted as `(other)`.
     pub fn add_replay_outcome(&self, replay_id: &str, outcome: DeliveryOutcome, cause: Option<&str>) {
-        metrics::replayed(outcome);
         let mut entries = self.lock();
         let known = entries.replays.iter().position(|(id, _)| id == replay_id);
         let entry = known.and_then(|at| entries.replays.remove(at));

@@ -23,6 +23,11 @@ pub enum BrokerError {
     /// 530 while opening the virtual host.
     #[error("the virtual host of broker.uri does not exist, or the user has no access to it")]
     VirtualHost,
+    /// 530 while opening the virtual host: it, or the user, has as many connections as are allowed.
+    #[error(
+        "RabbitMQ's connection limit for the user or the virtual host is reached; raise it, or end other connections"
+    )]
+    ConnectionLimit,
     /// A TLS file that cannot be used.
     #[error("{0}")]
     Certificate(String),
@@ -156,6 +161,10 @@ impl BrokerError {
         }
         match reply_code(error) {
             Some(403) => BrokerError::Authentication,
+            // Its texts: "… connection limit (1) is reached", "… user connection limit (1) is reached".
+            Some(530) if reply_text(error).is_some_and(|text| text.contains("connection limit")) => {
+                BrokerError::ConnectionLimit
+            }
             Some(402 | 530) => BrokerError::VirtualHost,
             Some(code) => BrokerError::Closed(code),
             None => BrokerError::Unreachable,
@@ -180,6 +189,13 @@ impl BrokerError {
             _ => None,
         };
         refusal.map_or_else(|| BrokerError::from_request(error), BrokerError::Refused)
+    }
+}
+
+fn reply_text(error: &lapin::Error) -> Option<&str> {
+    match error.kind() {
+        ErrorKind::ProtocolError(reply) => Some(reply.get_message().as_str()),
+        _ => None,
     }
 }
 

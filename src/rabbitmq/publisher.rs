@@ -55,7 +55,7 @@ impl Publisher {
         Publisher::open_with(broker, Some(dead_letter), purpose).await
     }
 
-    /// As [`Publisher::open`], but declares nothing: for publishing to wherever a message says.
+    /// Connects and turns on confirms; declares nothing.
     ///
     /// # Errors
     /// As for connecting.
@@ -150,6 +150,7 @@ impl Publisher {
                 Ok(true)
             }
             Err(error) if error.refusal() == Some(RefusalKind::NotFound) => Ok(false),
+            Err(error) if error.refusal() == Some(RefusalKind::AccessRefused) => Ok(true),
             Err(error) => Err(error),
         }
     }

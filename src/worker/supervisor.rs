@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use tracing::{info, warn};
 
-use crate::mongodb::{self, FailureClass, IndexReport};
+use crate::mongodb::{self, Failure, FailureClass, IndexReport};
 use crate::observe::health::Component;
 use crate::observe::logging::LogThrottle;
 use crate::observe::metrics;
@@ -109,29 +109,35 @@ async fn session_failed(context: &WorkerContext, error: &BrokerError, delay: Dur
     context.sleep(delay).await;
 }
 
-/// Waits until the store answers; false if the process is asked to stop first.
+/// Whether the store answers; a text if it does, but its collection cannot be used.
+async fn probe_store(context: &WorkerContext) -> Result<Option<String>, Failure> {
+    context.store.probe().await?;
+    context.store.unfit_collection().await
+}
+
+/// Waits until the store answers and its collection can be used; false if the process is asked to stop first.
 async fn wait_for_store(context: &WorkerContext) -> bool {
     let mut backoff = context.backoff();
     while !context.stop.is_cancelled() {
         let probed = tokio::select! {
             () = context.stop.cancelled() => return false,
-            probed = context.store.probe() => probed,
+            probed = probe_store(context) => probed,
         };
-        match probed {
-            Ok(()) => {
+        let problem = match probed {
+            Ok(None) => {
                 if context.health.up(Component::Store) {
                     info!("MongoDB answers");
                 }
                 return true;
             }
-            Err(failure) => {
-                let changed = context.health.down(Component::Store, failure.to_string());
-                if changed || THROTTLE.permit(Instant::now()).is_some() {
-                    warn!(kind = failure.label(), code = failure.code, "waiting for MongoDB: {failure}");
-                }
-                context.sleep(backoff.next_delay()).await;
-            }
+            Ok(Some(unfit)) => unfit,
+            Err(failure) => failure.to_string(),
+        };
+        let changed = context.health.down(Component::Store, problem.as_str());
+        if changed || THROTTLE.permit(Instant::now()).is_some() {
+            warn!("waiting for MongoDB: {problem}");
         }
+        context.sleep(backoff.next_delay()).await;
     }
     false
 }

@@ -81,15 +81,14 @@ async fn attempt(
         context.concurrency.lock().write_succeeded(origin.epoch, duration, Instant::now());
     }
     metrics::write(if errors.is_empty() { WriteResult::Ok } else { WriteResult::Partial }, duration.as_secs_f64());
-    if context.health.up(Component::Store) {
+    let remaining = progress.command_completed(&piece, &errors);
+    // Ready again once documents get an outcome, not only once commands do.
+    if remaining.failure.is_none() && remaining.unknown_code.is_none() && context.health.up(Component::Store) {
         info!("MongoDB answers again");
     }
-    let remaining = progress.command_completed(&piece, &errors);
     let missing = compare(context, batch, progress, &remaining.duplicate_ids).await?;
-    if let Some(code) = remaining.unknown_code
-        && THROTTLE.permit(Instant::now()).is_some()
-    {
-        warn!(code, "MongoDB rejects a document with an unknown code; retrying it alone");
+    if let Some(code) = remaining.unknown_code {
+        report(context, &Failure::unknown_code(code));
     }
     match remaining.failure {
         Some(failure) => Err(failure),

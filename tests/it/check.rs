@@ -131,6 +131,33 @@ fn text(text: &str) -> lapin::types::AMQPValue {
     lapin::types::AMQPValue::LongString(text.into())
 }
 
+/// Neither kind of collection can keep what the worker promises: it must not consume.
+#[tokio::test]
+async fn unfit_collections_are_refused_and_validators_are_reported() {
+    let env = TestEnv::new().await;
+    let database = env.client.database(&env.name);
+    let kinds = [
+        (doc! { "create": "log", "capped": true, "size": 4096 }, "is a capped collection"),
+        (doc! { "create": "log", "timeseries": { "timeField": "timestamp" } }, "is a time-series collection"),
+        (doc! { "create": "log", "viewOn": "other", "pipeline": [] }, "is a view"),
+    ];
+    for (create, text) in kinds {
+        database.collection::<bson::Document>("log").drop().await.unwrap();
+        database.run_command(create).await.unwrap();
+        CheckReport::run(&env, &[]).assert("fail", "store.collection", text);
+        let mut worker = env.worker().await;
+        eventually("the worker refuses it", DEADLINE, async || worker.get("/readyz").1.contains(text)).await;
+        env.publish(&TestMessage::numbered(1)).await;
+        assert_eq!(worker.stop().await.code(), Some(0));
+        env.wait_for_depth(&env.queue(), 1).await;
+        env.channel.queue_purge(env.queue().into(), Default::default()).await.unwrap();
+    }
+    database.collection::<bson::Document>("log").drop().await.unwrap();
+    database.run_command(doc! { "create": "log", "validator": { "n": { "$gte": 0 } } }).await.unwrap();
+    CheckReport::run(&env, &[]).assert("warn", "store.collection", "has a validator");
+    env.clean().await;
+}
+
 #[tokio::test]
 async fn a_missing_binding_is_found_by_the_management_api() {
     let broker = DedicatedServer::prepared(ServerKind::Rabbitmq, |directory, port| {

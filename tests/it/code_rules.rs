@@ -20,13 +20,15 @@ const LAYERS: [&str; 11] = [
 ];
 
 /// Modules without IO.
-const PURE: [&str; 6] = [
+const PURE: [&str; 8] = [
     "src/event/",
     "src/dead_letter/",
     "src/finding.rs",
     "src/worker/batcher.rs",
     "src/worker/batch_progress.rs",
     "src/worker/breaker.rs",
+    "src/worker/adaptive_concurrency.rs",
+    "src/rabbitmq/consumer/prefetch.rs",
 ];
 
 fn sources() -> Vec<(String, String)> {

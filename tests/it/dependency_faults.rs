@@ -175,7 +175,7 @@ async fn fault_18_documents_with_an_unknown_code_do_not_block_others() {
     env.publish_all((0..3).map(unknown_code)).await;
     eventually("they are requeued", DEADLINE, async || worker.metrics()["ticketlog_requeues_total"] >= 1.0).await;
     assert_eq!(worker.settled("dead_lettered"), 0);
-    assert!(worker.log().contains("MongoDB rejects a document with an unknown code"));
+    assert!(worker.log().contains("MongoDB rejects documents (code 16755)"));
     env.publish_all((3..300).map(TestMessage::numbered)).await;
     eventually("the others are stored", DEADLINE, async || env.count().await == 297).await;
     eventually("they are dead letters", DEADLINE, async || worker.settled("dead_lettered") == 3).await;

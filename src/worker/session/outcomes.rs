@@ -66,6 +66,7 @@ impl SessionLoop<'_> {
             if let Some(replay_id) = &dead_letter.replay_id {
                 let cause = Some(dead_letter.summary.cause.as_str());
                 recent.add_replay_outcome(replay_id, DeliveryOutcome::DeadLettered, cause);
+                metrics::replayed(DeliveryOutcome::DeadLettered);
             }
             recent.add_dead_letter(dead_letter.summary);
             self.settle(dead_letter.tag, dead_letter.bytes, DeliveryOutcome::DeadLettered);
@@ -76,6 +77,7 @@ impl SessionLoop<'_> {
     fn settle_event(&mut self, pending: &PendingEvent, outcome: DeliveryOutcome) {
         if let Some(replay) = pending.delivery.replay_mark(&self.context.trusted_users) {
             self.context.recent.add_replay_outcome(&replay.id, outcome, None);
+            metrics::replayed(outcome);
         }
         self.settle(pending.delivery.tag, pending.bytes(), outcome);
     }
