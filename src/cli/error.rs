@@ -107,7 +107,7 @@ impl From<BrowseError> for CommandError {
 
 impl From<StoreUriError> for CommandError {
     fn from(error: StoreUriError) -> Self {
-        CommandError::new(exit::CONFIG, error)
+        CommandError::text(exit::CONFIG, format!("store.uri: {error}"))
     }
 }
 

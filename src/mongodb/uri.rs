@@ -78,17 +78,17 @@ const KNOWN: [&str; 40] = [
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum StoreUriError {
     /// The value of an option, or the option itself.
-    #[error("store.uri: the option {0} or its value cannot be used here; correct or remove it")]
+    #[error("the option {0} or its value cannot be used here; correct or remove it")]
     Option(&'static str),
     /// An option that MongoDB does not have.
     #[error(
-        "store.uri: an option after the ? is not one of MongoDB's, or a character before it must be percent-encoded (its name \
-         is not shown, because it may be a part of a password)"
+        "an option after the ? is not one of MongoDB's, or a character before it must be percent-encoded (its name is not \
+         shown, because it may be a part of a password)"
     )]
     UnknownOption,
     /// Anything else.
     #[error(
-        "store.uri cannot be parsed; percent-encode the user name and the password (/ as %2F, @ as %40, : as %3A, % as %25)"
+        "it cannot be parsed; percent-encode the user name and the password (/ as %2F, @ as %40, : as %3A, % as %25)"
     )]
     Unparsable,
 }
