@@ -43,7 +43,8 @@ impl Store {
     /// Prepares the client for `concurrency` commands at a time. Makes no connection, except to resolve `mongodb+srv`.
     ///
     /// # Errors
-    /// A URI that the driver cannot parse (see [`check_settings`](super::check_settings) for which part of it), or an SRV record that it cannot resolve.
+    /// A URI that the driver cannot parse (see [`check_settings`](super::check_settings) for which part of it), or an SRV
+    /// record that it cannot resolve.
     pub async fn open(
         settings: &StoreSettings,
         concurrency: usize,

@@ -6,7 +6,7 @@ use crate::config::StoreSettings;
 use crate::finding::Finding;
 
 use super::check::command;
-use super::{Failure, Store};
+use super::{Failure, FailureClass, Store};
 
 /// What MongoDB says of a collection (manual, `listCollections`).
 #[derive(Debug, Default, PartialEq)]
@@ -76,7 +76,12 @@ impl Store {
     /// MongoDB does not answer.
     pub async fn unfit_collection(&self) -> Result<Option<String>, Failure> {
         let namespace = self.collection.namespace();
-        let unfit = describe(self).await?.unfit();
+        let unfit = match describe(self).await {
+            Ok(description) => description.unfit(),
+            // A server that does not know the command, or does not permit it, must not stop the worker.
+            Err(failure) if failure.class != FailureClass::Transient => None,
+            Err(failure) => return Err(failure),
+        };
         Ok(unfit.map(|(text, fix)| format!("store.collection: {namespace} {text}; {fix}")))
     }
 }

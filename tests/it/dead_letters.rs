@@ -190,6 +190,23 @@ async fn edited_bodies_are_replayed_and_undeliverable_dead_letters_stay() {
     env.clean().await;
 }
 
+/// A plain body with a wrong `content_encoding`: the edit changes nothing, but the message is sent without the property.
+#[tokio::test]
+async fn an_edit_removes_a_wrong_content_encoding_and_publish_declares_nothing() {
+    let env = TestEnv::new().await;
+    let properties = BasicProperties::default().with_content_encoding("br".into()).with_message_id("m".into());
+    let headers = env.headers("id-br", "unsupported_encoding", 1);
+    env.publish_dead_letters([(b"{\"n\":1}".to_vec(), properties.with_headers(headers))]).await;
+    let _worker = env.worker().await;
+    env.dead_command_succeeds(&["replay", "--yes", "--edit", "cat", "--no-backup"]).await;
+    eventually("it is stored", DEADLINE, async || env.count().await == 1).await;
+    let missing = format!("broker.exchange={}.missing", env.name);
+    let output = env.command().args(["publish", "--generate", "1", "--set", &missing]).output().unwrap();
+    assert_eq!(output.status.code(), Some(69), "{output:?}");
+    assert!(String::from_utf8_lossy(&output.stderr).contains("does not exist; correct broker.exchange"), "{output:?}");
+    env.clean().await;
+}
+
 #[tokio::test]
 async fn export_and_import_keep_everything_and_import_is_all_or_nothing() {
     let env = TestEnv::new().await;

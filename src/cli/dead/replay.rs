@@ -239,7 +239,7 @@ impl ReplayArgs {
                     continue;
                 }
                 Prediction::Rejected(_) => None,
-                Prediction::Accepted(edited) => edited.filter(|body| *body != delivery.body),
+                Prediction::Accepted(edited) => edited,
             };
             if let (Some(_), Some(backup)) = (&edited, &mut backup) {
                 let Some(archived) = delivery.archive(&record, self.queue.name(settings)) else {

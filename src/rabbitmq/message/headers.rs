@@ -28,7 +28,7 @@ const BROKER_HEADERS: [&str; 9] = [
 const ROUTING_HEADERS: [&str; 2] = ["CC", "BCC"];
 
 /// The `CC` of a message that became a dead letter.
-const DEAD_LETTER_CC: &str = "dl-cc";
+pub(super) const DEAD_LETTER_CC: &str = "dl-cc";
 
 /// Headers by name.
 pub(super) type Headers = BTreeMap<ShortString, AMQPValue>;

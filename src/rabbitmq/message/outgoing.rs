@@ -6,7 +6,7 @@ use lapin::types::{AMQPValue, FieldTable, ShortString};
 
 use crate::dead_letter;
 
-use super::headers::Headers;
+use super::headers::{DEAD_LETTER_CC, Headers};
 
 /// A message to be published.
 #[derive(Debug)]
@@ -98,7 +98,7 @@ pub(super) fn republished(original: &BasicProperties, headers: Headers) -> Basic
 }
 
 /// Makes the headers fit into a frame: the publisher's headers are dropped, the largest first, until the rest fits, and
-/// `dl-headers-dropped` counts them. The `dl-` headers are small and stay. `max_bytes` bounds the whole content header.
+/// `dl-headers-dropped` counts them. The `dl-` headers are small and stay, except `dl-cc`, which is the publisher's. `max_bytes` bounds the whole content header.
 pub(in crate::rabbitmq) fn fit_headers(outgoing: &mut Outgoing, max_bytes: usize) {
     let Some(headers) = outgoing.properties.headers() else { return };
     let entry_size = |name: &ShortString, value: &AMQPValue| name.as_str().len() + 1 + encoded_size(value);
@@ -108,7 +108,8 @@ pub(in crate::rabbitmq) fn fit_headers(outgoing: &mut Outgoing, max_bytes: usize
         return;
     }
     let mut kept = headers.inner().clone();
-    let publishers = kept.iter().filter(|(name, _)| !name.as_str().starts_with(dead_letter::PREFIX));
+    let is_droppable = |name: &str| name == DEAD_LETTER_CC || !name.starts_with(dead_letter::PREFIX);
+    let publishers = kept.iter().filter(|(name, _)| is_droppable(name.as_str()));
     let mut by_size: Vec<_> = publishers.map(|(name, value)| (entry_size(name, value), name.clone())).collect();
     by_size.sort();
     let mut dropped = 0;
@@ -148,6 +149,7 @@ mod tests {
         let text = |text: &str| AMQPValue::LongString(text.into());
         let headers = BTreeMap::from([
             ("big".into(), text(&"x".repeat(5000))),
+            ("dl-cc".into(), text(&"x".repeat(6000))),
             ("dl-id".into(), text("0a")),
             ("small".into(), text("y")),
         ]);
