@@ -40,7 +40,7 @@ chaos:           ## every fault at full length; writes the table in docs/reliabi
 	$(SERVICES) run tests/chaos.sh
 
 fuzz:            ## random bytes for everything that parses input, FUZZ_SECONDS per target (needs cargo-fuzz and clang)
-	for target in message archive headers configuration; do \
+	for target in message archive headers frames configuration; do \
 	  mkdir -p fuzz/corpus/$$target && cargo fuzz run --sanitizer none $$target fuzz/corpus/$$target fuzz/seeds/$$target -- \
 	    -max_total_time=$(FUZZ_SECONDS) -max_len=16384 -timeout=10 -print_final_stats=1 || exit 1; done
 

@@ -13,7 +13,6 @@ mod publish;
 mod run;
 mod setup;
 mod source;
-mod stack;
 mod terminal;
 mod validate;
 
@@ -93,9 +92,6 @@ pub fn main() -> ExitCode {
 
 fn dispatch(cli: Cli) -> Result<u8, CommandError> {
     let config = cli.config;
-    if matches!(cli.command, Command::Run | Command::Dead(_)) {
-        stack::reexec_with_stack();
-    }
     match cli.command {
         Command::Run => run::run(config.load()?.settings),
         Command::Setup => setup::run(&config.load()?.settings),
@@ -103,7 +99,7 @@ fn dispatch(cli: Cli) -> Result<u8, CommandError> {
         Command::Health(args) => args.run(&config.load()?.settings),
         Command::Publish(args) => args.run(&config.load()?.settings),
         Command::Validate(args) => args.run(&config.load()?.settings),
-        Command::Dead(args) => args.run(config.load()?.settings),
+        Command::Dead(args) => args.run(&config.load()?.settings),
         Command::Config(args) => args.run(|| config.load()),
         Command::Completions(args) => args.run(Cli::command()),
         Command::Man => completions::man(Cli::command()),

@@ -1,7 +1,7 @@
 //! Owns `ticketlog run`: the process around the worker, with its signals, endpoints and exit. Must not know the flow.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::time::{Duration, SystemTime};
 
 use anyhow::Context as _;
@@ -27,13 +27,12 @@ use super::{CommandError, exit};
 const RUNTIME_SHUTDOWN: Duration = Duration::from_millis(100);
 
 pub(super) fn run(settings: Settings) -> Result<u8, CommandError> {
-    super::stack::run_on_large_stack(move || {
-        let _logging = logging::install(&settings.log).map_err(|error| CommandError::new(exit::CONFIG, error))?;
-        let runtime = super::runtime()?;
-        let code = runtime.block_on(serve(settings));
-        runtime.shutdown_timeout(RUNTIME_SHUTDOWN);
-        code
-    })
+    logging::exit_on_panic();
+    let _logging = logging::install(&settings.log).map_err(|error| CommandError::new(exit::CONFIG, error))?;
+    let runtime = super::runtime()?;
+    let code = runtime.block_on(serve(settings));
+    runtime.shutdown_timeout(RUNTIME_SHUTDOWN);
+    code
 }
 
 async fn serve(settings: Settings) -> Result<u8, CommandError> {
@@ -84,6 +83,7 @@ fn worker_context(
         metrics: FlowMetrics::new(),
         stop,
         writes_in_flight: AtomicUsize::new(0),
+        unknown_code: AtomicBool::new(false),
         stored: Arc::default(),
         concurrency: SharedConcurrency::new(&settings),
         trusted_users: own_user.into_iter().chain(settings.dead_letter.operators.clone()).collect(),

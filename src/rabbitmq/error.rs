@@ -50,14 +50,12 @@ pub enum BrokerError {
     /// Missed heartbeats, or the connection broke.
     #[error("the connection to RabbitMQ was lost")]
     ConnectionLost,
-    /// The broker cancelled the consumer: the queue was deleted, or its leader moved.
-    #[error("RabbitMQ cancelled the consumer; was the queue deleted?")]
+    /// The broker cancelled the consumer: the queue was deleted, its leader moved, or (from 4.3 on) messages were
+    /// unacknowledged for longer than the consumer timeout.
+    #[error("RabbitMQ cancelled the consumer: the queue was deleted, its leader moved, or the consumer timeout passed")]
     ConsumerCancelled,
-    /// lapin cannot parse a frame. A message property that is not UTF-8 causes this at each delivery.
-    #[error(
-        "RabbitMQ sent a frame that cannot be parsed; does a message at the head of the queue have a property or a \
-         header name that is not UTF-8? Remove it with another client"
-    )]
+    /// lapin cannot parse a frame although it was filtered: a bug, or not RabbitMQ.
+    #[error("RabbitMQ sent a frame that cannot be parsed; please report this")]
     UnparsableFrame,
     /// An acknowledgement was late, or could not be written.
     #[error("an acknowledgement could not be sent")]

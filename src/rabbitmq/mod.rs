@@ -22,6 +22,8 @@ mod topology;
 
 pub use admin::{QueueCounts, QueueDepths, check};
 pub use browser::{AckHandle, BrowseError, BrowseOptions, BrowsedMessage, QueueBrowser};
+#[cfg(any(test, feature = "fuzzing"))]
+pub use connection::check_frame_filter;
 pub use connection::check_settings;
 pub use connection::uri::user_name;
 pub use consumer::{Acks, Session, Settlement};

@@ -9,15 +9,15 @@ use std::pin::pin;
 use std::time::Duration;
 
 use futures_util::future::try_join_all;
+use lapin::Channel;
 use lapin::Confirmation;
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions, ExchangeDeclareOptions};
 use lapin::types::FieldTable;
-use lapin::{Channel, Connection};
 use tokio::time::timeout;
 
 use crate::config::{BrokerSettings, DeadLetterSettings};
 
-use super::connection::{call, call_topology, close, connect};
+use super::connection::{Connection, call, call_topology, close, connect};
 use super::message::{Outgoing, fit_headers, return_key};
 use super::{BrokerError, RefusalKind, topology};
 

@@ -3,11 +3,11 @@
 
 use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable};
-use lapin::{Channel, Connection, ExchangeKind};
+use lapin::{Channel, ExchangeKind};
 
 use crate::config::{BrokerSettings, DeadLetterSettings, QueueType, Settings};
 
-use super::connection::{call, call_topology, close, connect};
+use super::connection::{Connection, call, call_topology, close, connect};
 use super::{BrokerError, RefusalKind};
 
 /// The delivery limit of dead-letter queues, which no message reaches. `-1` and `0` mean "no limit" on RabbitMQ 4, but on

@@ -1,6 +1,6 @@
 //! Owns what every part of the worker shares: settings, the store, health, counters. Must not know what they do with it.
 
-use std::sync::atomic::{AtomicU64, AtomicUsize};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -34,6 +34,8 @@ pub struct WorkerContext {
     pub stop: CancellationToken,
     /// Batches being written. While there are any, they show whether the store answers.
     pub writes_in_flight: AtomicUsize,
+    /// Whether MongoDB answered the last write, and rejected documents with a code that is not about documents.
+    pub unknown_code: AtomicBool,
     /// Documents stored by this process.
     pub stored: Arc<AtomicU64>,
     /// How many batches are written at a time, and how large they are. Outlives sessions.

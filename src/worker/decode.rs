@@ -47,6 +47,9 @@ pub fn decode(
     delivery: Delivery,
     trusted_users: &[String],
 ) -> Result<PendingEvent, RejectedDelivery> {
+    if let Some(locations) = delivery.invalid_texts() {
+        return Err((delivery, Rejection::new(Reason::InvalidProperty, format!("not UTF-8: {locations}"))));
+    }
     let replay = delivery.replay_mark(trusted_users);
     let message = Message {
         body: &delivery.body,

@@ -75,11 +75,11 @@ fn start_background_tasks(context: &Arc<WorkerContext>) -> [tokio::task::JoinHan
 }
 
 /// The prefetch of the session after a requeue. Two messages first, to find out whether writes succeed, because each
-/// requeue may count towards the queue's delivery limit. Twice as many as before if MongoDB answers and still nothing was
-/// stored: then documents with an unknown error code block the queue, and another document must be stored to show that they
-/// are at fault.
+/// requeue may count towards the queue's delivery limit. Twice as many as before if MongoDB rejects documents with an unknown
+/// code and nothing was stored: then these documents block the queue, and another one must be stored to show that they are
+/// at fault.
 fn prefetch_after_requeue(context: &WorkerContext, previous: Option<u16>, stored: u64) -> u16 {
-    let blocked = context.health.is_up(Component::Store) && context.stored.load(Ordering::Relaxed) == stored;
+    let blocked = context.unknown_code.load(Ordering::Relaxed) && context.stored.load(Ordering::Relaxed) == stored;
     previous.filter(|_| blocked).map_or(2, |previous| previous.saturating_mul(2))
 }
 

@@ -2,6 +2,7 @@
 //! delivery tags, acks or dead letters. Dropping the future abandons the batch, which loses nothing.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use hashbrown::HashMap;
@@ -87,6 +88,7 @@ async fn attempt(
         info!("MongoDB answers again");
     }
     let missing = compare(context, batch, progress, &remaining.duplicate_ids).await?;
+    context.unknown_code.store(remaining.unknown_code.is_some(), Ordering::Relaxed);
     if let Some(code) = remaining.unknown_code {
         report(context, &Failure::unknown_code(code));
     }
@@ -104,6 +106,7 @@ fn command_failed(
     failure: Failure,
 ) -> Result<bool, Failure> {
     let alone = piece.len() == 1;
+    context.unknown_code.store(failure.class == FailureClass::Unknown, Ordering::Relaxed);
     progress.command_failed(piece, failure);
     if failure.class != FailureClass::Unknown {
         return Err(failure);

@@ -5,9 +5,9 @@ use std::os::unix::fs::PermissionsExt as _;
 
 use lapin::BasicProperties;
 use lapin::options::{BasicGetOptions, BasicRejectOptions};
-use lapin::types::AMQPValue;
+use lapin::types::{AMQPValue, FieldTable};
 
-use crate::harness::{DEADLINE, QueuedMessage, TestEnv, TestMessage, eventually};
+use crate::harness::{DEADLINE, HIGH_LIMIT, QueuedMessage, TestEnv, TestMessage, eventually};
 
 fn bodies(messages: &[QueuedMessage]) -> Vec<String> {
     messages.iter().map(|message| String::from_utf8_lossy(&message.body).into_owned()).collect()
@@ -16,8 +16,8 @@ fn bodies(messages: &[QueuedMessage]) -> Vec<String> {
 #[tokio::test]
 async fn browsing_changes_nothing_not_even_the_order() {
     let env = TestEnv::new().await;
-    for queue_type in ["quorum", "classic"] {
-        env.replace_dead_letter_queue(queue_type, &[]).await;
+    for (queue_type, arguments) in [("quorum", &[HIGH_LIMIT][..]), ("classic", &[])] {
+        env.replace_dead_letter_queue(queue_type, arguments).await;
         env.publish_good_dead_letters(700).await;
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("all.ndjson");
@@ -34,7 +34,10 @@ async fn browsing_changes_nothing_not_even_the_order() {
         let expected: Vec<Vec<u8>> = (0..700).map(|n| TestMessage::numbered(n).body).collect();
         assert!(messages.iter().map(|message| &message.body).eq(&expected), "{queue_type}");
         assert_eq!(messages[1].properties.message_id().as_ref().unwrap().as_str(), "m-1");
-        assert_eq!(messages[3].properties.headers().clone().unwrap(), env.headers("id-3", "rejected_by_store", 3));
+        let headers = messages[3].properties.headers().as_ref().unwrap().inner().clone();
+        let own: std::collections::BTreeMap<_, _> =
+            headers.into_iter().filter(|(name, _)| !name.as_str().starts_with("x-")).collect();
+        assert_eq!(FieldTable::from(own), env.headers("id-3", "rejected_by_store", 3));
     }
     env.clean().await;
 }
@@ -227,13 +230,12 @@ async fn export_and_import_keep_everything_and_import_is_all_or_nothing() {
     assert_eq!((broken.code, env.depth(&env.dead_letter_queue()).await), (Some(65), 0));
     assert!(broken.err.contains("broken:1: unknown field `cue`") && broken.err.contains("3 of 41 lines"), "{broken:?}");
     env.dead_command_succeeds(&["import", &path("b")]).await;
-    let messages = env.take_all_messages(&env.dead_letter_queue()).await;
+    let mut messages = env.take_all_messages(&env.dead_letter_queue()).await;
+    // Quorum queues of 4.x deliver priorities above 4 first.
+    let odd = messages.iter().position(|message| *message.properties.priority() == Some(9)).unwrap();
+    assert_eq!((messages.len(), messages.remove(odd).body), (41, vec![0xff, 0, 0x1b]));
     assert_eq!(
-        (messages.len(), &messages[40].body[..], messages[40].properties.priority()),
-        (41, &[0xff, 0, 0x1b][..], &Some(9))
-    );
-    assert_eq!(
-        bodies(&messages[..40]),
+        bodies(&messages),
         (0..40).map(|n| String::from_utf8(TestMessage::numbered(n).body).unwrap()).collect::<Vec<_>>()
     );
     assert_eq!(env.dead_command(&["import", "/no/such/file"]).await.code, Some(66));

@@ -165,8 +165,8 @@ fn large() -> Vec<Row> {
     vec![
         row("at the limit", text(limit), Stored),
         row("over the limit", text(limit + 1), Rejected("too_large")),
-        row("17 MiB", text(17 << 20), Rejected("too_large")),
-        row("100 MiB", text(100 << 20), Rejected("too_large")),
+        // RabbitMQ takes 16 MiB at the most from 4.0 on.
+        row("nearly 16 MiB", text((16 << 20) - 1000), Rejected("too_large")),
         row("BSON over 16 MiB", format!("{{\"a\":[{}1]}}", "1,".repeat(2_000_000)), Rejected("too_large")),
         row("a million elements", format!("{{\"a\":[{}1]}}", "1,".repeat(999_999)), Stored),
         row("a key of 1 MiB", format!("{{\"{}\":1}}", "k".repeat(1 << 20)), Stored),
@@ -268,8 +268,12 @@ async fn assert_outcomes(rows: Vec<Row>) {
             let sent = &rows[number].message;
             let original = sent.properties.headers().as_ref().and_then(|headers| headers.inner().get("h").cloned());
             // The worker drops a header only if there is no room for its own headers, and then it says so.
-            let no_room = rows[number].name.contains("fill a frame");
-            let kept = if no_room { dead.headers.contains_key("dl-headers-dropped") } else { header == original };
+            let kept = match rows[number].name.as_str() {
+                name if name.contains("fill a frame") => dead.headers.contains_key("dl-headers-dropped"),
+                // Beyond 60 levels they are bytes.
+                name if name.contains("deep") => header.is_some(),
+                _ => header == original,
+            };
             (number, (dead.reason().to_owned(), dead.body, kept))
         })
         .collect();
@@ -379,8 +383,7 @@ async fn compressed_messages() {
     assert_outcomes(compressed()).await;
 }
 
-/// lapin writes nested headers recursively too, so this test needs a stack as large as the worker's
-/// (`.cargo/config.toml`).
+/// lapin writes nested headers recursively, so this test needs a large stack, as do lapin's threads (`.cargo/config.toml`).
 #[test]
 fn messages_with_headers() {
     let body = || {

@@ -15,6 +15,7 @@ mod flow;
 mod harness;
 mod http;
 mod inputs;
+mod invalid_text;
 mod leaks;
 mod observability;
 mod outages;

@@ -8,12 +8,6 @@ use std::path::{Path, PathBuf};
 
 use super::super::{CommandError, exit};
 
-/// The error for a message whose headers are nested too deep for JSON.
-pub(super) fn nested_too_deep() -> CommandError {
-    let text = "its headers are nested deeper than 60 levels and cannot be written as JSON; replay and park still work";
-    CommandError::text(exit::DATA, text)
-}
-
 /// Creates a new file that only its owner can read.
 pub(super) fn create_file(path: &Path) -> Result<File, CommandError> {
     let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);

@@ -31,12 +31,6 @@ pub(super) struct ExportArgs {
     audit: AuditArgs,
 }
 
-struct Counts {
-    exported: u64,
-    /// Not written, because their headers are nested too deep for JSON.
-    skipped: u64,
-}
-
 impl ExportArgs {
     pub async fn run(&self, settings: &Settings) -> Result<u8, CommandError> {
         let file = self.file.as_deref().filter(|path| *path != Path::new("-"));
@@ -50,24 +44,18 @@ impl ExportArgs {
             Some(path) => self.export_file(settings, path).await,
             None => self.export(settings, Box::new(std::io::stdout())).await,
         };
-        let outcome = exported.as_ref().ok();
-        let outcome = outcome.map(|counts| json!({ "exported": counts.exported, "skipped": counts.skipped }));
+        let outcome = exported.as_ref().ok().map(|exported| json!({ "exported": exported }));
         audit.end(outcome.unwrap_or_default(), exported.is_err());
-        let skipped = exported?.skipped;
-        if skipped > 0 {
-            note(format_args!("{} skipped: the headers are nested too deep for JSON", dead_letters(skipped)));
-            return Ok(exit::DATA);
-        }
-        Ok(0)
+        exported.map(|_| 0)
     }
 
     /// Writes to a partial file, which gets its name when the last line is on disk: the file is complete, or does not exist.
-    async fn export_file(&self, settings: &Settings, path: &Path) -> Result<Counts, CommandError> {
+    async fn export_file(&self, settings: &Settings, path: &Path) -> Result<u64, CommandError> {
         let partial = PathBuf::from(format!("{}.partial", path.display()));
         // Left over from a killed export.
         let _ = std::fs::remove_file(&partial);
-        let counts = match self.export(settings, Box::new(create_file(&partial)?)).await {
-            Ok(counts) => counts,
+        let exported = match self.export(settings, Box::new(create_file(&partial)?)).await {
+            Ok(exported) => exported,
             Err(error) => {
                 let _ = std::fs::remove_file(&partial);
                 return Err(error);
@@ -76,33 +64,29 @@ impl ExportArgs {
         File::open(&partial)?.sync_all()?;
         std::fs::rename(partial, path)?;
         sync_directory(path)?;
-        note(format_args!("{} exported to {}; they stay in the queue", dead_letters(counts.exported), path.display()));
-        Ok(counts)
+        note(format_args!("{} exported to {}; they stay in the queue", dead_letters(exported), path.display()));
+        Ok(exported)
     }
 
-    async fn export(&self, settings: &Settings, out: Box<dyn Write + Send>) -> Result<Counts, CommandError> {
+    /// Writes the selected dead letters, and returns their number.
+    async fn export(&self, settings: &Settings, out: Box<dyn Write + Send>) -> Result<u64, CommandError> {
         let mut reader = LetterReader::open(settings, &self.queue, Some(&self.selection)).await?;
         let bar = progress(Some(reader.total()), "exported");
         let queue = self.queue.name(settings);
         let lines = LineWriter::new(out);
         let written = async {
-            let mut counts = Counts { exported: 0, skipped: 0 };
+            let mut exported = 0;
             while let Some(letter) = reader.next().await? {
-                match letter.delivery.archive(&letter.record, queue) {
-                    Some(archived) => {
-                        lines.write(archived.to_line()).await?;
-                        counts.exported += 1;
-                    }
-                    None => counts.skipped += 1,
-                }
-                bar.set_position(counts.exported);
+                lines.write(letter.delivery.archive(&letter.record, queue).to_line()).await?;
+                exported += 1;
+                bar.set_position(exported);
             }
-            Ok(counts)
+            Ok(exported)
         }
         .await;
         bar.finish_and_clear();
-        let (counts, finished) = (reader.close(written).await, lines.finish().await);
+        let (exported, finished) = (reader.close(written).await, lines.finish().await);
         finished?;
-        counts
+        exported
     }
 }

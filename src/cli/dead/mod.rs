@@ -22,6 +22,7 @@ mod transfer;
 use clap::{Args, Subcommand};
 
 use crate::config::Settings;
+use crate::observe::logging;
 
 use super::CommandError;
 
@@ -55,21 +56,20 @@ enum Command {
 }
 
 impl DeadArgs {
-    pub fn run(self, settings: Settings) -> Result<u8, CommandError> {
-        super::stack::run_on_large_stack(move || {
-            super::runtime()?.block_on(async {
-                match &self.command {
-                    Command::Stats(args) => args.run(&settings).await,
-                    Command::List(args) => args.run(&settings).await,
-                    Command::Show(args) => args.run(&settings).await,
-                    Command::Export(args) => args.run(&settings).await,
-                    Command::Import(args) => args.run(&settings).await,
-                    Command::Replay(args) => args.run(&settings).await,
-                    Command::Park(args) => args.run(&settings).await,
-                    Command::Unpark(args) => args.run(&settings).await,
-                    Command::Purge(args) => args.run(&settings).await,
-                }
-            })
+    pub fn run(&self, settings: &Settings) -> Result<u8, CommandError> {
+        logging::exit_on_panic();
+        super::runtime()?.block_on(async {
+            match &self.command {
+                Command::Stats(args) => args.run(settings).await,
+                Command::List(args) => args.run(settings).await,
+                Command::Show(args) => args.run(settings).await,
+                Command::Export(args) => args.run(settings).await,
+                Command::Import(args) => args.run(settings).await,
+                Command::Replay(args) => args.run(settings).await,
+                Command::Park(args) => args.run(settings).await,
+                Command::Unpark(args) => args.run(settings).await,
+                Command::Purge(args) => args.run(settings).await,
+            }
         })
     }
 }

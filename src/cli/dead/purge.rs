@@ -10,9 +10,9 @@ use crate::config::Settings;
 use crate::rabbitmq::AckHandle;
 use crate::system::now_millis;
 
+use super::super::CommandError;
 use super::super::batch_publisher::progress;
 use super::super::terminal::{confirm, note, print_line};
-use super::super::{CommandError, exit};
 use super::archive_file::BackupFile;
 use super::audit::{self, Audit};
 use super::format::dead_letters;
@@ -46,13 +46,6 @@ pub(super) struct PurgeArgs {
     json: bool,
 }
 
-#[derive(Debug, Default)]
-struct Counts {
-    purged: u64,
-    /// Not deleted, because their headers are nested too deep for JSON.
-    kept: u64,
-}
-
 impl PurgeArgs {
     pub async fn run(&self, settings: &Settings) -> Result<u8, CommandError> {
         let queue = self.queue.name(settings);
@@ -69,30 +62,25 @@ impl PurgeArgs {
         };
         let audit = Audit::begin(settings, &self.audit, audit::subject("purge", queue, &self.selection))?;
         let mut reader = LetterReader::open(settings, &self.queue, Some(&self.selection)).await?;
-        let mut counts = Counts::default();
+        let mut count = 0;
         let file = backup.as_ref().map(|path| path.display().to_string());
-        let purged = purge(&mut reader, backup.map(BackupFile::new), queue, &mut counts).await;
-        audit.end(json!({ "purged": counts.purged, "kept": counts.kept, "backup": file }), purged.is_err());
+        let purged = purge(&mut reader, backup.map(BackupFile::new), queue, &mut count).await;
+        audit.end(json!({ "purged": count, "backup": file }), purged.is_err());
         if let (Err(_), Some(file)) = (&purged, &file) {
-            note(format_args!("{} purged before the failure; all are in {file}", dead_letters(counts.purged)));
+            note(format_args!("{} purged before the failure; all are in {file}", dead_letters(count)));
         }
         reader.close(purged).await?;
-        self.print(queue, file, &counts)
+        self.print(queue, file, count)?;
+        Ok(0)
     }
 
-    fn print(&self, queue: &str, file: Option<String>, counts: &Counts) -> Result<u8, CommandError> {
+    fn print(&self, queue: &str, file: Option<String>, count: u64) -> Result<(), CommandError> {
         if self.json {
-            print_line(json!({ "purged": counts.purged, "kept": counts.kept, "backup": file }))?;
+            print_line(json!({ "purged": count, "backup": file }))
         } else {
             let hint = file.map(|file| format!("; `ticketlog dead import {file}` restores them")).unwrap_or_default();
-            print_line(format_args!("{} purged from {queue}{hint}", dead_letters(counts.purged)))?;
+            print_line(format_args!("{} purged from {queue}{hint}", dead_letters(count)))
         }
-        if counts.kept > 0 {
-            let kept = dead_letters(counts.kept);
-            note(format_args!("{kept} kept: the headers are nested too deep for JSON"));
-            return Ok(exit::DATA);
-        }
-        Ok(0)
     }
 
     fn selected_text(&self) -> String {
@@ -109,27 +97,23 @@ async fn purge(
     reader: &mut LetterReader,
     mut backup: Option<BackupFile>,
     queue: &str,
-    counts: &mut Counts,
+    purged: &mut u64,
 ) -> Result<(), CommandError> {
     backup.as_mut().map(BackupFile::create).transpose()?;
     let bar = progress(Some(reader.total()), "purged");
     let (mut lines, mut handles) = (String::new(), Vec::new());
     while let Some(SelectedLetter { delivery, record, handle, .. }) = reader.next().await? {
         if backup.is_some() {
-            let Some(archived) = delivery.archive(&record, queue) else {
-                counts.kept += 1;
-                continue;
-            };
-            lines.push_str(&archived.to_line());
+            lines.push_str(&delivery.archive(&record, queue).to_line());
             lines.push('\n');
         }
         handles.push(handle);
         if handles.len() >= MAX_BATCH_MESSAGES || lines.len() >= MAX_BATCH_BYTES {
-            delete(reader, backup.as_mut(), &mut lines, &mut handles, counts).await?;
-            bar.set_position(counts.purged);
+            delete(reader, backup.as_mut(), &mut lines, &mut handles, purged).await?;
+            bar.set_position(*purged);
         }
     }
-    delete(reader, backup.as_mut(), &mut lines, &mut handles, counts).await?;
+    delete(reader, backup.as_mut(), &mut lines, &mut handles, purged).await?;
     bar.finish_and_clear();
     Ok(())
 }
@@ -140,7 +124,7 @@ async fn delete(
     backup: Option<&mut BackupFile>,
     lines: &mut String,
     handles: &mut Vec<AckHandle>,
-    counts: &mut Counts,
+    purged: &mut u64,
 ) -> Result<(), CommandError> {
     if let Some(backup) = backup {
         backup.append(lines)?;
@@ -148,6 +132,6 @@ async fn delete(
     }
     let count = handles.len() as u64;
     reader.acknowledge(std::mem::take(handles)).await?;
-    counts.purged += count;
+    *purged += count;
     Ok(())
 }

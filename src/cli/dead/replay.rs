@@ -74,9 +74,6 @@ pub(super) struct ReplayArgs {
     json: bool,
 }
 
-/// Why an edited dead letter stays: there would be no copy of it.
-const NO_BACKUP: &str = "its headers are nested too deep for the backup file; --no-backup replays it anyway";
-
 /// How a dead letter was moved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Move {
@@ -242,10 +239,7 @@ impl ReplayArgs {
                 Prediction::Accepted(edited) => edited,
             };
             if let (Some(_), Some(backup)) = (&edited, &mut backup) {
-                let Some(archived) = delivery.archive(&record, self.queue.name(settings)) else {
-                    stayed.edit_failed(&record, position, NO_BACKUP.to_owned());
-                    continue;
-                };
+                let archived = delivery.archive(&record, self.queue.name(settings));
                 backup.append(&format!("{}\n", archived.to_line()))?;
             }
             match delivery.replay(&record, &target, edited) {

@@ -73,7 +73,6 @@ impl ShowArgs {
             out.write_all(&letter.delivery.body)?;
         } else if self.json {
             let archived = letter.delivery.archive(&letter.record, self.queue.name(settings));
-            let archived = archived.ok_or_else(super::archive_file::nested_too_deep)?;
             writeln!(out, "{}", archived.to_line())?;
         } else {
             out.write_all(self.render(&letter, settings).as_bytes())?;

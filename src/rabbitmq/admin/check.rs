@@ -1,8 +1,8 @@
 //! Owns what `ticketlog check` reports about RabbitMQ: connection, exchanges, queues and their arguments, bindings,
 //! permissions, delivery limits. Changes nothing. Must not know how it is printed.
 
+use lapin::ExchangeKind;
 use lapin::types::FieldTable;
-use lapin::{Connection, ExchangeKind};
 use secrecy::ExposeSecret;
 use serde_json::Value;
 use url::Url;
@@ -10,7 +10,7 @@ use url::Url;
 use crate::config::{self, QueueType, Settings};
 use crate::finding::Finding;
 
-use super::super::connection::{close, connect};
+use super::super::connection::{Connection, close, connect};
 use super::super::{BrokerError, RefusalKind, topology};
 use super::delivery_limit::{NotBrowsable, check_browsable};
 use super::management_api::ManagementApi;

@@ -8,7 +8,6 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use lapin::Connection;
 use lapin::options::QueueDeclareOptions;
 use lapin::types::{AMQPValue, FieldTable};
 use url::Url;
@@ -16,8 +15,8 @@ use url::Url;
 use crate::config::BrokerSettings;
 
 use super::super::BrokerError;
-use super::super::connection::handshake;
 use super::super::connection::uri::Endpoints;
+use super::super::connection::{Connection, handshake};
 use super::super::connection::{call, call_topology};
 use super::super::topology::DEAD_LETTER_DELIVERY_LIMIT;
 use super::management_api::ManagementApi;

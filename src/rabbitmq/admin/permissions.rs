@@ -8,9 +8,9 @@ use lapin::options::{
     QueueDeclareOptions,
 };
 use lapin::types::{AMQPValue, FieldTable};
-use lapin::{BasicProperties, Channel, Connection, ExchangeKind};
+use lapin::{BasicProperties, Channel, ExchangeKind};
 
-use super::super::connection::{call, call_topology};
+use super::super::connection::{Connection, call, call_topology};
 use super::super::{BrokerError, Refusal};
 
 /// RabbitMQ's answer to a request: accepted, or refused.

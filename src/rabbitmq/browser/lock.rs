@@ -3,12 +3,11 @@
 
 use std::time::{Duration, Instant};
 
-use lapin::Connection;
 use lapin::options::QueueDeclareOptions;
 use lapin::types::FieldTable;
 
 use super::super::RefusalKind;
-use super::super::connection::{call, call_topology};
+use super::super::connection::{Connection, call, call_topology};
 use super::{BrowseError, BrowseOptions};
 
 /// Shortest and longest time between attempts.

@@ -10,20 +10,20 @@ mod error;
 mod lock;
 
 use std::collections::VecDeque;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::StreamExt as _;
 use futures_util::future::try_join_all;
 use lapin::options::{BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicQosOptions};
 use lapin::types::FieldTable;
-use lapin::{Acker, Channel, Connection, Consumer};
+use lapin::{Acker, Channel, Consumer};
 use tokio::time::timeout;
 
 use crate::config::BrokerSettings;
 
 use super::admin::delivery_limit::{Browsable, NotBrowsable, check_browsable};
 use super::admin::queue_depth::queue_counts;
-use super::connection::{call, call_topology, close, connect};
+use super::connection::{Connection, call, call_topology, close, connect, flush_single_acks};
 use super::{BrokerError, Delivery};
 
 pub use error::{BrowseError, BrowseOptions};
@@ -86,6 +86,7 @@ pub struct QueueBrowser {
     /// Messages that arrived while their consumer was being cancelled.
     undelivered: VecDeque<lapin::message::Delivery>,
     held: u32,
+    last_ack: Option<Instant>,
     idle_waits: u32,
     /// Set if policies are unknown, and one may set a lower delivery limit.
     pub policies_unknown: bool,
@@ -121,6 +122,7 @@ impl QueueBrowser {
                 delivery_limit: browsable.limit,
                 undelivered: VecDeque::new(),
                 held: 0,
+                last_ack: None,
                 idle_waits: 0,
                 policies_unknown: !browsable.policies_known,
             }),
@@ -216,7 +218,7 @@ impl QueueBrowser {
     fn hold(&mut self, delivery: lapin::message::Delivery) -> BrowsedMessage {
         self.taken += 1;
         self.held += 1;
-        let (delivery, acker) = Delivery::new(delivery);
+        let (delivery, acker) = Delivery::new(delivery, self.channel.id(), &self.connection.invalid_texts);
         self.largest_recent = self.largest_recent.max(delivery.body.len() + MESSAGE_OVERHEAD);
         self.last_was_requeued = delivery.delivery_count() > 0;
         BrowsedMessage { delivery, position: self.taken, acker }
@@ -270,6 +272,7 @@ impl QueueBrowser {
             }
         });
         let acknowledged = try_join_all(acks).await?.len();
+        self.last_ack = Some(Instant::now());
         self.held -= u32::try_from(acknowledged).unwrap_or(self.held);
         Ok(())
     }
@@ -282,6 +285,7 @@ impl QueueBrowser {
         self.count = self.ready_at_start;
         while self.last_was_requeued && self.take().await?.is_some() {}
         self.cancel_consumer().await?;
+        flush_single_acks(self.last_ack).await;
         let limit = self.call_timeout;
         let held = self.held + u32::try_from(self.undelivered.len()).unwrap_or(0);
         let expected = self.depth().await? + held;

@@ -4,22 +4,46 @@
 //! lapin's auto-recovery stays off (docs/adr/0001-no-auto-recovery.md), and every request has a timeout of ours, because
 //! lapin has none.
 
+mod frame_filter;
 pub(super) mod handshake;
+pub(super) mod invalid_text;
+mod stream;
 mod tls;
 pub(super) mod uri;
+mod wire;
 
+use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use lapin::ConnectionProperties;
+use lapin::tcp::OwnedTLSConfig;
 use lapin::uri::AMQPUri;
-use lapin::{Connection, ConnectionProperties, DefaultConnectionBuilder};
 use tokio::time::timeout;
 
 use crate::config::BrokerSettings;
 use crate::system;
 
 use super::BrokerError;
+#[cfg(any(test, feature = "fuzzing"))]
+pub use frame_filter::check_frame_filter;
+use invalid_text::InvalidTexts;
 use uri::{Endpoints, is_encrypted};
+
+/// A connection to RabbitMQ.
+pub(super) struct Connection {
+    connection: lapin::Connection,
+    /// What was replaced in deliveries that are not handed over yet.
+    pub invalid_texts: InvalidTexts,
+}
+
+impl Deref for Connection {
+    type Target = lapin::Connection;
+
+    fn deref(&self) -> &lapin::Connection {
+        &self.connection
+    }
+}
 
 /// Set after a connection attempt that the peer did not answer. lapin keeps a thread and a socket for each such attempt
 /// until the peer answers or closes; so the next attempts check the peer first.
@@ -59,10 +83,7 @@ pub(super) async fn connect_with_frame_max(
         let mut uri = endpoint.clone();
         uri.query.heartbeat = u16::try_from(settings.heartbeat.0.as_secs()).ok();
         uri.query.frame_max = frame_max.or(uri.query.frame_max);
-        let properties = ConnectionProperties::default().with_connection_name(name.as_str().into());
-        let Ok(builder) = DefaultConnectionBuilder::new() else { return Err(BrokerError::ConnectionLost) };
-        let builder = builder.with_properties(properties).with_tls_config(tls.clone());
-        match attempt(builder, uri, settings.connect_timeout.0).await {
+        match attempt(uri, &name, tls.clone(), settings.connect_timeout.0).await {
             Ok(connection) => return Ok(connection),
             Err(error) => last = error,
         }
@@ -70,15 +91,17 @@ pub(super) async fn connect_with_frame_max(
     Err(last)
 }
 
-async fn attempt(builder: DefaultConnectionBuilder, uri: AMQPUri, limit: Duration) -> Result<Connection, BrokerError> {
+async fn attempt(uri: AMQPUri, name: &str, tls: OwnedTLSConfig, limit: Duration) -> Result<Connection, BrokerError> {
     if PEER_SILENT.load(Ordering::Relaxed) {
         handshake::check_peer(&uri, limit).await?;
     }
     let encrypted = is_encrypted(&uri);
-    match timeout(limit, builder.with_uri(uri).connect()).await {
+    let properties = ConnectionProperties::default().with_connection_name(name.into());
+    let invalid_texts = InvalidTexts::default();
+    match timeout(limit, stream::open(uri, properties, tls, invalid_texts.clone())).await {
         Ok(Ok(connection)) => {
             PEER_SILENT.store(false, Ordering::Relaxed);
-            Ok(connection)
+            Ok(Connection { connection, invalid_texts })
         }
         Ok(Err(error)) => Err(BrokerError::from_connect(&error, encrypted)),
         Err(_) => {
@@ -120,7 +143,19 @@ pub(super) async fn call_topology<T>(
     }
 }
 
+/// How long to wait after single acks before a channel is closed. RabbitMQ's channel keeps acks for a quorum queue back while
+/// 32 of its commands are under way (`rabbit_fifo_client`), and forgets those when it closes: the messages return. Seen on
+/// 4.3.6; there is no answer to an ack that could be awaited.
+const ACK_FLUSH: Duration = Duration::from_millis(300);
+
+/// Waits until RabbitMQ has passed on the last single acks to the queue.
+pub(super) async fn flush_single_acks(last: Option<Instant>) {
+    if let Some(last) = last {
+        tokio::time::sleep(ACK_FLUSH.saturating_sub(last.elapsed())).await;
+    }
+}
+
 /// Closes a connection, waiting at most `limit`. Unacknowledged deliveries return to their queue.
-pub(super) async fn close(connection: &Connection, limit: Duration) {
+pub(super) async fn close(connection: &lapin::Connection, limit: Duration) {
     let _ = timeout(limit, connection.close(200, "closing".into())).await;
 }

@@ -12,12 +12,12 @@ use futures_util::stream::FuturesUnordered;
 use lapin::Acker;
 use lapin::options::{BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions};
 use lapin::types::{FieldTable, ShortString};
-use lapin::{Channel, Connection, Consumer};
+use lapin::{Channel, Consumer};
 use tokio::time::timeout;
 
 use crate::config::Settings;
 
-use super::super::connection::{call, call_topology, close, connect};
+use super::super::connection::{Connection, call, call_topology, close, connect, flush_single_acks};
 use super::super::{BrokerError, Delivery, topology};
 use super::prefetch::Prefetch;
 use super::settlement::{Acks, Settlement};
@@ -46,6 +46,8 @@ pub struct Session {
     acks: FuturesUnordered<AckFuture>,
     /// When the last cumulative ack started.
     last_multiple_ack: Instant,
+    /// When the last single acks started.
+    last_single_ack: Option<Instant>,
     prefetch: Prefetch,
     /// Deliveries of a cancelled consumer that are not handed over yet.
     undelivered: Vec<Delivery>,
@@ -83,6 +85,7 @@ impl Session {
                 settlement: Settlement::default(),
                 acks: FuturesUnordered::new(),
                 last_multiple_ack: Instant::now(),
+                last_single_ack: None,
                 prefetch,
                 undelivered: Vec::new(),
                 stopped: false,
@@ -131,7 +134,7 @@ impl Session {
     }
 
     fn receive(&mut self, delivery: lapin::message::Delivery) -> Result<Delivery, BrokerError> {
-        let (delivery, acker) = Delivery::new(delivery);
+        let (delivery, acker) = Delivery::new(delivery, self.channel.id(), &self.connection.invalid_texts);
         self.prefetch.received(delivery.body.len());
         if self.settlement.receive(delivery.tag, acker) { Ok(delivery) } else { Err(BrokerError::DeliveryTagGap) }
     }
@@ -177,6 +180,7 @@ impl Session {
                 true
             }
             Some(Acks::Single(ackers)) => {
+                self.last_single_ack = Some(Instant::now());
                 self.acks.extend(ackers.into_iter().map(|acker| -> AckFuture { Box::pin(ack(acker, false, limit)) }));
                 true
             }
@@ -267,6 +271,7 @@ impl Session {
     /// The session is over all the same; the broker requeues what was not acknowledged.
     pub async fn requeue_unsettled(mut self) -> Result<(), BrokerError> {
         self.flush_acks().await?;
+        flush_single_acks(self.last_single_ack).await;
         if let Some(acker) = self.settlement.take_unsettled() {
             let nack = acker.nack(BasicNackOptions { multiple: true, requeue: true });
             match timeout(self.call_timeout, nack).await {

@@ -1,14 +1,20 @@
 //! Owns the dead letter as an AMQP message: made by the worker, copied to another queue, archived, and restored from an
 //! archive. Must not know when any of that happens.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use bson::oid::ObjectId;
 use lapin::types::AMQPValue;
 
 use crate::dead_letter::{self, ArchivedMessage, DeadLetterRecord, HeaderValue};
 
+use super::super::connection::invalid_text::InvalidText;
 use super::headers::{Headers, filtered, insert, is_publisher_header, is_transport_header, kept_cc};
 use super::outgoing::{republished, short_string};
 use super::{Delivery, Outgoing, json};
+
+/// The texts of the message that are not UTF-8.
+const ORIGINAL_BYTES: &str = "dl-original-bytes";
 
 impl Delivery {
     /// Turns it into its dead letter. Body and properties stay as they are, except that it becomes persistent and loses
@@ -22,40 +28,50 @@ impl Delivery {
         let mut all = filtered(&self.properties, is_publisher_header);
         all.extend(kept_cc(&self.properties));
         insert(&mut all, headers);
-        insert(&mut all, self.lost_properties());
+        insert(&mut all, self.lost_parts());
         let properties = republished(&self.properties, all);
         Outgoing::new(short_string(exchange), short_string(routing_key), properties, self.body)
     }
 
-    /// `expiration` and `delivery_mode`, which the dead letter does not keep, as headers.
-    fn lost_properties(&self) -> Vec<(&'static str, HeaderValue)> {
+    /// What the dead letter does not keep as it was, as headers: `expiration`, `delivery_mode`, texts that are not UTF-8.
+    fn lost_parts(&self) -> Vec<(&'static str, HeaderValue)> {
         let expiration = self.properties.expiration().as_ref().map(|text| HeaderValue::Text(text.to_string()));
         let mode = self.properties.delivery_mode().filter(|mode| *mode != 2).map(|mode| HeaderValue::Int(mode.into()));
-        let named = [("dl-expiration", expiration), ("dl-delivery-mode", mode)];
+        let named =
+            [("dl-expiration", expiration), ("dl-delivery-mode", mode), (ORIGINAL_BYTES, self.original_bytes())];
         named.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
+    }
+
+    /// The texts that are not UTF-8, in base64: `message_id=Y2Fm6Q== header_name=6Q==`.
+    fn original_bytes(&self) -> Option<HeaderValue> {
+        let encode = |invalid: &InvalidText| format!("{}={}", invalid.location, BASE64.encode(&invalid.bytes));
+        let texts: Vec<String> = self.invalid_texts.iter().map(encode).collect();
+        (!texts.is_empty()).then(|| HeaderValue::Text(texts.join(" ")))
     }
 
     /// The headers of a dead letter that leaves its queue, without those of RabbitMQ. `dl-` headers replace `x-death`, which
     /// RabbitMQ 4 drops from what clients publish.
     fn portable_headers(&self, record: &DeadLetterRecord) -> Headers {
         if record.id.is_some() {
-            return filtered(&self.properties, |name| !is_transport_header(name));
+            let mut headers = filtered(&self.properties, |name| !is_transport_header(name));
+            insert(&mut headers, self.original_bytes().map(|bytes| (ORIGINAL_BYTES, bytes)).into_iter().collect());
+            return headers;
         }
         let mut headers = filtered(&self.properties, is_publisher_header);
         headers.extend(kept_cc(&self.properties));
         insert(&mut headers, record.headers(ObjectId::new().to_hex()));
-        insert(&mut headers, self.lost_properties());
+        insert(&mut headers, self.lost_parts());
         headers
     }
 
-    /// The archived form; none if the headers are nested too deep for JSON.
-    pub fn archive(&self, record: &DeadLetterRecord, queue: &str) -> Option<ArchivedMessage> {
-        Some(ArchivedMessage {
+    /// The archived form.
+    pub fn archive(&self, record: &DeadLetterRecord, queue: &str) -> ArchivedMessage {
+        ArchivedMessage {
             queue: queue.to_owned(),
             body: self.body.clone(),
             properties: json::properties_to_json(&self.properties),
-            headers: json::headers_to_json(&self.portable_headers(record).into())?,
-        })
+            headers: json::headers_to_json(&self.portable_headers(record).into()),
+        }
     }
 
     /// The same dead letter for another queue. `reset_replays` sets its replay count to 0.
@@ -174,7 +190,7 @@ mod tests {
         let properties = BasicProperties::default().with_message_id("m".into()).with_headers(headers.into());
         let letter = Delivery::for_test(b"body".to_vec(), properties);
         let record = letter.record("work");
-        let archived = letter.archive(&record, "q").unwrap();
+        let archived = letter.archive(&record, "q");
         let names: Vec<&str> = archived.headers.keys().map(String::as_str).collect();
         assert_eq!(names, ["dl-id", "dl-reason", "own"]);
         let line = ArchivedMessage::from_line(archived.to_line().as_bytes()).unwrap();

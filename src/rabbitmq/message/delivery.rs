@@ -6,6 +6,7 @@ use lapin::types::{AMQPValue, ShortString};
 
 use crate::dead_letter::{DeadLetterRecord, HeaderValue, XDeath};
 
+use super::super::connection::invalid_text::{InvalidText, InvalidTexts};
 use super::headers::from_amqp;
 use super::json;
 
@@ -21,19 +22,48 @@ pub struct Delivery {
     exchange: ShortString,
     routing_key: ShortString,
     pub(super) properties: Box<BasicProperties>,
+    /// Texts of it that are not UTF-8; they are readable in the fields above.
+    pub(super) invalid_texts: Vec<InvalidText>,
 }
 
 impl Delivery {
-    pub(in crate::rabbitmq) fn new(delivery: lapin::message::Delivery) -> (Self, lapin::Acker) {
-        let own = Delivery {
+    /// A delivery of lapin's on this channel of the connection that filled `invalid_texts`.
+    pub(in crate::rabbitmq) fn new(
+        delivery: lapin::message::Delivery,
+        channel: u16,
+        invalid_texts: &InvalidTexts,
+    ) -> (Self, lapin::Acker) {
+        let mut own = Delivery {
             tag: delivery.delivery_tag,
             redelivered: delivery.redelivered,
             body: delivery.data,
             exchange: delivery.exchange,
             routing_key: delivery.routing_key,
             properties: Box::new(delivery.properties),
+            invalid_texts: invalid_texts.take(channel, delivery.delivery_tag),
         };
+        own.escape_invalid_texts();
         (own, delivery.acker)
+    }
+
+    /// Writes the bytes that are not UTF-8 as `\xHH`, so that different texts stay different. Where there is no room for that,
+    /// and in names of headers, question marks stay in their place.
+    fn escape_invalid_texts(&mut self) {
+        for invalid in &self.invalid_texts {
+            let Some(text) = invalid.escaped() else { continue };
+            match invalid.location {
+                "exchange" => self.exchange = text.into(),
+                "routing_key" => self.routing_key = text.into(),
+                property => json::set_text_property(&mut self.properties, property, text),
+            }
+        }
+    }
+
+    /// Which properties, header names or parts of its address are not UTF-8; none if all are.
+    pub fn invalid_texts(&self) -> Option<String> {
+        let mut locations: Vec<&str> = self.invalid_texts.iter().map(|invalid| invalid.location).collect();
+        locations.dedup();
+        (!locations.is_empty()).then(|| locations.join(", "))
     }
 
     /// A delivery that no broker sent, for tests.
@@ -41,7 +71,7 @@ impl Delivery {
     pub(super) fn for_test(body: Vec<u8>, properties: BasicProperties) -> Self {
         let mut delivery = lapin::message::Delivery::mock(1, "".into(), "".into(), false, body);
         delivery.properties = properties;
-        Delivery::new(delivery).0
+        Delivery::new(delivery, 1, &InvalidTexts::default()).0
     }
 
     /// A delivery without properties that no broker sent, for tests.
@@ -121,9 +151,9 @@ impl Delivery {
         Some(XDeath { reason, queue, time, exchange, routing_key: key.unwrap_or_default() })
     }
 
-    /// Its properties and its headers as JSON, for display. If the headers are nested too deep for JSON, all are left out.
+    /// Its properties and its headers as JSON, for display.
     pub fn to_json(&self) -> (serde_json::Map<String, serde_json::Value>, serde_json::Map<String, serde_json::Value>) {
-        let headers = self.properties.headers().as_ref().and_then(json::headers_to_json).unwrap_or_default();
+        let headers = self.properties.headers().as_ref().map(json::headers_to_json).unwrap_or_default();
         (json::properties_to_json(&self.properties), headers)
     }
 }

@@ -13,6 +13,9 @@ use lapin::types::{AMQPValue, FieldTable, ShortString};
 
 use super::TestEnv;
 
+/// The argument of a quorum queue that may be browsed: from 4.0 on, the default is 20.
+pub const HIGH_LIMIT: (&str, AMQPValue) = ("x-delivery-limit", AMQPValue::LongLongInt(50_000));
+
 /// What a command printed, and its exit code.
 #[derive(Debug)]
 pub struct CommandOutput {

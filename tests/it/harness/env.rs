@@ -11,6 +11,8 @@ use lapin::types::AMQPValue;
 use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
 use mongodb::{Client, Collection};
 
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
 use super::{DEADLINE, DedicatedServer, Worker, eventually};
 
 /// A message that a test published.
@@ -81,6 +83,20 @@ impl TestEnv {
         let output = env.command().arg("setup").output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         env
+    }
+
+    /// RabbitMQ's version: 3.10.8 is `(3, 10)`.
+    pub async fn broker_version(&self) -> (u32, u32) {
+        let url = url::Url::parse(&self.broker_uri).unwrap();
+        let mut stream = tokio::net::TcpStream::connect(("127.0.0.1", url.port().unwrap())).await.unwrap();
+        stream.write_all(b"AMQP\0\0\x09\x01").await.unwrap();
+        let mut start = vec![0; 2048];
+        let count = stream.read(&mut start).await.unwrap();
+        // `version` among the server properties, then the type and the length of its value in five bytes.
+        let key = start[..count].windows(8).position(|window| window == b"versionS").unwrap();
+        let text = String::from_utf8_lossy(&start[key + 12..]).into_owned();
+        let mut numbers = text.split(|byte: char| !byte.is_ascii_digit()).map(|number| number.parse().unwrap());
+        (numbers.next().unwrap(), numbers.next().unwrap())
     }
 
     /// A new connection, after the broker was restarted.

@@ -11,7 +11,7 @@ mod worker;
 
 use std::time::{Duration, Instant};
 
-pub use dead_letters::{CommandOutput, QueuedMessage, kill};
+pub use dead_letters::{CommandOutput, HIGH_LIMIT, QueuedMessage, kill};
 pub use env::{TestEnv, TestMessage, server_uri};
 pub use proxy::{ACK, Action, DELIVER, Frame, PUBLISH, Proxy};
 pub use servers::{DedicatedServer, ServerKind, signal};

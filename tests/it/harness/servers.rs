@@ -63,6 +63,11 @@ impl DedicatedServer {
 
     /// Sends SIGKILL, and waits for the wrapper.
     pub fn kill(&mut self) {
+        if self.kind == ServerKind::Rabbitmq {
+            // RabbitMQ (3.10.8 and 4.3.6) writes its list of quorum queues to disk some seconds late. After a SIGKILL before
+            // that it starts such a queue as an empty one.
+            self.ctl(&["eval", "[dets:sync(Table) || Table <- dets:all()]."]);
+        }
         self.pids.iter().for_each(|pid| signal("KILL", *pid));
         drop(self.wrapper.stdin.take());
         self.wrapper.wait().unwrap();

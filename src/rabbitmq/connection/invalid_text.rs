@@ -1,0 +1,74 @@
+//! Owns the texts of messages that are not UTF-8: their original bytes, from the frame filter to the delivery. Must not know
+//! frames, nor what becomes of the message.
+
+use std::collections::HashMap;
+use std::fmt::Write as _;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// A text of a message that is not UTF-8.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::rabbitmq) struct InvalidText {
+    /// The AMQP property, `exchange`, `routing_key`, or `header_name` for the name of a header at any depth.
+    pub location: &'static str,
+    /// As RabbitMQ sent it.
+    pub bytes: Vec<u8>,
+}
+
+impl InvalidText {
+    /// Replaces each byte that is not UTF-8 by a question mark; none if there is no such byte.
+    pub fn replace(location: &'static str, text: &mut [u8]) -> Option<Self> {
+        if std::str::from_utf8(text).is_ok() {
+            return None;
+        }
+        let bytes = text.to_vec();
+        let mut rest = text;
+        for chunk in bytes.utf8_chunks() {
+            rest = rest.get_mut(chunk.valid().len()..).unwrap_or_default();
+            let (invalid, after) = rest.split_at_mut_checked(chunk.invalid().len())?;
+            invalid.fill(b'?');
+            rest = after;
+        }
+        Some(InvalidText { location, bytes })
+    }
+
+    /// The text with each byte that is not UTF-8 as `\xHH`; none if it is longer than AMQP's 255 bytes.
+    pub fn escaped(&self) -> Option<String> {
+        let mut text = String::with_capacity(self.bytes.len());
+        for chunk in self.bytes.utf8_chunks() {
+            text.push_str(chunk.valid());
+            for byte in chunk.invalid() {
+                let _ = write!(text, "\\x{byte:02X}");
+            }
+        }
+        (text.len() <= 255).then_some(text)
+    }
+}
+
+/// The invalid texts of the messages of a connection that are not handed over yet, by channel and delivery tag.
+#[derive(Debug, Clone, Default)]
+pub(in crate::rabbitmq) struct InvalidTexts(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    /// Whether there ever was one, so that other connections pay nothing.
+    any: AtomicBool,
+    by_delivery: Mutex<HashMap<(u16, u64), Vec<InvalidText>>>,
+}
+
+impl InvalidTexts {
+    pub(super) fn add(&self, channel: u16, delivery_tag: u64, texts: Vec<InvalidText>) {
+        let mut by_delivery = self.0.by_delivery.lock().unwrap_or_else(PoisonError::into_inner);
+        by_delivery.insert((channel, delivery_tag), texts);
+        self.0.any.store(true, Ordering::Release);
+    }
+
+    /// The invalid texts of a delivery, in the order of the message.
+    pub fn take(&self, channel: u16, delivery_tag: u64) -> Vec<InvalidText> {
+        if !self.0.any.load(Ordering::Acquire) {
+            return Vec::new();
+        }
+        let mut by_delivery = self.0.by_delivery.lock().unwrap_or_else(PoisonError::into_inner);
+        by_delivery.remove(&(channel, delivery_tag)).unwrap_or_default()
+    }
+}
