@@ -6,7 +6,7 @@ FUZZ_SECONDS ?= 900
 MSRV := $(shell sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
 NEXTEST := $(shell cargo nextest --version >/dev/null 2>&1 && echo yes)
 
-.PHONY: help demo test lint msrv interop chaos fuzz audit bench docs up down
+.PHONY: help demo test lint msrv interop chaos compat fuzz audit bench docs up down
 help:            ## lists the commands
 	@sed -n 's/^\([a-z]*\): *\([^#]*\)## \(.*\)/  make \1\t\3/p' $(MAKEFILE_LIST) | expand -t 20
 
@@ -38,6 +38,10 @@ msrv:            ## compiles with the oldest supported Rust: `rust-version` in C
 chaos:           ## every fault at full length; writes the table in docs/reliability.md (about 15 minutes)
 	cargo nextest run --no-run --test it
 	$(SERVICES) run tests/chaos.sh
+
+compat:          ## the integration tests on RabbitMQ 3.10, 4.0 and 4.3; writes the table in docs/reliability.md (about 10 minutes)
+	cargo nextest run --no-run --test it
+	tests/compat.sh
 
 fuzz:            ## random bytes for everything that parses input, FUZZ_SECONDS per target (needs cargo-fuzz and clang)
 	for target in message archive headers frames configuration; do \

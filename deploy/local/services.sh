@@ -15,8 +15,8 @@
 #        services.sh ctl DIR PORT ARGS…   rabbitmqctl for a RabbitMQ that was started with DIR and PORT
 #        services.sh promtool ARGS…       promtool of Prometheus
 #        TICKETLOG_SERVICES=native        skips 1 and 2
-#        RABBITMQ=3.10|4.0|4.3            the version of the native RabbitMQ; 3.10 is that of Debian 12, the others run in
-#                                        a directory tree of another Debian suite
+#        RABBITMQ=3.10|4.0|4.3            the version of the native RabbitMQ [default: 4.3, or else the system's own]; 3.10
+#                                        is that of Debian 12, the others run in a directory tree of another Debian suite
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 here=$root/deploy/local
@@ -68,10 +68,21 @@ find_rabbitmq() {
   return 1
 }
 
+# Exports RABBITMQ, unless it is set: the newest version that this machine can have.
+choose_rabbitmq() {
+  [ -z "${RABBITMQ:-}" ] || return 0
+  local user=(); [ "$(id -u)" = 0 ] || user=(--user --map-root-user)
+  if unshare --mount "${user[@]}" true 2>/dev/null && (RABBITMQ=4.3 fetch_rabbitmq_of forky); then
+    export RABBITMQ=4.3
+  else
+    export RABBITMQ=system; say "RabbitMQ 4.3 cannot be had here; using the system's own"
+  fi
+}
+
 fetch_rabbitmq() { # sets sbin and epmd; another suite's server sets suite_root too, and both are paths inside it
-  suite_root=
-  case ${RABBITMQ:-} in
-    '' | 3.10) ;;
+  suite_root=; choose_rabbitmq
+  case $RABBITMQ in
+    system | 3.10) ;;
     4.0) fetch_rabbitmq_of trixie; return ;;
     4.3) fetch_rabbitmq_of forky; return ;;
     *) die "RABBITMQ=$RABBITMQ is unknown: 3.10 (Debian 12's own), 4.0 or 4.3" ;;
@@ -84,7 +95,7 @@ fetch_rabbitmq() { # sets sbin and epmd; another suite's server sets suite_root 
     find_rabbitmq || die "the package rabbitmq-server contains no server"
   fi
   case $sbin in "$base"/*) PATH=$base/apt/root/usr/lib/erlang/bin:$PATH ;; esac
-  [ -z "${RABBITMQ:-}" ] || [[ $sbin == */rabbitmq_server-"$RABBITMQ".* ]] || die "RABBITMQ=$RABBITMQ is not what this system has: $sbin"
+  [ "$RABBITMQ" = system ] || [[ $sbin == */rabbitmq_server-"$RABBITMQ".* ]] || die "RABBITMQ=$RABBITMQ is not what this system has: $sbin"
   epmd=$(command -v epmd || find /usr/lib/erlang -name epmd -print -quit)
   export PATH
 }
@@ -151,7 +162,8 @@ rabbitmq_environment() { # DIR PORT
 }
 
 # Runs a program of RabbitMQ. One of another suite needs that suite's libraries: it gets a mount namespace of its own, in
-# which the suite's files are /, and DIR keeps its path. Needs root or unprivileged user namespaces.
+# which the suite's files are /, while DIR, this directory and /tmp keep their paths. Needs root or unprivileged user
+# namespaces.
 in_rabbitmq() { # DIR PROGRAM ARGS…
   local dir=$1 name variables=(); shift
   [ -n "$suite_root" ] || exec "$@"
@@ -159,13 +171,13 @@ in_rabbitmq() { # DIR PROGRAM ARGS…
   local user=(); [ "$(id -u)" = 0 ] || user=(--user --map-root-user)
   # shellcheck disable=SC2016
   exec unshare --mount "${user[@]}" bash -c '
-    set -e; root=$1 dir=$2; shift 2
-    mkdir -p "$root$dir"; mount --bind "$dir" "$root$dir"
+    set -e; root=$1; shift
+    for shared in /tmp "$1" "$2"; do mkdir -p "$root$shared"; mount --bind "$shared" "$root$shared"; done; shift 2
     mount --rbind /dev "$root/dev"; mount --rbind /proc "$root/proc"
     for file in /etc/hosts /etc/hostname /etc/passwd /etc/group; do
       [ ! -e "$file" ] || { : >>"$root$file"; mount --bind "$file" "$root$file"; }
     done
-    exec chroot "$root" "$@"' - "$suite_root" "$dir" env -i PATH=/usr/bin:/usr/sbin LANG=C.UTF-8 "${variables[@]}" "$@"
+    exec chroot "$root" "$@"' - "$suite_root" "$root" "$dir" env -i PATH=/usr/bin:/usr/sbin LANG=C.UTF-8 "${variables[@]}" "$@"
 }
 
 start_rabbitmq() { # DIR PORT; sets server, helper
