@@ -140,6 +140,8 @@ DEAD_LETTERS = [
     ("Now", [
         stat("Waiting", "short", "Messages in the dead-letter queue.", 'sum(max by (job) (ticketlog_queue_messages{@,queue="dead_letter"}))',
              thresholds=[("green", None), ("yellow", 1), ("red", 1000)], runbooks=["TicketlogDeadLettersUnattended"]),
+        stat("Removable", "short", "Queues of dead letters from which a policy of RabbitMQ can delete messages; no value while policies are unknown.",
+             "sum(max by (job, queue) (ticketlog_queue_removes_messages@))", thresholds=ZERO_IS_GOOD, runbooks=["TicketlogDeadLettersRemovable"]),
         stat("Parked", "short", "Messages in the parked queue.", 'sum(max by (job) (ticketlog_queue_messages{@,queue="parked"}))'),
         stat("Breaker", "short", "Open: MongoDB rejects nearly all events, and they are held instead of dead-lettered.",
              "max(ticketlog_breaker_open@)", mappings={"0": "closed", "1": "OPEN"}, thresholds=ZERO_IS_GOOD,

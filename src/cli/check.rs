@@ -47,7 +47,10 @@ impl CheckArgs {
         let mut findings = vec![Finding::ok("configuration", "is valid")];
         super::runtime()?.block_on(async {
             match rabbitmq::check_settings(&settings.broker) {
-                Ok(()) => findings.extend(rabbitmq::check(settings, self.management.as_ref()).await),
+                Ok(()) => findings.extend(
+                    rabbitmq::check(settings, self.management.as_ref().or(settings.broker.management_url().as_ref()))
+                        .await,
+                ),
                 Err(error) => findings.push(Finding::fail("broker.uri", error.to_string(), "correct it")),
             }
             findings.extend(mongodb::check(&settings.store).await);

@@ -4,8 +4,8 @@ use crate::config::Settings;
 use crate::mongodb::{self, IndexReport, Store};
 use crate::rabbitmq;
 
-use super::CommandError;
-use super::terminal::print_line;
+use super::terminal::{note, print_line};
+use super::{CommandError, exit};
 
 pub(super) fn run(settings: &Settings) -> Result<u8, CommandError> {
     super::runtime()?.block_on(async {
@@ -14,14 +14,20 @@ pub(super) fn run(settings: &Settings) -> Result<u8, CommandError> {
         print_line("RabbitMQ: the exchanges, queues and bindings exist")?;
         let store = Store::open(&settings.store, 1, None).await?;
         store.probe().await?;
+        let mut code = 0;
         for report in mongodb::ensure_indexes(&store, settings.store.retention.0).await? {
             match report {
                 IndexReport::Ready(name) => print_line(format_args!("MongoDB: index {name} exists"))?,
                 IndexReport::Differs(name) => {
                     print_line(format_args!("MongoDB: index {name} has other options and stays as it is"))?
                 }
+                IndexReport::Failed(name, failure) => {
+                    let advice = mongodb::index_advice(&failure);
+                    note(format_args!("MongoDB: index {name} could not be created: {failure}; {advice}"));
+                    code = exit::UNAVAILABLE;
+                }
             }
         }
-        Ok(0)
+        Ok(code)
     })
 }

@@ -24,6 +24,7 @@ use std::net::SocketAddr;
 
 use secrecy::SecretString;
 use serde::Deserialize;
+use url::Url;
 
 use crate::event::{Field, FieldKind, Rules};
 
@@ -66,6 +67,8 @@ pub struct BrokerSettings {
     /// PEM file with its key.
     pub tls_key: String,
     pub allow_plaintext: bool,
+    /// Address of the management API; empty for the usual one.
+    pub management: String,
     pub exchange: String,
     pub queue: String,
     pub routing_keys: Vec<String>,
@@ -76,6 +79,13 @@ pub struct BrokerSettings {
     pub heartbeat: HumanDuration,
     pub connect_timeout: HumanDuration,
     pub call_timeout: HumanDuration,
+}
+
+impl BrokerSettings {
+    /// `management`, if it is set.
+    pub fn management_url(&self) -> Option<Url> {
+        Url::parse(&self.management).ok()
+    }
 }
 
 /// The types of queue that the worker declares.

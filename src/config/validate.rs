@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use secrecy::ExposeSecret;
 use tracing_subscriber::EnvFilter;
+use url::Url;
 
 use super::uri;
 use super::{HumanDuration, Settings, Size};
@@ -98,6 +99,9 @@ fn check_servers(s: &Settings, faults: &mut Faults) {
     } else if let Some(host) = uri::unencrypted_broker_host(broker).filter(|_| !s.broker.allow_plaintext) {
         faults.require(false, "broker.uri", unencrypted(&host, "amqps://", "broker.allow_plaintext"));
     }
+    let is_http = |url: Url| matches!(url.scheme(), "http" | "https") && url.has_host();
+    let management = s.broker.management.is_empty() || s.broker.management_url().is_some_and(is_http);
+    faults.require(management, "broker.management", "must be an address such as http://rabbitmq:15672, or empty");
     if let Some(text) = uri::store_fault(store) {
         faults.require(false, "store.uri", text);
     } else if let Some(host) = uri::unencrypted_store_host(store).filter(|_| !s.store.allow_plaintext) {

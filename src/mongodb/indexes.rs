@@ -7,7 +7,7 @@ use ::mongodb::error::ErrorKind;
 use ::mongodb::options::IndexOptions;
 use bson::{Document, doc};
 
-use super::{Failure, Store};
+use super::{Failure, FailureClass, Store};
 
 /// The result for one index.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,6 +16,18 @@ pub enum IndexReport {
     Ready(&'static str),
     /// An index with the same name or keys has other options; it stays as it is.
     Differs(&'static str),
+    /// It could not be created. That affects no other index.
+    Failed(&'static str, Failure),
+}
+
+/// What to do about an index that could not be created.
+pub fn index_advice(failure: &Failure) -> &'static str {
+    match failure.code {
+        Some(13) => "grant createIndex, or set store.ensure_indexes = false",
+        // CannotIndexParallelArrays.
+        Some(171) => "documents hold arrays in two of its fields: correct these, or set store.ensure_indexes = false",
+        _ => "see MongoDB's error code and log, or set store.ensure_indexes = false",
+    }
 }
 
 /// The indexes by name, keys and TTL: for a user's last operations, failed operations, the last 24 hours, one operation by
@@ -36,7 +48,7 @@ pub(super) fn wanted(retention: Option<Duration>) -> Vec<(&'static str, Document
 /// Creates the missing indexes one after the other. There is no timeout, because this takes long on a large collection.
 ///
 /// # Errors
-/// The first failure other than differing options.
+/// A transient failure: the rest was not tried.
 pub async fn ensure_indexes(store: &Store, retention: Option<Duration>) -> Result<Vec<IndexReport>, Failure> {
     let mut reports = Vec::new();
     for (name, keys, expire_after) in wanted(retention) {
@@ -45,7 +57,10 @@ pub async fn ensure_indexes(store: &Store, retention: Option<Duration>) -> Resul
         match store.collection.create_index(model).await {
             Ok(_) => reports.push(IndexReport::Ready(name)),
             Err(error) if is_conflict(&error) => reports.push(IndexReport::Differs(name)),
-            Err(error) => return Err(Failure::from(&error)),
+            Err(error) => match Failure::from(&error) {
+                failure if failure.class == FailureClass::Transient => return Err(failure),
+                failure => reports.push(IndexReport::Failed(name, failure)),
+            },
         }
     }
     Ok(reports)

@@ -22,6 +22,6 @@ mod uri;
 pub use check::check;
 pub use client::{PoolListener, Store};
 pub use error::{DocumentError, Failure, FailureClass, FailureKind};
-pub use indexes::{IndexReport, ensure_indexes};
+pub use indexes::{IndexReport, ensure_indexes, index_advice};
 pub use insert::InsertResult;
 pub use uri::{StoreUriError, check_settings};

@@ -31,13 +31,14 @@ impl Component {
 #[derive(Debug)]
 pub struct Health {
     problems: Mutex<BTreeMap<Component, String>>,
+    warnings: Mutex<BTreeMap<String, String>>,
 }
 
 impl Default for Health {
     /// Broker and store count as down until they have answered.
     fn default() -> Self {
         let starting = [Component::Broker, Component::Store].map(|component| (component, "starting".to_owned()));
-        Health { problems: Mutex::new(starting.into()) }
+        Health { problems: Mutex::new(starting.into()), warnings: Mutex::default() }
     }
 }
 
@@ -68,6 +69,20 @@ impl Health {
         self.lock().iter().map(|(component, problem)| format!("{}: {problem}", component.as_str())).collect()
     }
 
+    /// Sets or removes a warning: what endangers messages but not readiness. True if it is a new one.
+    pub fn set_warning(&self, subject: &str, warning: Option<String>) -> bool {
+        let mut warnings = self.warnings.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = warnings.remove(subject);
+        let is_new = warning.is_some() && warning != before;
+        warnings.extend(warning.map(|warning| (subject.to_owned(), warning)));
+        is_new
+    }
+
+    /// The warnings.
+    pub fn warnings(&self) -> Vec<String> {
+        self.warnings.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    }
+
     /// Whether a component is up.
     pub fn is_up(&self, component: Component) -> bool {
         !self.lock().contains_key(&component)
@@ -88,5 +103,8 @@ mod tests {
         assert!(health.down(Component::Store, "full"));
         assert!(!health.is_up(Component::Store) && health.is_up(Component::Breaker));
         assert_eq!(health.problem_lines(), ["store: full"]);
+        assert!(health.set_warning("q", Some("w".into())) && !health.set_warning("q", Some("w".into())));
+        assert_eq!(health.warnings(), ["w"]);
+        assert!(!health.set_warning("q", None) && health.warnings().is_empty());
     }
 }

@@ -121,10 +121,12 @@ async fn handle(request: Request<Incoming>, state: Arc<HttpState>) -> Result<Res
 
 fn readiness(health: &Health) -> Response<Full<Bytes>> {
     let problems = health.problem_lines();
-    if problems.is_empty() {
-        return reply(StatusCode::OK, TEXT_TYPE, "ready\n".to_owned());
-    }
-    reply(StatusCode::SERVICE_UNAVAILABLE, TEXT_TYPE, problems.join("\n") + "\n")
+    let (code, mut lines) = match problems.is_empty() {
+        true => (StatusCode::OK, vec!["ready".to_owned()]),
+        false => (StatusCode::SERVICE_UNAVAILABLE, problems),
+    };
+    lines.extend(health.warnings().into_iter().map(|warning| format!("warning: {warning}")));
+    reply(code, TEXT_TYPE, lines.join("\n") + "\n")
 }
 
 fn status(state: &HttpState) -> String {
@@ -136,7 +138,7 @@ fn status(state: &HttpState) -> String {
     let uptime = state.started.elapsed().unwrap_or_default().as_secs();
     let body = json!({
         "version": env!("CARGO_PKG_VERSION"), "uptime_seconds": uptime, "ready": problems.is_empty(),
-        "components": components, "queue": state.queue, "collection": state.collection,
+        "components": components, "warnings": state.health.warnings(), "queue": state.queue, "collection": state.collection,
         "replays": state.recent.replays(), "last_dead_letters": state.recent.dead_letters(),
     });
     format!("{body:#}\n")

@@ -20,7 +20,7 @@ mod message;
 mod publisher;
 mod topology;
 
-pub use admin::{QueueCounts, QueueDepths, check};
+pub use admin::{QueueCounts, QueueDepths, check, removing_policies};
 pub use browser::{AckHandle, BrowseError, BrowseOptions, BrowsedMessage, QueueBrowser};
 #[cfg(any(test, feature = "fuzzing"))]
 pub use connection::check_frame_filter;

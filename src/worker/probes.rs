@@ -1,5 +1,5 @@
-//! Owns the checks beside the flow: whether an idle store still answers, its clock, and the depth of the queues. Must not
-//! know messages.
+//! Owns the checks beside the flow: whether an idle store still answers, its clock, the depth of the queues, and policies
+//! that can remove dead letters. Must not know messages.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -10,7 +10,7 @@ use tracing::warn;
 
 use crate::observe::health::Component;
 use crate::observe::metrics::{self, QueueRole};
-use crate::rabbitmq::QueueDepths;
+use crate::rabbitmq::{self, QueueDepths};
 
 use super::context::WorkerContext;
 
@@ -20,6 +20,9 @@ const STORE_INTERVAL: Duration = Duration::from_secs(5);
 const CLOCK_INTERVAL: Duration = Duration::from_secs(60);
 /// How often queue depths are read.
 const QUEUES_INTERVAL: Duration = Duration::from_secs(10);
+/// How often policies are read, and how often it is tried while they cannot be read: RabbitMQ logs each refusal.
+const POLICIES_INTERVAL: Duration = Duration::from_secs(60);
+const POLICIES_RETRY: Duration = Duration::from_secs(600);
 /// How soon queue depths are read again after a failure.
 const QUEUES_RETRY: Duration = Duration::from_secs(5);
 
@@ -68,6 +71,30 @@ pub async fn queues(context: Arc<WorkerContext>) {
         let counts = read.unwrap_or_else(|| vec![None; names.len()]);
         for (role, counts) in QueueRole::VARIANTS.iter().zip(counts) {
             metrics::set_queue_counts(*role, counts);
+        }
+        context.sleep(pause).await;
+    }
+}
+
+/// Warns while a policy can remove messages from the dead-letter queue or the parked queue.
+pub async fn policies(context: Arc<WorkerContext>) {
+    let (broker, dead_letter) = (&context.settings.broker, &context.settings.dead_letter);
+    while !context.stop.is_cancelled() {
+        let mut pause = POLICIES_INTERVAL;
+        for (role, queue) in
+            [(QueueRole::DeadLetter, &dead_letter.queue), (QueueRole::Parked, &dead_letter.parked_queue)]
+        {
+            let keys = rabbitmq::removing_policies(broker, queue).await.ok().flatten();
+            if keys.is_none() {
+                pause = POLICIES_RETRY;
+            }
+            metrics::set_queue_removes(role, keys.as_ref().map(|keys| !keys.is_empty()));
+            let warning = keys
+                .filter(|keys| !keys.is_empty())
+                .map(|keys| format!("a policy can remove dead letters from queue {queue}: {}", keys.join(", ")));
+            if context.health.set_warning(queue, warning.clone()) {
+                warn!(queue, "{}", warning.unwrap_or_default());
+            }
         }
         context.sleep(pause).await;
     }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use tracing::{info, warn};
 
-use crate::mongodb::{self, Failure, FailureClass, IndexReport};
+use crate::mongodb::{self, Failure, IndexReport};
 use crate::observe::health::Component;
 use crate::observe::logging::LogThrottle;
 use crate::observe::metrics;
@@ -66,11 +66,12 @@ pub async fn run(context: Arc<WorkerContext>) {
     info!("stopped");
 }
 
-fn start_background_tasks(context: &Arc<WorkerContext>) -> [tokio::task::JoinHandle<()>; 3] {
+fn start_background_tasks(context: &Arc<WorkerContext>) -> [tokio::task::JoinHandle<()>; 4] {
     [
         tokio::spawn(ensure_indexes(Arc::clone(context))),
         tokio::spawn(probes::store(Arc::clone(context))),
         tokio::spawn(probes::queues(Arc::clone(context))),
+        tokio::spawn(probes::policies(Arc::clone(context))),
     ]
 }
 
@@ -172,22 +173,31 @@ async fn ensure_indexes(context: Arc<WorkerContext>) {
     let mut backoff = context.backoff();
     loop {
         match mongodb::ensure_indexes(&context.store, context.settings.store.retention.0).await {
-            Ok(reports) => return report_indexes(&reports),
-            Err(failure) if failure.class == FailureClass::Transient => context.sleep(backoff.next_delay()).await,
-            Err(failure) => {
-                let fix = "grant createIndex, or set store.ensure_indexes = false";
-                warn!("the indexes could not be created: {failure}; {fix}; retrying in ten minutes");
-                context.sleep(INDEX_RETRY).await;
-            }
+            Ok(reports) if report_indexes(&reports) => return,
+            Ok(_) => context.sleep(INDEX_RETRY).await,
+            Err(_) => context.sleep(backoff.next_delay()).await,
         }
     }
 }
 
-fn report_indexes(reports: &[IndexReport]) {
+/// Logs what became of the indexes; false if some could not be created.
+fn report_indexes(reports: &[IndexReport]) -> bool {
+    let mut complete = true;
     for report in reports {
-        if let IndexReport::Differs(name) = report {
-            warn!(name, "an index with this name or these keys has other options and stays as it is");
+        match report {
+            IndexReport::Ready(_) => {}
+            IndexReport::Differs(name) => {
+                warn!(name, "an index with this name or these keys has other options and stays as it is");
+            }
+            IndexReport::Failed(name, failure) => {
+                complete = false;
+                let advice = mongodb::index_advice(failure);
+                warn!(name, "the index could not be created: {failure}; {advice}; retrying in ten minutes");
+            }
         }
     }
-    info!(indexes = reports.len(), "the readers' indexes exist");
+    if complete {
+        info!(indexes = reports.len(), "the readers' indexes exist");
+    }
+    complete
 }

@@ -6,7 +6,8 @@ use std::time::Duration;
 use lapin::types::AMQPValue;
 
 use crate::harness::{
-    ACK, Action, DEADLINE, DELIVER, DedicatedServer, Frame, HIGH_LIMIT, Proxy, ServerKind, TestEnv, eventually, kill,
+    ACK, Action, DEADLINE, DELIVER, DedicatedServer, Frame, HIGH_LIMIT, Proxy, ServerKind, TestEnv, TestMessage,
+    Worker, eventually, kill,
 };
 
 /// Empties the dead-letter queue. Returns the numbers of its events, in its order.
@@ -206,6 +207,32 @@ async fn a_dead_letter_that_comes_back_during_a_replay_is_not_replayed_twice() {
     env.clean().await;
 }
 
+/// A replay ends when it has met all that had died before it, not after a number of messages: others die meanwhile, at any
+/// place of the queue.
+#[tokio::test]
+async fn a_replay_meets_every_dead_letter_that_had_died_when_it_began() {
+    let env = TestEnv::new().await;
+    let letter = |name: &str, n: i32, time: AMQPValue, priority: u8| {
+        let mut headers = env.headers(&format!("{name}-{n}"), "rejected_by_store", n).inner().clone();
+        headers.insert("dl-time".into(), time);
+        let properties = lapin::BasicProperties::default().with_message_id(format!("{name}-{n}").into());
+        (TestMessage::numbered(n).body, properties.with_priority(priority).with_headers(headers.into()))
+    };
+    let future = AMQPValue::LongLongInt(4_000_000_000_000);
+    env.publish_dead_letters((0..300).map(|n| letter("old", n, AMQPValue::LongLongInt(1), 0))).await;
+    let mut replay = env.build_dead_command(&["replay", "--yes", "--json", "--rate", "200"]);
+    let replay = replay.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).spawn().unwrap();
+    eventually("it has begun", DEADLINE, async || env.depth(&env.queue()).await > 0).await;
+    // These overtake the others on RabbitMQ 4.
+    env.publish_dead_letters((0..100).map(|n| letter("later", n, future.clone(), 9))).await;
+    let output = replay.wait_with_output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success() && text.contains("\"replayed\":300"), "{text}");
+    env.wait_for_depth(&env.dead_letter_queue(), 100).await;
+    assert_eq!(env.depth(&env.queue()).await, 300);
+    env.clean().await;
+}
+
 #[tokio::test]
 async fn a_queue_with_a_low_delivery_limit_is_not_browsed() {
     let env = TestEnv::new().await;
@@ -301,4 +328,39 @@ async fn a_policy_with_a_delivery_limit_is_found_by_the_management_api() {
         "{unreachable:?}"
     );
     env.wait_for_depth(&env.dead_letter_queue(), 10).await;
+}
+
+#[tokio::test]
+async fn a_policy_that_deletes_dead_letters_is_reported() {
+    let broker = DedicatedServer::prepared(ServerKind::Rabbitmq, |directory, port| {
+        std::fs::write(directory.join("enabled_plugins"), "[rabbitmq_management].").unwrap();
+        let listener = format!("management.tcp.ip = 127.0.0.1\nmanagement.tcp.port = {}\n", port + 3);
+        std::fs::write(directory.join("extra.conf"), listener).unwrap();
+    });
+    let env = TestEnv::with_dedicated_broker(&broker).await;
+    let management = format!("http://127.0.0.1:{}", broker.port() + 3);
+    let removes = |worker: &Worker| worker.metrics()["ticketlog_queue_removes_messages{queue=\"dead_letter\"}"];
+    let start = async || env.worker_with(&[("BROKER__MANAGEMENT", &management)]).await;
+    let mut worker = start().await;
+    eventually("no policy removes dead letters", DEADLINE, async || removes(&worker) == 0.0).await;
+    worker.wait_until_ready().await;
+    assert_eq!(worker.get("/readyz"), (200, "ready\n".to_owned()));
+    worker.stop().await;
+    broker.ctl(&[
+        "set_policy",
+        "ttl",
+        ".*dead$",
+        "{\"message-ttl\": 600000, \"max-length\": 9}",
+        "--apply-to",
+        "queues",
+    ]);
+    let worker = start().await;
+    eventually("the policy is found", DEADLINE, async || removes(&worker) == 1.0).await;
+    worker.wait_until_ready().await;
+    let (code, text) = worker.get("/readyz");
+    let keys = "max-length = 9, message-ttl = 600000";
+    assert!(code == 200 && text.contains("warning: a policy can remove") && text.contains(keys), "{text}");
+    let check = env.command().args(["check", "--set", &format!("broker.management={management}")]).output().unwrap();
+    let report = String::from_utf8(check.stdout).unwrap();
+    assert!(check.status.code() == Some(69) && report.contains(keys), "{report}");
 }

@@ -250,6 +250,22 @@ async fn a_batch_does_not_linger_while_the_prefetch_is_exhausted() {
 }
 
 #[tokio::test]
+async fn an_index_that_cannot_be_built_does_not_keep_the_others_from_being_built() {
+    let env = TestEnv::new().await;
+    env.collection.drop().await.unwrap();
+    env.collection.insert_one(doc! { "user_id": [1, 2], "timestamp": [3, 4] }).await.unwrap();
+    let worker = env.worker().await;
+    let built = async || env.collection.list_index_names().await.unwrap();
+    eventually("the others are built", DEADLINE, async || built().await.len() == 4).await;
+    assert!(!built().await.contains(&"user_id_1_timestamp_-1".to_owned()));
+    let reported = async || worker.log().contains("documents hold arrays in two of its fields");
+    eventually("the failure is reported", DEADLINE, reported).await;
+    let setup = env.command().arg("setup").output().unwrap();
+    assert_eq!(setup.status.code(), Some(69), "{}", String::from_utf8_lossy(&setup.stderr));
+    env.clean().await;
+}
+
+#[tokio::test]
 async fn a_stop_writes_a_partial_batch() {
     let env = TestEnv::new().await;
     let mut worker = env.worker_with(&[("BATCH__LINGER", "30s"), ("EVENT__MAX_BYTES", "10KiB")]).await;

@@ -5,6 +5,7 @@ use clap::Args;
 use serde_json::json;
 
 use crate::config::Settings;
+use crate::system::now_millis;
 
 use super::super::terminal::print_line;
 use super::super::{CommandError, publish};
@@ -73,7 +74,8 @@ impl MoveArgs {
             return Err(CommandError::usage(format!("these dead letters are in {to} already")));
         }
         let audit = Audit::begin(settings, &self.audit, audit::subject(action, queue, &self.selection))?;
-        let reader = LetterReader::open(settings, from, Some(&self.selection)).await?;
+        let mut reader = LetterReader::open(settings, from, Some(&self.selection)).await?;
+        reader.move_letters(now_millis(), None);
         let mut transfer = Transfer::new(settings, reader, self.rate, "moved").await?;
         let exchange = &settings.dead_letter.exchange;
         let sent = async {

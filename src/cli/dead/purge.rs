@@ -62,6 +62,7 @@ impl PurgeArgs {
         };
         let audit = Audit::begin(settings, &self.audit, audit::subject("purge", queue, &self.selection))?;
         let mut reader = LetterReader::open(settings, &self.queue, Some(&self.selection)).await?;
+        reader.move_letters(now_millis(), None);
         let mut count = 0;
         let file = backup.as_ref().map(|path| path.display().to_string());
         let purged = purge(&mut reader, backup.map(BackupFile::new), queue, &mut count).await;

@@ -12,6 +12,7 @@ use crate::rabbitmq::{AckHandle, BrowsedMessage, Delivery, QueueBrowser};
 
 use super::super::CommandError;
 use super::super::terminal::note;
+use super::format::dead_letters;
 use super::selection::{QueueArgs, Selection};
 
 /// One pass through a queue.
@@ -23,6 +24,21 @@ pub(super) struct LetterReader {
     /// How many more to select.
     remaining: u32,
     stop: Arc<AtomicBool>,
+    /// Set if the selected dead letters leave the queue.
+    moving: Option<Moving>,
+}
+
+/// Which dead letters leave the queue: those that had died when the command began, all of them and no others. A count would
+/// not do: others die meanwhile, and what a browser has held is requeued little by little.
+struct Moving {
+    /// In milliseconds since 1970.
+    died_until: i64,
+    /// What this replay has sent is not replayed again, whatever the workers' clocks say.
+    replay_id: Option<String>,
+    /// Whether one of them was among the messages since the browser was extended.
+    met: bool,
+    /// How many others had died later.
+    later: u64,
 }
 
 /// A selected dead letter.
@@ -55,7 +71,20 @@ impl LetterReader {
             browser.limit(remaining);
         }
         let worker_queue = settings.broker.queue.clone();
-        Ok(LetterReader { browser, filter, rules: settings.rules(), worker_queue, remaining, stop: Arc::default() })
+        Ok(LetterReader {
+            browser,
+            filter,
+            rules: settings.rules(),
+            worker_queue,
+            remaining,
+            stop: Arc::default(),
+            moving: None,
+        })
+    }
+
+    /// Selects only what had died at this time (milliseconds since 1970), and continues until it has met all of that.
+    pub fn move_letters(&mut self, died_until: i64, replay_id: Option<&str>) {
+        self.moving = Some(Moving { died_until, replay_id: replay_id.map(str::to_owned), met: false, later: 0 });
     }
 
     /// Reads no faster than `rate` messages a second.
@@ -82,10 +111,14 @@ impl LetterReader {
 
     /// The next selected dead letter.
     pub async fn next(&mut self) -> Result<Option<SelectedLetter>, CommandError> {
-        while self.remaining > 0
-            && !self.stop.load(Ordering::Relaxed)
-            && let Some(message) = self.browser.next().await?
-        {
+        while self.remaining > 0 && !self.stop.load(Ordering::Relaxed) {
+            let Some(message) = self.browser.next().await? else {
+                let met = self.moving.as_mut().is_some_and(|moving| std::mem::take(&mut moving.met));
+                if met && self.browser.extend().await? {
+                    continue;
+                }
+                break;
+            };
             if let Some(letter) = self.select(message) {
                 self.remaining -= 1;
                 return Ok(Some(letter));
@@ -94,10 +127,19 @@ impl LetterReader {
         Ok(None)
     }
 
-    fn select(&self, message: BrowsedMessage) -> Option<SelectedLetter> {
+    fn select(&mut self, message: BrowsedMessage) -> Option<SelectedLetter> {
         let position = message.position;
         let (delivery, handle) = message.into_parts();
         let record = delivery.record(&self.worker_queue);
+        if let Some(moving) = &mut self.moving {
+            let is_own = record.replay_id.is_some() && record.replay_id == moving.replay_id;
+            let is_later = record.time.is_some_and(|time| time > moving.died_until);
+            if is_own || is_later {
+                moving.later += u64::from(!is_own);
+                return None;
+            }
+            moving.met = true;
+        }
         let body = || json_body(&delivery, &self.rules);
         let selected = self.filter.matches(&record, delivery.message_id(), body);
         selected.then_some(SelectedLetter { delivery, record, position, handle })
@@ -110,6 +152,9 @@ impl LetterReader {
 
     /// Requeues what was not acknowledged. An error in `result` has priority.
     pub async fn close<T>(self, result: Result<T, CommandError>) -> Result<T, CommandError> {
+        if let Some(later) = self.moving.map(|moving| moving.later).filter(|later| *later > 0) {
+            note(format_args!("{} stay: they died after the command began, by dl-time", dead_letters(later)));
+        }
         let closed = self.browser.close().await;
         let value = result?;
         closed?;

@@ -12,6 +12,7 @@ use url::Url;
 
 use crate::config::Settings;
 use crate::rabbitmq::{self, ReplayTarget};
+use crate::system::now_millis;
 
 use super::super::terminal::{confirm, note, print_line};
 use super::super::{CommandError, exit, publish};
@@ -89,7 +90,7 @@ impl ReplayArgs {
         if !self.yes && !self.dry_run && !stdin().is_terminal() {
             return Err(CommandError::usage("standard input is not a terminal; pass --yes or --dry-run"));
         }
-        let mut limit = self.selection.limit;
+        let (mut limit, began) = (self.selection.limit, now_millis());
         if !self.yes {
             let forecast = self.forecast(settings).await?;
             if self.dry_run {
@@ -106,7 +107,7 @@ impl ReplayArgs {
             // Dead letters that came after the forecast are not replayed.
             limit = Some(u32::try_from(forecast.total()).unwrap_or(u32::MAX));
         }
-        self.replay(settings, limit).await
+        self.replay(settings, limit, began).await
     }
 
     fn print_forecast(&self, forecast: &Forecast) -> Result<(), CommandError> {
@@ -133,12 +134,13 @@ impl ReplayArgs {
         Ok(forecast)
     }
 
-    async fn replay(&self, settings: &Settings, limit: Option<u32>) -> Result<u8, CommandError> {
+    async fn replay(&self, settings: &Settings, limit: Option<u32>, began: i64) -> Result<u8, CommandError> {
         let replay_id = ObjectId::new().to_hex();
         let subject = self.audit_subject(self.queue.name(settings), &replay_id);
         let audit = Audit::begin(settings, &self.audit, subject)?;
         let mut reader = LetterReader::open(settings, &self.queue, Some(&self.selection)).await?;
         reader.limit(limit);
+        reader.move_letters(began, Some(&replay_id));
         let mut transfer = Transfer::new(settings, reader, self.rate, "replayed").await?;
         let mut stayed = Forecast::default();
         let mut backup = self.backup_file(self.queue.name(settings), &replay_id);

@@ -43,6 +43,7 @@ pub(super) const DEAD_LETTER_FAILURES: &str = "ticketlog_dead_letter_publish_fai
 pub(super) const REPLAYED: &str = "ticketlog_replayed_messages_total";
 pub(super) const QUEUE_MESSAGES: &str = "ticketlog_queue_messages";
 pub(super) const QUEUE_CONSUMERS: &str = "ticketlog_queue_consumers";
+pub(super) const QUEUE_REMOVES: &str = "ticketlog_queue_removes_messages";
 pub(super) const SESSION_ENDS: &str = "ticketlog_session_ends_total";
 pub(super) const SESSIONS: &str = "ticketlog_sessions_opened_total";
 pub(super) const PUBLISHERS: &str = "ticketlog_publishers_opened_total";
@@ -253,6 +254,12 @@ fn broker() -> Vec<Metric> {
             .by("queue", names::<QueueRole>),
         metric(QUEUE_CONSUMERS, Gauge, "Consumers of a queue, of all workers together; NaN while unknown")
             .by("queue", names::<QueueRole>),
+        metric(
+            QUEUE_REMOVES,
+            Gauge,
+            "1 while a policy can remove messages from a queue of dead letters; NaN while unknown",
+        )
+        .by("queue", || vec![QueueRole::DeadLetter.into(), QueueRole::Parked.into()]),
         metric(SESSIONS, Counter, "Sessions opened"),
         metric(SESSION_ENDS, Counter, "Sessions that ended or could not be opened, by cause")
             .by("cause", names::<BrokerError>),

@@ -99,6 +99,13 @@ pub fn set_breaker(open: bool) {
     gauge!(BREAKER_OPEN).set(if open { 1.0 } else { 0.0 });
 }
 
+/// Whether a policy can remove messages from a queue; none while unknown.
+pub fn set_queue_removes(role: QueueRole, removes: Option<bool>) {
+    let role: &'static str = role.into();
+    let value = removes.map_or(f64::NAN, |removes| if removes { 1.0 } else { 0.0 });
+    gauge!(QUEUE_REMOVES, "queue" => role).set(value);
+}
+
 /// A session was opened.
 pub fn session_opened() {
     counter!(SESSIONS).increment(1);

@@ -15,6 +15,7 @@ use super::super::{BrokerError, RefusalKind, topology};
 use super::delivery_limit::{NotBrowsable, check_browsable};
 use super::management_api::ManagementApi;
 use super::permissions::{Answer, Prober};
+use super::removal::removing_keys;
 
 const RUN_SETUP: &str = "run `ticketlog setup`, or set broker.declare = true";
 const GRANT_CONFIGURE: &str = "grant the permission to configure it, or set broker.declare = false";
@@ -67,6 +68,7 @@ impl Check<'_> {
             let arguments = topology::dead_letter_queue_arguments(broker);
             if self.queue(subject, queue, arguments, findings).await? {
                 findings.extend(self.browsing(subject, queue).await?);
+                findings.extend(self.removal(subject, queue).await?);
             }
         }
         findings.extend(self.write_permission(&dead.exchange).await?);
@@ -234,6 +236,19 @@ impl Check<'_> {
             Some(RefusalKind::NotFound) => None,
             _ => Some(Finding::ok(subject, format!("the user may write to exchange {exchange}"))),
         })
+    }
+
+    /// Whether a policy can remove messages from the queue; none if policies are unknown, which `browsing` says.
+    async fn removal(&self, subject: &'static str, queue: &str) -> Result<Option<Finding>, BrokerError> {
+        let Some(api) = ManagementApi::find(&self.settings.broker, self.management).await? else { return Ok(None) };
+        let Some(policies) = api.queue_policies(queue).await else { return Ok(None) };
+        let keys = removing_keys(&policies);
+        Ok(Some(if keys.is_empty() {
+            Finding::ok(subject, format!("no policy removes messages from queue {queue}"))
+        } else {
+            let message = format!("a policy can remove messages from queue {queue}: {}", keys.join(", "));
+            Finding::fail(subject, message, "exclude the queue from the policy: dead letters exist nowhere else")
+        }))
     }
 
     async fn browsing(&self, subject: &'static str, queue: &str) -> Result<Option<Finding>, BrokerError> {

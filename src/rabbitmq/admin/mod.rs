@@ -6,6 +6,8 @@ pub(super) mod delivery_limit;
 mod management_api;
 mod permissions;
 pub(super) mod queue_depth;
+mod removal;
 
 pub use check::check;
 pub use queue_depth::{QueueCounts, QueueDepths};
+pub use removal::removing_policies;

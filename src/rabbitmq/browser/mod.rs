@@ -149,6 +149,17 @@ impl QueueBrowser {
         self.count = self.count.min(max);
     }
 
+    /// Browses further messages: those that are in the queue now. False if there are none.
+    ///
+    /// # Errors
+    /// The connection is lost, or the queue is gone.
+    pub async fn extend(&mut self) -> Result<bool, BrowseError> {
+        let ready = self.depth().await?;
+        self.count = self.taken + ready;
+        self.ready_at_start = self.ready_at_start.max(self.count);
+        Ok(ready > 0)
+    }
+
     /// The next message, in the order of the queue; none after the last.
     ///
     /// # Errors
