@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# `make chaos`: runs every fault at full length and writes the reports of the oracle into docs/reliability.md, between its
-# markers. Needs the servers in the environment (deploy/local/services.sh run).
+# `make chaos`: runs every fault at full length and writes the reports of the oracle into docs/reliability.md, between the
+# markers of this version of RabbitMQ. Needs the servers in the environment (deploy/local/services.sh run).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export TICKETLOG_CHAOS_TABLE=$PWD/target/chaos.table
@@ -21,19 +21,22 @@ with socket.create_connection((host, int(port)), timeout=10) as server:
         print("MongoDB " + re.search(rb"\x02version\0....([0-9.]+)", server.recv(65536), re.S).group(1).decode())
 P
 }
+broker=$(version "$TICKETLOG_BROKER__URI")
 table=$(mktemp)
 {
-  printf '%s, %s, ticketlog %s, %s.\n\n' "$(version "$TICKETLOG_BROKER__URI")" "$(version "$TICKETLOG_STORE__URI")" \
+  printf '%s, %s, ticketlog %s, %s.\n\n' "$broker" "$(version "$TICKETLOG_STORE__URI")" \
     "$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)" "$(date -u +%F)"
   echo '| fault | attempted | stored | duplicate | dead-lettered | returned | lost | doubled | unexpected |'
   echo '|---|---|---|---|---|---|---|---|---|'
   sort -t' ' -k2n "$TICKETLOG_CHAOS_TABLE"
 } >"$table"
-python3 - docs/reliability.md "$table" <<'P'
+python3 - docs/reliability.md "$table" "$broker" <<'P'
 import re, sys
-path, table = sys.argv[1:]
+path, table, broker = sys.argv[1:]
 text = open(path).read()
-marked = re.compile(r"(<!-- chaos -->\n).*?(<!-- end -->)", re.S)
+version = re.escape(re.search(r"\d+\.\d+", broker).group())
+marked = re.compile(rf"(<!-- chaos {version} -->\n).*?(<!-- end {version} -->)", re.S)
+if not marked.search(text): sys.exit(f"{path} has no markers for {broker}")
 open(path, "w").write(marked.sub(lambda marks: marks.group(1) + open(table).read() + marks.group(2), text))
 P
 cat "$table"; rm -f "$table"
