@@ -14,9 +14,9 @@ use ::mongodb::options::{
     Acknowledgment, ClientOptions, CollectionOptions, ReadConcern, ReadPreference, SelectionCriteria, WriteConcern,
 };
 use ::mongodb::{Client, Collection, Database};
-use bson::doc;
 use bson::oid::ObjectId;
 use bson::raw::RawDocumentBuf;
+use bson::{doc, rawdoc};
 use futures_util::TryStreamExt;
 use secrecy::ExposeSecret;
 use tokio::time::timeout;
@@ -29,6 +29,9 @@ use super::{Failure, uri};
 
 /// Called with `open` or `in_use` and the number of such connections in the pool, whenever it changes.
 pub type PoolListener = fn(state: &'static str, connections: usize);
+
+/// IllegalOperation (a server that is no member of a replica set), CommandNotSupported, OperationNotSupportedInTransaction.
+const NO_TRANSACTIONS: [i32; 3] = [20, 115, 263];
 
 /// The collection, with the write concern under which a confirmed write is durable.
 #[derive(Clone)]
@@ -88,6 +91,26 @@ impl Store {
         // Unlike `ping`, a read needs a primary, the login and the privilege to read.
         let query = self.collection.find_one(doc! { "_id": ObjectId::from_bytes([0; 12]) });
         self.bounded(async { query.await.map(|_| ()) }).await
+    }
+
+    /// Inserts a document in a transaction and aborts it, to see whether inserts succeed. Nobody ever sees the document.
+    ///
+    /// # Errors
+    /// Why they fail as commands. A rejected document is no failure, nor is a server without transactions.
+    pub async fn try_insert(&self) -> Result<(), Failure> {
+        let attempt = async {
+            let mut session = self.collection.client().start_session().await?;
+            session.start_transaction().await?;
+            let document = rawdoc! { "_id": ObjectId::new() };
+            let inserted = self.collection.insert_one(document).session(&mut session).await;
+            let _ = session.abort_transaction().await;
+            inserted.map(|_| ())
+        };
+        match self.bounded(attempt).await {
+            Err(failure) if matches!(failure.class, FailureClass::Document | FailureClass::Unknown) => Ok(()),
+            Err(failure) if failure.code.is_some_and(|code| NO_TRANSACTIONS.contains(&code)) => Ok(()),
+            result => result,
+        }
     }
 
     /// Seconds by which MongoDB's clock is ahead of ours, accurate to half a round trip.

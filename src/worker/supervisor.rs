@@ -24,6 +24,9 @@ const LONG_SESSION: Duration = Duration::from_secs(30);
 /// How soon the creation of indexes is tried again after a failure.
 const INDEX_RETRY: Duration = Duration::from_secs(600);
 
+/// The longest pause between two requeues without anything stored.
+const MAX_REQUEUE_PAUSE: Duration = Duration::from_secs(3600);
+
 static THROTTLE: LogThrottle = LogThrottle::new(Duration::from_secs(10));
 
 /// Runs until the process is asked to stop. No outage ends it.
@@ -33,6 +36,7 @@ pub async fn run(context: Arc<WorkerContext>) {
     let mut breaker = Breaker::new(dead_letter.max_ratio, dead_letter.breaker_window);
     let mut backoff = context.backoff();
     let mut initial_prefetch = None;
+    let mut requeues_in_a_row = 0;
     let mut background = None;
     while wait_for_store(&context).await {
         background.get_or_insert_with(|| start_background_tasks(&context));
@@ -58,8 +62,10 @@ pub async fn run(context: Arc<WorkerContext>) {
                 session_failed(&context, &error, backoff.next_delay()).await;
             }
             SessionEnd::Requeued => {
-                initial_prefetch = Some(prefetch_after_requeue(&context, initial_prefetch, stored));
-                wait_after_requeue(&context).await;
+                let nothing_stored = context.stored.load(Ordering::Relaxed) == stored;
+                requeues_in_a_row = if nothing_stored { requeues_in_a_row + 1 } else { 1 };
+                initial_prefetch = Some(prefetch_after_requeue(&context, initial_prefetch, nothing_stored));
+                wait_after_requeue(&context, requeues_in_a_row).await;
             }
         }
     }
@@ -79,8 +85,8 @@ fn start_background_tasks(context: &Arc<WorkerContext>) -> [tokio::task::JoinHan
 /// requeue may count towards the queue's delivery limit. Twice as many as before if MongoDB rejects documents with an unknown
 /// code and nothing was stored: then these documents block the queue, and another one must be stored to show that they are
 /// at fault.
-fn prefetch_after_requeue(context: &WorkerContext, previous: Option<u16>, stored: u64) -> u16 {
-    let blocked = context.unknown_code.load(Ordering::Relaxed) && context.stored.load(Ordering::Relaxed) == stored;
+fn prefetch_after_requeue(context: &WorkerContext, previous: Option<u16>, nothing_stored: bool) -> u16 {
+    let blocked = context.unknown_code.load(Ordering::Relaxed) && nothing_stored;
     previous.filter(|_| blocked).map_or(2, |previous| previous.saturating_mul(2))
 }
 
@@ -143,14 +149,23 @@ async fn wait_for_store(context: &WorkerContext) -> bool {
     false
 }
 
-/// Waits after a requeue until consuming makes sense again: until dead letters can be published, and for
-/// `retry.requeue_after` if the breaker is open. The caller waits for the store.
-async fn wait_after_requeue(context: &WorkerContext) {
+/// Waits after a requeue until consuming makes sense again, because each delivery may count towards the queue's delivery
+/// limit: until inserts succeed and dead letters can be published; for `retry.requeue_after` if the breaker is open; and if
+/// inserts fail all the same, twice as long after every further requeue. The caller waits for the store.
+async fn wait_after_requeue(context: &WorkerContext, requeues_in_a_row: u32) {
     metrics::requeued();
     let problem = "requeued: an outage lasted longer than retry.requeue_after; consuming starts again when it is over";
     context.health.down(Component::Broker, problem);
     warn!("an outage lasted longer than retry.requeue_after: everything is requeued until it is over");
     let mut backoff = context.backoff();
+    while let Err(failure) = context.store.try_insert().await
+        && !context.stop.is_cancelled()
+    {
+        if THROTTLE.permit(Instant::now()).is_some() {
+            warn!(kind = failure.label(), code = failure.code, "waiting until inserts succeed: {failure}");
+        }
+        context.sleep(backoff.next_delay()).await;
+    }
     let settings = &context.settings;
     while !context.health.is_up(Component::DeadLetter) && !context.stop.is_cancelled() {
         match Publisher::open(&settings.broker, &settings.dead_letter, "probe").await {
@@ -161,8 +176,11 @@ async fn wait_after_requeue(context: &WorkerContext) {
             Err(_) => context.sleep(backoff.next_delay()).await,
         }
     }
+    let pause = settings.retry.requeue_after.0;
     if !context.health.is_up(Component::Breaker) {
-        context.sleep(settings.retry.requeue_after.0).await;
+        context.sleep(pause).await;
+    } else if requeues_in_a_row > 1 && !context.unknown_code.load(Ordering::Relaxed) {
+        context.sleep(pause.saturating_mul(1 << (requeues_in_a_row - 2).min(10)).min(MAX_REQUEUE_PAUSE)).await;
     }
 }
 

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use bson::{Bson, doc};
 
-use crate::harness::{DEADLINE, DedicatedServer, SHORT_TIMEOUTS, ServerKind, TestEnv, TestMessage, chaos, eventually};
+use crate::harness::{
+    DEADLINE, DedicatedServer, SHORT_TIMEOUTS, ServerKind, TestEnv, TestMessage, chaos, eventually, scaled,
+};
 
 /// Waits until all events are stored and acknowledged, then runs the oracle.
 async fn assert_all_become_stored(env: &TestEnv, count: i32, row: &str) {
@@ -186,6 +188,33 @@ async fn a_deleted_queue_is_declared_again_and_different_arguments_are_reported(
     .await;
     worker.stop().await;
     env.clean().await;
+}
+
+/// Reads succeed and inserts fail, as with a full disk. Each delivery counts towards the limit of the queue, up to RabbitMQ
+/// 4.2, so nothing is consumed until inserts succeed.
+#[tokio::test]
+async fn an_outage_of_inserts_does_not_use_up_the_delivery_limit() {
+    let (broker, store) = (DedicatedServer::start(ServerKind::Rabbitmq), DedicatedServer::start(ServerKind::Mongodb));
+    broker.ctl(&["set_policy", "limit", ".*[.]q$", "{\"delivery-limit\": 5}", "--apply-to", "queues"]);
+    let env = TestEnv::on(&broker, &store).await;
+    let inserts_fail = async |mode: &str| {
+        let data = doc! { "failCommands": ["insert"], "appName": "ticketlog", "errorCode": 14031 };
+        let fail_point = doc! { "configureFailPoint": "failCommand", "mode": mode, "data": data };
+        env.collection.client().database("admin").run_command(fail_point).await.unwrap();
+    };
+    inserts_fail("alwaysOn").await;
+    env.publish_all((0..200).map(TestMessage::numbered)).await;
+    let mut settings = SHORT_TIMEOUTS.to_vec();
+    settings.push(("RETRY__REQUEUE_AFTER", "3s"));
+    let worker = env.worker_with(&settings).await;
+    let requeues = || worker.metrics()["ticketlog_requeues_total"];
+    eventually("everything is requeued", DEADLINE, async || requeues() >= 1.0).await;
+    tokio::time::sleep(scaled(10, 60)).await;
+    assert_eq!((requeues(), env.count().await), (1.0, 0));
+    assert!(worker.get("/readyz").1.contains("requeued"));
+    inserts_fail("off").await;
+    assert_all_become_stored(&env, 200, "16 inserts fail, reads succeed, delivery limit 5").await;
+    assert_eq!(env.depth(&env.dead_letter_queue()).await, 0);
 }
 
 /// Errors that MongoDB's fail points can cause. None concerns a single document, so none causes a dead letter.
