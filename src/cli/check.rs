@@ -1,15 +1,19 @@
 //! Owns `ticketlog check`: runs all checks and prints the findings. Must not know what is checked.
 
 use std::io::IsTerminal as _;
+use std::time::Duration;
 
 use url::Url;
 
 use crate::config::Settings;
 use crate::finding::{Finding, Level};
-use crate::{mongodb, rabbitmq, system};
+use crate::{http_client, mongodb, rabbitmq, system};
 
+use super::dead::parse_http_url;
 use super::terminal::print_line;
 use super::{CommandError, exit};
+
+const READINESS_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Flags of `ticketlog check`.
 #[derive(Debug, clap::Args)]
@@ -19,8 +23,11 @@ pub struct CheckArgs {
     json: bool,
     /// RabbitMQ's management API, for bindings and policies [default: http on port 15672 of the broker's host, unless
     /// broker.uri uses TLS].
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", value_parser = parse_http_url)]
     management: Option<Url>,
+    /// The HTTP address of a worker, whose readiness is shown; repeatable.
+    #[arg(long, value_name = "URL", value_parser = parse_http_url)]
+    status: Vec<Url>,
 }
 
 impl CheckArgs {
@@ -54,8 +61,29 @@ impl CheckArgs {
                 Err(error) => findings.push(Finding::fail("broker.uri", error.to_string(), "correct it")),
             }
             findings.extend(mongodb::check(&settings.store).await);
+            for worker in &self.status {
+                findings.push(readiness(worker).await);
+            }
         });
         Ok(findings)
+    }
+}
+
+/// What `/readyz` of a worker says.
+async fn readiness(worker: &Url) -> Finding {
+    let subject = "worker";
+    let fix = "the runbooks explain each component: docs/runbooks/README.md";
+    let Ok(url) = worker.join("/readyz") else { return Finding::fail(subject, "its address is not valid", fix) };
+    match http_client::get(&url, None, None, READINESS_TIMEOUT).await {
+        None => Finding::fail(subject, format!("{worker} does not answer"), "start the worker, or correct --status"),
+        Some((status, body)) => {
+            let text = String::from_utf8_lossy(&body).trim_end().replace('\n', "; ").replace(char::is_control, " ");
+            match (status, text.as_str()) {
+                (200, "ready") => Finding::ok(subject, format!("{worker} is ready")),
+                (200, _) => Finding::warn(subject, format!("{worker} is {text}"), fix),
+                _ => Finding::fail(subject, format!("{worker} is not ready: {text}"), fix),
+            }
+        }
     }
 }
 

@@ -54,6 +54,11 @@ pub enum BrokerError {
     /// unacknowledged for longer than the consumer timeout.
     #[error("RabbitMQ cancelled the consumer: the queue was deleted, its leader moved, or the consumer timeout passed")]
     ConsumerCancelled,
+    /// A message has the header of a stream.
+    #[error(
+        "broker.queue is a stream: acknowledgements remove nothing from it; name a quorum queue or a classic queue"
+    )]
+    Stream,
     /// lapin cannot parse a frame although it was filtered: a bug, or not RabbitMQ.
     #[error("RabbitMQ sent a frame that cannot be parsed; please report this")]
     UnparsableFrame,

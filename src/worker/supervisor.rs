@@ -24,6 +24,8 @@ const LONG_SESSION: Duration = Duration::from_secs(30);
 /// How soon the creation of indexes is tried again after a failure.
 const INDEX_RETRY: Duration = Duration::from_secs(600);
 
+/// How long a queue that is a stream is left alone.
+const STREAM_RETRY: Duration = Duration::from_secs(60);
 /// The longest pause between two requeues without anything stored.
 const MAX_REQUEUE_PAUSE: Duration = Duration::from_secs(3600);
 
@@ -59,7 +61,9 @@ pub async fn run(context: Arc<WorkerContext>) {
                 // the others.
                 let one_message = matches!(error, BrokerError::MemoryBudget | BrokerError::UnparsableFrame);
                 initial_prefetch = one_message.then_some(1);
-                session_failed(&context, &error, backoff.next_delay()).await;
+                // A stream is noticed only when it delivers a message.
+                let delay = if error == BrokerError::Stream { STREAM_RETRY } else { backoff.next_delay() };
+                session_failed(&context, &error, delay).await;
             }
             SessionEnd::Requeued => {
                 let nothing_stored = context.stored.load(Ordering::Relaxed) == stored;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bson::{Document, doc};
 use lapin::options::QueueDeclareOptions;
-use lapin::types::FieldTable;
+use lapin::types::{AMQPValue, FieldTable};
 use serde_json::Value;
 
 use crate::harness::{
@@ -189,6 +189,42 @@ async fn a_missing_binding_is_found_by_the_management_api() {
     let options = lapin::options::QueueBindOptions::default();
     channel.queue_bind(queue.as_str().into(), "amq.topic".into(), "1".into(), options, none).await.unwrap();
     check("false", ("warn", "but to exchange amq.topic with 1"));
+}
+
+#[tokio::test]
+async fn a_stream_is_not_consumed_and_the_readiness_of_a_worker_is_checked() {
+    let env = TestEnv::new().await;
+    env.channel.queue_delete(env.queue().into(), Default::default()).await.unwrap();
+    let stream = std::collections::BTreeMap::from([("x-queue-type".into(), AMQPValue::LongString("stream".into()))]);
+    let options = lapin::options::QueueDeclareOptions { durable: true, ..Default::default() };
+    env.channel.queue_declare(env.queue().into(), options, stream.into()).await.unwrap();
+    let bound = env.channel.queue_bind(
+        env.queue().into(),
+        env.name.as_str().into(),
+        "ticket.#".into(),
+        Default::default(),
+        Default::default(),
+    );
+    bound.await.unwrap();
+    let worker = env.worker_with(&[("BROKER__DECLARE", "false")]).await;
+    let check = |level: &str, text: &str| {
+        let address = format!("http://{}", worker.address());
+        let output = env.command().args(["check", "--status", &address]).output().unwrap();
+        let report = String::from_utf8(output.stdout).unwrap();
+        assert!(report.lines().any(|line| line.starts_with(level) && line.contains(text)), "{text}: {report}");
+    };
+    worker.wait_until_ready().await;
+    check("ok", "is ready");
+    env.publish_all((0..10).map(crate::harness::TestMessage::numbered)).await;
+    // A stream delivers what comes after the consumer has started.
+    eventually("it is refused", DEADLINE, async || {
+        env.publish(&crate::harness::TestMessage::numbered(10)).await;
+        worker.get("/readyz").1.contains("is a stream")
+    })
+    .await;
+    check("fail", "is not ready: broker:");
+    assert_eq!(env.count().await, 0);
+    env.clean().await;
 }
 
 #[tokio::test]

@@ -24,6 +24,8 @@ use clap::{Args, Subcommand};
 use crate::config::Settings;
 use crate::observe::logging;
 
+pub(super) use selection::parse_http_url;
+
 use super::CommandError;
 
 /// Commands for dead letters.

@@ -128,7 +128,7 @@ pub(super) fn parse_name(text: &str) -> Result<String, String> {
 }
 
 /// The address of an HTTP service.
-pub(super) fn parse_http_url(text: &str) -> Result<Url, String> {
+pub(in crate::cli) fn parse_http_url(text: &str) -> Result<Url, String> {
     let url = Url::parse(text).ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
     url.ok_or_else(|| "expected an address such as http://127.0.0.1:15672".to_owned())
 }

@@ -135,6 +135,9 @@ impl Session {
 
     fn receive(&mut self, delivery: lapin::message::Delivery) -> Result<Delivery, BrokerError> {
         let (delivery, acker) = Delivery::new(delivery, self.channel.id(), &self.connection.invalid_texts);
+        if delivery.tag == 1 && delivery.is_from_stream() {
+            return Err(BrokerError::Stream);
+        }
         self.prefetch.received(delivery.body.len());
         if self.settlement.receive(delivery.tag, acker) { Ok(delivery) } else { Err(BrokerError::DeliveryTagGap) }
     }

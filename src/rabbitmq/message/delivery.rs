@@ -119,6 +119,11 @@ impl Delivery {
         self.amqp_header(name).and_then(from_amqp)
     }
 
+    /// Whether a stream delivered it (RabbitMQ's page on streams: `x-stream-offset`).
+    pub(in crate::rabbitmq) fn is_from_stream(&self) -> bool {
+        self.amqp_header("x-stream-offset").is_some()
+    }
+
     /// How often a quorum queue has delivered it before (`x-delivery-count`).
     pub fn delivery_count(&self) -> i64 {
         self.header("x-delivery-count").and_then(|value| value.int()).unwrap_or(0)
