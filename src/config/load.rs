@@ -118,11 +118,14 @@ impl MergedSettings {
 
     /// Deserializes all settings again, so that a type error belongs to this one.
     fn try_set(&mut self, entry: Entry) -> Result<(), ConfigError> {
-        let entry = read_secret_file(entry)?;
+        let (entry, file) = read_secret_file(entry)?;
         self.check_name(&entry)?;
         let path = entry.path();
         let mut table = self.table.clone();
         if let Some(Value::Table(section)) = table.get_mut(&entry.section) {
+            if SECRETS.contains(&path.as_str()) {
+                section.insert(format!("{}_file", entry.key), Value::String(file));
+            }
             section.insert(entry.key, entry.value);
         }
         match Settings::deserialize(Value::Table(table.clone())) {
@@ -218,16 +221,27 @@ fn plain_type_error(message: &str) -> String {
     format!("has a wrong value: {line}")
 }
 
-/// `uri_file = "path"` becomes `uri = <the content of that file>`.
-fn read_secret_file(entry: Entry) -> Result<Entry, ConfigError> {
+/// `uri_file = "path"` becomes `uri = <the content of that file>`, and the path; it is empty for other entries.
+fn read_secret_file(entry: Entry) -> Result<(Entry, String), ConfigError> {
     let path = entry.path();
-    let Some(secret) = path.strip_suffix("_file").filter(|path| SECRETS.contains(path)) else { return Ok(entry) };
+    let Some(secret) = path.strip_suffix("_file").filter(|path| SECRETS.contains(path)) else {
+        return Ok((entry, String::new()));
+    };
     let error = |text: String| ConfigError::new(entry.source.clone(), Some(path.clone()), text);
     let Value::String(file) = &entry.value else { return Err(error("must be the path of a file".to_owned())) };
+    if file.is_empty() {
+        return Ok((entry, String::new()));
+    }
     let text = std::fs::read_to_string(Path::new(file))
         .map_err(|cause| error(format!("names {file}, which cannot be read: {cause}")))?;
     let key = secret.rsplit_once('.').map_or(secret, |(_, key)| key).to_owned();
-    Ok(Entry { key, value: Value::String(text.trim_start_matches('\u{feff}').trim().to_owned()), ..entry })
+    let file = file.clone();
+    Ok((Entry { key, value: Value::String(secret_text(&text).to_owned()), ..entry }, file))
+}
+
+/// The secret in the text of its file.
+pub(super) fn secret_text(text: &str) -> &str {
+    text.trim_start_matches('\u{feff}').trim()
 }
 
 /// The known name that is nearest to a mistyped one.

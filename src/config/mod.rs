@@ -60,6 +60,8 @@ pub struct Settings {
 #[allow(missing_docs)]
 pub struct BrokerSettings {
     pub uri: SecretString,
+    /// The file that `uri` was read from; empty if it came from elsewhere.
+    pub uri_file: String,
     /// PEM file with further certificate authorities; empty for the system's only.
     pub tls_ca: String,
     /// PEM file with our client certificate; empty for none.
@@ -81,7 +83,26 @@ pub struct BrokerSettings {
     pub call_timeout: HumanDuration,
 }
 
+/// The content of the file now, or else what was read at first: credentials are renewed by replacing the file.
+fn current_uri(uri: &SecretString, file: &str) -> SecretString {
+    let read = if file.is_empty() { None } else { std::fs::read_to_string(file).ok() };
+    let text = read.as_deref().map(load::secret_text).filter(|text| !text.is_empty());
+    text.map_or_else(|| uri.clone(), |text| text.to_owned().into())
+}
+
+impl StoreSettings {
+    /// `uri`; if it came from a file, what the file says now.
+    pub fn current_uri(&self) -> SecretString {
+        current_uri(&self.uri, &self.uri_file)
+    }
+}
+
 impl BrokerSettings {
+    /// `uri`; if it came from a file, what the file says now.
+    pub fn current_uri(&self) -> SecretString {
+        current_uri(&self.uri, &self.uri_file)
+    }
+
     /// `management`, if it is set.
     pub fn management_url(&self) -> Option<Url> {
         Url::parse(&self.management).ok()
@@ -128,6 +149,8 @@ pub struct DeadLetterSettings {
 #[allow(missing_docs)]
 pub struct StoreSettings {
     pub uri: SecretString,
+    /// The file that `uri` was read from; empty if it came from elsewhere.
+    pub uri_file: String,
     pub allow_plaintext: bool,
     pub database: String,
     pub collection: String,

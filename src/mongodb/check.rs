@@ -91,7 +91,7 @@ fn encryption(settings: &StoreSettings) -> Vec<Finding> {
 }
 
 pub(super) async fn command(store: &Store, database: &str, command: Document) -> Result<Document, Failure> {
-    let database = store.collection.client().database(database);
+    let database = store.collection().client().database(database);
     store.bounded(async { database.run_command(command).await }).await
 }
 
@@ -177,7 +177,7 @@ fn grants(privilege: &Bson, action: &str, settings: &StoreSettings) -> bool {
 
 async fn index_findings(store: &Store, settings: &StoreSettings) -> Result<Vec<Finding>, Failure> {
     let listed: Vec<IndexModel> =
-        match store.bounded(async { store.collection.list_indexes().await?.try_collect().await }).await {
+        match store.bounded(async { store.collection().list_indexes().await?.try_collect().await }).await {
             Ok(listed) => listed,
             // NamespaceNotFound
             Err(Failure { code: Some(26), .. }) => Vec::new(),

@@ -5,7 +5,7 @@
 //! majority with journal, whatever the URI says; one call is one command; no error text is passed on.
 
 use std::collections::HashSet;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use ::mongodb::event::EventHandler;
@@ -18,8 +18,9 @@ use bson::oid::ObjectId;
 use bson::raw::RawDocumentBuf;
 use bson::{doc, rawdoc};
 use futures_util::TryStreamExt;
-use secrecy::ExposeSecret;
+use secrecy::{ExposeSecret, SecretString};
 use tokio::time::timeout;
+use tracing::info;
 
 use crate::config::StoreSettings;
 
@@ -36,10 +37,21 @@ const NO_TRANSACTIONS: [i32; 3] = [20, 115, 263];
 /// The collection, with the write concern under which a confirmed write is durable.
 #[derive(Clone)]
 pub struct Store {
-    database: Database,
-    pub(super) collection: Collection<RawDocumentBuf>,
+    settings: Arc<StoreSettings>,
+    concurrency: usize,
+    listener: Option<PoolListener>,
+    /// Replaced when the login was renewed.
+    client: Arc<RwLock<Handles>>,
     insert: InsertCommand,
     timeout: Duration,
+}
+
+/// What belongs to one client of the driver.
+#[derive(Clone)]
+struct Handles {
+    uri: SecretString,
+    database: Database,
+    collection: Collection<RawDocumentBuf>,
 }
 
 impl Store {
@@ -53,34 +65,31 @@ impl Store {
         concurrency: usize,
         listener: Option<PoolListener>,
     ) -> Result<Self, Failure> {
-        let invalid_uri = Failure { class: FailureClass::Unknown, kind: FailureKind::Other, code: None };
-        let usable = uri::usable(settings.uri.expose_secret()).map_err(|_| invalid_uri)?;
-        let parse = ClientOptions::parse(usable.uri);
-        let mut options = match timeout(settings.write_timeout.0, parse).await {
-            Ok(Ok(options)) => options,
-            Ok(Err(error)) => return Err(Failure::from(&error)),
-            Err(_) => return Err(Failure::TIMEOUT),
-        };
-        options.app_name = Some("ticketlog".to_owned());
-        options.max_pool_size = Some(u32::try_from(concurrency + 2).unwrap_or(u32::MAX));
-        options.server_selection_timeout = Some(Duration::from_secs(5).min(settings.write_timeout.0));
-        options.connect_timeout = Some(Duration::from_secs(10).min(settings.write_timeout.0));
-        options.cmap_event_handler = listener.map(|listener| EventHandler::callback(count_connections(listener)));
-        let client = Client::with_options(options).map_err(|error| Failure::from(&error))?;
+        let client = Handles::open(settings, concurrency, listener).await?;
         let timeout = settings.write_timeout.0;
-        // Shorter than our own timeout, so that the server's answer arrives.
-        let w_timeout = timeout.mul_f64(0.8);
-        let concern = WriteConcern::builder().w(Acknowledgment::Majority).journal(true).w_timeout(w_timeout).build();
-        let options = CollectionOptions::builder()
-            .write_concern(concern)
-            .read_concern(ReadConcern::majority())
-            .selection_criteria(SelectionCriteria::ReadPreference(ReadPreference::Primary))
-            .build();
-        let database = client.database(&settings.database);
-        let collection = database.collection_with_options(&settings.collection, options);
-        let w_timeout = i32::try_from(w_timeout.as_millis()).unwrap_or(i32::MAX);
+        let w_timeout = i32::try_from(w_timeout(timeout).as_millis()).unwrap_or(i32::MAX);
         let insert = InsertCommand::new(&settings.database, &settings.collection, w_timeout);
-        Ok(Store { database, collection, insert, timeout })
+        let (settings, client) = (Arc::new(settings.clone()), Arc::new(RwLock::new(client)));
+        Ok(Store { settings, concurrency, listener, client, insert, timeout })
+    }
+
+    fn handles(&self) -> Handles {
+        self.client.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(super) fn collection(&self) -> Collection<RawDocumentBuf> {
+        self.handles().collection
+    }
+
+    /// Logs in again with what the file of `store.uri` says now, if that is something else.
+    async fn renew_login(&self) {
+        if self.settings.current_uri().expose_secret() == self.handles().uri.expose_secret() {
+            return;
+        }
+        if let Ok(renewed) = Handles::open(&self.settings, self.concurrency, self.listener).await {
+            info!("store.uri has changed: logging in to MongoDB again");
+            *self.client.write().unwrap_or_else(PoisonError::into_inner) = renewed;
+        }
     }
 
     /// Reads from the primary, to see whether it answers and accepts the user.
@@ -89,7 +98,8 @@ impl Store {
     /// Why it does not.
     pub async fn probe(&self) -> Result<(), Failure> {
         // Unlike `ping`, a read needs a primary, the login and the privilege to read.
-        let query = self.collection.find_one(doc! { "_id": ObjectId::from_bytes([0; 12]) });
+        let collection = self.collection();
+        let query = collection.find_one(doc! { "_id": ObjectId::from_bytes([0; 12]) });
         self.bounded(async { query.await.map(|_| ()) }).await
     }
 
@@ -99,10 +109,10 @@ impl Store {
     /// Why they fail as commands. A rejected document is no failure, nor is a server without transactions.
     pub async fn try_insert(&self) -> Result<(), Failure> {
         let attempt = async {
-            let mut session = self.collection.client().start_session().await?;
+            let mut session = self.collection().client().start_session().await?;
             session.start_transaction().await?;
             let document = rawdoc! { "_id": ObjectId::new() };
-            let inserted = self.collection.insert_one(document).session(&mut session).await;
+            let inserted = self.collection().insert_one(document).session(&mut session).await;
             let _ = session.abort_transaction().await;
             inserted.map(|_| ())
         };
@@ -118,7 +128,7 @@ impl Store {
     /// # Errors
     /// Why it does not answer.
     pub async fn clock_ahead(&self) -> Result<f64, Failure> {
-        let database = self.collection.client().database("admin");
+        let database = self.collection().client().database("admin");
         let before = bson::DateTime::now().timestamp_millis();
         let hello = self.bounded(async { database.run_command(doc! { "hello": 1 }).await }).await?;
         let ours = i64::midpoint(before, bson::DateTime::now().timestamp_millis());
@@ -129,7 +139,8 @@ impl Store {
     /// Inserts documents, unordered, with one command.
     pub async fn insert(&self, documents: &[&RawDocumentBuf]) -> InsertResult {
         let Some(command) = self.insert.command(documents) else { return InsertResult::Failed(UNKNOWN_OUTCOME) };
-        let command = self.database.run_raw_command(command);
+        let database = self.handles().database;
+        let command = database.run_raw_command(command);
         match self.bounded(async { command.await }).await {
             Ok(reply) => self.insert.result(reply, documents.len()),
             Err(failure) => InsertResult::Failed(failure),
@@ -142,7 +153,8 @@ impl Store {
     /// Not all of them could be read; some may have been visited.
     pub async fn find_by_ids(&self, ids: &[[u8; 12]], mut visit: impl FnMut([u8; 12], &[u8])) -> Result<(), Failure> {
         let list: Vec<ObjectId> = ids.iter().map(|id| ObjectId::from_bytes(*id)).collect();
-        let find = self.collection.find(doc! { "_id": { "$in": list } });
+        let collection = self.collection();
+        let find = collection.find(doc! { "_id": { "$in": list } });
         self.bounded(async {
             let mut found = find.await?;
             while let Some(document) = found.try_next().await? {
@@ -162,10 +174,55 @@ impl Store {
     ) -> Result<T, Failure> {
         match timeout(self.timeout, call).await {
             Ok(Ok(value)) => Ok(value),
-            Ok(Err(error)) => Err(Failure::from(&error)),
+            Ok(Err(error)) => {
+                let failure = Failure::from(&error);
+                if failure.kind == FailureKind::Authentication {
+                    self.renew_login().await;
+                }
+                Err(failure)
+            }
             Err(_) => Err(Failure::TIMEOUT),
         }
     }
+}
+
+impl Handles {
+    async fn open(
+        settings: &StoreSettings,
+        concurrency: usize,
+        listener: Option<PoolListener>,
+    ) -> Result<Self, Failure> {
+        let uri = settings.current_uri();
+        let invalid_uri = Failure { class: FailureClass::Unknown, kind: FailureKind::Other, code: None };
+        let usable = uri::usable(uri.expose_secret()).map_err(|_| invalid_uri)?;
+        let parse = ClientOptions::parse(usable.uri);
+        let mut options = match timeout(settings.write_timeout.0, parse).await {
+            Ok(Ok(options)) => options,
+            Ok(Err(error)) => return Err(Failure::from(&error)),
+            Err(_) => return Err(Failure::TIMEOUT),
+        };
+        options.app_name = Some("ticketlog".to_owned());
+        options.max_pool_size = Some(u32::try_from(concurrency + 2).unwrap_or(u32::MAX));
+        options.server_selection_timeout = Some(Duration::from_secs(5).min(settings.write_timeout.0));
+        options.connect_timeout = Some(Duration::from_secs(10).min(settings.write_timeout.0));
+        options.cmap_event_handler = listener.map(|listener| EventHandler::callback(count_connections(listener)));
+        let client = Client::with_options(options).map_err(|error| Failure::from(&error))?;
+        let w_timeout = w_timeout(settings.write_timeout.0);
+        let concern = WriteConcern::builder().w(Acknowledgment::Majority).journal(true).w_timeout(w_timeout).build();
+        let options = CollectionOptions::builder()
+            .write_concern(concern)
+            .read_concern(ReadConcern::majority())
+            .selection_criteria(SelectionCriteria::ReadPreference(ReadPreference::Primary))
+            .build();
+        let database = client.database(&settings.database);
+        let collection = database.collection_with_options(&settings.collection, options);
+        Ok(Handles { uri, database, collection })
+    }
+}
+
+/// Shorter than our own timeout, so that the server's answer arrives.
+fn w_timeout(timeout: Duration) -> Duration {
+    timeout.mul_f64(0.8)
 }
 
 /// Counts the pool's connections by their ids, because the driver does not report every check-out and check-in.

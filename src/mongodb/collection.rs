@@ -54,7 +54,7 @@ impl Description {
 }
 
 async fn describe(store: &Store) -> Result<Description, Failure> {
-    let namespace = store.collection.namespace();
+    let namespace = store.collection().namespace();
     let filter = doc! { "name": &namespace.coll };
     let list = doc! { "listCollections": 1, "filter": &filter };
     match command(store, &namespace.db, list).await {
@@ -75,7 +75,7 @@ impl Store {
     /// # Errors
     /// MongoDB does not answer.
     pub async fn unfit_collection(&self) -> Result<Option<String>, Failure> {
-        let namespace = self.collection.namespace();
+        let namespace = self.collection().namespace();
         let unfit = match describe(self).await {
             Ok(description) => description.unfit(),
             // A server that does not know the command, or does not permit it, must not stop the worker.

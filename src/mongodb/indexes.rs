@@ -54,7 +54,7 @@ pub async fn ensure_indexes(store: &Store, retention: Option<Duration>) -> Resul
     for (name, keys, expire_after) in wanted(retention) {
         let options = IndexOptions::builder().name(name.to_owned()).expire_after(expire_after).build();
         let model = IndexModel::builder().keys(keys).options(options).build();
-        match store.collection.create_index(model).await {
+        match store.collection().create_index(model).await {
             Ok(_) => reports.push(IndexReport::Ready(name)),
             Err(error) if is_conflict(&error) => reports.push(IndexReport::Differs(name)),
             Err(error) => match Failure::from(&error) {

@@ -3,11 +3,14 @@
 
 use std::path::{Path, PathBuf};
 
+use bson::doc;
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair, date_time_ymd,
 };
 
-use crate::harness::{DEADLINE, DedicatedServer, SHORT_TIMEOUTS, ServerKind, TestEnv, TestMessage, eventually};
+use crate::harness::{
+    DEADLINE, DedicatedServer, SHORT_TIMEOUTS, ServerKind, TestEnv, TestMessage, Worker, access_control, eventually,
+};
 
 /// Certificates and keys, as files in a temporary directory.
 struct Certificates(tempfile::TempDir);
@@ -165,6 +168,47 @@ async fn fault_29_expired_and_wrong_certificates_are_rejected() {
         // RabbitMQ opens the port for TLS after the other one.
         eventually(&format!("{certificate} is rejected"), DEADLINE, async || rejected()).await;
     }
+}
+
+#[tokio::test]
+async fn credentials_are_renewed_without_a_restart() {
+    let broker = DedicatedServer::start(ServerKind::Rabbitmq);
+    let (mut store, client) = access_control::store().await;
+    let mut env = TestEnv::at(broker.uri(), access_control::as_user(&store, "admin", "admin")).await;
+    broker.ctl(&["add_user", "renewed", "renewed-old"]);
+    broker.ctl(&["set_permissions", "renewed", ".*", ".*", ".*"]);
+    let user = |command: &str, password: &str| doc! { command: "renewed", "pwd": password, "roles": ["root"] };
+    client.database("admin").run_command(user("createUser", "renewed-old")).await.unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let files = ["broker", "store"].map(|name| directory.path().join(name));
+    let store_uri = access_control::as_user(&store, "renewed", "admin");
+    let write_files = |password: &str| {
+        let uri = broker.uri().replace("guest:guest", &format!("renewed:{password}"));
+        std::fs::write(&files[0], uri).unwrap();
+        std::fs::write(&files[1], store_uri.replace("renewed-secret", password) + "\n").unwrap();
+    };
+    write_files("renewed-old");
+    let mut command = env.command();
+    command.envs(SHORT_TIMEOUTS.map(|(key, value)| (format!("TICKETLOG_{key}"), value)));
+    for (section, file) in ["BROKER", "STORE"].iter().zip(&files) {
+        command.env_remove(format!("TICKETLOG_{section}__URI")).env(format!("TICKETLOG_{section}__URI_FILE"), file);
+    }
+    let worker = Worker::start(command).await;
+    env.publish_all((0..1000).map(TestMessage::numbered)).await;
+    eventually("some are stored", DEADLINE, async || env.count().await > 0).await;
+    broker.ctl(&["change_password", "renewed", "renewed-new"]);
+    client.database("admin").run_command(user("updateUser", "renewed-new")).await.unwrap();
+    broker.ctl(&["close_all_connections", "renewal"]);
+    store.kill();
+    store.restart();
+    let rejected = async || worker.get("/readyz").1.contains("rejects the user name or the password of broker.uri");
+    eventually("the old password is rejected", DEADLINE, rejected).await;
+    write_files("renewed-new");
+    env.reconnect().await;
+    env.publish_all((1000..2000).map(TestMessage::numbered)).await;
+    eventually("all are stored", DEADLINE, async || env.count().await == 2000).await;
+    worker.wait_until_ready().await;
+    env.assert_all_stored("29 credentials renewed under load", 2000, &[&worker]).await;
 }
 
 #[test]

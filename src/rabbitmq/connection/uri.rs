@@ -14,7 +14,7 @@ impl Endpoints {
     /// # Errors
     /// `InvalidUri` if one of them cannot be parsed.
     pub fn parse(settings: &BrokerSettings) -> Result<Self, BrokerError> {
-        let uris = config::broker_addresses(settings.uri.expose_secret());
+        let uris = config::broker_addresses(settings.current_uri().expose_secret());
         let parsed = uris.iter().map(|uri| uri.parse().map_err(|_| BrokerError::InvalidUri));
         let nodes: Vec<AMQPUri> = parsed.collect::<Result<_, _>>()?;
         if nodes.is_empty() { Err(BrokerError::InvalidUri) } else { Ok(Endpoints(nodes)) }
