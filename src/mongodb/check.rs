@@ -207,7 +207,8 @@ fn index_finding(
             Finding::ok(subject, format!("index {name} exists"))
         }
         Some(there) => {
-            let actual = deleted(seconds_of(there).map(Duration::from_secs));
+            let dates = expires.is_none().then(|| format!(", where {} is a date", first_key(there)));
+            let actual = deleted(seconds_of(there).map(Duration::from_secs)) + &dates.unwrap_or_default();
             let message = format!("index {name} deletes {actual}, but should delete {}", deleted(expires));
             Finding::fail(
                 "store.retention",
@@ -245,19 +246,27 @@ fn serves(index: &IndexModel, keys: &Document) -> bool {
 /// The warning about an index that rejects events, or deletes them although the configuration does not say so.
 fn harmful_index(index: &IndexModel, settings: &StoreSettings) -> Option<Finding> {
     let name = index.options.as_ref().and_then(|options| options.name.clone()).unwrap_or_default();
-    if index.options.as_ref().and_then(|options| options.unique).unwrap_or(false) {
+    // A clustered collection lists the index on `_id`, as unique.
+    let is_id = index.keys.keys().eq(["_id"]);
+    if !is_id && index.options.as_ref().and_then(|options| options.unique).unwrap_or(false) {
         let message =
             format!("index {name} is unique: further events with the same key become dead letters (duplicate_key)");
         return Some(Finding::warn("store.collection", message, "drop the index, unless this is intended"));
     }
     let ours = settings.retention.0.is_some() && serves(index, &doc! { "ingested_at": 1 });
     let after = seconds_of(index).filter(|_| !ours)?;
-    let message = format!("index {name} deletes {}", deleted(Some(Duration::from_secs(after))));
+    // MongoDB's page on TTL indexes: a field that is no date is never expired.
+    let (deleted, field) = (deleted(Some(Duration::from_secs(after))), first_key(index));
+    let message = format!("index {name} deletes {deleted}, where {field} is a date");
     Some(Finding::warn("store.retention", message, "drop the index, unless this is intended"))
 }
 
 fn seconds_of(index: &IndexModel) -> Option<u64> {
     index.options.as_ref().and_then(|options| options.expire_after).map(|after| after.as_secs())
+}
+
+fn first_key(index: &IndexModel) -> &str {
+    index.keys.keys().next().map(String::as_str).unwrap_or_default()
 }
 
 /// What a TTL index deletes.

@@ -155,6 +155,15 @@ async fn unfit_collections_are_refused_and_validators_are_reported() {
     database.collection::<bson::Document>("log").drop().await.unwrap();
     database.run_command(doc! { "create": "log", "validator": { "n": { "$gte": 0 } } }).await.unwrap();
     CheckReport::run(&env, &[]).assert("warn", "store.collection", "has a validator");
+    database.collection::<bson::Document>("log").drop().await.unwrap();
+    let clustered = doc! { "key": { "_id": 1 }, "unique": true };
+    database.run_command(doc! { "create": "log", "clusteredIndex": clustered }).await.unwrap();
+    let expiring = doc! { "name": "timestamp_-1", "key": { "timestamp": -1 }, "expireAfterSeconds": 60 };
+    database.run_command(doc! { "createIndexes": "log", "indexes": [expiring] }).await.unwrap();
+    let text = "deletes documents after 1m, where timestamp is a date, but should delete nothing";
+    CheckReport::run(&env, &[]).assert("fail", "store.retention", text);
+    let output = env.command().arg("check").output().unwrap();
+    assert!(!String::from_utf8(output.stdout).unwrap().contains("is unique"), "the index of a clustered collection");
     env.clean().await;
 }
 

@@ -201,7 +201,7 @@ async fn credentials_are_renewed_without_a_restart() {
     broker.ctl(&["close_all_connections", "renewal"]);
     store.kill();
     store.restart();
-    let rejected = async || worker.get("/readyz").1.contains("rejects the user name or the password of broker.uri");
+    let rejected = async || worker.get("/readyz").1.contains("rejects the user name or the password");
     eventually("the old password is rejected", DEADLINE, rejected).await;
     write_files("renewed-new");
     env.reconnect().await;

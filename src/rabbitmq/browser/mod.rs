@@ -154,10 +154,12 @@ impl QueueBrowser {
     /// # Errors
     /// The connection is lost, or the queue is gone.
     pub async fn extend(&mut self) -> Result<bool, BrowseError> {
-        let ready = self.depth().await?;
-        self.count = self.taken + ready;
+        self.cancel_consumer().await?;
+        let ready = stable_depth(&self.connection, &self.queue, self.call_timeout).await?;
+        let received = u32::try_from(self.undelivered.len()).unwrap_or(0);
+        self.count = self.taken + received + ready;
         self.ready_at_start = self.ready_at_start.max(self.count);
-        Ok(ready > 0)
+        Ok(self.count > self.taken)
     }
 
     /// The next message, in the order of the queue; none after the last.
