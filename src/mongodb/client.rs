@@ -31,8 +31,9 @@ use super::{Failure, uri};
 /// Called with `open` or `in_use` and the number of such connections in the pool, whenever it changes.
 pub type PoolListener = fn(state: &'static str, connections: usize);
 
-/// IllegalOperation (a server that is no member of a replica set), CommandNotSupported, OperationNotSupportedInTransaction.
-const NO_TRANSACTIONS: [i32; 3] = [20, 115, 263];
+/// Codes of a command that say that inserts fail: Unauthorized, AtlasError, DatabaseDifferCase, OutOfDiskSpace. Servers without
+/// transactions answer with others.
+const INSERT_FAILURES: [i32; 4] = [13, 8000, 13297, 14031];
 
 /// The collection, with the write concern under which a confirmed write is durable.
 #[derive(Clone)]
@@ -106,7 +107,8 @@ impl Store {
     /// Inserts a document in a transaction and aborts it, to see whether inserts succeed. Nobody ever sees the document.
     ///
     /// # Errors
-    /// Why they fail as commands. A rejected document is no failure, nor is a server without transactions.
+    /// Why they fail as commands. A rejected document is no failure, nor is a code that does not speak about inserts: the
+    /// server may have no transactions.
     pub async fn try_insert(&self) -> Result<(), Failure> {
         let attempt = async {
             let mut session = self.collection().client().start_session().await?;
@@ -116,11 +118,16 @@ impl Store {
             let _ = session.abort_transaction().await;
             inserted.map(|_| ())
         };
-        match self.bounded(attempt).await {
-            Err(failure) if matches!(failure.class, FailureClass::Document | FailureClass::Unknown) => Ok(()),
-            Err(failure) if failure.code.is_some_and(|code| NO_TRANSACTIONS.contains(&code)) => Ok(()),
-            result => result,
-        }
+        let failure = match self.bounded(attempt).await {
+            Ok(()) => return Ok(()),
+            Err(failure) => failure,
+        };
+        let fails = match failure.class {
+            FailureClass::Transient => true,
+            FailureClass::Operator => failure.code.is_none_or(|code| INSERT_FAILURES.contains(&code)),
+            FailureClass::Document | FailureClass::Unknown => false,
+        };
+        if fails { Err(failure) } else { Ok(()) }
     }
 
     /// Seconds by which MongoDB's clock is ahead of ours, accurate to half a round trip.
