@@ -74,6 +74,7 @@ mod tests {
     use super::*;
 
     #[test]
+    #[allow(clippy::disallowed_methods)]
     fn the_output_is_the_body_or_there_is_an_error() {
         let edit = |command, body: &[u8]| edit(command, body.to_vec(), 1 << 20);
         assert_eq!(edit("tr a b", b"aXa").unwrap(), b"bXb");
@@ -84,10 +85,18 @@ mod tests {
         let mark = std::process::id().to_string();
         let leaves_a_process = format!("sh -c 'sleep 60 # {mark}' >/dev/null & echo {mark}");
         assert_eq!(super::edit(&leaves_a_process, b"x".to_vec(), 1 << 20).unwrap(), mark.as_bytes());
-        let processes = std::fs::read_dir("/proc").unwrap().flatten();
-        let mut commands = processes.filter_map(|process| std::fs::read(process.path().join("cmdline")).ok());
         let left = format!("sleep 60 # {mark}");
-        assert!(!commands.any(|command| String::from_utf8_lossy(&command).contains(&left)));
+        let is_left = || {
+            let processes = std::fs::read_dir("/proc").unwrap().flatten();
+            let mut commands = processes.filter_map(|process| std::fs::read(process.path().join("cmdline")).ok());
+            commands.any(|command| String::from_utf8_lossy(&command).contains(&left))
+        };
+        // It was killed, but a process takes a moment to end.
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while is_left() {
+            assert!(Instant::now() < deadline, "the command left a process behind");
+            std::thread::sleep(Duration::from_millis(10));
+        }
         assert_eq!(edit("exit 3", b"x").unwrap_err(), "the command ended with exit status: 3");
         assert_eq!(edit("true", &large).unwrap_err(), "the command wrote nothing");
         assert_eq!(edit("yes & yes", b"x").unwrap_err(), "the command wrote more than 1048576 bytes");
