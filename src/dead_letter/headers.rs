@@ -11,13 +11,18 @@ pub const VERSION: i64 = 1;
 /// Headers with this prefix belong to the worker: on a dead letter they replace those of the publisher.
 pub const PREFIX: &str = "dl-";
 
-/// The id of a dead letter: operators select by it, and messages that RabbitMQ returns are matched by it.
+/// The id of a dead letter, by which operators select it: a pure function of the message and its cause, so that all copies
+/// have it.
 pub const ID: &str = "dl-id";
+/// Differs for every dead letter that is written, also for copies; messages that RabbitMQ returns are matched by it.
+pub const COPY_ID: &str = "dl-copy-id";
+/// How often RabbitMQ had delivered the message before. Copies of one message differ in it.
+pub(super) const DELIVERY_COUNT: &str = "dl-delivery-count";
 /// How often the message was replayed.
 pub const REPLAYS: &str = "dl-replays";
 /// The id of the replay that sent the message.
 pub const REPLAY_ID: &str = "dl-replay-id";
-/// The `dl-id` of the first dead letter of a message that became one again: its identity if it has no other.
+/// The `dl-copy-id` of the first dead letter of a message that was replayed: its identity if it has no other.
 pub const FIRST_ID: &str = "dl-first-id";
 /// MongoDB's error code, if MongoDB rejected the document.
 pub(super) const CODE: &str = "dl-code";
@@ -46,8 +51,8 @@ pub struct ReplayMark {
     pub id: String,
     /// How often the message was replayed, including this time.
     pub count: i64,
-    /// The `dl-id` of the message's first dead letter: its identity if it has no other.
-    pub dead_letter_id: String,
+    /// The `dl-copy-id` of the message's first dead letter: its identity if it has no other.
+    pub first_id: String,
     /// Where the message was published originally.
     pub exchange: String,
     /// Its original routing key.
@@ -81,7 +86,7 @@ impl ReplayMark {
     /// The headers that say this.
     pub fn headers(&self) -> Vec<(&'static str, HeaderValue)> {
         let mut headers = vec![
-            (ID, HeaderValue::Text(self.dead_letter_id.clone())),
+            (FIRST_ID, HeaderValue::Text(self.first_id.clone())),
             (REPLAYS, HeaderValue::Int(self.count)),
             (REPLAY_ID, HeaderValue::Text(self.id.clone())),
             (EXCHANGE, HeaderValue::Text(self.exchange.clone())),
@@ -97,7 +102,7 @@ impl ReplayMark {
         Some(ReplayMark {
             id: text(REPLAY_ID)?,
             count: get(REPLAYS)?.int()?,
-            dead_letter_id: text(ID)?,
+            first_id: text(FIRST_ID)?,
             exchange: text(EXCHANGE)?,
             routing_key: text(ROUTING_KEY)?,
             user_id: text(USER_ID),
@@ -122,16 +127,48 @@ pub struct Origin<'a> {
     pub user_id: Option<&'a str>,
 }
 
+impl<'a> Origin<'a> {
+    /// Exchange and routing key that the message was published to first.
+    pub fn published_to(&self) -> (&'a str, &'a str) {
+        match self.replay {
+            Some(replay) => (&replay.exchange, &replay.routing_key),
+            None => (self.exchange, self.routing_key),
+        }
+    }
+}
+
+/// What tells a dead letter from others.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LetterIds {
+    /// `dl-id`.
+    pub id: String,
+    /// `dl-copy-id`.
+    pub copy_id: String,
+    /// `dl-delivery-count`; none if the queue does not count deliveries.
+    pub delivery_count: Option<i64>,
+}
+
+impl LetterIds {
+    /// The headers that say this.
+    pub(super) fn headers(self) -> Vec<(&'static str, HeaderValue)> {
+        let mut headers = vec![(ID, HeaderValue::Text(self.id)), (COPY_ID, HeaderValue::Text(self.copy_id))];
+        headers.extend(self.delivery_count.map(|count| (DELIVERY_COUNT, HeaderValue::Int(count))));
+        headers
+    }
+}
+
 /// The headers of a dead letter. Together at most about 2.5 KiB, whatever the message is.
-pub fn headers(rejection: &Rejection, origin: &Origin, id: &str, now_millis: i64) -> Vec<(&'static str, HeaderValue)> {
+pub fn headers(
+    rejection: &Rejection,
+    origin: &Origin,
+    ids: LetterIds,
+    now_millis: i64,
+) -> Vec<(&'static str, HeaderValue)> {
     let text = |value: &str, max: usize| HeaderValue::Text(one_line(value, max));
-    let (exchange, routing_key, user_id) = match origin.replay {
-        Some(replay) => (replay.exchange.as_str(), replay.routing_key.as_str(), replay.user_id.as_deref()),
-        None => (origin.exchange, origin.routing_key, origin.user_id),
-    };
+    let (exchange, routing_key) = origin.published_to();
+    let user_id = origin.replay.map_or(origin.user_id, |replay| replay.user_id.as_deref());
     let mut headers = vec![
         ("dl-version", HeaderValue::Int(VERSION)),
-        (ID, text(id, MAX_TEXT_BYTES)),
         ("dl-reason", text(rejection.reason.as_str(), MAX_TEXT_BYTES)),
         ("dl-detail", text(&rejection.detail, MAX_DETAIL_BYTES)),
         ("dl-stage", text(rejection.reason.stage().as_str(), MAX_TEXT_BYTES)),
@@ -143,9 +180,10 @@ pub fn headers(rejection: &Rejection, origin: &Origin, id: &str, now_millis: i64
         ("dl-fingerprint", HeaderValue::Text(fingerprint(rejection, routing_key))),
         (REPLAYS, HeaderValue::Int(origin.replay.map_or(0, |replay| replay.count))),
     ];
+    headers.extend(ids.headers());
     if let Some(replay) = origin.replay {
         headers.push((REPLAY_ID, text(&replay.id, MAX_TEXT_BYTES)));
-        headers.push((FIRST_ID, text(&replay.dead_letter_id, MAX_TEXT_BYTES)));
+        headers.push((FIRST_ID, text(&replay.first_id, MAX_TEXT_BYTES)));
     }
     if let Some(code) = rejection.code {
         headers.push((CODE, HeaderValue::Int(code.into())));
@@ -189,16 +227,21 @@ mod tests {
         user_id: None,
     };
 
+    fn ids(id: &str) -> LetterIds {
+        LetterIds { id: id.to_owned(), copy_id: "0c".to_owned(), delivery_count: Some(2) }
+    }
+
     #[test]
     fn headers_name_the_fault_the_origin_and_the_time() {
         let rejection =
             Rejection::of_field(Reason::InvalidField, "user_id", "user_id expects a Number, found an array");
         let origin = Origin { user_id: Some("app"), ..ORIGIN };
-        let lines: Vec<String> =
-            headers(&rejection, &origin, "0a", 5).iter().map(|(name, value)| format!("{name} = {value:?}")).collect();
+        let lines: Vec<String> = headers(&rejection, &origin, ids("0a"), 5)
+            .iter()
+            .map(|(name, value)| format!("{name} = {value:?}"))
+            .collect();
         insta::assert_snapshot!(lines.join("\n"), @r#"
         dl-version = Int(1)
-        dl-id = Text("0a")
         dl-reason = Text("invalid_field")
         dl-detail = Text("user_id expects a Number, found an array")
         dl-stage = Text("decode")
@@ -209,6 +252,9 @@ mod tests {
         dl-worker = Text("host/0.1.0")
         dl-fingerprint = Text("564cf3cd4e63e6f2")
         dl-replays = Int(0)
+        dl-id = Text("0a")
+        dl-copy-id = Text("0c")
+        dl-delivery-count = Int(2)
         dl-field = Text("user_id")
         dl-user-id = Text("app")
         "#);
@@ -227,7 +273,7 @@ mod tests {
         #[test]
         fn headers_stay_small_and_on_one_line(detail in ".{0,2000}", field in ".{0,600}", key in "[a-z.]{0,255}") {
             let rejection = Rejection::of_field(Reason::RejectedByStore, &field, detail);
-            let all = headers(&rejection, &Origin { routing_key: &key, ..ORIGIN }, "id", 0);
+            let all = headers(&rejection, &Origin { routing_key: &key, ..ORIGIN }, ids("id"), 0);
             let mut bytes = 0;
             for (name, value) in &all {
                 prop_assert!(name.starts_with(PREFIX));

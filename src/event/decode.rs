@@ -28,7 +28,7 @@ pub struct Message<'a> {
     pub content_encoding: Option<&'a str>,
     /// AMQP property, in seconds since 1970.
     pub timestamp: Option<u64>,
-    /// The `dl-id` of the dead letter that the message was replayed from: its identity if it has no other.
+    /// The `dl-first-id` of a replayed message: its identity if it has no other.
     pub dead_letter_id: Option<&'a str>,
 }
 

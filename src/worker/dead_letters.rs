@@ -7,7 +7,6 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bson::oid::ObjectId;
 use tracing::{info, warn};
 
 use crate::dead_letter::{self, Origin};
@@ -48,7 +47,6 @@ impl PendingDeadLetter {
     /// Makes the dead letter of a delivery.
     pub fn new(context: &WorkerContext, delivery: Delivery, rejection: &Rejection) -> Self {
         let settings = &context.settings;
-        let id = ObjectId::new().to_hex();
         let replay = delivery.replay_mark(&context.trusted_users);
         let origin = Origin {
             exchange: delivery.exchange(),
@@ -59,7 +57,14 @@ impl PendingDeadLetter {
             user_id: delivery.user_id(),
         };
         let time = now_millis();
-        let headers = dead_letter::headers(rejection, &origin, &id, time);
+        let cause = match rejection.code {
+            Some(code) => format!("{} {code}", rejection.reason_and_field()),
+            None => rejection.reason_and_field(),
+        };
+        let (exchange, routing_key) = origin.published_to();
+        let ids = delivery.letter_ids(&cause, exchange, routing_key);
+        let id = ids.id.clone();
+        let headers = dead_letter::headers(rejection, &origin, ids, time);
         if let Some(suppressed) = REJECTION_THROTTLE.permit(Instant::now()) {
             let (reason, detail) = (rejection.reason.as_str(), rejection.detail.as_ref());
             warn!(reason, detail, dl_id = id, suppressed, "a message is rejected and becomes a dead letter");

@@ -56,7 +56,7 @@ pub fn decode(
         message_id: delivery.message_id(),
         content_encoding: delivery.content_encoding(),
         timestamp: delivery.timestamp(),
-        dead_letter_id: replay.as_ref().map(|replay| replay.dead_letter_id.as_str()),
+        dead_letter_id: replay.as_ref().map(|replay| replay.first_id.as_str()),
     };
     let event = match decoder.decode(&message, || ObjectId::new().bytes()) {
         Ok(event) => event,

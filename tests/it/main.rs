@@ -8,6 +8,7 @@ mod check;
 mod cli;
 mod code_rules;
 mod connection_faults;
+mod copies;
 mod dead_letter_faults;
 mod dead_letters;
 mod dependency_faults;

@@ -7,7 +7,6 @@ use clap::Args;
 use serde_json::json;
 
 use crate::config::Settings;
-use crate::rabbitmq::AckHandle;
 use crate::system::now_millis;
 
 use super::super::CommandError;
@@ -16,7 +15,7 @@ use super::super::terminal::{confirm, note, print_line};
 use super::archive_file::BackupFile;
 use super::audit::{self, Audit};
 use super::format::dead_letters;
-use super::reader::{LetterReader, SelectedLetter};
+use super::reader::{LetterHandle, LetterReader, SelectedLetter};
 use super::selection::{AuditArgs, QueueArgs, Selection};
 
 /// Most messages, and bytes of their lines, that are written before they are synced and deleted.
@@ -124,7 +123,7 @@ async fn delete(
     reader: &mut LetterReader,
     backup: Option<&mut BackupFile>,
     lines: &mut String,
-    handles: &mut Vec<AckHandle>,
+    handles: &mut Vec<LetterHandle>,
     purged: &mut u64,
 ) -> Result<(), CommandError> {
     if let Some(backup) = backup {

@@ -1,12 +1,13 @@
 //! Owns reading the selected dead letters of a queue; the others stay where they are. Must not know what is done with them.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::Value;
 
 use crate::config::Settings;
-use crate::dead_letter::{DeadLetterRecord, Filter};
+use crate::dead_letter::{Copies, DeadLetterRecord, Filter, Met};
 use crate::event::{self, Message, Rules};
 use crate::rabbitmq::{AckHandle, BrowsedMessage, Delivery, QueueBrowser};
 
@@ -23,9 +24,16 @@ pub(super) struct LetterReader {
     worker_queue: String,
     /// How many more to select.
     remaining: u32,
+    /// How many more to meet, with their copies.
+    remaining_messages: u32,
     stop: Arc<AtomicBool>,
     /// Set if the selected dead letters leave the queue.
     moving: Option<Moving>,
+    copies: Copies,
+    /// Copies of selected dead letters, and those that may be copies.
+    copies_met: Vec<SelectedLetter>,
+    /// The keys of the dead letters that left the queue. Their copies leave with them.
+    removed: HashSet<u128>,
 }
 
 /// Which dead letters leave the queue: those that had died when the command began, all of them and no others. A count would
@@ -46,7 +54,14 @@ pub(super) struct SelectedLetter {
     pub delivery: Delivery,
     pub record: DeadLetterRecord,
     pub position: u32,
-    pub handle: AckHandle,
+    pub handle: LetterHandle,
+}
+
+/// Removes a dead letter from its queue when passed to [`LetterReader::acknowledge`].
+pub(super) struct LetterHandle {
+    ack: AckHandle,
+    /// See [`Copies::key`].
+    key: Option<u128>,
 }
 
 impl LetterReader {
@@ -77,8 +92,12 @@ impl LetterReader {
             rules: settings.rules(),
             worker_queue,
             remaining,
+            remaining_messages: u32::MAX,
             stop: Arc::default(),
             moving: None,
+            copies: Copies::default(),
+            copies_met: Vec::new(),
+            removed: HashSet::new(),
         })
     }
 
@@ -94,9 +113,9 @@ impl LetterReader {
         }
     }
 
-    /// Selects at most `max` dead letters in all.
-    pub fn limit(&mut self, max: Option<u32>) {
-        self.remaining = self.remaining.min(max.unwrap_or(u32::MAX));
+    /// Meets at most `max` selected messages in all, copies included.
+    pub fn limit_messages(&mut self, max: Option<u32>) {
+        self.remaining_messages = max.unwrap_or(u32::MAX);
     }
 
     /// Number of messages to read, for a progress bar.
@@ -112,16 +131,33 @@ impl LetterReader {
     /// The next selected dead letter.
     pub async fn next(&mut self) -> Result<Option<SelectedLetter>, CommandError> {
         while self.remaining > 0 && !self.stop.load(Ordering::Relaxed) {
-            let Some(message) = self.browser.next().await? else {
-                let met = self.moving.as_mut().is_some_and(|moving| std::mem::take(&mut moving.met));
-                if met && self.browser.extend().await? {
-                    continue;
-                }
-                break;
+            let Some(message) = self.next_message().await? else {
+                let is_no_copy = |letter: &mut SelectedLetter| self.copies.are_several(letter.handle.key);
+                let next = self.copies_met.extract_if(.., is_no_copy).next();
+                self.remaining -= u32::from(next.is_some());
+                return Ok(next);
             };
-            if let Some(letter) = self.select(message) {
-                self.remaining -= 1;
-                return Ok(Some(letter));
+            let Some(letter) = self.select(message) else { continue };
+            self.remaining_messages -= 1;
+            match self.copies.meet(&letter.record, letter.delivery.message_id().is_some()) {
+                Met::New => {
+                    self.remaining -= 1;
+                    return Ok(Some(letter));
+                }
+                Met::Copy | Met::Doubtful => self.copies_met.push(letter),
+            }
+        }
+        Ok(None)
+    }
+
+    async fn next_message(&mut self) -> Result<Option<BrowsedMessage>, CommandError> {
+        while self.remaining_messages > 0 {
+            if let Some(message) = self.browser.next().await? {
+                return Ok(Some(message));
+            }
+            let met = self.moving.as_mut().is_some_and(|moving| std::mem::take(&mut moving.met));
+            if !met || !self.browser.extend().await? {
+                break;
             }
         }
         Ok(None)
@@ -129,8 +165,9 @@ impl LetterReader {
 
     fn select(&mut self, message: BrowsedMessage) -> Option<SelectedLetter> {
         let position = message.position;
-        let (delivery, handle) = message.into_parts();
+        let (delivery, ack) = message.into_parts();
         let record = delivery.record(&self.worker_queue);
+        let handle = LetterHandle { ack, key: Copies::key(&record) };
         if let Some(moving) = &mut self.moving {
             let is_own = record.replay_id.is_some() && record.replay_id == moving.replay_id;
             let is_later = record.time.is_some_and(|time| time > moving.died_until);
@@ -145,13 +182,41 @@ impl LetterReader {
         selected.then_some(SelectedLetter { delivery, record, position, handle })
     }
 
-    /// Removes messages from the queue.
-    pub async fn acknowledge(&mut self, handles: Vec<AckHandle>) -> Result<(), CommandError> {
-        Ok(self.browser.acknowledge(handles).await?)
+    /// Removes dead letters from the queue.
+    pub async fn acknowledge(&mut self, handles: Vec<LetterHandle>) -> Result<(), CommandError> {
+        self.removed.extend(handles.iter().filter_map(|handle| handle.key));
+        Ok(self.browser.acknowledge(handles.into_iter().map(|handle| handle.ack).collect()).await?)
+    }
+
+    /// Number of messages met that are copies of other dead letters.
+    pub fn copies(&self) -> usize {
+        self.copies_met.len()
+    }
+
+    /// Removes the copies of what was removed.
+    async fn acknowledge_copies(&mut self) -> Result<(), CommandError> {
+        let is_removed = |letter: &SelectedLetter| letter.handle.key.is_some_and(|key| self.removed.contains(&key));
+        let (removed, stay): (Vec<_>, Vec<_>) = std::mem::take(&mut self.copies_met).into_iter().partition(is_removed);
+        if !removed.is_empty() {
+            note(format_args!("{} more were copies of these, and left the queue with them", removed.len()));
+            self.browser.acknowledge(removed.into_iter().map(|letter| letter.handle.ack).collect()).await?;
+        }
+        if !stay.is_empty() {
+            note(format_args!(
+                "{} more are copies of these: the worker was interrupted and wrote them again",
+                stay.len()
+            ));
+        }
+        Ok(())
     }
 
     /// Requeues what was not acknowledged. An error in `result` has priority.
-    pub async fn close<T>(self, result: Result<T, CommandError>) -> Result<T, CommandError> {
+    pub async fn close<T>(mut self, mut result: Result<T, CommandError>) -> Result<T, CommandError> {
+        if result.is_ok()
+            && let Err(error) = self.acknowledge_copies().await
+        {
+            result = Err(error);
+        }
         if let Some(later) = self.moving.map(|moving| moving.later).filter(|later| *later > 0) {
             note(format_args!("{} stay: they died after the command began, by dl-time", dead_letters(later)));
         }

@@ -90,9 +90,9 @@ impl ReplayArgs {
         if !self.yes && !self.dry_run && !stdin().is_terminal() {
             return Err(CommandError::usage("standard input is not a terminal; pass --yes or --dry-run"));
         }
-        let (mut limit, began) = (self.selection.limit, now_millis());
+        let (mut forecast_messages, began) = (None, now_millis());
         if !self.yes {
-            let forecast = self.forecast(settings).await?;
+            let (forecast, messages) = self.forecast(settings).await?;
             if self.dry_run {
                 self.print_forecast(&forecast)?;
                 return Ok(0);
@@ -105,9 +105,9 @@ impl ReplayArgs {
                 return Err(CommandError::usage("nothing was replayed"));
             }
             // Dead letters that came after the forecast are not replayed.
-            limit = Some(u32::try_from(forecast.total()).unwrap_or(u32::MAX));
+            forecast_messages = Some(u32::try_from(messages).unwrap_or(u32::MAX));
         }
-        self.replay(settings, limit, began).await
+        self.replay(settings, forecast_messages, began).await
     }
 
     fn print_forecast(&self, forecast: &Forecast) -> Result<(), CommandError> {
@@ -119,7 +119,8 @@ impl ReplayArgs {
         Ok(())
     }
 
-    async fn forecast(&self, settings: &Settings) -> Result<Forecast, CommandError> {
+    /// The forecast, and the number of messages that it met: the dead letters and their copies.
+    async fn forecast(&self, settings: &Settings) -> Result<(Forecast, u64), CommandError> {
         let mut reader = LetterReader::open(settings, &self.queue, Some(&self.selection)).await?;
         let mut predictor = Predictor::new(settings, self.edit.as_deref());
         let mut forecast = Forecast::default();
@@ -130,16 +131,17 @@ impl ReplayArgs {
             Ok(())
         }
         .await;
+        let messages = forecast.total() + reader.copies() as u64;
         reader.close(read).await?;
-        Ok(forecast)
+        Ok((forecast, messages))
     }
 
-    async fn replay(&self, settings: &Settings, limit: Option<u32>, began: i64) -> Result<u8, CommandError> {
+    async fn replay(&self, settings: &Settings, max_messages: Option<u32>, began: i64) -> Result<u8, CommandError> {
         let replay_id = ObjectId::new().to_hex();
         let subject = self.audit_subject(self.queue.name(settings), &replay_id);
         let audit = Audit::begin(settings, &self.audit, subject)?;
         let mut reader = LetterReader::open(settings, &self.queue, Some(&self.selection)).await?;
-        reader.limit(limit);
+        reader.limit_messages(max_messages);
         reader.move_letters(began, Some(&replay_id));
         let mut transfer = Transfer::new(settings, reader, self.rate, "replayed").await?;
         let mut stayed = Forecast::default();

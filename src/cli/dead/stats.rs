@@ -41,15 +41,16 @@ impl StatsArgs {
             Ok(())
         }
         .await;
+        let copies = reader.copies();
         reader.close(read).await?;
         let queue = self.queue.name(settings);
-        let text = if self.json { as_json(queue, &groups) } else { as_text(queue, &groups) };
+        let text = if self.json { as_json(queue, &groups, copies) } else { as_text(queue, &groups) };
         std::io::stdout().write_all(text.as_bytes())?;
         Ok(0)
     }
 }
 
-fn as_json(queue: &str, groups: &Groups) -> String {
+fn as_json(queue: &str, groups: &Groups, copies: usize) -> String {
     let (oldest, newest) = groups.span();
     let by_reason: serde_json::Map<_, _> =
         groups.by_cause().into_iter().map(|(cause, count)| (cause.as_str().to_owned(), json!(count))).collect();
@@ -67,7 +68,7 @@ fn as_json(queue: &str, groups: &Groups) -> String {
     let by_replays: serde_json::Map<_, _> =
         groups.by_replays.iter().map(|(times, count)| (times.to_string(), json!(count))).collect();
     let all = json!({
-        "queue": queue, "count": groups.count, "bytes": groups.bytes, "oldest": oldest, "newest": newest,
+        "queue": queue, "count": groups.count, "copies": copies, "bytes": groups.bytes, "oldest": oldest, "newest": newest,
         "by_reason": by_reason, "by_replays": by_replays, "by_fingerprint": by_fingerprint,
     });
     format!("{}\n", terminal_safe_json(&all.to_string()))

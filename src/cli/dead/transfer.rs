@@ -7,13 +7,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crate::config::Settings;
-use crate::rabbitmq::{AckHandle, Outgoing, PublishResult, Publisher};
+use crate::rabbitmq::{Outgoing, PublishResult, Publisher};
 
 use super::super::batch_publisher::{BatchPublisher, PublishCounts, progress};
 use super::super::terminal::note;
 use super::super::{CommandError, exit};
 use super::format::dead_letters;
-use super::reader::{LetterReader, SelectedLetter};
+use super::reader::{LetterHandle, LetterReader, SelectedLetter};
 
 /// Most destinations that are named in notes.
 const MAX_DESTINATIONS: usize = 20;
@@ -21,7 +21,7 @@ const MAX_DESTINATIONS: usize = 20;
 /// Dead letters on their way from a queue. `T` is the kind of move, for counting.
 pub(super) struct Transfer<T> {
     reader: LetterReader,
-    publisher: BatchPublisher<(AckHandle, T, String)>,
+    publisher: BatchPublisher<(LetterHandle, T, String)>,
     /// Whether an exchange exists, by name.
     exchanges: BTreeMap<String, bool>,
     undeliverable: BTreeMap<String, u64>,
@@ -60,7 +60,7 @@ impl<T: Ord + Copy> Transfer<T> {
     }
 
     /// Moves a dead letter as `message`.
-    pub async fn send(&mut self, message: Outgoing, handle: AckHandle, kind: T) -> Result<(), CommandError> {
+    pub async fn send(&mut self, message: Outgoing, handle: LetterHandle, kind: T) -> Result<(), CommandError> {
         let exchange = message.exchange();
         let destination = format!("exchange {exchange:?}, routing key {:?}", message.routing_key());
         if !self.exchanges.contains_key(exchange) {
@@ -75,7 +75,10 @@ impl<T: Ord + Copy> Transfer<T> {
         self.acknowledge(results).await
     }
 
-    async fn acknowledge(&mut self, results: Vec<((AckHandle, T, String), PublishResult)>) -> Result<(), CommandError> {
+    async fn acknowledge(
+        &mut self,
+        results: Vec<((LetterHandle, T, String), PublishResult)>,
+    ) -> Result<(), CommandError> {
         let mut handles = Vec::new();
         for ((handle, kind, destination), result) in results {
             if result == PublishResult::Confirmed {

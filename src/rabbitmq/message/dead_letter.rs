@@ -6,7 +6,9 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use bson::oid::ObjectId;
 use lapin::types::AMQPValue;
 
-use crate::dead_letter::{self, ArchivedMessage, DeadLetterRecord, HeaderValue};
+use xxhash_rust::xxh3::Xxh3;
+
+use crate::dead_letter::{self, ArchivedMessage, DeadLetterRecord, HeaderValue, LetterIds};
 
 use super::super::connection::invalid_text::InvalidText;
 use super::headers::{Headers, filtered, insert, is_publisher_header, is_transport_header, kept_cc};
@@ -17,6 +19,24 @@ use super::{Delivery, Outgoing, json};
 const ORIGINAL_BYTES: &str = "dl-original-bytes";
 
 impl Delivery {
+    /// The ids of its dead letter for this cause. `exchange` and `routing_key` are those that it was published to first.
+    pub fn letter_ids(&self, cause: &str, exchange: &str, routing_key: &str) -> LetterIds {
+        // What a replay does not keep is left out, so that a message that was replayed has the same id again.
+        let kept = republished(&self.properties, Headers::new());
+        let headers = filtered(&self.properties, is_publisher_header);
+        let properties = serde_json::Value::Object(json::properties_to_json(&kept)).to_string();
+        let headers = serde_json::Value::Object(json::headers_to_json(&headers.into())).to_string();
+        let mut hash = Xxh3::new();
+        let parts = [cause.as_bytes(), exchange.as_bytes(), routing_key.as_bytes(), properties.as_bytes()];
+        let texts = self.invalid_texts.iter().map(|invalid| invalid.bytes.as_slice());
+        for part in parts.into_iter().chain([headers.as_bytes(), self.body.as_slice()]).chain(texts) {
+            hash.update(&(part.len() as u64).to_be_bytes());
+            hash.update(part);
+        }
+        let id = format!("{:032x}", hash.digest128()).split_off(8);
+        LetterIds { id, copy_id: ObjectId::new().to_hex(), delivery_count: self.earlier_deliveries() }
+    }
+
     /// Turns it into its dead letter. Body and properties stay as they are, except that it becomes persistent and loses
     /// `expiration` and `user_id`; `headers` replace the publisher's headers of the same names.
     pub fn into_dead_letter(
@@ -59,7 +79,9 @@ impl Delivery {
         }
         let mut headers = filtered(&self.properties, is_publisher_header);
         headers.extend(kept_cc(&self.properties));
-        insert(&mut headers, record.headers(ObjectId::new().to_hex()));
+        let ids = self.letter_ids(record.cause.as_str(), &record.exchange, &record.routing_key);
+        // RabbitMQ has moved it once, and counts its deliveries from another queue.
+        insert(&mut headers, record.headers(LetterIds { delivery_count: None, ..ids }));
         insert(&mut headers, self.lost_parts());
         headers
     }

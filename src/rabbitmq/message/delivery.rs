@@ -129,6 +129,14 @@ impl Delivery {
         self.header("x-delivery-count").and_then(|value| value.int()).unwrap_or(0)
     }
 
+    /// How often its queue has delivered it before; none if the queue does not count. RabbitMQ 4.3 counts all deliveries
+    /// (`x-acquired-count`); earlier versions count those that the consumer did not settle.
+    pub(super) fn earlier_deliveries(&self) -> Option<i64> {
+        let count = |name: &str| self.header(name).and_then(|value| value.int());
+        let counted = count("x-acquired-count").or_else(|| count("x-delivery-count"));
+        counted.or_else(|| (!self.redelivered).then_some(0))
+    }
+
     /// What its headers say about why it is a dead letter. `worker_queue` is the queue that the worker consumes.
     pub fn record(&self, worker_queue: &str) -> DeadLetterRecord {
         let mut record = DeadLetterRecord::read(|name| self.header(name), self.x_death(), worker_queue);

@@ -15,8 +15,7 @@ pub struct Outgoing {
     pub(in crate::rabbitmq) routing_key: ShortString,
     pub(in crate::rabbitmq) properties: BasicProperties,
     pub(in crate::rabbitmq) body: Vec<u8>,
-    /// Identifies it among the messages published together when the broker returns one: its `dl-id`, or else its
-    /// `message_id`.
+    /// Identifies it among the messages published together when the broker returns one; see [`return_key`].
     pub(in crate::rabbitmq) return_key: String,
 }
 
@@ -71,13 +70,16 @@ pub(super) fn short_string(text: &str) -> ShortString {
     text.get(..text.floor_char_boundary(255)).unwrap_or_default().into()
 }
 
-/// The return key of a message: its `dl-id`, or else its `message_id`.
+/// The return key of a message: `dl-copy-id` of a dead letter, `dl-first-id` of a replayed message, `dl-id` of a dead letter
+/// that an older version wrote, or else the `message_id`.
 pub(in crate::rabbitmq) fn return_key(properties: &BasicProperties) -> Option<String> {
     let headers = properties.headers().as_ref().map(FieldTable::inner);
-    match headers.and_then(|headers| headers.get(dead_letter::ID)) {
+    let text = |name: &str| match headers.and_then(|headers| headers.get(name)) {
         Some(AMQPValue::LongString(id)) => Some(id.to_string()),
-        _ => properties.message_id().as_ref().map(ToString::to_string),
-    }
+        _ => None,
+    };
+    let own = [dead_letter::COPY_ID, dead_letter::FIRST_ID, dead_letter::ID].into_iter().find_map(text);
+    own.or_else(|| properties.message_id().as_ref().map(ToString::to_string))
 }
 
 /// The properties of a message that we publish again: all but `expiration`, after which RabbitMQ would drop it, and

@@ -31,11 +31,11 @@ impl Delivery {
         target: &ReplayTarget,
         edited: Option<Vec<u8>>,
     ) -> Option<Outgoing> {
-        let first = record.first_id.clone().or_else(|| record.id.clone());
+        let first = [&record.first_id, &record.copy_id, &record.id].into_iter().find_map(Option::clone);
         let mark = ReplayMark {
             id: target.replay_id.clone(),
             count: record.replays.saturating_add(1),
-            dead_letter_id: first.unwrap_or_else(|| ObjectId::new().to_hex()),
+            first_id: first.unwrap_or_else(|| ObjectId::new().to_hex()),
             exchange: record.exchange.clone(),
             routing_key: record.routing_key.clone(),
             user_id: record.user_id.clone(),
@@ -126,12 +126,12 @@ mod tests {
         let names: Vec<&str> = headers.inner().keys().map(ShortString::as_str).collect();
         assert_eq!(
             names,
-            ["dl-exchange", "dl-id", "dl-replay-id", "dl-replays", "dl-routing-key", "dl-user-id", "own"]
+            ["dl-exchange", "dl-first-id", "dl-replay-id", "dl-replays", "dl-routing-key", "dl-user-id", "own"]
         );
         assert_eq!(outgoing.properties.message_id().as_ref().unwrap().as_str(), "m");
         let received = Delivery::for_test(outgoing.body.clone(), outgoing.properties.clone());
         let mark = received.replay_mark(&["x".to_owned(), "ops".to_owned()]).unwrap();
-        assert_eq!((mark.id.as_str(), mark.count, mark.dead_letter_id.as_str()), ("r1", 2, "0a"));
+        assert_eq!((mark.id.as_str(), mark.count, mark.first_id.as_str()), ("r1", 2, "0a"));
         assert_eq!(
             (mark.exchange.as_str(), mark.routing_key.as_str(), mark.user_id.as_deref()),
             ("x", "k", Some("app"))
