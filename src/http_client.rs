@@ -1,6 +1,6 @@
 //! Owns GET requests over HTTP and HTTPS, bounded in time and size. Must not know what is asked for.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use http_body_util::{BodyExt as _, Empty, Limited};
@@ -49,9 +49,13 @@ async fn send(url: &Url, authorization: Option<&str>, ca_file: Option<&str>) -> 
     Some((status, body.to_vec()))
 }
 
+/// The system's certificate authorities, read once: reading them blocks.
+static SYSTEM_ROOTS: LazyLock<Vec<CertificateDer<'static>>> =
+    LazyLock::new(|| rustls_native_certs::load_native_certs().certs);
+
 fn trusted_roots(ca_file: Option<&str>) -> Option<RootCertStore> {
     let mut roots = RootCertStore::empty();
-    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    roots.add_parsable_certificates(SYSTEM_ROOTS.iter().cloned());
     if let Some(path) = ca_file.filter(|path| !path.is_empty()) {
         for certificate in CertificateDer::pem_file_iter(path).ok()? {
             roots.add(certificate.ok()?).ok()?;

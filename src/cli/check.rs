@@ -51,6 +51,9 @@ impl CheckArgs {
     }
 
     fn check(&self, settings: &Settings) -> Result<Vec<Finding>, CommandError> {
+        if let Some(fault) = self.management.as_ref().and_then(|url| settings.broker.management_fault(url)) {
+            return Err(CommandError::usage(format!("--management {fault}")));
+        }
         let mut findings = vec![Finding::ok("configuration", "is valid")];
         super::runtime()?.block_on(async {
             match rabbitmq::check_settings(&settings.broker) {

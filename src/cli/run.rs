@@ -1,7 +1,7 @@
 //! Owns `ticketlog run`: the process around the worker, with its signals, endpoints and exit. Must not know the flow.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize};
 use std::time::{Duration, SystemTime};
 
 use anyhow::Context as _;
@@ -18,7 +18,7 @@ use crate::observe::metrics::{self, FlowMetrics};
 use crate::observe::status::RecentActivity;
 use crate::observe::{logging, systemd};
 use crate::worker::backoff::Backoff;
-use crate::worker::{self, SharedConcurrency, WorkerContext};
+use crate::worker::{self, SharedConcurrency, TrustedUsers, WorkerContext};
 use crate::{rabbitmq, system};
 
 use super::{CommandError, exit};
@@ -86,7 +86,8 @@ fn worker_context(
         unknown_code: AtomicBool::new(false),
         stored: Arc::default(),
         concurrency: SharedConcurrency::new(&settings),
-        trusted_users: own_user.into_iter().chain(settings.dead_letter.operators.clone()).collect(),
+        highest_delivery_count: AtomicI64::new(0),
+        trusted_users: TrustedUsers::new(own_user.into_iter().chain(settings.dead_letter.operators.clone()).collect()),
         worker_name: format!("{}/{}", system::host_name(), env!("CARGO_PKG_VERSION")),
         settings,
     }

@@ -83,24 +83,36 @@ pub struct BrokerSettings {
     pub call_timeout: HumanDuration,
 }
 
-/// The content of the file now, or else what was read at first: credentials are renewed by replacing the file.
-fn current_uri(uri: &SecretString, file: &str) -> SecretString {
+/// The content of the file now, if it is valid, or else what was read at first: credentials are renewed by replacing the
+/// file.
+fn current_uri(uri: &SecretString, file: &str, fault: impl Fn(&str) -> Option<String>) -> SecretString {
     let read = if file.is_empty() { None } else { std::fs::read_to_string(file).ok() };
-    let text = read.as_deref().map(load::secret_text).filter(|text| !text.is_empty());
-    text.map_or_else(|| uri.clone(), |text| text.to_owned().into())
+    let Some(text) = read.as_deref().map(load::secret_text).filter(|text| !text.is_empty()) else { return uri.clone() };
+    match fault(text) {
+        None => text.to_owned().into(),
+        Some(fault) => {
+            tracing::warn!("the content of {file} is not used, because it {fault}");
+            uri.clone()
+        }
+    }
 }
 
 impl StoreSettings {
     /// `uri`; if it came from a file, what the file says now.
     pub fn current_uri(&self) -> SecretString {
-        current_uri(&self.uri, &self.uri_file)
+        current_uri(&self.uri, &self.uri_file, |uri| validate::store_uri_fault(uri, self.allow_plaintext))
     }
 }
 
 impl BrokerSettings {
     /// `uri`; if it came from a file, what the file says now.
     pub fn current_uri(&self) -> SecretString {
-        current_uri(&self.uri, &self.uri_file)
+        current_uri(&self.uri, &self.uri_file, |uri| validate::broker_uri_fault(uri, self.allow_plaintext))
+    }
+
+    /// What is wrong with an address of the management API, which gets the login of `broker.uri`.
+    pub fn management_fault(&self, url: &Url) -> Option<String> {
+        validate::management_fault(url, self.allow_plaintext)
     }
 
     /// `management`, if it is set.

@@ -129,7 +129,7 @@ pub fn unencrypted_store_host(uri: &str) -> Option<String> {
 }
 
 /// Whether a host is this machine: a loopback address, or a socket in the file system.
-fn is_local(host: &str) -> bool {
+pub(super) fn is_local(host: &str) -> bool {
     let bare = host.trim_matches(['[', ']']);
     let address: Option<IpAddr> = bare.parse().ok();
     address.is_some_and(|address| address.is_loopback())

@@ -93,22 +93,50 @@ fn is_collection_name(name: &str) -> bool {
 
 fn check_servers(s: &Settings, faults: &mut Faults) {
     let (broker, store) = (s.broker.uri.expose_secret(), s.store.uri.expose_secret());
-    // A host is named only if the URI could be parsed: it may be a piece of a password otherwise.
-    if let Some(text) = uri::broker_fault(broker) {
-        faults.require(false, "broker.uri", text);
-    } else if let Some(host) = uri::unencrypted_broker_host(broker).filter(|_| !s.broker.allow_plaintext) {
-        faults.require(false, "broker.uri", unencrypted(&host, "amqps://", "broker.allow_plaintext"));
-    }
-    let is_http = |url: Url| matches!(url.scheme(), "http" | "https") && url.has_host();
-    let management = s.broker.management.is_empty() || s.broker.management_url().is_some_and(is_http);
-    faults.require(management, "broker.management", "must be an address such as http://rabbitmq:15672, or empty");
-    if let Some(text) = uri::store_fault(store) {
-        faults.require(false, "store.uri", text);
-    } else if let Some(host) = uri::unencrypted_store_host(store).filter(|_| !s.store.allow_plaintext) {
-        faults.require(false, "store.uri", unencrypted(&host, "?tls=true", "store.allow_plaintext"));
+    let management = match s.broker.management_url() {
+        None if s.broker.management.is_empty() => None,
+        None => Some(NO_HTTP_ADDRESS.to_owned()),
+        Some(url) => management_fault(&url, s.broker.allow_plaintext),
+    };
+    let all = [
+        ("broker.uri", broker_uri_fault(broker, s.broker.allow_plaintext)),
+        ("broker.management", management),
+        ("store.uri", store_uri_fault(store, s.store.allow_plaintext)),
+    ];
+    for (key, fault) in all {
+        faults.require(fault.is_none(), key, fault.unwrap_or_default());
     }
     let both_or_none = s.broker.tls_certificate.is_empty() == s.broker.tls_key.is_empty();
     faults.require(both_or_none, "broker.tls_key", "must be set together with broker.tls_certificate");
+}
+
+const NO_HTTP_ADDRESS: &str = "must be an address such as http://rabbitmq:15672, or empty";
+
+/// What is wrong with `broker.uri`, without showing it. A host is named only if the URI could be parsed: it may be a piece
+/// of a password otherwise.
+pub(super) fn broker_uri_fault(uri: &str, allow_plaintext: bool) -> Option<String> {
+    let host = || uri::unencrypted_broker_host(uri).filter(|_| !allow_plaintext);
+    let fault = uri::broker_fault(uri).map(str::to_owned);
+    fault.or_else(|| Some(unencrypted(&host()?, "amqps://", "broker.allow_plaintext")))
+}
+
+/// The same of `store.uri`.
+pub(super) fn store_uri_fault(uri: &str, allow_plaintext: bool) -> Option<String> {
+    let host = || uri::unencrypted_store_host(uri).filter(|_| !allow_plaintext);
+    let fault = uri::store_fault(uri).map(str::to_owned);
+    fault.or_else(|| Some(unencrypted(&host()?, "?tls=true", "store.allow_plaintext")))
+}
+
+/// What is wrong with an address of the management API.
+pub(super) fn management_fault(url: &Url, allow_plaintext: bool) -> Option<String> {
+    if !matches!(url.scheme(), "http" | "https") || !url.has_host() {
+        return Some(NO_HTTP_ADDRESS.to_owned());
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        return Some("must have no user name and password: those of broker.uri are used".to_owned());
+    }
+    let host = url.host_str().filter(|host| url.scheme() == "http" && !uri::is_local(host) && !allow_plaintext)?;
+    Some(unencrypted(host, "https://", "broker.allow_plaintext"))
 }
 
 fn unencrypted(host: &str, encrypted: &str, allow: &str) -> String {

@@ -5,13 +5,14 @@
 //! majority with journal, whatever the URI says; one call is one command; no error text is passed on.
 
 use std::collections::HashSet;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use ::mongodb::event::EventHandler;
 use ::mongodb::event::cmap::CmapEvent;
 use ::mongodb::options::{
-    Acknowledgment, ClientOptions, CollectionOptions, ReadConcern, ReadPreference, SelectionCriteria, WriteConcern,
+    Acknowledgment, ClientOptions, CollectionOptions, ReadConcern, ReadPreference, SelectionCriteria, Tls, WriteConcern,
 };
 use ::mongodb::{Client, Collection, Database};
 use bson::oid::ObjectId;
@@ -21,6 +22,7 @@ use futures_util::TryStreamExt;
 use secrecy::{ExposeSecret, SecretString};
 use tokio::time::timeout;
 use tracing::info;
+use xxhash_rust::xxh3::xxh3_64;
 
 use crate::config::StoreSettings;
 
@@ -50,9 +52,38 @@ pub struct Store {
 /// What belongs to one client of the driver.
 #[derive(Clone)]
 struct Handles {
-    uri: SecretString,
+    login: Login,
     database: Database,
     collection: Collection<RawDocumentBuf>,
+}
+
+/// What a client logged in with.
+#[derive(Clone)]
+struct Login {
+    uri: SecretString,
+    /// The TLS files that the URI names, with a hash of what they contained.
+    files: Vec<(PathBuf, u64)>,
+}
+
+impl Login {
+    fn new(uri: SecretString, options: &ClientOptions) -> Self {
+        let paths = match &options.tls {
+            Some(Tls::Enabled(tls)) => [tls.ca_file_path.clone(), tls.cert_key_file_path.clone()],
+            _ => [None, None],
+        };
+        let files = paths.into_iter().flatten().map(|path| (path.clone(), content_hash(&path)));
+        Login { uri, files: files.collect() }
+    }
+
+    /// Whether the files still say the same.
+    fn is_current(&self, settings: &StoreSettings) -> bool {
+        settings.current_uri().expose_secret() == self.uri.expose_secret()
+            && self.files.iter().all(|(path, hash)| content_hash(path) == *hash)
+    }
+}
+
+fn content_hash(path: &Path) -> u64 {
+    std::fs::read(path).map_or(0, |content| xxh3_64(&content))
 }
 
 impl Store {
@@ -82,13 +113,13 @@ impl Store {
         self.handles().collection
     }
 
-    /// Logs in again with what the file of `store.uri` says now, if that is something else.
+    /// Logs in again with what the files of `store.uri` and of its TLS options say now, if that is something else.
     async fn renew_login(&self) {
-        if self.settings.current_uri().expose_secret() == self.handles().uri.expose_secret() {
+        if self.handles().login.is_current(&self.settings) {
             return;
         }
         if let Ok(renewed) = Handles::open(&self.settings, self.concurrency, self.listener).await {
-            info!("store.uri has changed: logging in to MongoDB again");
+            info!("store.uri or its TLS files have changed: logging in to MongoDB again");
             *self.client.write().unwrap_or_else(PoisonError::into_inner) = renewed;
         }
     }
@@ -123,7 +154,7 @@ impl Store {
             Err(failure) => failure,
         };
         let fails = match failure.class {
-            FailureClass::Transient => true,
+            FailureClass::Transient => failure.kind != FailureKind::Other,
             FailureClass::Operator => failure.code.is_none_or(|code| INSERT_FAILURES.contains(&code)),
             FailureClass::Document | FailureClass::Unknown => false,
         };
@@ -183,7 +214,11 @@ impl Store {
             Ok(Ok(value)) => Ok(value),
             Ok(Err(error)) => {
                 let failure = Failure::from(&error);
-                if failure.kind == FailureKind::Authentication {
+                // Pooled connections of a user that was dropped stay open, and have no rights. Certificates that are not valid
+                // any more show as servers that cannot be reached.
+                let unreachable =
+                    [FailureKind::Io, FailureKind::ServerSelection, FailureKind::Tls].contains(&failure.kind);
+                if unreachable || failure.is_permission() {
                     self.renew_login().await;
                 }
                 Err(failure)
@@ -208,6 +243,7 @@ impl Handles {
             Ok(Err(error)) => return Err(Failure::from(&error)),
             Err(_) => return Err(Failure::TIMEOUT),
         };
+        let login = Login::new(uri.clone(), &options);
         options.app_name = Some("ticketlog".to_owned());
         options.max_pool_size = Some(u32::try_from(concurrency + 2).unwrap_or(u32::MAX));
         options.server_selection_timeout = Some(Duration::from_secs(5).min(settings.write_timeout.0));
@@ -223,7 +259,7 @@ impl Handles {
             .build();
         let database = client.database(&settings.database);
         let collection = database.collection_with_options(&settings.collection, options);
-        Ok(Handles { uri, database, collection })
+        Ok(Handles { login, database, collection })
     }
 }
 

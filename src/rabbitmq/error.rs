@@ -54,7 +54,7 @@ pub enum BrokerError {
     /// unacknowledged for longer than the consumer timeout.
     #[error("RabbitMQ cancelled the consumer: the queue was deleted, its leader moved, or the consumer timeout passed")]
     ConsumerCancelled,
-    /// A message has the header of a stream.
+    /// A message has the header of a stream. A publisher may have set it: see `source_is_stream`.
     #[error(
         "broker.queue is a stream: acknowledgements remove nothing from it; name a quorum queue or a classic queue"
     )]

@@ -20,13 +20,13 @@ mod message;
 mod publisher;
 mod topology;
 
-pub use admin::{QueueCounts, QueueDepths, check, removing_policies};
+pub use admin::{QueueCounts, QueueDepths, check, removing_policies, source_delivery_limit, source_is_stream};
 pub use browser::{AckHandle, BrowseError, BrowseOptions, BrowsedMessage, QueueBrowser};
 #[cfg(any(test, feature = "fuzzing"))]
 pub use connection::check_frame_filter;
 pub use connection::check_settings;
 pub use connection::uri::user_name;
-pub use consumer::{Acks, Session, Settlement};
+pub use consumer::{Acks, Session, SessionOptions, Settlement};
 pub use error::{BrokerError, Refusal, RefusalKind};
 #[cfg(any(test, feature = "fuzzing"))]
 pub use message::check_json_round_trip;

@@ -1,7 +1,7 @@
 //! Owns what every part of the worker shares: settings, the store, health, counters. Must not know what they do with it.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
@@ -40,8 +40,10 @@ pub struct WorkerContext {
     pub stored: Arc<AtomicU64>,
     /// How many batches are written at a time, and how large they are. Outlives sessions.
     pub concurrency: SharedConcurrency,
+    /// The highest delivery count of a message since the last requeue.
+    pub highest_delivery_count: AtomicI64,
     /// Users at the broker whose replays are trusted.
-    pub trusted_users: Vec<String>,
+    pub trusted_users: TrustedUsers,
     /// `host/version`, for dead letters.
     pub worker_name: String,
 }
@@ -62,6 +64,29 @@ impl SharedConcurrency {
 
     pub(super) fn lock(&self) -> MutexGuard<'_, AdaptiveConcurrency> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Users at the broker whose replays are trusted: `dead_letter.operators`, and the worker's own, which may change.
+pub struct TrustedUsers(RwLock<Arc<[String]>>);
+
+impl TrustedUsers {
+    /// These users.
+    pub fn new(users: Vec<String>) -> Self {
+        TrustedUsers(RwLock::new(users.into()))
+    }
+
+    /// All of them.
+    pub fn get(&self) -> Arc<[String]> {
+        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Adds a user, unless it is one already.
+    pub fn add(&self, user: String) {
+        let users = self.get();
+        if !users.contains(&user) {
+            *self.0.write().unwrap_or_else(PoisonError::into_inner) = users.iter().cloned().chain([user]).collect();
+        }
     }
 }
 

@@ -47,7 +47,7 @@ impl PendingDeadLetter {
     /// Makes the dead letter of a delivery.
     pub fn new(context: &WorkerContext, delivery: Delivery, rejection: &Rejection) -> Self {
         let settings = &context.settings;
-        let replay = delivery.replay_mark(&context.trusted_users);
+        let replay = delivery.replay_mark(&context.trusted_users.get());
         let origin = Origin {
             exchange: delivery.exchange(),
             routing_key: delivery.routing_key(),

@@ -29,5 +29,5 @@ mod simulation_tests;
 mod supervisor;
 mod write;
 
-pub use context::{SharedConcurrency, WorkerContext};
+pub use context::{SharedConcurrency, TrustedUsers, WorkerContext};
 pub use supervisor::run;

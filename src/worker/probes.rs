@@ -65,6 +65,8 @@ pub async fn queues(context: Arc<WorkerContext>) {
     let names = [broker.queue.as_str(), &dead_letter.queue, &dead_letter.parked_queue];
     let mut depths = QueueDepths::default();
     while !context.stop.is_cancelled() {
+        // The file of broker.uri may name another user by now, and `ticketlog dead` replays as that user.
+        rabbitmq::user_name(broker).into_iter().for_each(|user| context.trusted_users.add(user));
         // While there is no session, its own connection attempts are enough.
         let read = if context.health.is_up(Component::Broker) { depths.read(broker, &names).await.ok() } else { None };
         let pause = if read.is_some() { QUEUES_INTERVAL } else { QUEUES_RETRY };

@@ -11,8 +11,9 @@ use crate::mongodb::{self, Failure, IndexReport};
 use crate::observe::health::Component;
 use crate::observe::logging::LogThrottle;
 use crate::observe::metrics;
-use crate::rabbitmq::{BrokerError, Publisher, Session};
+use crate::rabbitmq::{self, BrokerError, Publisher, Session, SessionOptions};
 
+use super::backoff::Backoff;
 use super::breaker::Breaker;
 use super::context::WorkerContext;
 use super::dead_letters::DeadLetterPublisher;
@@ -36,44 +37,74 @@ pub async fn run(context: Arc<WorkerContext>) {
     let dead_letter = &context.settings.dead_letter;
     let mut dead_letters = DeadLetterPublisher::new(Arc::clone(&context));
     let mut breaker = Breaker::new(dead_letter.max_ratio, dead_letter.breaker_window);
-    let mut backoff = context.backoff();
-    let mut initial_prefetch = None;
-    let mut requeues_in_a_row = 0;
+    let mut next = NextSession::new(Arc::clone(&context));
     let mut background = None;
     while wait_for_store(&context).await {
         background.get_or_insert_with(|| start_background_tasks(&context));
-        let session = match open_session(&context, initial_prefetch).await {
+        let session = match open_session(&context, next.options).await {
             None => break,
             Some(Ok(session)) => session,
             Some(Err(error)) => {
-                session_failed(&context, &error, backoff.next_delay()).await;
+                session_failed(&context, &error, next.backoff.next_delay()).await;
                 continue;
             }
         };
         let (opened, stored) = (Instant::now(), context.stored.load(Ordering::Relaxed));
         match SessionLoop::new(Arc::clone(&context), session, &mut dead_letters, &mut breaker).run().await {
             SessionEnd::Stopped => break,
-            SessionEnd::Failed(error) => {
-                if opened.elapsed() >= LONG_SESSION {
-                    backoff.reset();
-                }
-                // One message at a time, so that the message that ended the session does not use up the delivery limit of
-                // the others.
-                let one_message = matches!(error, BrokerError::MemoryBudget | BrokerError::UnparsableFrame);
-                initial_prefetch = one_message.then_some(1);
-                // A stream is noticed only when it delivers a message.
-                let delay = if error == BrokerError::Stream { STREAM_RETRY } else { backoff.next_delay() };
-                session_failed(&context, &error, delay).await;
-            }
-            SessionEnd::Requeued => {
-                let nothing_stored = context.stored.load(Ordering::Relaxed) == stored;
-                requeues_in_a_row = if nothing_stored { requeues_in_a_row + 1 } else { 1 };
-                initial_prefetch = Some(prefetch_after_requeue(&context, initial_prefetch, nothing_stored));
-                wait_after_requeue(&context, requeues_in_a_row).await;
-            }
+            SessionEnd::Failed(error) => next.after_failure(error, opened.elapsed()).await,
+            SessionEnd::Requeued => next.after_requeue(context.stored.load(Ordering::Relaxed) == stored).await,
         }
     }
     info!("stopped");
+}
+
+/// When and how the next session starts, after those before it.
+struct NextSession {
+    context: Arc<WorkerContext>,
+    options: SessionOptions,
+    backoff: Backoff,
+    /// Requeues after which the same might happen again at once.
+    requeues_in_a_row: u32,
+}
+
+impl NextSession {
+    fn new(context: Arc<WorkerContext>) -> Self {
+        let backoff = context.backoff();
+        NextSession { context, options: SessionOptions::default(), backoff, requeues_in_a_row: 0 }
+    }
+
+    /// Waits after a session that failed.
+    async fn after_failure(&mut self, error: BrokerError, lasted: Duration) {
+        if lasted >= LONG_SESSION {
+            self.backoff.reset();
+        }
+        // One message at a time, so that the message that ended the session does not use up the delivery limit of the others.
+        let one_message = matches!(error, BrokerError::MemoryBudget | BrokerError::UnparsableFrame);
+        self.options.initial_prefetch = one_message.then_some(1);
+        let mut delay = self.backoff.next_delay();
+        if error == BrokerError::Stream {
+            self.options.is_no_stream = is_no_stream(&self.context).await;
+            if self.options.is_no_stream {
+                return;
+            }
+            // A stream is noticed only when it delivers a message.
+            delay = STREAM_RETRY;
+        }
+        session_failed(&self.context, &error, delay).await;
+    }
+
+    /// Waits after a session that requeued everything.
+    async fn after_requeue(&mut self, nothing_stored: bool) {
+        self.requeues_in_a_row = match (nothing_stored, is_near_delivery_limit(&self.context).await) {
+            (_, true) => (self.requeues_in_a_row + 1).max(2),
+            (true, false) => self.requeues_in_a_row + 1,
+            (false, false) => 1,
+        };
+        let previous = self.options.initial_prefetch;
+        self.options.initial_prefetch = Some(prefetch_after_requeue(&self.context, previous, nothing_stored));
+        wait_after_requeue(&self.context, self.requeues_in_a_row).await;
+    }
 }
 
 fn start_background_tasks(context: &Arc<WorkerContext>) -> [tokio::task::JoinHandle<()>; 4] {
@@ -94,11 +125,34 @@ fn prefetch_after_requeue(context: &WorkerContext, previous: Option<u16>, nothin
     previous.filter(|_| blocked).map_or(2, |previous| previous.saturating_mul(2))
 }
 
+/// Whether a message has used up half of the queue's delivery limit; beyond it RabbitMQ drops or dead-letters it.
+async fn is_near_delivery_limit(context: &WorkerContext) -> bool {
+    let highest = context.highest_delivery_count.swap(0, Ordering::Relaxed);
+    if highest == 0 {
+        return false;
+    }
+    let limit = rabbitmq::source_delivery_limit(&context.settings.broker).await.ok().flatten();
+    let is_near = limit.is_some_and(|limit| highest >= limit / 2);
+    if is_near {
+        warn!(highest, limit, "a message has used up half of the delivery limit of the queue: waiting longer");
+    }
+    is_near
+}
+
+/// Whether the queue is known to be no stream: a publisher may have set the header of one.
+async fn is_no_stream(context: &WorkerContext) -> bool {
+    let is_no_stream = rabbitmq::source_is_stream(&context.settings.broker).await == Ok(false);
+    if is_no_stream {
+        warn!("a message has the header x-stream-offset although the queue is no stream; it is stored like the others");
+    }
+    is_no_stream
+}
+
 /// Opens a session; none if the process is asked to stop first.
-async fn open_session(context: &WorkerContext, initial_prefetch: Option<u16>) -> Option<Result<Session, BrokerError>> {
+async fn open_session(context: &WorkerContext, options: SessionOptions) -> Option<Result<Session, BrokerError>> {
     let opened = tokio::select! {
         () = context.stop.cancelled() => return None,
-        opened = Session::open(&context.settings, initial_prefetch) => opened,
+        opened = Session::open(&context.settings, options) => opened,
     };
     if let Ok(session) = &opened {
         metrics::session_opened();
@@ -175,7 +229,7 @@ async fn wait_after_requeue(context: &WorkerContext, requeues_in_a_row: u32) {
         match Publisher::open(&settings.broker, &settings.dead_letter, "probe").await {
             Ok(publisher) => {
                 publisher.close().await;
-                return;
+                break;
             }
             Err(_) => context.sleep(backoff.next_delay()).await,
         }

@@ -237,6 +237,23 @@ async fn a_stream_is_not_consumed_and_the_readiness_of_a_worker_is_checked() {
 }
 
 #[tokio::test]
+async fn a_publisher_cannot_make_a_queue_look_like_a_stream() {
+    let env = TestEnv::new().await;
+    for (n, declare) in [(0, "true"), (1, "false")] {
+        let forged = std::collections::BTreeMap::from([("x-stream-offset".into(), AMQPValue::LongLongInt(7))]);
+        let sent = crate::harness::TestMessage::numbered(n);
+        env.publish(&sent.with(|properties| properties.with_headers(forged.into()))).await;
+        let mut worker = env.worker_with(&[("BROKER__DECLARE", declare)]).await;
+        eventually("it is stored", DEADLINE, async || env.count().await == n as u64 + 1).await;
+        worker.wait_until_ready().await;
+        assert!(worker.log().contains("x-stream-offset although the queue is no stream"), "{}", worker.log());
+        worker.stop().await;
+    }
+    env.assert_exactly(2).await;
+    env.clean().await;
+}
+
+#[tokio::test]
 async fn a_view_is_rejected() {
     let env = TestEnv::new().await;
     let database = env.client.database(&env.name);

@@ -218,13 +218,16 @@ async fn a_replay_meets_every_dead_letter_that_had_died_when_it_began() {
         let properties = lapin::BasicProperties::default().with_message_id(format!("{name}-{n}").into());
         (TestMessage::numbered(n).body, properties.with_priority(priority).with_headers(headers.into()))
     };
-    let future = AMQPValue::LongLongInt(4_000_000_000_000);
-    env.publish_dead_letters((0..300).map(|n| letter("old", n, AMQPValue::LongLongInt(1), 0))).await;
+    let now = || std::time::SystemTime::now().duration_since(std::time::SystemTime::UNIX_EPOCH).unwrap().as_millis();
+    // The clock of the worker that wrote the last of these was ahead.
+    let time = |n| AMQPValue::LongLongInt(if n < 299 { 1 } else { 4_000_000_000_000 });
+    env.publish_dead_letters((0..300).map(|n| letter("old", n, time(n), 0))).await;
     let mut replay = env.build_dead_command(&["replay", "--yes", "--json", "--rate", "200"]);
     let replay = replay.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).spawn().unwrap();
     eventually("it has begun", DEADLINE, async || env.depth(&env.queue()).await > 0).await;
     // These overtake the others on RabbitMQ 4.
-    env.publish_dead_letters((0..100).map(|n| letter("later", n, future.clone(), 9))).await;
+    let later = AMQPValue::LongLongInt(now() as i64);
+    env.publish_dead_letters((0..100).map(|n| letter("later", n, later.clone(), 9))).await;
     let output = replay.wait_with_output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(output.status.success() && text.contains("\"replayed\":300"), "{text}");

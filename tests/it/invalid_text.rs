@@ -99,6 +99,26 @@ async fn a_message_that_is_not_utf8_is_dead_lettered_and_its_neighbours_are_stor
 }
 
 #[tokio::test]
+async fn a_message_with_many_names_that_are_not_utf8_is_dead_lettered() {
+    let env = TestEnv::new().await;
+    let worker = env.worker().await;
+    let (_connection, channel) = channel_of_marked_texts(&env.broker_uri).await;
+    let many: FieldTable = (0..3000)
+        .map(|n| (format!("{n}~~{}", "-".repeat(20)).into(), AMQPValue::Void))
+        .collect::<std::collections::BTreeMap<_, _>>()
+        .into();
+    publish(&channel, &env.name, "ticket.a", "{}", BasicProperties::default().with_headers(many)).await;
+    env.publish(&TestMessage::numbered(0)).await;
+    worker.wait_until_settled(2).await;
+    let dead = env.take_dead_letters(1).await.pop().unwrap();
+    assert_eq!(dead.reason(), "invalid_property");
+    let original = &dead.headers["dl-original-bytes"];
+    assert!(original.len() < 7000 && original.ends_with(" more"), "{original}");
+    env.assert_exactly(1).await;
+    env.clean().await;
+}
+
+#[tokio::test]
 async fn the_commands_for_dead_letters_read_messages_that_are_not_utf8() {
     let env = TestEnv::new().await;
     let (_connection, channel) = channel_of_marked_texts(&env.broker_uri).await;

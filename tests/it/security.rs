@@ -209,6 +209,15 @@ async fn credentials_are_renewed_without_a_restart() {
     eventually("all are stored", DEADLINE, async || env.count().await == 2000).await;
     worker.wait_until_ready().await;
     env.assert_all_stored("29 credentials renewed under load", 2000, &[&worker]).await;
+    // A new user replaces the old one while connections are open.
+    let another = doc! { "createUser": "another", "pwd": "another-secret", "roles": ["root"] };
+    client.database("admin").run_command(another).await.unwrap();
+    std::fs::write(&files[1], access_control::as_user(&store, "another", "admin")).unwrap();
+    client.database("admin").run_command(doc! { "dropUser": "renewed" }).await.unwrap();
+    env.publish_all((2000..3000).map(TestMessage::numbered)).await;
+    eventually("all are stored", DEADLINE, async || env.count().await == 3000).await;
+    worker.wait_until_ready().await;
+    env.assert_all_stored("29 user replaced under load", 3000, &[&worker]).await;
 }
 
 #[test]
@@ -221,11 +230,14 @@ fn unencrypted_connections_to_other_machines_must_be_allowed() {
     for (uri, allow) in [
         ("broker.uri=amqp://u:s3cret@broker.example/%2f", "broker.allow_plaintext=true"),
         ("store.uri=mongodb://u:s3cret@db.example/?replicaSet=rs0", "store.allow_plaintext=true"),
+        ("broker.management=http://broker.example:15672", "broker.allow_plaintext=true"),
     ] {
         let (code, text) = run(&["--set", uri]);
         assert!(code == Some(78) && text.contains("another machine") && !text.contains("s3cret"), "{text}");
         assert_eq!(run(&["--set", uri, "--set", allow]).0, Some(0));
     }
+    let (code, text) = run(&["--set", "broker.management=https://u:s3cret@broker.example"]);
+    assert!(code == Some(78) && text.contains("no user name") && !text.contains("s3cret"), "{text}");
     let (code, text) = run(&["--set", "broker.tls_certificate=/x"]);
     assert!(code == Some(78) && text.contains("broker.tls_key"), "{text}");
     let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_ticketlog"));

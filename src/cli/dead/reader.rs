@@ -10,6 +10,7 @@ use crate::config::Settings;
 use crate::dead_letter::{Copies, DeadLetterRecord, Filter, Met};
 use crate::event::{self, Message, Rules};
 use crate::rabbitmq::{AckHandle, BrowsedMessage, Delivery, QueueBrowser};
+use crate::system::now_millis;
 
 use super::super::CommandError;
 use super::super::terminal::note;
@@ -73,7 +74,11 @@ impl LetterReader {
     ) -> Result<LetterReader, CommandError> {
         let name = queue.name(settings);
         let on_wait = || note(format_args!("another `ticketlog dead` uses queue {name}; waiting until it is done"));
-        let mut browser = QueueBrowser::open(&settings.broker, name, &queue.browse.options(), on_wait).await?;
+        let options = queue.browse.options();
+        if let Some(fault) = options.management.as_ref().and_then(|url| settings.broker.management_fault(url)) {
+            return Err(CommandError::usage(format!("--management {fault}")));
+        }
+        let mut browser = QueueBrowser::open(&settings.broker, name, &options, on_wait).await?;
         if browser.policies_unknown {
             note(
                 "a policy could set a lower delivery limit, which only RabbitMQ's management API shows; name it with \
@@ -170,7 +175,8 @@ impl LetterReader {
         let handle = LetterHandle { ack, key: Copies::key(&record) };
         if let Some(moving) = &mut self.moving {
             let is_own = record.replay_id.is_some() && record.replay_id == moving.replay_id;
-            let is_later = record.time.is_some_and(|time| time > moving.died_until);
+            // A time that has not come yet is of a clock that is ahead: it says nothing.
+            let is_later = record.time.is_some_and(|time| time > moving.died_until && time <= now_millis());
             if is_own || is_later {
                 moving.later += u64::from(!is_own);
                 return None;

@@ -52,7 +52,7 @@ pub(in crate::rabbitmq) enum NotBrowsable {
 
 /// What the arguments of a queue say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum QueueKind {
+pub(super) enum QueueKind {
     /// Has no delivery limit.
     Classic,
     /// With the limit among its arguments.
@@ -86,7 +86,8 @@ pub(in crate::rabbitmq) async fn check_browsable(
         return Ok(Err(NotBrowsable::NoManagementApi));
     }
     let major_version = handshake::server_properties(&Endpoints::parse(broker)?).await.major_version;
-    let from_policies = policies.iter().flatten().filter_map(|definition| definition.get("delivery-limit")?.as_i64());
+    let from_policies =
+        policies.iter().flatten().filter_map(|policy| policy.definition.get("delivery-limit")?.as_i64());
     let limit = effective_limit(argument.into_iter().chain(from_policies), major_version);
     Ok(match limit {
         Some(limit) if limit < MIN_DELIVERY_LIMIT => Err(NotBrowsable::LowLimit(limit)),
@@ -112,7 +113,11 @@ fn effective_limit(configured: impl Iterator<Item = i64>, major_version: Option<
 ///
 /// # Errors
 /// The queue does not exist; the broker does not answer.
-async fn queue_kind(connection: &Connection, queue: &str, limit: Duration) -> Result<Option<QueueKind>, BrokerError> {
+pub(super) async fn queue_kind(
+    connection: &Connection,
+    queue: &str,
+    limit: Duration,
+) -> Result<Option<QueueKind>, BrokerError> {
     let mut arguments = BTreeMap::from([
         ("x-queue-type".to_owned(), AMQPValue::LongString("quorum".into())),
         ("x-delivery-limit".to_owned(), AMQPValue::LongLongInt(DEAD_LETTER_DELIVERY_LIMIT)),

@@ -1,5 +1,6 @@
 //! Owns requests to RabbitMQ's management API: its address, its login, its lists. Must not know what they are used for.
 
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -17,6 +18,19 @@ use super::super::connection::handshake;
 use super::super::connection::uri::{Endpoints, is_encrypted};
 
 const TIMEOUT: Duration = Duration::from_secs(2);
+/// The address of an API and the name of its cluster, which was that of the AMQP handshake. RabbitMQ logs a handshake that ends
+/// early, so it is not repeated.
+static VERIFIED: Mutex<Option<(String, String)>> = Mutex::new(None);
+
+/// A policy whose pattern matches a queue.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct MatchingPolicy {
+    pub definition: Value,
+    /// Whether it is an operator policy, which is merged with the other policy in force.
+    pub is_operator: bool,
+    /// Whether it applies to classic queues only.
+    pub is_for_classic: bool,
+}
 
 /// The API of one broker, for one virtual host.
 pub(super) struct ManagementApi {
@@ -45,9 +59,16 @@ impl ManagementApi {
         }
         let api = ManagementApi::new(settings, uri, base);
         let Some(overview) = api.get(&["api", "overview"]).await else { return Ok(None) };
-        let cluster = overview.get("cluster_name").and_then(Value::as_str);
-        let expected = handshake::server_properties(&endpoints).await.cluster_name;
-        Ok((cluster.is_some() && cluster == expected.as_deref()).then_some(api))
+        let Some(cluster) = overview.get("cluster_name").and_then(Value::as_str) else { return Ok(None) };
+        let found = (api.base.to_string(), cluster.to_owned());
+        if VERIFIED.lock().unwrap_or_else(PoisonError::into_inner).as_ref() == Some(&found) {
+            return Ok(Some(api));
+        }
+        if handshake::server_properties(&endpoints).await.cluster_name.as_deref() != Some(cluster) {
+            return Ok(None);
+        }
+        *VERIFIED.lock().unwrap_or_else(PoisonError::into_inner) = Some(found);
+        Ok(Some(api))
     }
 
     fn new(settings: &BrokerSettings, uri: &AMQPUri, base: Url) -> Self {
@@ -69,14 +90,14 @@ impl ManagementApi {
         }
     }
 
-    /// The definitions of all policies and operator policies whose pattern matches the queue. Which of them is in force
+    /// All policies and operator policies whose pattern matches the queue. Which of them is in force
     /// depends on their priorities. None if there is no valid answer.
     ///
     /// The policies themselves are read, because the API's data about a queue may be ten seconds old.
-    pub async fn queue_policies(&self, queue: &str) -> Option<Vec<Value>> {
-        let mut policies = self.list("policies", &[]).await?;
-        policies.extend(self.list("operator-policies", &[]).await?);
-        Some(matching_definitions(&policies, queue))
+    pub async fn queue_policies(&self, queue: &str) -> Option<Vec<MatchingPolicy>> {
+        let policies = matching(&self.list("policies", &[]).await?, queue, false);
+        let operator = matching(&self.list("operator-policies", &[]).await?, queue, true);
+        Some(policies.into_iter().chain(operator).collect())
     }
 
     async fn get(&self, path: &[&str]) -> Option<Value> {
@@ -87,14 +108,18 @@ impl ManagementApi {
     }
 }
 
-fn matching_definitions(policies: &[Value], queue: &str) -> Vec<Value> {
+fn matching(policies: &[Value], queue: &str, is_operator: bool) -> Vec<MatchingPolicy> {
     let text = |policy: &Value, key: &str| policy.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
     let matches = |policy: &&Value| {
         // A pattern that this regex engine cannot parse may match in RabbitMQ.
         let mismatch = Regex::new(&text(policy, "pattern")).is_ok_and(|pattern| !pattern.is_match(queue));
         !mismatch && !["exchanges", "streams"].contains(&text(policy, "apply-to").as_str())
     };
-    policies.iter().filter(matches).filter_map(|policy| policy.get("definition").cloned()).collect()
+    let matched = policies.iter().filter(matches).filter_map(|policy| {
+        let is_for_classic = text(policy, "apply-to") == "classic_queues";
+        Some(MatchingPolicy { definition: policy.get("definition")?.clone(), is_operator, is_for_classic })
+    });
+    matched.collect()
 }
 
 #[cfg(test)]
@@ -110,8 +135,13 @@ mod tests {
             policy("^other$", "queues", 1),
             policy(".*dead$", "exchanges", 2),
             policy("dead", "all", 3),
-            policy("(?<x", "quorum_queues", 4),
+            policy("(?<x", "classic_queues", 4),
         ];
-        assert_eq!(matching_definitions(&all, "log.dead"), [json!({ "max-length": 3 }), json!({ "max-length": 4 })]);
+        let matched = |length: i64, is_for_classic| MatchingPolicy {
+            definition: json!({ "max-length": length }),
+            is_operator: true,
+            is_for_classic,
+        };
+        assert_eq!(matching(&all, "log.dead", true), [matched(3, false), matched(4, true)]);
     }
 }

@@ -1,4 +1,4 @@
-//! Owns what can be found out about RabbitMQ without changing anything: `ticketlog check`, delivery limits, queue depths,
+//! Owns what can be found out about RabbitMQ without changing anything: `ticketlog check`, delivery limits, queue depths, the source queue,
 //! the management API. Must not know messages.
 
 mod check;
@@ -7,7 +7,9 @@ mod management_api;
 mod permissions;
 pub(super) mod queue_depth;
 mod removal;
+mod source_queue;
 
 pub use check::check;
 pub use queue_depth::{QueueCounts, QueueDepths};
 pub use removal::removing_policies;
+pub use source_queue::{source_delivery_limit, source_is_stream};

@@ -15,11 +15,12 @@ const HEAD: usize = 7;
 const FRAME_END: usize = 1;
 const METHOD: u8 = 1;
 const CONTENT_HEADER: u8 = 2;
-/// The class `basic`, and its methods that come before a message.
-const BASIC: u16 = 60;
-const RETURN: u16 = 50;
-const DELIVER: u16 = 60;
-const GET_OK: u16 = 71;
+/// Class and method of what is read.
+const CONNECTION_CLOSE: (u16, u16) = (10, 50);
+const CHANNEL_CLOSE: (u16, u16) = (20, 40);
+const RETURN: (u16, u16) = (60, 50);
+const DELIVER: (u16, u16) = (60, 60);
+const GET_OK: (u16, u16) = (60, 71);
 /// Longest frame that is held back until it is complete, in bytes. A longer one passes as it is: RabbitMQ negotiates 128 KiB.
 const MAX_HELD: usize = 16 << 20;
 /// The properties, in the order of their flags from the highest bit on (AMQP 0-9-1,
@@ -78,6 +79,9 @@ impl FrameFilter {
     /// Adds bytes to the frame that is held back, at most the missing ones; returns the frame if that completes it.
     pub fn complete(&mut self, bytes: &[u8]) -> Option<Vec<u8>> {
         self.held.extend_from_slice(bytes);
+        if frame(&self.held).is_none_or(|(kind, length)| is_filtered(kind, length) && self.held.len() < length) {
+            return None;
+        }
         let mut frame = std::mem::take(&mut self.held);
         let passed = self.filter(&mut frame);
         (passed > 0).then_some(frame)
@@ -95,9 +99,7 @@ impl FrameFilter {
                 continue;
             }
             match frame(rest) {
-                Some((kind, length)) if !matches!(kind, METHOD | CONTENT_HEADER) || length > MAX_HELD => {
-                    self.pass = length
-                }
+                Some((kind, length)) if !is_filtered(kind, length) => self.pass = length,
                 Some((kind, length)) if length <= rest.len() => {
                     let Some((whole, after)) = rest.split_at_mut_checked(length) else { break };
                     self.frame(kind, whole);
@@ -134,19 +136,27 @@ impl FrameFilter {
     }
 }
 
+/// Whether a frame of this kind and length is held back until it is complete.
+fn is_filtered(kind: u8, length: usize) -> bool {
+    matches!(kind, METHOD | CONTENT_HEADER) && length <= MAX_HELD
+}
+
 /// Kind and length of the frame that `bytes` begin with.
 fn frame(bytes: &[u8]) -> Option<(u8, usize)> {
     let [kind, _, _, a, b, c, d] = *bytes.first_chunk::<HEAD>()?;
     Some((kind, u32::from_be_bytes([a, b, c, d]) as usize + HEAD + FRAME_END))
 }
 
-/// Reads a method that announces a message; none for other methods.
+/// Reads a method that announces a message; none for other methods. RabbitMQ up to 4.0 cuts long reply texts anywhere, also
+/// within a character.
 fn method(wire: &mut Wire) -> Option<Announced> {
     let mut announced = Announced::default();
-    if wire.u16()? != BASIC {
-        return None;
-    }
-    match wire.u16()? {
+    match (wire.u16()?, wire.u16()?) {
+        CONNECTION_CLOSE | CHANNEL_CLOSE => {
+            wire.take(2)?;
+            InvalidText::replace("reply_text", 0, wire.short_string()?);
+            return None;
+        }
         DELIVER => {
             wire.short_string()?;
             announced.delivery_tag = wire.u64()?;
@@ -162,8 +172,8 @@ fn method(wire: &mut Wire) -> Option<Announced> {
         }
         _ => return None,
     }
-    announced.invalid.extend(InvalidText::replace("exchange", wire.short_string()?));
-    announced.invalid.extend(InvalidText::replace("routing_key", wire.short_string()?));
+    announced.invalid.extend(InvalidText::replace("exchange", 0, wire.short_string()?));
+    announced.invalid.extend(InvalidText::replace("routing_key", 0, wire.short_string()?));
     Some(announced)
 }
 
@@ -179,7 +189,7 @@ fn properties(wire: &mut Wire, invalid: &mut Vec<InvalidText>) -> Option<()> {
             "headers" => table::fields(&mut Wire(wire.long_bytes()?), 1, invalid)?,
             "delivery_mode" | "priority" => drop(wire.take(1)?),
             "timestamp" => drop(wire.take(8)?),
-            _ => invalid.extend(InvalidText::replace(name, wire.short_string()?)),
+            _ => invalid.extend(InvalidText::replace(name, 0, wire.short_string()?)),
         }
     }
     Some(())

@@ -196,6 +196,28 @@ fn headers_nested_too_deep_become_bytes() {
 }
 
 #[test]
+fn different_names_of_headers_stay_different() {
+    let plain = Message { routing_key: vec![], message_id: vec![], app_id: vec![], headers: vec![], body: vec![] };
+    let names = [&b"a\xe9"[..], b"a\xe8", b"a\xe9\xe8", b"a"];
+    let headers = names.map(|name| (name.to_vec(), Value::Plain(b'V', vec![]))).to_vec();
+    let message = Message { headers, ..plain };
+    let mut bytes = encoded(1, &message);
+    FrameFilter::new(InvalidTexts::default()).filter(&mut bytes);
+    let header = &bytes[bytes.len() - 8 - header_payload(&message).len() - 1..];
+    let (_, properties) = parse_properties(&header[12..]).unwrap();
+    let read: Vec<&str> = properties.headers().as_ref().unwrap().inner().keys().map(|name| name.as_str()).collect();
+    assert_eq!(read, ["a", "a0", "a1?", "a?"]);
+}
+
+#[test]
+fn a_reply_text_that_is_cut_within_a_character_is_made_readable() {
+    let close = |text: &[u8]| frame(1, &[&[0, 20, 0, 40, 1, 148], short(text).as_slice(), &[0, 60, 0, 40]].concat());
+    let mut cut = close(b"NOT_FOUND - no exchange 'caf\xc3");
+    FrameFilter::new(InvalidTexts::default()).filter(&mut cut);
+    assert_eq!(cut, close(b"NOT_FOUND - no exchange 'caf?"));
+}
+
+#[test]
 fn escaped_texts_stay_different() {
     let escaped = |bytes: &[u8]| InvalidText { location: "message_id", bytes: bytes.to_vec() }.escaped();
     assert_eq!(escaped(b"caf\xe9").as_deref(), Some("caf\\xE9"));

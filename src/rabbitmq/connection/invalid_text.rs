@@ -6,6 +6,9 @@ use std::fmt::Write as _;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+/// What bytes that are not UTF-8 are replaced by.
+const REPLACEMENTS: &[u8] = b"?0123456789abcdefghijklmnopqrstuvwxyz";
+
 /// A text of a message that is not UTF-8.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::rabbitmq) struct InvalidText {
@@ -16,8 +19,9 @@ pub(in crate::rabbitmq) struct InvalidText {
 }
 
 impl InvalidText {
-    /// Replaces each byte that is not UTF-8 by a question mark; none if there is no such byte.
-    pub fn replace(location: &'static str, text: &mut [u8]) -> Option<Self> {
+    /// Replaces each byte that is not UTF-8 by a question mark, or by other characters if `number` is not 0, so that different
+    /// names of headers stay different. None if there is no such byte.
+    pub fn replace(location: &'static str, mut number: usize, text: &mut [u8]) -> Option<Self> {
         if std::str::from_utf8(text).is_ok() {
             return None;
         }
@@ -26,7 +30,10 @@ impl InvalidText {
         for chunk in bytes.utf8_chunks() {
             rest = rest.get_mut(chunk.valid().len()..).unwrap_or_default();
             let (invalid, after) = rest.split_at_mut_checked(chunk.invalid().len())?;
-            invalid.fill(b'?');
+            for byte in invalid {
+                *byte = REPLACEMENTS.get(number % REPLACEMENTS.len()).copied().unwrap_or(b'?');
+                number /= REPLACEMENTS.len();
+            }
             rest = after;
         }
         Some(InvalidText { location, bytes })

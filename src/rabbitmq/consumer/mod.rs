@@ -5,5 +5,5 @@ mod prefetch;
 mod session;
 mod settlement;
 
-pub use session::Session;
+pub use session::{Session, SessionOptions};
 pub use settlement::{Acks, Settlement};

@@ -51,24 +51,35 @@ pub struct Session {
     prefetch: Prefetch,
     /// Deliveries of a cancelled consumer that are not handed over yet.
     undelivered: Vec<Delivery>,
+    /// Whether the queue may be a stream: then the session ends if the first message has the header of one.
+    may_be_stream: bool,
     /// Set once the consumer is cancelled for good.
     stopped: bool,
     /// Set when settled deliveries are to be acknowledged without delay, singly if necessary.
     flushing: bool,
 }
 
+/// How a session differs from the settings.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct SessionOptions {
+    /// Replaces the computed prefetch.
+    pub initial_prefetch: Option<u16>,
+    /// Whether the queue is known to be no stream, so that a message with the header of one is an ordinary message.
+    pub is_no_stream: bool,
+}
+
 impl Session {
-    /// Connects, ensures the topology and starts a consumer. `initial_prefetch` replaces the computed one.
+    /// Connects, ensures the topology and starts a consumer.
     ///
     /// # Errors
     /// As for connecting, declaring and consuming; the connection is closed then.
-    pub async fn open(settings: &Settings, initial_prefetch: Option<u16>) -> Result<Self, BrokerError> {
+    pub async fn open(settings: &Settings, options: SessionOptions) -> Result<Self, BrokerError> {
         let broker = &settings.broker;
         let connection = connect(broker, "consumer").await?;
         let limit = broker.call_timeout.0;
         let max_message_bytes = settings.event.max_bytes.bytes();
         let prefetch =
-            Prefetch::new(broker.prefetch, broker.prefetch_bytes.bytes(), max_message_bytes, initial_prefetch);
+            Prefetch::new(broker.prefetch, broker.prefetch_bytes.bytes(), max_message_bytes, options.initial_prefetch);
         let opened = async {
             topology::ensure(&connection, broker, &settings.dead_letter).await?;
             let channel = call(limit, "opening a channel", connection.create_channel()).await?;
@@ -88,6 +99,7 @@ impl Session {
                 last_single_ack: None,
                 prefetch,
                 undelivered: Vec::new(),
+                may_be_stream: !options.is_no_stream,
                 stopped: false,
                 flushing: false,
             }),
@@ -135,7 +147,7 @@ impl Session {
 
     fn receive(&mut self, delivery: lapin::message::Delivery) -> Result<Delivery, BrokerError> {
         let (delivery, acker) = Delivery::new(delivery, self.channel.id(), &self.connection.invalid_texts);
-        if delivery.tag == 1 && delivery.is_from_stream() {
+        if self.may_be_stream && delivery.tag == 1 && delivery.is_from_stream() {
             return Err(BrokerError::Stream);
         }
         self.prefetch.received(delivery.body.len());

@@ -11,12 +11,12 @@ use xxhash_rust::xxh3::Xxh3;
 use crate::dead_letter::{self, ArchivedMessage, DeadLetterRecord, HeaderValue, LetterIds};
 
 use super::super::connection::invalid_text::InvalidText;
-use super::headers::{Headers, filtered, insert, is_publisher_header, is_transport_header, kept_cc};
+use super::headers::{Headers, ORIGINAL_BYTES, filtered, insert, is_publisher_header, is_transport_header, kept_cc};
 use super::outgoing::{republished, short_string};
 use super::{Delivery, Outgoing, json};
 
-/// The texts of the message that are not UTF-8.
-const ORIGINAL_BYTES: &str = "dl-original-bytes";
+/// Longest `dl-original-bytes`, in bytes. All properties of a message fit.
+const MAX_ORIGINAL_BYTES: usize = 6 << 10;
 
 impl Delivery {
     /// The ids of its dead letter for this cause. `exchange` and `routing_key` are those that it was published to first.
@@ -65,8 +65,16 @@ impl Delivery {
     /// The texts that are not UTF-8, in base64: `message_id=Y2Fm6Q== header_name=6Q==`.
     fn original_bytes(&self) -> Option<HeaderValue> {
         let encode = |invalid: &InvalidText| format!("{}={}", invalid.location, BASE64.encode(&invalid.bytes));
-        let texts: Vec<String> = self.invalid_texts.iter().map(encode).collect();
-        (!texts.is_empty()).then(|| HeaderValue::Text(texts.join(" ")))
+        let mut all = String::new();
+        for (n, text) in self.invalid_texts.iter().map(encode).enumerate() {
+            if all.len() + text.len() > MAX_ORIGINAL_BYTES {
+                all.push_str(&format!("… {} more ", self.invalid_texts.len() - n));
+                break;
+            }
+            all.push_str(&text);
+            all.push(' ');
+        }
+        (!all.is_empty()).then(|| HeaderValue::Text(all.trim_end().to_owned()))
     }
 
     /// The headers of a dead letter that leaves its queue, without those of RabbitMQ. `dl-` headers replace `x-death`, which

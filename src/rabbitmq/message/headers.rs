@@ -30,6 +30,9 @@ const ROUTING_HEADERS: [&str; 2] = ["CC", "BCC"];
 /// The `CC` of a message that became a dead letter.
 pub(super) const DEAD_LETTER_CC: &str = "dl-cc";
 
+/// The texts of a message that became a dead letter that are not UTF-8.
+pub(super) const ORIGINAL_BYTES: &str = "dl-original-bytes";
+
 /// Headers by name.
 pub(super) type Headers = BTreeMap<ShortString, AMQPValue>;
 

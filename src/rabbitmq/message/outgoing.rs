@@ -6,7 +6,7 @@ use lapin::types::{AMQPValue, FieldTable, ShortString};
 
 use crate::dead_letter;
 
-use super::headers::{DEAD_LETTER_CC, Headers};
+use super::headers::{DEAD_LETTER_CC, Headers, ORIGINAL_BYTES};
 
 /// A message to be published.
 #[derive(Debug)]
@@ -100,7 +100,8 @@ pub(super) fn republished(original: &BasicProperties, headers: Headers) -> Basic
 }
 
 /// Makes the headers fit into a frame: the publisher's headers are dropped, the largest first, until the rest fits, and
-/// `dl-headers-dropped` counts them. The `dl-` headers are small and stay, except `dl-cc`, which is the publisher's. `max_bytes` bounds the whole content header.
+/// `dl-headers-dropped` counts them. The `dl-` headers are small and stay, except `dl-cc`, which is the publisher's, and at
+/// last `dl-original-bytes`. `max_bytes` bounds the whole content header.
 pub(in crate::rabbitmq) fn fit_headers(outgoing: &mut Outgoing, max_bytes: usize) {
     let Some(headers) = outgoing.properties.headers() else { return };
     let entry_size = |name: &ShortString, value: &AMQPValue| name.as_str().len() + 1 + encoded_size(value);
@@ -110,13 +111,17 @@ pub(in crate::rabbitmq) fn fit_headers(outgoing: &mut Outgoing, max_bytes: usize
         return;
     }
     let mut kept = headers.inner().clone();
-    let is_droppable = |name: &str| name == DEAD_LETTER_CC || !name.starts_with(dead_letter::PREFIX);
-    let publishers = kept.iter().filter(|(name, _)| is_droppable(name.as_str()));
-    let mut by_size: Vec<_> = publishers.map(|(name, value)| (entry_size(name, value), name.clone())).collect();
+    let is_droppable =
+        |name: &str| [DEAD_LETTER_CC, ORIGINAL_BYTES].contains(&name) || !name.starts_with(dead_letter::PREFIX);
+    let droppable = kept.iter().filter(|(name, _)| is_droppable(name.as_str()));
+    let order = |(name, value): (&ShortString, &AMQPValue)| {
+        (name.as_str() != ORIGINAL_BYTES, entry_size(name, value), name.clone())
+    };
+    let mut by_size: Vec<_> = droppable.map(order).collect();
     by_size.sort();
     let mut dropped = 0;
     while total > max_bytes
-        && let Some((bytes, name)) = by_size.pop()
+        && let Some((_, bytes, name)) = by_size.pop()
     {
         kept.remove(&name);
         total -= bytes;
@@ -142,24 +147,25 @@ fn encoded_size(value: &AMQPValue) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use super::*;
+
+    fn fitted(headers: &[(&str, usize)], max_bytes: usize) -> Vec<String> {
+        let headers = headers
+            .iter()
+            .map(|(name, size)| (ShortString::from(*name), AMQPValue::LongString("x".repeat(*size).into())));
+        let headers: Headers = headers.collect();
+        let properties = BasicProperties::default().with_headers(headers.into());
+        let mut outgoing = Outgoing::new("dlx".into(), "dead".into(), properties, Vec::new());
+        fit_headers(&mut outgoing, max_bytes);
+        let headers = outgoing.properties.headers().clone().unwrap();
+        headers.inner().keys().map(ToString::to_string).collect()
+    }
 
     #[test]
     fn the_largest_publisher_headers_are_dropped_until_the_rest_fits() {
-        let text = |text: &str| AMQPValue::LongString(text.into());
-        let headers = BTreeMap::from([
-            ("big".into(), text(&"x".repeat(5000))),
-            ("dl-cc".into(), text(&"x".repeat(6000))),
-            ("dl-id".into(), text("0a")),
-            ("small".into(), text("y")),
-        ]);
-        let properties = BasicProperties::default().with_headers(headers.into());
-        let mut outgoing = Outgoing::new("dlx".into(), "dead".into(), properties, Vec::new());
-        fit_headers(&mut outgoing, 4096);
-        let headers = outgoing.properties.headers().clone().unwrap();
-        let names: Vec<&str> = headers.inner().keys().map(ShortString::as_str).collect();
-        assert_eq!(names, ["dl-headers-dropped", "dl-id", "small"]);
+        let headers = [("big", 5000), ("dl-cc", 6000), ("dl-id", 2), ("dl-original-bytes", 300), ("small", 1)];
+        assert_eq!(fitted(&headers, 4096), ["dl-headers-dropped", "dl-id", "dl-original-bytes", "small"]);
+        let headers = [("dl-id", 2), ("dl-original-bytes", 6000), ("small", 1)];
+        assert_eq!(fitted(&headers, 4096), ["dl-headers-dropped", "dl-id"]);
     }
 }

@@ -3,6 +3,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use strum::{EnumCount as _, VariantArray as _};
@@ -63,6 +64,10 @@ impl Accounting {
             self.arrivals.push_back((last.tag, now));
         }
         let redelivered = chunk.iter().filter(|delivery| delivery.redelivered).count();
+        if redelivered > 0 {
+            let highest = chunk.iter().map(Delivery::delivery_count).max().unwrap_or(0);
+            self.context.highest_delivery_count.fetch_max(highest, Ordering::Relaxed);
+        }
         let bytes = chunk.iter().map(|delivery| delivery.body.len()).sum();
         self.context.metrics.received(chunk.len() - redelivered, redelivered, bytes);
         self.in_flight += chunk.len();
@@ -87,7 +92,7 @@ impl Accounting {
 
     /// Records the latency of a stored event. Replayed messages do not count: they took as long as their operator did.
     pub fn stored(&mut self, pending: &PendingEvent) {
-        if pending.delivery.replay_mark(&self.context.trusted_users).is_some() {
+        if pending.delivery.replay_mark(&self.context.trusted_users.get()).is_some() {
             return;
         }
         let now = since_epoch().as_secs_f64();

@@ -198,8 +198,9 @@ impl<'a> SessionLoop<'a> {
         let now = Instant::now();
         self.accounting.received(chunk, now);
         let mut decoded_bytes = 0;
+        let trusted_users = self.context.trusted_users.get();
         for delivery in chunk.drain(..) {
-            match decode::decode(&mut self.decoder, delivery, &self.context.trusted_users) {
+            match decode::decode(&mut self.decoder, delivery, &trusted_users) {
                 Ok(pending) => {
                     let bytes = pending.document_bytes();
                     self.session.document_added(bytes);

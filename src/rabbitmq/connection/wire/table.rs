@@ -16,8 +16,11 @@ const BYTE_ARRAY: u8 = b'x';
 
 /// Reads the fields of a table. Values nested too deep become byte arrays, which are encoded alike but for the type code.
 pub(crate) fn fields(wire: &mut Wire, depth: usize, invalid: &mut Vec<InvalidText>) -> Option<()> {
+    let mut replaced = 0;
     while !wire.0.is_empty() {
-        invalid.extend(InvalidText::replace("header_name", wire.short_string()?));
+        let name = InvalidText::replace("header_name", replaced, wire.short_string()?);
+        replaced += usize::from(name.is_some());
+        invalid.extend(name);
         value(wire, depth, invalid)?;
     }
     Some(())
