@@ -5,7 +5,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 export TICKETLOG_CHAOS_TABLE=$PWD/target/chaos.table
 mkdir -p target; rm -f "$TICKETLOG_CHAOS_TABLE"
-cargo nextest run --test it --profile chaos --run-ignored all -E 'test(/^(outages|connection_faults|dependency_faults|server_faults|dead_letter_faults|security|alerting)::/)'
+cargo nextest run --test it --profile chaos --run-ignored all -E 'test(/^(cluster|outages|connection_faults|dependency_faults|server_faults|dead_letter_faults|security|alerting)::/)'
 version() { # of the server at a URI: from the AMQP handshake, or from MongoDB's buildInfo
   python3 - "$1" <<'P'
 import re, socket, sys

@@ -10,6 +10,9 @@
 #        services.sh rabbitmq DIR PORT    one native server in the foreground, until standard input ends (for tests);
 #        services.sh mongodb DIR PORT     prints `pid N` and then `ready`. RabbitMQ uses PORT to PORT+2, and
 #                                        reads DIR/extra.conf, extra.terms and enabled_plugins if they exist.
+#                                        A file DIR/cluster makes it a node of a cluster: the port of their epmd, then
+#                                        the ports of all nodes.
+#        services.sh epmd DIR PORT        Erlang's port mapper, which the nodes of a cluster share
 #        services.sh replica DIR PORT     three MongoDBs as one replica set, at PORT to PORT+2; prints three pids
 #        services.sh prometheus DIR PORT  a Prometheus with DIR/prometheus.yml
 #        services.sh ctl DIR PORT ARGS…   rabbitmqctl for a RabbitMQ that was started with DIR and PORT
@@ -153,8 +156,13 @@ locked() { mkdir -p "$base"; exec 9>"$base/lock"; flock 9; "$@"; exec 9>&-; }
 # ---- native servers: running them ----------------------------------------------------------------------------------
 
 rabbitmq_environment() { # DIR PORT
+  local epmd_port=$(($2 + 2)); nodes=("$2")
+  if [ -e "$1/cluster" ]; then
+    read -r epmd_port nodes <"$1/cluster"; read -r -a nodes <<<"$nodes"
+    mkdir -p "$1/home"; [ -e "$1/home/.erlang.cookie" ] || (umask 377; echo TICKETLOG >"$1/home/.erlang.cookie")
+  fi
   export HOME=$1/home RABBITMQ_BASE=$1 RABBITMQ_NODENAME=ticketlog_$2@localhost RABBITMQ_DIST_PORT=$(($2 + 1)) \
-    ERL_EPMD_PORT=$(($2 + 2)) ERL_EPMD_ADDRESS=127.0.0.1 RABBITMQ_MNESIA_BASE=$1/mnesia RABBITMQ_LOG_BASE=$1/log \
+    ERL_EPMD_PORT=$epmd_port ERL_EPMD_ADDRESS=127.0.0.1 RABBITMQ_MNESIA_BASE=$1/mnesia RABBITMQ_LOG_BASE=$1/log \
     RABBITMQ_CONFIG_FILE=$1/rabbitmq RABBITMQ_ADVANCED_CONFIG_FILE=$1/advanced.config RABBITMQ_PID_FILE=$1/pid \
     RABBITMQ_ENABLED_PLUGINS_FILE=$1/enabled_plugins RABBITMQ_SCHEMA_DIR=$1/schema RABBITMQ_GENERATED_CONFIG_DIR=$1/generated \
     RABBITMQ_FEATURE_FLAGS_FILE=$1/feature_flags RABBITMQ_CONF_ENV_FILE=/dev/null RABBITMQ_CTL_ERL_ARGS='' \
@@ -185,7 +193,7 @@ start_rabbitmq() { # DIR PORT; sets server, helper
   rabbitmq_environment "$dir" "$port"
   [ -e "$dir/rabbitmq.conf" ] || cat >"$dir/rabbitmq.conf" <<C
 listeners.tcp.default = 127.0.0.1:$port
-cluster_formation.classic_config.nodes.1 = ticketlog_$port@localhost
+$(for node in "${nodes[@]}"; do echo "cluster_formation.classic_config.nodes.$node = ticketlog_$node@localhost"; done)
 disk_free_limit.absolute = 200MB
 heartbeat = 60
 log.file.level = warning
@@ -195,10 +203,15 @@ C
   echo "[{kernel, [{inet_dist_use_interface, {127,0,0,1}}]}${terms:+, $terms}]." >"$dir/advanced.config"
   [ -e "$dir/enabled_plugins" ] || echo '[].' >"$dir/enabled_plugins"; rm -f "$dir/pid"
   export RABBITMQ_SERVER_START_ARGS="+S 2:2 +sbwt none"
-  in_rabbitmq "$dir" "$epmd" -address 127.0.0.1 -port $((port + 2)) >/dev/null 2>&1 9>&- </dev/null & helper=$!
+  [ -e "$dir/cluster" ] || { in_rabbitmq "$dir" "$epmd" -address 127.0.0.1 -port $((port + 2)) >/dev/null 2>&1 9>&- </dev/null & helper=$!; }
   in_rabbitmq "$dir" "$sbin/rabbitmq-server" >"$dir/out.log" 2>&1 9>&- </dev/null & server=$!
   wait_for "$port" "$server" "$dir/out.log" RabbitMQ
   server=$(cat "$dir/pid" 2>/dev/null || echo "$server")
+}
+
+start_epmd() { # DIR PORT; sets server
+  in_rabbitmq "$1" "$epmd" -address 127.0.0.1 -port "$2" >"$1/out.log" 2>&1 9>&- </dev/null & server=$!
+  wait_for "$2" "$server" "$1/out.log" epmd
 }
 
 start_mongodb() { # DIR PORT; sets server
@@ -258,7 +271,7 @@ free_port() { # the first of three free ports, below the range of ephemeral port
 }
 
 foreground() { # rabbitmq|mongodb|replica|prometheus DIR PORT: until standard input ends
-  locked "fetch_${1/replica/mongodb}"; servers=()
+  local needs=${1/replica/mongodb}; locked "fetch_${needs/epmd/rabbitmq}"; servers=() helper=
   "start_$1" "$2" "$3"
   [ ${#servers[@]} -gt 0 ] || servers=("$server")
   pids=("${servers[@]}" ${helper:+"$helper"})
@@ -326,7 +339,7 @@ withdraw() {
 
 case ${1:-} in
   fetch) locked fetch_rabbitmq; locked fetch_mongodb ;;
-  rabbitmq | mongodb | replica | prometheus) foreground "$1" "$2" "$3" ;;
+  rabbitmq | epmd | mongodb | replica | prometheus) foreground "$1" "$2" "$3" ;;
   promtool) shift; locked fetch_prometheus; exec "$promtool" "$@" ;;
   ctl) shift; locked fetch_rabbitmq; rabbitmq_environment "$1" "$2"; dir=$1; shift 2; in_rabbitmq "$dir" "$sbin/rabbitmqctl" -q "$@" ;;
   run)
@@ -345,5 +358,5 @@ case ${1:-} in
     [ -e "$base/up" ] || { say "no servers are up"; exit 0; }
     mapfile -t state < <(sed -n 's/^# \{0,1\}//p' "$base/up"); read -r -a pids <<<"${state[0]:-}"; in_docker=${state[1]:-} run=${state[2]:-}
     withdraw; rm -f "$base/up" ;;
-  *) sed -n '2,20s/^# \{0,1\}//p' "$0" >&2; exit 64 ;;
+  *) sed -n '2,23s/^# \{0,1\}//p' "$0" >&2; exit 64 ;;
 esac

@@ -6,6 +6,7 @@
 mod alerting;
 mod check;
 mod cli;
+mod cluster;
 mod code_rules;
 mod connection_faults;
 mod copies;

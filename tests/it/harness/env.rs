@@ -71,7 +71,7 @@ impl TestEnv {
     /// On servers at these addresses.
     pub async fn at(broker_uri: String, store_uri: String) -> Self {
         let name = format!("t{:016x}", rand::random::<u64>());
-        let connection = Connection::connect(&broker_uri, ConnectionProperties::default()).await.unwrap();
+        let connection = connect(&broker_uri).await;
         let channel = connection.create_channel().await.unwrap();
         channel.confirm_select(ConfirmSelectOptions::default()).await.unwrap();
         // The URI may give the worker little time to find a primary; the test itself waits for as long as an election takes.
@@ -101,7 +101,7 @@ impl TestEnv {
 
     /// A new connection, after the broker was restarted.
     pub async fn reconnect(&mut self) {
-        let connection = Connection::connect(&self.broker_uri, ConnectionProperties::default()).await.unwrap();
+        let connection = connect(&self.broker_uri).await;
         self.channel = connection.create_channel().await.unwrap();
         self.channel.confirm_select(ConfirmSelectOptions::default()).await.unwrap();
         self.connection = connection;
@@ -205,7 +205,7 @@ impl TestEnv {
 
     /// How many messages are ready in a queue.
     pub async fn depth(&self, queue: &str) -> u32 {
-        let connection = Connection::connect(&self.broker_uri, ConnectionProperties::default()).await.unwrap();
+        let connection = connect(&self.broker_uri).await;
         let channel = connection.create_channel().await.unwrap();
         let options = lapin::options::QueueDeclareOptions { passive: true, ..Default::default() };
         let depth = channel.queue_declare(queue.into(), options, Default::default()).await.unwrap().message_count();
@@ -262,6 +262,18 @@ impl TestEnv {
         }
         let _ = self.client.database(&self.name).drop().await;
     }
+}
+
+/// A connection to the first broker of a list that accepts one.
+async fn connect(uris: &str) -> Connection {
+    let mut errors = Vec::new();
+    for uri in uris.split(',') {
+        match Connection::connect(uri, ConnectionProperties::default()).await {
+            Ok(connection) => return connection,
+            Err(error) => errors.push(error),
+        }
+    }
+    panic!("no broker accepts a connection: {errors:?}");
 }
 
 /// The URI of a server that `make test` provides.

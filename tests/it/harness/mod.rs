@@ -2,6 +2,7 @@
 //! oracle that finds lost and duplicated events.
 
 pub mod access_control;
+mod cluster;
 mod dead_letters;
 mod env;
 mod oracle;
@@ -11,6 +12,7 @@ mod worker;
 
 use std::time::{Duration, Instant};
 
+pub use cluster::{Cluster, LoadPublisher};
 pub use dead_letters::{CommandOutput, HIGH_LIMIT, QueuedMessage, kill};
 pub use env::{TestEnv, TestMessage, server_uri};
 pub use proxy::{ACK, Action, DELIVER, Frame, PUBLISH, Proxy};

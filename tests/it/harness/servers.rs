@@ -12,6 +12,8 @@ use tempfile::TempDir;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ServerKind {
     Rabbitmq,
+    /// Erlang's port mapper, which the nodes of a cluster share.
+    Epmd,
     Mongodb,
     /// A replica set of three MongoDBs.
     Replica,
@@ -37,8 +39,12 @@ impl DedicatedServer {
     /// Starts a new one after `prepare` has put files into its directory. `prepare` also gets the first of four ports;
     /// the fourth is free for the test.
     pub fn prepared(kind: ServerKind, prepare: impl FnOnce(&Path, u16)) -> Self {
+        DedicatedServer::prepared_at(kind, free_port(), prepare)
+    }
+
+    /// The same at this port and the three after it.
+    pub fn prepared_at(kind: ServerKind, port: u16, prepare: impl FnOnce(&Path, u16)) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let port = free_port();
         prepare(directory.path(), port);
         let (wrapper, pids) = launch(kind, directory.path().to_path_buf(), port);
         DedicatedServer { kind, directory, port, wrapper, pids }
@@ -48,6 +54,7 @@ impl DedicatedServer {
     pub fn uri(&self) -> String {
         match self.kind {
             ServerKind::Rabbitmq => format!("amqp://guest:guest@127.0.0.1:{}/%2f", self.port),
+            ServerKind::Epmd => format!("127.0.0.1:{}", self.port),
             ServerKind::Prometheus => format!("http://127.0.0.1:{}", self.port),
             ServerKind::Mongodb => format!("mongodb://127.0.0.1:{}/?replicaSet=rs0", self.port),
             ServerKind::Replica => {
@@ -100,12 +107,18 @@ impl DedicatedServer {
         }
     }
 
-    /// Runs `rabbitmqctl`.
-    pub fn ctl(&self, arguments: &[&str]) {
+    /// Runs `rabbitmqctl`, and returns what it prints.
+    pub fn ctl(&self, arguments: &[&str]) -> String {
+        self.try_ctl(arguments).unwrap_or_else(|error| panic!("{arguments:?}: {error}"))
+    }
+
+    /// The same where it may fail; the error is what it prints to standard error.
+    pub fn try_ctl(&self, arguments: &[&str]) -> Result<String, String> {
         let mut command = Command::new(script());
         command.arg("ctl").arg(self.directory.path()).arg(self.port.to_string()).args(arguments);
         let output = command.output().unwrap();
-        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
     }
 
     /// Freezes the processes with SIGSTOP, or resumes them.
@@ -137,6 +150,7 @@ fn script() -> PathBuf {
 fn launch(kind: ServerKind, directory: PathBuf, port: u16) -> (Child, Vec<u32>) {
     let name = match kind {
         ServerKind::Rabbitmq => "rabbitmq",
+        ServerKind::Epmd => "epmd",
         ServerKind::Mongodb => "mongodb",
         ServerKind::Replica => "replica",
         ServerKind::Prometheus => "prometheus",
@@ -154,6 +168,15 @@ fn launch(kind: ServerKind, directory: PathBuf, port: u16) -> (Child, Vec<u32>) 
         }
     }
     panic!("{name} did not become ready; see the messages above");
+}
+
+/// The first ports of as many groups of four free ports.
+pub fn distinct_ports<const N: usize>() -> [u16; N] {
+    let mut ports = std::collections::BTreeSet::new();
+    while ports.len() < N {
+        ports.insert(free_port());
+    }
+    ports.into_iter().collect::<Vec<_>>().try_into().unwrap()
 }
 
 /// The first of four free ports, below the range that the system uses for outgoing connections.
