@@ -9,6 +9,7 @@ use hashbrown::HashMap;
 
 use crate::event::{Reason, Rejection, same_event};
 use crate::mongodb::{DocumentError, Failure, FailureClass, FailureKind};
+use crate::rabbitmq::Delivery;
 
 use super::decode::PendingEvent;
 
@@ -59,11 +60,22 @@ pub(super) struct BatchProgress {
     pieces: VecDeque<Vec<usize>>,
 }
 
+/// Attempts that an earlier session, or another worker, may have made: its deliveries, as far as RabbitMQ counts them. At
+/// least two attempts remain, because a delivery may have ended for another cause.
+fn failures_before(delivery: &Delivery, max_unknown_failures: u32) -> u32 {
+    if !delivery.redelivered {
+        return 0;
+    }
+    let earlier = delivery.earlier_deliveries().and_then(|count| u32::try_from(count).ok()).unwrap_or(0);
+    earlier.min(max_unknown_failures.saturating_sub(2))
+}
+
 impl BatchProgress {
     pub fn new(batch: &[PendingEvent], max_unknown_failures: u32, stored: Arc<AtomicU64>) -> Self {
         let mut last_with_id = HashMap::with_capacity(batch.len());
         let slot = |(at, pending): (usize, &PendingEvent)| Slot {
             previous_same_id: last_with_id.insert(pending.id, at),
+            unknown_failures: failures_before(&pending.delivery, max_unknown_failures),
             ..Slot::default()
         };
         let slots = batch.iter().enumerate().map(slot).collect();
@@ -178,7 +190,7 @@ impl BatchProgress {
         let others_stored = slot.stored_at_first_failure.is_some_and(|before| stored > before);
         if slot.unknown_failures >= self.max_unknown_failures && others_stored {
             let with_code = code.map_or_else(|| "without a code".to_owned(), |code| format!("with code {code}"));
-            let detail = format!("MongoDB rejected the document alone {} times {with_code}", self.max_unknown_failures);
+            let detail = format!("MongoDB rejected the document alone again and again {with_code}");
             self.reject(at, Reason::RejectedByStore, detail, code);
         }
     }

@@ -118,6 +118,23 @@ fn an_unknown_code_is_retried_alone_a_bounded_number_of_times() {
 }
 
 #[test]
+fn attempts_of_an_earlier_session_count_but_two_remain() {
+    for (deliveries, attempts) in [(0, 5), (2, 3), (9, 2)] {
+        let mut batch = vec![pending(1, "{}"), pending(2, "{}")];
+        batch[1].delivery = Delivery::with_body("{}").redelivered(deliveries);
+        let mut progress = BatchProgress::new(&batch, 5, Arc::default());
+        let piece = progress.next_piece(&batch).unwrap();
+        progress.command_completed(&piece, &[(1, DocumentError::Unknown(4242))]);
+        let mut made = 1;
+        while progress.next_piece(&batch).is_some() {
+            progress.command_completed(&[1], &[(0, DocumentError::Unknown(4242))]);
+            made += 1;
+        }
+        assert_eq!(made, attempts, "after {deliveries} deliveries");
+    }
+}
+
+#[test]
 fn documents_with_a_failure_of_the_store_are_retried() {
     let batch = vec![pending(1, "{}"), pending(2, "{}")];
     let mut progress = progress(&batch);

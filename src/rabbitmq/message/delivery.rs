@@ -74,6 +74,15 @@ impl Delivery {
         Delivery::new(delivery, 1, &InvalidTexts::default()).0
     }
 
+    /// The same after so many deliveries, for tests.
+    #[cfg(test)]
+    pub fn redelivered(mut self, count: i64) -> Self {
+        let counts = [("x-delivery-count".into(), AMQPValue::LongLongInt(count))];
+        *self.properties = BasicProperties::default().with_headers(std::collections::BTreeMap::from(counts).into());
+        self.redelivered = true;
+        self
+    }
+
     /// A delivery without properties that no broker sent, for tests.
     #[cfg(test)]
     pub fn with_body(body: &str) -> Self {
@@ -131,7 +140,7 @@ impl Delivery {
 
     /// How often its queue has delivered it before; none if the queue does not count. RabbitMQ 4.3 counts all deliveries
     /// (`x-acquired-count`); earlier versions count those that the consumer did not settle.
-    pub(super) fn earlier_deliveries(&self) -> Option<i64> {
+    pub fn earlier_deliveries(&self) -> Option<i64> {
         let count = |name: &str| self.header(name).and_then(|value| value.int());
         let counted = count("x-acquired-count").or_else(|| count("x-delivery-count"));
         counted.or_else(|| (!self.redelivered).then_some(0))
