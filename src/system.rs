@@ -1,5 +1,7 @@
-//! Owns what is asked of the operating system: the host name, the wall clock, whether a terminal shows colours. Must not know what they are used for.
+//! Owns what is asked of the operating system: the host name, the wall clock, whether a terminal shows colours. Must not
+//! know what they are used for.
 
+use std::ffi::{OsStr, OsString};
 use std::time::{Duration, SystemTime};
 
 /// The host name; text that is not UTF-8 is replaced.
@@ -20,6 +22,23 @@ pub fn now_millis() -> i64 {
 /// Whether colours may be written to a stream, given whether it is a terminal: not with `NO_COLOR` (no-color.org) or on a
 /// terminal without them (`TERM=dumb`).
 pub fn has_colours(is_terminal: bool) -> bool {
-    let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-    is_terminal && !no_color && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
+    is_terminal && allow_colours(std::env::var_os("NO_COLOR"), std::env::var_os("TERM"))
+}
+
+fn allow_colours(no_color: Option<OsString>, term: Option<OsString>) -> bool {
+    no_color.is_none_or(|value| value.is_empty()) && term.as_deref() != Some(OsStr::new("dumb"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_color_and_dumb_terminals_turn_colours_off() {
+        let allow = |no_color: Option<&str>, term: Option<&str>| {
+            allow_colours(no_color.map(OsString::from), term.map(OsString::from))
+        };
+        assert!(allow(None, None) && allow(Some(""), Some("xterm")));
+        assert!(!allow(Some("1"), Some("xterm")) && !allow(None, Some("dumb")));
+    }
 }

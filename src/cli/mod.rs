@@ -16,10 +16,11 @@ mod source;
 mod terminal;
 mod validate;
 
+use std::ffi::OsStr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use crate::config::{Loaded, Sources, load};
 
@@ -73,7 +74,8 @@ enum Command {
 
 /// Runs the command line of this process. Errors go to standard error.
 pub fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let command = without_empty_variables(Cli::command());
+    let cli = match command.try_get_matches().and_then(|matches| Cli::from_arg_matches(&matches)) {
         Ok(cli) => cli,
         Err(error) => {
             let _ = error.print();
@@ -88,6 +90,17 @@ pub fn main() -> ExitCode {
             ExitCode::from(code)
         }
     }
+}
+
+/// An environment variable that is empty counts as not set, as usual for shells and Compose files.
+fn without_empty_variables(command: clap::Command) -> clap::Command {
+    let is_empty = |name: &OsStr| std::env::var_os(name).is_some_and(|value| value.is_empty());
+    command
+        .mut_args(|argument| match argument.get_env() {
+            Some(name) if is_empty(name) => argument.env(None),
+            _ => argument,
+        })
+        .mut_subcommands(without_empty_variables)
 }
 
 fn dispatch(cli: Cli) -> Result<u8, CommandError> {
@@ -117,11 +130,7 @@ impl ConfigArgs {
             Ok(("--set".to_owned(), section.to_owned(), key.to_owned(), value.to_owned()))
         };
         let flags = self.set.iter().map(flag).collect::<Result<_, _>>()?;
-        Ok(load(&Sources {
-            files: self.config_files.iter().filter(|file| !file.as_os_str().is_empty()).cloned().collect(),
-            environment: environment(),
-            flags,
-        })?)
+        Ok(load(&Sources { files: self.config_files.clone(), environment: environment(), flags })?)
     }
 }
 

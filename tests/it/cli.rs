@@ -55,6 +55,16 @@ fn config_prints_the_settings_in_force_and_their_sources() {
     std::fs::write(file.path(), &output.stdout).unwrap();
     let again = ticketlog(&["config", "--json", "--config", file.path().to_str().unwrap()]).output().unwrap();
     assert_eq!(again.status.code(), Some(0), "{}", text(&again.stderr));
+    for (arguments, code) in [(&["config"][..], 0), (&["dead", "stats", "--set", "broker.uri=amqp://127.0.0.1:9"], 69)]
+    {
+        let mut empty = ticketlog(arguments);
+        empty.env("TICKETLOG_CONFIG", "").env("TICKETLOG_MANAGEMENT", "").env("TICKETLOG_AUDIT_FILE", "");
+        let output = empty.output().unwrap();
+        assert_eq!(output.status.code(), Some(code), "{}", text(&output.stderr));
+    }
+    std::fs::write(file.path(), "\u{feff}amqp://u:p@127.0.0.1/%2f\n").unwrap();
+    let marked = ticketlog(&["config"]).env("TICKETLOG_BROKER__URI_FILE", file.path()).output().unwrap();
+    assert!(text(&marked.stdout).contains("amqp://u:***@127.0.0.1/%2f"), "{marked:?}");
     let default = ticketlog(&["config", "--default"]).output().unwrap();
     assert_eq!(
         text(&default.stdout),

@@ -58,7 +58,13 @@ async fn idle_connections_and_wrong_methods_are_harmless() {
     stream.write_all(b"POST /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 0\r\n\r\n").unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
-    assert!(answer.starts_with("HTTP/1.1 405"), "{answer}");
+    assert!(answer.starts_with("HTTP/1.1 405") && answer.contains("\r\nallow: GET, HEAD\r\n"), "{answer}");
+    crate::harness::signal("HUP", worker.id());
+    crate::harness::eventually("SIGHUP is reported", crate::harness::DEADLINE, async || {
+        worker.log().contains("SIGHUP changes nothing")
+    })
+    .await;
+    assert_eq!(worker.get("/readyz").0, 200, "SIGHUP ends nothing");
     env.clean().await;
 }
 

@@ -218,6 +218,10 @@ async fn credentials_are_renewed_without_a_restart() {
     eventually("all are stored", DEADLINE, async || env.count().await == 3000).await;
     worker.wait_until_ready().await;
     env.assert_all_stored("29 user replaced under load", 3000, &[&worker]).await;
+    broker.ctl(&["set_vhost_limits", "-p", "/", "{\"max-connections\": 0}"]);
+    let output = env.command().arg("check").output().unwrap();
+    let report = String::from_utf8(output.stdout).unwrap();
+    assert!(report.contains("connection limit") && output.status.code() == Some(69), "{report}");
 }
 
 #[test]
