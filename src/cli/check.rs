@@ -1,16 +1,15 @@
 //! Owns `ticketlog check`: runs all checks and prints the findings. Must not know what is checked.
 
-use std::io::IsTerminal as _;
 use std::time::Duration;
 
 use url::Url;
 
 use crate::config::Settings;
 use crate::finding::{Finding, Level};
-use crate::{http_client, mongodb, rabbitmq, system};
+use crate::{http_client, mongodb, rabbitmq};
 
-use super::dead::parse_http_url;
-use super::terminal::print_line;
+use super::terminal::{green, print_line, red, wrapped, yellow};
+use super::worker_address::parse_http_url;
 use super::{CommandError, exit};
 
 const READINESS_TIMEOUT: Duration = Duration::from_secs(3);
@@ -91,18 +90,17 @@ async fn readiness(worker: &Url) -> Finding {
 }
 
 fn print(findings: &[Finding]) -> Result<(), CommandError> {
-    let terminal = system::has_colours(std::io::stdout().is_terminal());
     let width = findings.iter().map(|finding| finding.subject.len()).max().unwrap_or(0);
     for finding in findings {
-        let level = match (terminal, finding.level) {
-            (false, level) => format!("{:<4}", level.as_str()),
-            (true, Level::Ok) => "\x1b[32mok\x1b[0m  ".to_owned(),
-            (true, Level::Warn) => "\x1b[33mwarn\x1b[0m".to_owned(),
-            (true, Level::Fail) => "\x1b[31mfail\x1b[0m".to_owned(),
+        let level = format!("{:<4}", finding.level.as_str());
+        let level = match finding.level {
+            Level::Ok => green(&level),
+            Level::Warn => yellow(&level),
+            Level::Fail => red(&level),
         };
-        print_line(format_args!("{level}  {:width$}  {}", finding.subject, finding.message))?;
+        print_line(wrapped(&format!("{level}  {:width$}  {}", finding.subject, finding.message), width + 8))?;
         if let Some(fix) = &finding.fix {
-            print_line(format_args!("{:4}  {:width$}  fix: {fix}", "", ""))?;
+            print_line(wrapped(&format!("{:4}  {:width$}  fix: {fix}", "", ""), width + 8))?;
         }
     }
     let count = |level| findings.iter().filter(|finding| finding.level == level).count() as u64;

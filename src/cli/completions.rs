@@ -2,6 +2,7 @@
 //! commands.
 
 use std::io::Write as _;
+use std::path::PathBuf;
 
 use clap::Args;
 use clap_complete::Shell;
@@ -24,15 +25,28 @@ impl CompletionsArgs {
     }
 }
 
-/// Prints one manual page with every command.
-pub(super) fn man(command: clap::Command) -> Result<u8, CommandError> {
-    let mut page = Vec::new();
-    let mut command = command;
-    command.build();
-    clap_mangen::Man::new(command.clone()).render(&mut page)?;
-    for sub in command.get_subcommands().filter(|sub| sub.get_name() != "help") {
-        clap_mangen::Man::new(sub.clone()).render(&mut page)?;
+/// Flags of `ticketlog man`.
+#[derive(Debug, Args)]
+pub(super) struct ManArgs {
+    /// A folder for one page of each command, such as `ticketlog-dead-replay.1`.
+    #[arg(long, value_name = "FOLDER")]
+    directory: Option<PathBuf>,
+}
+
+impl ManArgs {
+    pub fn run(&self, mut command: clap::Command) -> Result<u8, CommandError> {
+        if let Some(directory) = &self.directory {
+            std::fs::create_dir_all(directory)?;
+            clap_mangen::generate_to(command, directory)?;
+            return Ok(0);
+        }
+        let mut page = Vec::new();
+        command.build();
+        clap_mangen::Man::new(command.clone()).render(&mut page)?;
+        for sub in command.get_subcommands().filter(|sub| sub.get_name() != "help") {
+            clap_mangen::Man::new(sub.clone()).render(&mut page)?;
+        }
+        std::io::stdout().lock().write_all(&page)?;
+        Ok(0)
     }
-    std::io::stdout().lock().write_all(&page)?;
-    Ok(0)
 }

@@ -1,15 +1,13 @@
 //! Owns `ticketlog health`: asks the worker of this configuration, for container health checks. Must not know what makes it
 //! healthy.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
-
-use url::Url;
 
 use crate::config::Settings;
 use crate::http_client;
 
 use super::terminal::print_line;
+use super::worker_address::own_worker;
 use super::{CommandError, exit};
 
 const TIMEOUT: Duration = Duration::from_secs(3);
@@ -25,25 +23,17 @@ pub struct HealthArgs {
 impl HealthArgs {
     pub(super) fn run(&self, settings: &Settings) -> Result<u8, CommandError> {
         let path = if self.ready { "readyz" } else { "livez" };
-        let address = reachable(settings.http.listen);
-        let url = format!("http://{address}/{path}");
-        let url = Url::parse(&url).map_err(|error| CommandError::new(exit::SOFTWARE, error))?;
+        let mut url = own_worker(settings);
+        url.set_path(path);
         match super::runtime()?.block_on(http_client::get(&url, None, None, TIMEOUT)) {
             Some((status, body)) => {
                 print_line(String::from_utf8_lossy(&body).trim_end())?;
                 Ok(if status == 200 { 0 } else { exit::NOT_WELL })
             }
-            None => Err(CommandError::text(exit::NOT_WELL, format!("no worker answers at {address} (http.listen)"))),
+            None => Err(CommandError::text(
+                exit::NOT_WELL,
+                format!("no worker answers at {} (http.listen)", url.authority()),
+            )),
         }
     }
-}
-
-/// The address at which a listener on all addresses can be reached from this machine.
-fn reachable(listen: SocketAddr) -> SocketAddr {
-    let ip = match listen.ip() {
-        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
-        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
-        ip => ip,
-    };
-    SocketAddr::new(ip, listen.port())
 }

@@ -13,8 +13,10 @@ mod publish;
 mod run;
 mod setup;
 mod source;
+mod status;
 mod terminal;
 mod validate;
+mod worker_address;
 
 use std::ffi::OsStr;
 use std::path::PathBuf;
@@ -31,7 +33,7 @@ use error::{EXIT_CODES, exit};
 #[derive(Debug, Parser)]
 #[command(name = "ticketlog", version, after_help = EXIT_CODES, max_term_width = 110)]
 pub struct Cli {
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Configuration")]
     config: ConfigArgs,
     #[command(subcommand)]
     command: Command,
@@ -58,6 +60,8 @@ enum Command {
     Check(check::CheckArgs),
     /// Ask the worker of this configuration whether it is alive: exit code 0 or 1, for container health checks.
     Health(health::HealthArgs),
+    /// Show what workers do now: rates, backlog, latency, dead letters, dependencies. Exit code 0 if all are ready, else 1.
+    Status(status::StatusArgs),
     /// Publish events with confirms: from files, from standard input, or generated.
     Publish(publish::PublishArgs),
     /// Show what the worker would do with messages, without RabbitMQ: for tests of publishers.
@@ -68,8 +72,8 @@ enum Command {
     Config(config::ShowConfigArgs),
     /// Print a shell completion script.
     Completions(completions::CompletionsArgs),
-    /// Print the manual page, in roff.
-    Man,
+    /// Print the manual page, in roff; or write one page for each command.
+    Man(completions::ManArgs),
 }
 
 /// Runs the command line of this process. Errors go to standard error.
@@ -110,12 +114,13 @@ fn dispatch(cli: Cli) -> Result<u8, CommandError> {
         Command::Setup => setup::run(&config.load()?.settings),
         Command::Check(args) => args.run(config.load().map(|loaded| loaded.settings)),
         Command::Health(args) => args.run(&config.load()?.settings),
+        Command::Status(args) => args.run(&config.load()?.settings),
         Command::Publish(args) => args.run(&config.load()?.settings),
         Command::Validate(args) => args.run(&config.load()?.settings),
         Command::Dead(args) => args.run(&config.load()?.settings),
         Command::Config(args) => args.run(|| config.load()),
         Command::Completions(args) => args.run(Cli::command()),
-        Command::Man => completions::man(Cli::command()),
+        Command::Man(args) => args.run(Cli::command()),
     }
 }
 

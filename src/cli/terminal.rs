@@ -5,7 +5,10 @@ use std::fmt::Display;
 use std::io::{BufRead as _, BufWriter, IsTerminal as _, Write, stderr, stdin, stdout};
 use std::thread::JoinHandle;
 
+use console::{Term, truncate_str};
 use tokio::sync::mpsc;
+
+use crate::system;
 
 use super::CommandError;
 
@@ -19,14 +22,60 @@ pub(super) fn print_line(line: impl Display) -> Result<(), CommandError> {
 
 /// Prints a note or an error on standard error.
 pub(super) fn note(text: impl Display) {
-    let _ = writeln!(stderr(), "ticketlog: {text}");
+    let line = format!("ticketlog: {text}");
+    let columns = columns_of(&Term::stderr());
+    let _ = writeln!(stderr(), "{}", columns.map_or(line.clone(), |columns| wrap(&line, columns, 2)));
 }
 
-/// Asks the operator to type `expected`; true if they do. `flag` makes the question unnecessary.
+/// Columns of the terminal that standard output is; none if it is no terminal.
+pub(super) fn columns() -> Option<usize> {
+    columns_of(&Term::stdout())
+}
+
+fn columns_of(term: &Term) -> Option<usize> {
+    term.is_term().then(|| term.size_checked().map_or(80, |(_, columns)| usize::from(columns).max(20)))
+}
+
+/// The line, cut to the width of the terminal.
+pub(super) fn fit(line: &str) -> String {
+    columns().map_or(line.to_owned(), |columns| truncate_str(line, columns, "…").into_owned())
+}
+
+/// The text, wrapped at words to the width of the terminal; further lines are indented.
+pub(super) fn wrapped(text: &str, indent: usize) -> String {
+    columns().map_or(text.to_owned(), |columns| wrap(text, columns, indent))
+}
+
+fn wrap(text: &str, columns: usize, indent: usize) -> String {
+    let indent = " ".repeat(indent.min(columns / 2));
+    let options = textwrap::Options::new(columns).subsequent_indent(&indent).break_words(false);
+    textwrap::fill(text, options.word_splitter(textwrap::WordSplitter::NoHyphenation))
+}
+
+/// The text in green, if standard output shows colours.
+pub(super) fn green(text: &str) -> String {
+    coloured(text, 32)
+}
+
+/// The text in yellow, likewise.
+pub(super) fn yellow(text: &str) -> String {
+    coloured(text, 33)
+}
+
+/// The text in red, likewise.
+pub(super) fn red(text: &str) -> String {
+    coloured(text, 31)
+}
+
+fn coloured(text: &str, code: u8) -> String {
+    if system::has_colours(stdout().is_terminal()) { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
+}
+
+/// Asks the operator to type one of the `expected` answers; true if they do. `flag` makes the question unnecessary.
 ///
 /// # Errors
 /// Standard input is not a terminal.
-pub(super) fn confirm(question: &str, expected: &str, flag: &str) -> Result<bool, CommandError> {
+pub(super) fn confirm(question: &str, expected: &[&str], flag: &str) -> Result<bool, CommandError> {
     if !stdin().is_terminal() {
         return Err(CommandError::usage(format!("standard input is not a terminal; pass {flag}")));
     }
@@ -34,7 +83,7 @@ pub(super) fn confirm(question: &str, expected: &str, flag: &str) -> Result<bool
     stderr().flush()?;
     let mut answer = String::new();
     stdin().lock().read_line(&mut answer)?;
-    Ok(answer.trim() == expected)
+    Ok(expected.contains(&answer.trim()))
 }
 
 /// Writes lines on a thread of its own, so that a slow reader does not delay heartbeats.

@@ -17,7 +17,6 @@ pub struct Group {
     pub field: Option<String>,
     /// Of the first one seen.
     pub detail: String,
-    pub routing_key: String,
     pub count: u64,
     /// Milliseconds since 1970.
     pub oldest: Option<i64>,
@@ -52,7 +51,6 @@ impl Groups {
             fingerprint: fingerprint.clone(),
             field: record.field.clone().filter(|_| room),
             detail: if room { record.detail.clone() } else { "(further causes)".to_owned() },
-            routing_key: if room { record.routing_key.clone() } else { String::new() },
             count: 0,
             oldest: None,
             newest: None,

@@ -32,10 +32,9 @@ impl Cause {
         if name == "unknown" { Some(Cause::Unknown) } else { name.parse().ok().map(Cause::Reason) }
     }
 
-    /// All names, for help and errors.
-    pub fn names() -> String {
-        let names: Vec<_> = Reason::VARIANTS.iter().map(|reason| reason.as_str()).chain(["unknown"]).collect();
-        names.join(", ")
+    /// All names, for help, errors and completions.
+    pub fn names() -> Vec<&'static str> {
+        Reason::VARIANTS.iter().map(|reason| reason.as_str()).chain(["unknown"]).collect()
     }
 }
 
@@ -165,7 +164,7 @@ impl DeadLetterRecord {
         let rejection = Rejection::new(reason, detail);
         DeadLetterRecord {
             cause: Cause::Reason(reason),
-            fingerprint: fingerprint(&rejection, &death.routing_key),
+            fingerprint: fingerprint(&rejection),
             detail: rejection.detail.into_owned(),
             time: death
                 .time

@@ -68,6 +68,31 @@ async fn idle_connections_and_wrong_methods_are_harmless() {
     env.clean().await;
 }
 
+#[tokio::test]
+async fn status_shows_what_a_worker_does() {
+    let env = TestEnv::new().await;
+    let worker = env.worker().await;
+    worker.wait_until_ready().await;
+    env.publish_all((0..50).map(TestMessage::numbered)).await;
+    env.publish(&TestMessage::body("nonsense")).await;
+    worker.wait_until_settled(51).await;
+    let address = format!("http://{}", worker.address());
+    let status = |arguments: &[&str]| {
+        let output = env.command().arg("status").args(arguments).output().unwrap();
+        (output.status.code(), String::from_utf8(output.stdout).unwrap())
+    };
+    let (code, text) = status(&[&address]);
+    assert!(code == Some(0) && text.contains("  ready  ") && text.contains("invalid_json: "), "{text}");
+    assert!(text.contains(&format!("from queue    {} to {}.log", env.queue(), env.name)), "{text}");
+    let (_, json) = status(&[&address, "--json"]);
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!((&json["status"]["ready"], &json["in_flight"]), (&true.into(), &0.0.into()));
+    assert!(json["seconds_since_stored"].as_f64().unwrap() < 60.0, "{json}");
+    let (code, text) = status(&["http://127.0.0.1:9"]);
+    assert!(code == Some(1) && text.contains("no worker answers"), "{text}");
+    env.clean().await;
+}
+
 #[test]
 fn a_busy_port_is_a_clear_error() {
     let busy = std::net::TcpListener::bind("127.0.0.1:0").unwrap();

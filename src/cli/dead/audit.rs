@@ -68,8 +68,8 @@ impl Audit {
                 line.insert("outcome".to_owned(), outcome);
             }
         }
+        log(&line);
         let text = line.to_string();
-        info!(audit = text, "ticketlog dead");
         if let Some(file) = &mut self.file {
             // One write, so that lines of several commands do not mix.
             file.write_all(format!("{text}\n").as_bytes())?;
@@ -77,6 +77,35 @@ impl Audit {
         }
         Ok(())
     }
+}
+
+/// Logs the line with a field for each of its parts.
+fn log(line: &Value) {
+    let text = |name: &str| line.get(name).and_then(Value::as_str);
+    let outcome = |name: &str| line.get("outcome").and_then(|outcome| outcome.get(name));
+    let count = |name: &str| outcome(name).and_then(Value::as_u64);
+    let backup = outcome("backup").and_then(Value::as_str);
+    let filter = line.get("filter").and_then(Value::as_object).filter(|filter| !filter.is_empty());
+    let conditions =
+        filter.map(|filter| filter.iter().map(|(name, value)| format!("{name} {value}")).collect::<Vec<_>>());
+    let (action, state) = (text("action").unwrap_or_default(), text("state").unwrap_or_default());
+    info!(
+        action,
+        state,
+        queue = text("queue"),
+        who = text("who"),
+        replay_id = text("replay_id"),
+        filter = conditions.map(|conditions| conditions.join(", ")),
+        replayed = count("replayed"),
+        parked = count("parked"),
+        moved = count("moved"),
+        stayed = count("stayed"),
+        purged = count("purged"),
+        exported = count("exported"),
+        imported = count("imported"),
+        backup,
+        "ticketlog dead {action}: {state}"
+    );
 }
 
 impl Drop for Audit {

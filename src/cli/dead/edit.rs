@@ -2,12 +2,17 @@
 
 use std::io::{Read as _, Write as _};
 use std::os::unix::process::CommandExt as _;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStderr, Command, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
+use crate::dead_letter::escape;
+
 /// How long the command may take for one message.
 const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Most characters of what the command says about its failure.
+const MAX_MESSAGE: usize = 200;
 
 /// The output of `sh -c command` for `body`, at most `max_bytes`. A newline at the end is removed, unless the body ends in
 /// one.
@@ -17,10 +22,10 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 pub(super) fn edit(command: &str, body: Vec<u8>, max_bytes: usize) -> Result<Vec<u8>, String> {
     let ends_in_newline = body.last() == Some(&b'\n');
     let mut shell = Command::new("sh");
-    shell.args(["-c", command]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit());
+    shell.args(["-c", command]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     // A process group of its own, so that everything that the command starts can be killed with it.
     let mut child = shell.process_group(0).spawn().map_err(|error| format!("sh cannot be started: {error}"))?;
-    let (stdin, stdout) = (child.stdin.take(), child.stdout.take());
+    let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
     // The command may stop reading early, so this error is ignored; the exit code decides.
     std::thread::spawn(move || stdin.map(|mut stdin| stdin.write_all(&body)));
     let (sender, read) = mpsc::channel();
@@ -30,6 +35,7 @@ pub(super) fn edit(command: &str, body: Vec<u8>, max_bytes: usize) -> Result<Vec
         let done = stdout.map(|stdout| stdout.take(limit).read_to_end(&mut out));
         sender.send(done.is_some_and(|done| done.is_ok()).then_some(out))
     });
+    let message = std::thread::spawn(move || stderr.map(first_line).unwrap_or_default());
     let deadline = Instant::now() + TIMEOUT;
     let read = read.recv_timeout(TIMEOUT);
     let too_large = matches!(&read, Ok(Some(out)) if out.len() > max_bytes);
@@ -40,12 +46,23 @@ pub(super) fn edit(command: &str, body: Vec<u8>, max_bytes: usize) -> Result<Vec
     };
     // Also after success: the command may have left something running.
     kill_group(&mut child);
-    ended?;
+    let message = message.join().unwrap_or_default();
+    ended.map_err(|error| if message.is_empty() { error } else { format!("{error}: {message}") })?;
     let mut edited = read.ok().flatten().ok_or("the command's output cannot be read")?;
     if edited.last() == Some(&b'\n') && !ends_in_newline {
         edited.pop();
     }
     if edited.is_empty() { Err("the command wrote nothing".to_owned()) } else { Ok(edited) }
+}
+
+/// The first line that the command writes to standard error, at most `MAX_MESSAGE` characters, safe for a terminal. Reads on,
+/// so that the command does not wait.
+fn first_line(mut stderr: ChildStderr) -> String {
+    let mut text = Vec::new();
+    let _ = stderr.by_ref().take(4096).read_to_end(&mut text);
+    let _ = std::io::copy(&mut stderr, &mut std::io::sink());
+    let text = String::from_utf8_lossy(&text);
+    escape(text.lines().next().unwrap_or_default()).chars().take(MAX_MESSAGE).collect()
 }
 
 // Runs on a thread for blocking calls.
@@ -98,6 +115,7 @@ mod tests {
             std::thread::sleep(Duration::from_millis(10));
         }
         assert_eq!(edit("exit 3", b"x").unwrap_err(), "the command ended with exit status: 3");
+        assert_eq!(edit("echo why >&2; exit 3", b"x").unwrap_err(), "the command ended with exit status: 3: why");
         assert_eq!(edit("true", &large).unwrap_err(), "the command wrote nothing");
         assert_eq!(edit("yes & yes", b"x").unwrap_err(), "the command wrote more than 1048576 bytes");
     }

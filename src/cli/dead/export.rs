@@ -23,11 +23,11 @@ use super::selection::{AuditArgs, QueueArgs, Selection};
 pub(super) struct ExportArgs {
     /// A new file, readable for its owner only [default: standard output, also `-`].
     file: Option<PathBuf>,
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Queue")]
     queue: QueueArgs,
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Which dead letters")]
     selection: Selection,
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Options")]
     audit: AuditArgs,
 }
 

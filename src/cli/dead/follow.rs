@@ -3,15 +3,18 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use indicatif::ProgressStyle;
 use serde_json::{Value, json};
 use url::Url;
 
 use crate::config::Settings;
+use crate::dead_letter::escape;
 use crate::http_client;
 use crate::observe::status::ReplayOutcomes;
 
 use super::super::batch_publisher::progress;
 use super::super::terminal::{note, print_line};
+use super::super::worker_address::own_worker;
 use super::super::{CommandError, exit};
 
 /// How often the workers are asked.
@@ -36,14 +39,17 @@ pub(super) async fn follow(
     expected: u64,
     patience: Duration,
 ) -> Result<FollowedReplay, CommandError> {
-    let own = Url::parse(&format!("http://{}", settings.http.listen));
-    let workers = if workers.is_empty() { own.into_iter().collect() } else { workers.to_vec() };
+    let workers = if workers.is_empty() { vec![own_worker(settings)] } else { workers.to_vec() };
     let bar = progress(Some(expected), "settled");
+    if let Ok(style) = ProgressStyle::with_template("{bar:30} {human_pos}/{human_len} settled  {msg}") {
+        bar.set_style(style);
+    }
     let mut replay = FollowedReplay { outcomes: ReplayOutcomes::default(), expected };
     let (mut last_change, mut any_answer) = (Instant::now(), false);
     loop {
-        let (outcomes, answers) = ask_workers(&workers, replay_id).await;
+        let (outcomes, answers, not_ready) = ask_workers(&workers, replay_id).await;
         any_answer |= answers > 0;
+        bar.set_message(not_ready.map_or(String::new(), |cause| format!("waiting: {cause}")));
         if replay.outcomes != outcomes {
             (replay.outcomes, last_change) = (outcomes, Instant::now());
         }
@@ -65,13 +71,15 @@ pub(super) async fn follow(
     Ok(replay)
 }
 
-async fn ask_workers(workers: &[Url], replay_id: &str) -> (ReplayOutcomes, usize) {
-    let (mut sum, mut answers) = (ReplayOutcomes::default(), 0);
+/// The outcomes, the number of workers that answered, and why one of them is not ready.
+async fn ask_workers(workers: &[Url], replay_id: &str) -> (ReplayOutcomes, usize, Option<String>) {
+    let (mut sum, mut answers, mut not_ready) = (ReplayOutcomes::default(), 0, None);
     for worker in workers {
         let Ok(url) = worker.join("/status") else { continue };
         let Some((200, body)) = http_client::get(&url, None, None, TIMEOUT).await else { continue };
         answers += 1;
         let Ok(status) = serde_json::from_slice::<Value>(&body) else { continue };
+        not_ready = not_ready.or_else(|| why_not_ready(&status));
         let Some(found) = status.get("replays").and_then(|replays| replays.get(replay_id)) else { continue };
         let Ok(outcomes) = serde_json::from_value::<ReplayOutcomes>(found.clone()) else { continue };
         sum.stored += outcomes.stored;
@@ -80,7 +88,15 @@ async fn ask_workers(workers: &[Url], replay_id: &str) -> (ReplayOutcomes, usize
             *sum.dead_again.entry(cause).or_default() += count;
         }
     }
-    (sum, answers)
+    (sum, answers, not_ready)
+}
+
+/// `worker not ready (store down)`; none if it is ready.
+fn why_not_ready(status: &Value) -> Option<String> {
+    let components = status.get("components")?.as_object()?;
+    let down: Vec<&str> =
+        components.iter().filter(|(_, state)| *state != "ok").map(|(name, _)| name.as_str()).collect();
+    (!down.is_empty()).then(|| format!("worker not ready ({} down)", escape(&down.join(", "))))
 }
 
 impl FollowedReplay {

@@ -8,7 +8,7 @@ use crate::system::now_millis;
 const END_OF_RFC3339: i64 = 253_402_300_800_000;
 
 /// `3m`, `2h`, `5d`: short enough for a column.
-pub(super) fn age(millis: Option<i64>) -> String {
+pub(in crate::cli) fn age(millis: Option<i64>) -> String {
     let Some(millis) = millis else { return "-".to_owned() };
     let seconds = now_millis().saturating_sub(millis).max(0) / 1000;
     match seconds {

@@ -1,16 +1,19 @@
 //! Owns `ticketlog dead list`: one line for each dead letter, printed as soon as it is read. Must not know how a queue is
 //! browsed.
 
-use std::io::{IsTerminal as _, stdout};
+use std::io::stdout;
 
 use clap::Args;
+#[cfg(test)]
+use console::measure_text_width;
+use console::{Alignment, pad_str};
 use serde_json::json;
 
 use crate::config::Settings;
 use crate::dead_letter::{escape, terminal_safe_json};
 
 use super::super::CommandError;
-use super::super::terminal::LineWriter;
+use super::super::terminal::{LineWriter, columns, note};
 use super::format::{age, rfc3339};
 use super::reader::{LetterReader, SelectedLetter};
 use super::selection::{QueueArgs, Selection};
@@ -18,19 +21,60 @@ use super::selection::{QueueArgs, Selection};
 /// Flags of `ticketlog dead list`.
 #[derive(Debug, Args)]
 pub(super) struct ListArgs {
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Queue")]
     queue: QueueArgs,
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Which dead letters")]
     selection: Selection,
     /// Print one JSON object a line.
     #[arg(long)]
     json: bool,
 }
 
-const COLUMN_NAMES: [&str; 10] =
-    ["pos", "age", "reason", "field", "detail", "message id", "routing key", "bytes", "replays", "id"];
-/// Widths of the columns on a terminal; 0 is unlimited.
-const COLUMN_WIDTHS: [usize; 10] = [6, 5, 18, 12, 50, 24, 24, 8, 7, 0];
+/// A column of the table on a terminal.
+struct Column {
+    name: &'static str,
+    width: usize,
+    /// The column with the lowest is left out first if the terminal is too narrow.
+    importance: u8,
+}
+
+const fn column(name: &'static str, width: usize, importance: u8) -> Column {
+    Column { name, width, importance }
+}
+
+const COLUMNS: [Column; 10] = [
+    column("pos", 5, 9),
+    column("age", 4, 8),
+    column("reason", 20, 10),
+    column("field", 10, 6),
+    column("detail", 24, 7),
+    column("message id", 24, 3),
+    column("routing key", 20, 4),
+    column("bytes", 7, 1),
+    column("replays", 7, 2),
+    column("id", 24, 5),
+];
+/// The column that takes what the others leave.
+const DETAIL: usize = 4;
+/// Columns between two cells.
+const GAP: usize = 2;
+
+/// The layout for a terminal of this width: the width of each column, 0 if it is left out.
+fn layout(columns: usize) -> [usize; 10] {
+    let mut widths = COLUMNS.map(|column| column.width);
+    loop {
+        let used: usize = widths.iter().filter(|width| **width > 0).map(|width| width + GAP).sum();
+        if used <= columns + GAP {
+            if let Some(detail) = widths.get_mut(DETAIL).filter(|width| **width > 0) {
+                *detail += columns + GAP - used;
+            }
+            return widths;
+        }
+        let shown = widths.iter_mut().zip(&COLUMNS).filter(|(width, _)| **width > 0);
+        let Some((least, _)) = shown.min_by_key(|(_, column)| column.importance) else { return widths };
+        *least = 0;
+    }
+}
 
 impl ListArgs {
     pub async fn run(&self, settings: &Settings) -> Result<u8, CommandError> {
@@ -43,23 +87,28 @@ impl ListArgs {
     }
 
     async fn list(&self, reader: &mut LetterReader, lines: &LineWriter) -> Result<u8, CommandError> {
-        let in_columns = stdout().is_terminal() && !self.json;
-        if in_columns {
-            lines.write(aligned(&COLUMN_NAMES.map(str::to_owned))).await?;
+        let widths = columns().filter(|_| !self.json).map(layout);
+        if let Some(widths) = &widths {
+            lines.write(aligned(&COLUMNS.map(|column| column.name.to_owned()), widths)).await?;
         }
         while let Some(letter) = reader.next().await? {
-            let line = match (self.json, in_columns) {
-                (true, _) => as_json(&letter),
-                (false, true) => aligned(&columns(&letter)),
-                (false, false) => columns(&letter).join("\t"),
+            let line = match &widths {
+                _ if self.json => as_json(&letter),
+                Some(widths) => aligned(&cells(&letter), widths),
+                None => cells(&letter).join("\t"),
             };
             lines.write(line).await?;
+        }
+        let hidden = widths.iter().flat_map(|widths| widths.iter().zip(&COLUMNS)).filter(|(width, _)| **width == 0);
+        let names: Vec<&str> = hidden.map(|(_, column)| column.name).collect();
+        if !names.is_empty() {
+            note(format_args!("not shown at this width: {} (--json shows all)", names.join(", ")));
         }
         Ok(0)
     }
 }
 
-fn columns(letter: &SelectedLetter) -> [String; 10] {
+fn cells(letter: &SelectedLetter) -> [String; 10] {
     let record = &letter.record;
     let or_dash = |text: Option<&str>| text.filter(|text| !text.is_empty()).map_or("-".to_owned(), escape);
     [
@@ -77,12 +126,11 @@ fn columns(letter: &SelectedLetter) -> [String; 10] {
 }
 
 /// The cells as one line, each cut or padded to the width of its column.
-fn aligned(cells: &[String; 10]) -> String {
+fn aligned(cells: &[String; 10], widths: &[usize; 10]) -> String {
     let mut line = String::new();
-    for (cell, width) in cells.iter().zip(COLUMN_WIDTHS) {
-        let too_long = width > 0 && cell.chars().count() > width;
-        let shown: String = if too_long { cell.chars().take(width - 1).chain(['…']).collect() } else { cell.clone() };
-        line.push_str(&format!("{shown:<width$}  "));
+    for (cell, width) in cells.iter().zip(widths).filter(|(_, width)| **width > 0) {
+        line.push_str(&pad_str(cell, *width, Alignment::Left, Some("…")));
+        line.push_str(&" ".repeat(GAP));
     }
     line.trim_end().to_owned()
 }
@@ -97,4 +145,28 @@ fn as_json(letter: &SelectedLetter) -> String {
         "fingerprint": record.fingerprint, "worker": record.worker,
     });
     terminal_safe_json(&line.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_narrow_terminal_hides_the_least_important_columns() {
+        for columns in [20, 80, 100, 160, 240] {
+            let widths = layout(columns);
+            let names: Vec<&str> =
+                widths.iter().zip(&COLUMNS).filter(|(width, _)| **width > 0).map(|(_, column)| column.name).collect();
+            let cells = std::array::from_fn(|_| "x".repeat(300));
+            assert!(measure_text_width(&aligned(&cells, &widths)) <= columns, "{columns}: {names:?}");
+            let expected: &[&str] = match columns {
+                20 => &["reason"],
+                80 => &["pos", "age", "reason", "field", "detail"],
+                100 => &["pos", "age", "reason", "field", "detail", "id"],
+                _ => &["pos", "age", "reason", "field", "detail", "message id"],
+            };
+            assert_eq!(names.get(..expected.len()), Some(expected), "{columns}");
+        }
+        assert_eq!(layout(240).iter().filter(|width| **width == 0).count(), 0);
+    }
 }

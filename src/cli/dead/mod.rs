@@ -24,12 +24,19 @@ use clap::{Args, Subcommand};
 use crate::config::Settings;
 use crate::observe::logging;
 
-pub(super) use selection::parse_http_url;
+pub(super) use format::age;
 
 use super::CommandError;
 
 /// Commands for dead letters.
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  ticketlog dead stats
+  ticketlog dead list --reason invalid_field --since 2h
+  ticketlog dead show @1
+  ticketlog dead replay --dry-run --edit 'jq -c \".user_id |= tonumber\"'
+  ticketlog dead replay --id 9e3ae89b532b4843b4ffd3f6 --follow
+  ticketlog dead purge --reason not_an_object")]
 pub(super) struct DeadArgs {
     #[command(subcommand)]
     command: Command,

@@ -18,7 +18,7 @@ use super::transfer::Transfer;
 /// Flags of `ticketlog dead park`.
 #[derive(Debug, Args)]
 pub(super) struct ParkArgs {
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Queue")]
     queue: QueueArgs,
     #[command(flatten)]
     common: MoveArgs,
@@ -35,9 +35,9 @@ pub(super) struct UnparkArgs {
 
 #[derive(Debug, Args)]
 struct MoveArgs {
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Which dead letters")]
     selection: Selection,
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Options")]
     audit: AuditArgs,
     /// Most messages a second, such as `500` or `500/s`.
     #[arg(long, value_name = "N/s", value_parser = publish::rate)]

@@ -25,11 +25,11 @@ const MAX_BATCH_BYTES: usize = 8 << 20;
 /// Flags of `ticketlog dead purge`.
 #[derive(Debug, Args)]
 pub(super) struct PurgeArgs {
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Queue")]
     queue: QueueArgs,
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Which dead letters")]
     selection: Selection,
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Options")]
     audit: AuditArgs,
     /// The new file for what is deleted [default: a file in this directory, named after the queue and the time].
     #[arg(long, value_name = "FILE", conflicts_with = "no_backup")]
@@ -50,7 +50,7 @@ impl PurgeArgs {
         let queue = self.queue.name(settings);
         if !self.yes {
             let question = format!("purge {}; type the name of the queue ({queue}) to confirm:", self.selected_text());
-            if !confirm(&question, queue, "--yes")? {
+            if !confirm(&question, &[queue], "--yes")? {
                 return Err(CommandError::usage("the name does not match; nothing was purged"));
             }
         }

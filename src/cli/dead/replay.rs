@@ -15,6 +15,7 @@ use crate::rabbitmq::{self, ReplayTarget};
 use crate::system::now_millis;
 
 use super::super::terminal::{confirm, note, print_line};
+use super::super::worker_address::parse_http_url;
 use super::super::{CommandError, exit, publish};
 use super::archive_file::BackupFile;
 use super::audit::{self, Audit};
@@ -22,17 +23,17 @@ use super::follow;
 use super::forecast::{Forecast, Prediction, Predictor};
 use super::format::dead_letters;
 use super::reader::{LetterReader, SelectedLetter};
-use super::selection::{AuditArgs, QueueArgs, Selection, parse_http_url, parse_name};
+use super::selection::{AuditArgs, QueueArgs, Selection, parse_name};
 use super::transfer::{Transfer, TransferReport};
 
 /// Flags of `ticketlog dead replay`.
 #[derive(Debug, Args)]
 pub(super) struct ReplayArgs {
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Queue")]
     queue: QueueArgs,
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Which dead letters")]
     selection: Selection,
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Options")]
     audit: AuditArgs,
     /// Only show what would become of them with the current decoder and settings.
     #[arg(long)]
@@ -101,7 +102,7 @@ impl ReplayArgs {
             if forecast.total() == 0 {
                 return Ok(0);
             }
-            if !confirm("type yes to replay them:", "yes", "--yes or --dry-run")? {
+            if !confirm("replay them? [y/N]", &["y", "Y", "yes"], "--yes or --dry-run")? {
                 return Err(CommandError::usage("nothing was replayed"));
             }
             // Dead letters that came after the forecast are not replayed.

@@ -5,11 +5,14 @@ use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use clap::Args;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use url::Url;
 
 use crate::config::Settings;
 use crate::dead_letter::{BodyCondition, Cause, Filter};
 use crate::rabbitmq::BrowseOptions;
+
+use super::super::worker_address::parse_http_url;
 
 /// Which queue.
 #[derive(Debug, Args)]
@@ -62,7 +65,7 @@ pub(super) struct Selection {
     #[arg(long, value_name = "ID")]
     pub id: Vec<String>,
     /// By reason, such as `invalid_json`; `unknown` for those without.
-    #[arg(long, value_name = "REASON", value_parser = parse_cause)]
+    #[arg(long, value_name = "REASON", value_parser = causes(), hide_possible_values = true)]
     pub reason: Vec<Cause>,
     /// By the field at fault.
     #[arg(long, value_name = "NAME")]
@@ -127,14 +130,9 @@ pub(super) fn parse_name(text: &str) -> Result<String, String> {
     if text.len() <= 255 { Ok(text.to_owned()) } else { Err("must have at most 255 bytes".to_owned()) }
 }
 
-/// The address of an HTTP service.
-pub(in crate::cli) fn parse_http_url(text: &str) -> Result<Url, String> {
-    let url = Url::parse(text).ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
-    url.ok_or_else(|| "expected an address such as http://127.0.0.1:15672".to_owned())
-}
-
-fn parse_cause(text: &str) -> Result<Cause, String> {
-    Cause::parse(text).ok_or_else(|| format!("unknown reason; the reasons are {}", Cause::names()))
+/// The reasons, which completions know.
+fn causes() -> impl TypedValueParser<Value = Cause> {
+    PossibleValuesParser::new(Cause::names()).map(|name| Cause::parse(&name).unwrap_or(Cause::Unknown))
 }
 
 /// Milliseconds since 1970 of a time, or of a duration ago.

@@ -25,7 +25,7 @@ const MAX_HEX_BYTES: usize = 1024;
 pub(super) struct ShowArgs {
     /// A `dl-id` as `dead list` shows it, a message_id, or `@N` for the N-th in the queue.
     id: String,
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Queue")]
     queue: QueueArgs,
     /// How to show the body.
     #[arg(long, value_enum, default_value_t = BodyFormat::Auto)]

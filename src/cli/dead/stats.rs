@@ -9,6 +9,7 @@ use crate::config::Settings;
 use crate::dead_letter::{Groups, escape, terminal_safe_json};
 
 use super::super::CommandError;
+use super::super::terminal::wrapped;
 use super::format::{age, dead_letters, rfc3339};
 use super::reader::LetterReader;
 use super::selection::{QueueArgs, Selection};
@@ -17,13 +18,15 @@ use super::selection::{QueueArgs, Selection};
 const MAX_FINGERPRINTS: usize = 20;
 /// Most characters of a printed cause.
 const MAX_CAUSE: usize = 160;
+/// The column where causes begin.
+const CAUSE_COLUMN: usize = 36;
 
 /// Flags of `ticketlog dead stats`.
 #[derive(Debug, Args)]
 pub(super) struct StatsArgs {
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Queue")]
     queue: QueueArgs,
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Which dead letters")]
     selection: Selection,
     /// Print everything as one JSON object.
     #[arg(long)]
@@ -60,7 +63,7 @@ fn as_json(queue: &str, groups: &Groups, copies: usize) -> String {
         .map(|group| {
             json!({
                 "fingerprint": group.fingerprint, "reason": group.cause.as_str(), "field": group.field,
-                "detail": group.detail, "routing_key": group.routing_key, "count": group.count,
+                "detail": group.detail, "count": group.count,
                 "oldest": group.oldest, "newest": group.newest, "replayed": group.replayed,
             })
         })
@@ -96,11 +99,13 @@ fn as_text(queue: &str, groups: &Groups) -> String {
     out.push_str("\n   count  fingerprint       newest  cause\n");
     let largest = groups.largest_first();
     for group in largest.iter().take(MAX_FINGERPRINTS) {
-        let (newest, key) = (age(group.newest), escape(&group.routing_key));
-        let cause = format!("{} · {} · {key}", group.cause.as_str(), escape(&group.detail));
+        let newest = age(group.newest);
+        let cause = format!("{}: {}", group.cause.as_str(), escape(&group.detail));
         let (cause, fingerprint): (String, String) =
             (cause.chars().take(MAX_CAUSE).collect(), escape(&group.fingerprint).chars().take(16).collect());
-        out.push_str(&format!("{:>8}  {fingerprint:<16}  {newest:>6}  {cause}\n", group.count));
+        let line = format!("{:>8}  {fingerprint:<16}  {newest:>6}  {cause}", group.count);
+        out.push_str(&wrapped(&line, CAUSE_COLUMN));
+        out.push('\n');
     }
     if largest.len() > MAX_FINGERPRINTS {
         out.push_str(&format!("          … {} more; --json prints all\n", largest.len() - MAX_FINGERPRINTS));

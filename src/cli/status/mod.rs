@@ -1,0 +1,91 @@
+//! Owns `ticketlog status`: what workers do now, on one screen. Must not know how a worker counts.
+
+mod sample;
+mod screen;
+
+use std::time::Duration;
+
+use clap::Args;
+use console::Term;
+use serde_json::json;
+use url::Url;
+
+use crate::config::Settings;
+
+use super::terminal::{self, print_line};
+use super::worker_address::{own_worker, parse_http_url};
+use super::{CommandError, exit};
+use sample::Sample;
+
+/// Time between the two samples that rates are computed from.
+const INTERVAL: Duration = Duration::from_secs(1);
+/// How often --watch draws the screen.
+const WATCH_INTERVAL: Duration = Duration::from_secs(2);
+
+/// Flags of `ticketlog status`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  ticketlog status
+  ticketlog status --watch http://worker-1:9464 http://worker-2:9464")]
+pub(super) struct StatusArgs {
+    /// The HTTP addresses of workers [default: http.listen].
+    #[arg(value_name = "URL", value_parser = parse_http_url)]
+    workers: Vec<Url>,
+    /// Draw it again every two seconds, until Ctrl-C.
+    #[arg(long, conflicts_with = "json")]
+    watch: bool,
+    /// Print one JSON object for each worker.
+    #[arg(long)]
+    json: bool,
+}
+
+impl StatusArgs {
+    pub fn run(&self, settings: &Settings) -> Result<u8, CommandError> {
+        let workers = if self.workers.is_empty() { vec![own_worker(settings)] } else { self.workers.clone() };
+        super::runtime()?.block_on(self.show(&workers))
+    }
+
+    async fn show(&self, workers: &[Url]) -> Result<u8, CommandError> {
+        let mut before = read_all(workers).await;
+        let mut interval = INTERVAL;
+        loop {
+            tokio::time::sleep(interval).await;
+            let now = read_all(workers).await;
+            if self.watch {
+                Term::stdout().clear_screen()?;
+            }
+            for ((worker, before), now) in workers.iter().zip(&before).zip(&now) {
+                self.print(worker, before.as_ref(), now.as_ref())?;
+            }
+            if !self.watch {
+                let ready = now.iter().all(|sample| sample.as_ref().is_some_and(Sample::is_ready));
+                return Ok(if ready { 0 } else { exit::NOT_WELL });
+            }
+            (before, interval) = (now, WATCH_INTERVAL);
+        }
+    }
+
+    fn print(&self, worker: &Url, before: Option<&Sample>, now: Option<&Sample>) -> Result<(), CommandError> {
+        let Some(now) = now else {
+            let text = "no worker answers";
+            return if self.json {
+                print_line(json!({ "worker": worker.as_str(), "error": text }))
+            } else {
+                print_line(format_args!("{worker}  {}", terminal::red(text)))
+            };
+        };
+        if self.json {
+            print_line(screen::as_json(worker, before, now))
+        } else {
+            screen::lines(worker, before, now).into_iter().try_for_each(print_line)
+        }
+    }
+}
+
+async fn read_all(workers: &[Url]) -> Vec<Option<Sample>> {
+    let mut samples = Vec::new();
+    for worker in workers {
+        samples.push(Sample::read(worker).await);
+    }
+    samples
+}

@@ -1,0 +1,131 @@
+//! Owns what a worker says about itself at one time: its `/status` and its `/metrics`. Must not know how it is shown.
+
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use url::Url;
+
+use crate::http_client;
+
+/// How long a worker may take to answer.
+const TIMEOUT: Duration = Duration::from_secs(3);
+
+/// The answers of one worker.
+pub(super) struct Sample {
+    at: Instant,
+    pub status: Value,
+    metrics: Vec<(String, f64)>,
+}
+
+impl Sample {
+    /// Asks a worker; none if it does not answer.
+    pub async fn read(worker: &Url) -> Option<Self> {
+        let (_, status) = http_client::get(&worker.join("/status").ok()?, None, None, TIMEOUT).await?;
+        let (_, metrics) = http_client::get(&worker.join("/metrics").ok()?, None, None, TIMEOUT).await?;
+        let status = serde_json::from_slice(&status).ok()?;
+        Some(Sample { at: Instant::now(), status, metrics: parse(&String::from_utf8_lossy(&metrics)) })
+    }
+
+    pub fn is_ready(&self) -> bool {
+        self.status.get("ready") == Some(&Value::Bool(true))
+    }
+
+    /// The sum of all series of this name whose labels contain `label`, such as `outcome="stored"`; none if there is none,
+    /// or if it is unknown (NaN).
+    pub fn value(&self, name: &str, label: &str) -> Option<f64> {
+        let values = self.series(name, label).map(|(_, value)| value).filter(|value| !value.is_nan());
+        values.fold(None, |sum, value| Some(sum.unwrap_or(0.0) + value))
+    }
+
+    /// How much a counter grew in a second since an earlier sample.
+    pub fn rate(&self, before: &Sample, name: &str, label: &str) -> Option<f64> {
+        let seconds = self.at.duration_since(before.at).as_secs_f64();
+        let growth = self.value(name, label)? - before.value(name, label).unwrap_or(0.0);
+        Some(growth.max(0.0) / seconds.max(0.001))
+    }
+
+    /// The quantile of a histogram: of what was added since an earlier sample, or else of everything.
+    pub fn quantile(&self, before: Option<&Sample>, name: &str, quantile: f64) -> Option<f64> {
+        let bucket = format!("{name}_bucket");
+        let buckets = |sample: &Sample| -> Vec<(f64, f64)> {
+            let bound = |labels: &str| labels.split("le=\"").nth(1)?.split('"').next()?.parse().ok();
+            sample.series(&bucket, "le=").filter_map(|(labels, count)| Some((bound(labels)?, count))).collect()
+        };
+        let now = buckets(self);
+        let earlier = before.map(buckets).unwrap_or_default();
+        let added = now.iter().map(|(bound, count)| {
+            let known = earlier.iter().find(|(other, _)| other == bound).map_or(0.0, |(_, count)| *count);
+            (*bound, count - known)
+        });
+        let added: Vec<_> = added.collect();
+        quantile_of(&added, quantile).or_else(|| quantile_of(&now, quantile))
+    }
+
+    fn series<'a>(&'a self, name: &'a str, label: &'a str) -> impl Iterator<Item = (&'a str, f64)> + 'a {
+        let found = self.metrics.iter().filter_map(move |(series, value)| {
+            let labels = series.strip_prefix(name)?;
+            (labels.is_empty() || labels.starts_with('{')).then_some((labels, *value))
+        });
+        found.filter(move |(labels, _)| labels.contains(label))
+    }
+}
+
+/// The series of Prometheus' text format, without timestamps.
+fn parse(text: &str) -> Vec<(String, f64)> {
+    let lines = text.lines().filter(|line| !line.starts_with('#'));
+    lines
+        .filter_map(|line| line.rsplit_once(' '))
+        .filter_map(|(series, value)| Some((series.to_owned(), value.parse().ok()?)))
+        .collect()
+}
+
+/// As Prometheus' `histogram_quantile`: the buckets are cumulative, and values within one are spread evenly.
+fn quantile_of(buckets: &[(f64, f64)], quantile: f64) -> Option<f64> {
+    let total = buckets.iter().map(|(_, count)| *count).fold(0.0, f64::max);
+    if total <= 0.0 {
+        return None;
+    }
+    let wanted = total * quantile;
+    let (mut lower, mut below) = (0.0, 0.0);
+    for (bound, count) in buckets {
+        if *count >= wanted {
+            let within = if *count > below { (wanted - below) / (count - below) } else { 0.0 };
+            return Some(if bound.is_finite() { lower + (bound - lower) * within } else { lower });
+        }
+        (lower, below) = (*bound, *count);
+    }
+    Some(lower)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample(text: &str, at: Instant) -> Sample {
+        Sample { at, status: Value::Null, metrics: parse(text) }
+    }
+
+    #[test]
+    fn values_are_summed_by_label_and_rates_are_per_second() {
+        let text = "# TYPE a counter\na{outcome=\"x\"} 5\na{outcome=\"y\"} 2\nab 9\nn NaN\n";
+        let start = Instant::now();
+        let before = sample(text, start);
+        assert_eq!((before.value("a", ""), before.value("a", "\"x\"")), (Some(7.0), Some(5.0)));
+        assert_eq!((before.value("n", ""), before.value("missing", "")), (None, None));
+        let now = sample("a{outcome=\"x\"} 25\n", start + Duration::from_secs(2));
+        assert_eq!(now.rate(&before, "a", "\"x\""), Some(10.0));
+    }
+
+    #[test]
+    fn quantiles_are_those_of_what_was_added() {
+        let start = Instant::now();
+        let text = |low, high| {
+            format!("h_bucket{{le=\"1\"}} {low}\nh_bucket{{le=\"2\"}} {high}\nh_bucket{{le=\"+Inf\"}} {high}\n")
+        };
+        let (before, now) = (sample(&text(10, 10), start), sample(&text(10, 14), start));
+        assert_eq!(now.quantile(Some(&before), "h", 0.5), Some(1.5));
+        assert_eq!(before.quantile(None, "h", 0.5), Some(0.5));
+        assert_eq!(now.quantile(Some(&now), "h", 1.0), Some(2.0));
+        assert_eq!(sample("", start).quantile(None, "h", 0.5), None);
+    }
+}

@@ -1,0 +1,195 @@
+//! Owns how a worker is shown: as lines of at most the terminal's width, and as JSON. Must not know where the numbers come
+//! from.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use url::Url;
+
+use crate::dead_letter::escape;
+use crate::system::since_epoch;
+
+use super::super::dead::age;
+use super::super::terminal::{fit, green, red, wrapped};
+use super::sample::Sample;
+
+/// Most recent dead letters that are listed.
+const MAX_RECENT: usize = 5;
+
+/// The numbers that are shown; none if unknown.
+struct Numbers {
+    received: Option<f64>,
+    stored: Option<f64>,
+    dead_lettered: Option<f64>,
+    duplicates: Option<f64>,
+    backlog: Option<f64>,
+    consumers: Option<f64>,
+    in_flight: Option<f64>,
+    /// Seconds: median, and 99 of 100.
+    latency: (Option<f64>, Option<f64>),
+    /// Seconds since something was stored.
+    last_stored: Option<f64>,
+    dead_letters: Option<f64>,
+    parked: Option<f64>,
+    unpublished: Option<f64>,
+}
+
+impl Numbers {
+    fn new(before: Option<&Sample>, now: &Sample) -> Self {
+        let rate = |name: &str, label: &str| now.rate(before?, name, label);
+        let settled = |outcome: &str| rate("ticketlog_messages_settled_total", outcome);
+        let queue = |name: &str, queue: &str| now.value(name, queue);
+        let latency = |quantile| now.quantile(before, "ticketlog_event_to_stored_seconds", quantile);
+        let last = now.value("ticketlog_last_stored_timestamp_seconds", "").filter(|time| *time > 0.0);
+        Numbers {
+            received: rate("ticketlog_messages_received_total", ""),
+            stored: settled("\"stored\""),
+            dead_lettered: settled("\"dead_lettered\""),
+            duplicates: settled("\"duplicate\""),
+            backlog: queue("ticketlog_queue_messages", "\"work\""),
+            consumers: queue("ticketlog_queue_consumers", "\"work\""),
+            in_flight: now.value("ticketlog_messages_in_flight", ""),
+            latency: (latency(0.5), latency(0.99)),
+            last_stored: last.map(|time| (since_epoch().as_secs_f64() - time).max(0.0)),
+            dead_letters: queue("ticketlog_queue_messages", "\"dead_letter\""),
+            parked: queue("ticketlog_queue_messages", "\"parked\""),
+            unpublished: now.value("ticketlog_dead_letters_waiting", ""),
+        }
+    }
+
+    /// Seconds until the backlog is empty at the present rates.
+    fn drains_in(&self) -> Option<f64> {
+        let (backlog, stored) = (self.backlog?, self.stored?);
+        (backlog > 0.0 && stored > 0.0).then(|| backlog / stored)
+    }
+}
+
+/// One worker as JSON.
+pub(super) fn as_json(worker: &Url, before: Option<&Sample>, now: &Sample) -> Value {
+    let numbers = Numbers::new(before, now);
+    json!({
+        "worker": worker.as_str(), "status": now.status,
+        "per_second": { "received": numbers.received, "stored": numbers.stored, "dead_lettered": numbers.dead_lettered, "duplicate": numbers.duplicates },
+        "backlog": numbers.backlog, "consumers": numbers.consumers, "in_flight": numbers.in_flight,
+        "drains_in_seconds": numbers.drains_in(),
+        "event_to_stored_seconds": { "p50": numbers.latency.0, "p99": numbers.latency.1 },
+        "seconds_since_stored": numbers.last_stored,
+        "dead_letters": numbers.dead_letters, "parked": numbers.parked, "unpublished": numbers.unpublished,
+    })
+}
+
+/// One worker as lines.
+pub(super) fn lines(worker: &Url, before: Option<&Sample>, now: &Sample) -> Vec<String> {
+    let text = |name: &str| now.status.get(name).and_then(Value::as_str).map(escape).unwrap_or_default();
+    let uptime = now.status.get("uptime_seconds").and_then(Value::as_u64).unwrap_or(0);
+    let state = if now.is_ready() { green("ready") } else { red("not ready") };
+    let host = worker.authority();
+    let up = humantime::format_duration(Duration::from_secs(uptime)).to_string();
+    let mut lines = vec![
+        format!("{host}  {state}  up {}, version {}", first_units(&up), text("version")),
+        fit(&format!("  from queue    {} to {}", text("queue"), text("collection"))),
+    ];
+    lines.extend(number_lines(&Numbers::new(before, now)));
+    lines.extend(component_lines(&now.status));
+    lines.extend(recent_lines(&now.status));
+    lines.push(String::new());
+    lines
+}
+
+fn number_lines(numbers: &Numbers) -> Vec<String> {
+    let drains = numbers.drains_in().map(|seconds| format!(", empty in {}", seconds_text(Some(seconds))));
+    let stored =
+        numbers.last_stored.map_or("nothing so far".to_owned(), |ago| format!("{} ago", seconds_text(Some(ago))));
+    vec![
+        format!(
+            "  per second    {} received, {} stored, {} duplicate, {} dead-lettered",
+            decimal(numbers.received),
+            decimal(numbers.stored),
+            decimal(numbers.duplicates),
+            decimal(numbers.dead_lettered)
+        ),
+        format!(
+            "  backlog       {} messages, {} consumers, {} in flight{}",
+            count(numbers.backlog),
+            count(numbers.consumers),
+            count(numbers.in_flight),
+            drains.unwrap_or_default()
+        ),
+        format!(
+            "  latency       p50 {}, p99 {} from event to stored; last stored {stored}",
+            seconds_text(numbers.latency.0),
+            seconds_text(numbers.latency.1)
+        ),
+        format!(
+            "  dead letters  {} waiting, {} parked, {} not published yet",
+            count(numbers.dead_letters),
+            count(numbers.parked),
+            count(numbers.unpublished)
+        ),
+    ]
+}
+
+fn component_lines(status: &Value) -> Vec<String> {
+    let components = status.get("components").and_then(Value::as_object).into_iter().flatten();
+    let state = |(name, value): (&String, &Value)| (escape(name), value.as_str().map(escape).unwrap_or_default());
+    let (up, down): (Vec<_>, Vec<_>) = components.map(state).partition(|(_, state)| state == "ok");
+    let mut lines = Vec::new();
+    if !up.is_empty() {
+        let names: Vec<String> = up.into_iter().map(|(name, _)| name).collect();
+        lines.push(format!("  up            {}", names.join(", ")));
+    }
+    for (name, problem) in down {
+        lines.push(wrapped(&format!("  {}          {name}: {problem}", red("down")), 16));
+    }
+    let warnings = status.get("warnings").and_then(Value::as_array).into_iter().flatten();
+    for warning in warnings.filter_map(Value::as_str) {
+        lines.push(wrapped(&format!("  warning       {}", escape(warning)), 16));
+    }
+    lines
+}
+
+fn recent_lines(status: &Value) -> Vec<String> {
+    let recent = status.get("last_dead_letters").and_then(Value::as_array).into_iter().flatten();
+    let line = |letter: &Value| {
+        let text = |name: &str| letter.get(name).and_then(Value::as_str).map(escape).unwrap_or_default();
+        let time = age(letter.get("time").and_then(Value::as_i64));
+        fit(&format!("  {time:>4} ago      {}: {}", text("cause"), text("detail")))
+    };
+    recent.take(MAX_RECENT).map(line).collect()
+}
+
+/// The two largest units of a duration: `2days 3h`.
+fn first_units(duration: &str) -> String {
+    duration.split(' ').take(2).collect::<Vec<_>>().join(" ")
+}
+
+fn decimal(number: Option<f64>) -> String {
+    number.map_or("?".to_owned(), |number| format!("{number:.1}"))
+}
+
+fn count(number: Option<f64>) -> String {
+    number.map_or("?".to_owned(), |number| format!("{number:.0}"))
+}
+
+/// `4 ms`, `1.2 s`, `3 min`, `2.5 h`.
+fn seconds_text(seconds: Option<f64>) -> String {
+    match seconds {
+        None => "?".to_owned(),
+        Some(seconds) if seconds < 1.0 => format!("{:.0} ms", seconds * 1000.0),
+        Some(seconds) if seconds < 120.0 => format!("{seconds:.1} s"),
+        Some(seconds) if seconds < 7200.0 => format!("{:.0} min", seconds / 60.0),
+        Some(seconds) => format!("{:.1} h", seconds / 3600.0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_have_one_unit() {
+        let texts = [None, Some(0.0042), Some(1.24), Some(150.0), Some(9000.0)].map(seconds_text);
+        assert_eq!(texts, ["?", "4 ms", "1.2 s", "2 min", "2.5 h"]);
+        assert_eq!(first_units("2days 3h 4m 1s"), "2days 3h");
+    }
+}
