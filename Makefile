@@ -11,8 +11,9 @@ help:            ## lists the commands
 	@sed -n 's/^\([a-z]*\): *\([^#]*\)## \(.*\)/  make \1\t\3/p' $(MAKEFILE_LIST) | expand -t 20
 
 demo:            ## shows the main job: publish, store, dead-letter, read back
-	cargo build --profile demo --no-default-features -p ticketlog -p ticketlog-examples
-	TICKETLOG_BIN=target/demo/ticketlog $(SERVICES) run deploy/local/demo.sh
+	@echo 'building (some minutes the first time)'
+	@cargo build --quiet --profile demo --no-default-features -p ticketlog -p ticketlog-examples
+	@TICKETLOG_BIN=target/demo/ticketlog $(SERVICES) run deploy/local/demo.sh
 
 test: lint       ## formatting, clippy, unit, property and integration tests
 ifeq ($(NEXTEST),yes)

@@ -28,7 +28,8 @@ def variables():
     return [
         {"name": "datasource", "label": "Data source", "type": "datasource", "query": "prometheus", "current": {}},
         query("job", "Job", "label_values(ticketlog_build_info, job)"),
-        query("instance", "Worker", 'label_values(ticketlog_build_info{job=~"$job"}, instance)'),
+        query("queue", "Queue", 'label_values(ticketlog_build_info{job=~"$job"}, queue)'),
+        query("instance", "Worker", 'label_values(ticketlog_build_info{job=~"$job",queue=~"$queue"}, instance)'),
         {
             "name": "runbooks", "label": "Runbooks", "type": "textbox", "query": "/docs/runbooks", "hide": 2,
             "current": {"text": "/docs/runbooks", "value": "/docs/runbooks"},
@@ -39,7 +40,7 @@ def variables():
 
 def annotations():
     def changes(name, color, metric, text):
-        expression = 'changes(%s{job=~"$job",instance=~"$instance"}[$__rate_interval]) > 0' % metric
+        expression = 'changes(%s{job=~"$job",queue=~"$queue",instance=~"$instance"}[$__rate_interval]) > 0' % metric
         return {
             "name": name, "datasource": SOURCE, "enable": True, "iconColor": color, "expr": expression,
             "titleFormat": name, "textFormat": text, "step": "60s",
@@ -57,12 +58,30 @@ def thresholds(steps):
     return {"mode": "absolute", "steps": made}
 
 
+# Colours by meaning: the same series has the same colour in every panel.
+COLOURS = {
+    "stored": "green", "ok": "green", "new": "green", "up": "green", "duplicate": "blue", "redelivered": "purple",
+    "returned": "purple", "dead_lettered": "orange", "partial": "orange", "p50": "green", "p99": "orange", "p99.9": "red",
+    "error": "red", "failed": "red", "lost": "red", "warn": "yellow", "info": "blue", "debug": "text", "trace": "text",
+    "work": "blue", "dead_letter": "orange", "parked": "purple", "limit": "text", "requeue": "red",
+}  # fmt: skip
+
+
+def overrides():
+    def coloured(name, colour):
+        return {"matcher": {"id": "byName", "options": name},
+                "properties": [{"id": "color", "value": {"mode": "fixed", "fixedColor": colour}}]}  # fmt: skip
+
+    return [coloured(name, colour) for name, colour in COLOURS.items()]
+
+
 OPTIONS = {
     "timeseries": {
-        "legend": {"displayMode": "table", "placement": "bottom", "calcs": ["lastNotNull", "max"]},
+        "legend": {"displayMode": "list", "placement": "bottom", "calcs": []},
         "tooltip": {"mode": "multi", "sort": "desc"},
     },
-    "stat": {"colorMode": "background", "graphMode": "none", "reduceOptions": {"calcs": ["lastNotNull"]}},
+    "stat": {"colorMode": "background", "graphMode": "none", "textMode": "auto", "orientation": "auto",
+             "reduceOptions": {"calcs": ["lastNotNull"]}},
     "state-timeline": {"mergeValues": True, "showValue": "never", "legend": {"displayMode": "list", "placement": "bottom"}},
     "bargauge": {"orientation": "horizontal", "displayMode": "basic", "reduceOptions": {"calcs": ["lastNotNull"]}},
 }  # fmt: skip
@@ -84,11 +103,16 @@ def panel(number, place, spec):
         defaults["mappings"] = [{"type": "value", "options": shown}]
     if "min" in spec:
         defaults["min"] = spec["min"]
+    if spec["unit"] == "short" and spec["kind"] != "timeseries" or spec.get("whole"):
+        defaults["decimals"] = 0
+    if spec.get("empty"):
+        defaults["noValue"] = spec["empty"]
     targets = [
         {"refId": chr(ord("A") + at), "datasource": SOURCE, "expr": expression, "legendFormat": legend,
          "instant": spec["kind"] in ("stat", "bargauge")}
         for at, (expression, legend) in enumerate(spec["targets"])
     ]  # fmt: skip
+    options = dict(OPTIONS[spec["kind"]], **({"textMode": "value_and_name"} if spec.get("names") else {}))
     links = [
         {"title": "Runbook: " + name, "url": "${runbooks}/%s.md" % name, "targetBlank": True}
         for name in spec.get("runbooks", [])
@@ -96,7 +120,7 @@ def panel(number, place, spec):
     return {
         "id": number, "type": spec["kind"], "title": spec["title"], "description": spec["description"],
         "datasource": SOURCE, "gridPos": place, "targets": targets, "links": links,
-        "fieldConfig": {"defaults": defaults, "overrides": []}, "options": OPTIONS[spec["kind"]],
+        "fieldConfig": {"defaults": defaults, "overrides": overrides() if spec["kind"] == "timeseries" else []}, "options": options,
     }  # fmt: skip
 
 

@@ -1,15 +1,18 @@
 """What the dashboards show: rows of panels with their titles, units and expressions. Must not know how a panel looks.
 
-`@` in an expression stands for the matchers of the selected workers.
+`@` in an expression stands for the matchers of the selected workers, and `WORKERS` for `up` of those that answered within a
+day: 0 for those that are down, whose own series are gone.
 """
 
-UP_DOWN = {"0": "down", "1": "up"}
+UP_DOWN = {"0": "problem", "1": "well"}
 RED_GREEN = [("red", None), ("green", 1)]
 ZERO_IS_GOOD = [("green", None), ("red", 1)]
 
 
 def _expand(expression):
-    selected = 'job=~"$job",instance=~"$instance"'
+    selected = 'job=~"$job",queue=~"$queue",instance=~"$instance"'
+    workers = '(up{job=~"$job",instance=~"$instance"} and on (job, instance) last_over_time(ticketlog_build_info@[1d]))'
+    expression = expression.replace("WORKERS", workers)
     return expression.replace("{@", "{" + selected).replace("@", "{" + selected + "}")
 
 
@@ -22,8 +25,15 @@ def graph(title, unit, description, *targets, **more):
     return _panel("timeseries", title, unit, description, *targets, **{"min": 0, **more})
 
 
-def stat(title, unit, description, expression, **more):
-    return _panel("stat", title, unit, description, (expression, ""), **{"w": 4, "h": 5, **more})
+def stat(title, unit, description, *expressions, **more):
+    """Each expression is shown with its name, if it is a pair."""
+    targets = [one if isinstance(one, tuple) else (one, "") for one in expressions]
+    return _panel("stat", title, unit, description, *targets, **{"w": 4, "h": 4, **more})
+
+
+def events(title, description, *targets, **more):
+    """Counts in a time, which are whole numbers."""
+    return graph(title, "short", description, *targets, **{"whole": True, **more})
 
 
 def states(title, description, expression, legend, **more):
@@ -48,52 +58,66 @@ LEDGER = (
 )
 
 OVERVIEW = [
-    ("State", [
-        stat("Ready", "short", "Whether all selected workers consume, MongoDB answers, and nothing is held.",
-             "min(ticketlog_ready@)", mappings={"0": "NO", "1": "yes"}, thresholds=RED_GREEN,
-             runbooks=["TicketlogUnready"]),
-        stat("Fresh", "percentunit", "Share of events stored within 30 s of their own timestamp, over an hour. The objective is 99 %.",
-             'sum(rate(ticketlog_event_to_stored_seconds_bucket{@,le="30"}[1h])) / sum(rate(ticketlog_event_to_stored_seconds_count@[1h]))',
+    ("Is it well?", [
+        stat("Ready", "short", "Whether all workers answer, consume, reach MongoDB, and hold nothing. NO is red as soon as one worker is down.",
+             "min(ticketlog_ready@ or on (job, instance) WORKERS * 0) or vector(0)", mappings={"0": "NO", "1": "yes"}, thresholds=RED_GREEN,
+             runbooks=["TicketlogUnready", "TicketlogDown"]),
+        stat("Workers down", "short", "Workers that do not answer Prometheus, of those that answered within a day.",
+             ('count_values("up", sum(WORKERS)) * on () group_left (of) count_values("of", count(WORKERS)) * on () group_left () count(WORKERS == 0)'
+              ' or count_values("up", sum(WORKERS)) * on () group_left (of) count_values("of", count(WORKERS)) * 0', "{{up}} of {{of}} up"),
+             names=True, empty="none known", thresholds=ZERO_IS_GOOD, runbooks=["TicketlogDown", "TicketlogWorkerDown"]),
+        stat("Alerts", "short", "Alerts of ticketlog that fire now; they are listed below.",
+             'count(ALERTS{alertstate="firing",alertname=~"Ticketlog.*"}) or vector(0)', thresholds=ZERO_IS_GOOD),
+        stat("Last stored", "s", "Time since a document was stored, by whichever worker. It goes on growing while all workers are down, and while nothing is published.",
+             "time() - max(last_over_time(ticketlog_last_stored_timestamp_seconds@[1d]) > 0)", empty="never",
+             thresholds=[("green", None), ("yellow", 300), ("red", 3600)], runbooks=["TicketlogIngestionStopped"]),
+        stat("Fresh", "percentunit", "Share of the events of the last five minutes that were stored within 30 s of their own timestamp. The objective is 99 %.",
+             'sum(rate(ticketlog_event_to_stored_seconds_bucket{@,le="30"}[5m])) / (sum(rate(ticketlog_event_to_stored_seconds_count@[5m])) > 0)', empty="no events",
              thresholds=[("red", None), ("yellow", 0.99), ("green", 0.995)], runbooks=["TicketlogFreshnessBurningFast"]),
-        stat("Backlog", "short", "Messages ready in the worker's queue.",
-             'sum(max by (job) (ticketlog_queue_messages{@,queue="work"}))', thresholds=[("green", None), ("yellow", 10000), ("red", 100000)],
+        stat("Backlog", "short", "Messages ready in the queue.",
+             'sum(max by (job, queue) (ticketlog_queue_messages{@,role="work"}))', empty="unknown", thresholds=[("green", None), ("yellow", 10000), ("red", 100000)],
              runbooks=["TicketlogBacklogGrowing"]),
+        stat("Backlog empty in", "s", "At the rate at which it shrank in the last five minutes. 0: there is none, or it does not shrink.",
+             'sum(max by (job, queue) (ticketlog_queue_messages{@,role="work"})) / (- sum(max by (job, queue) (deriv(ticketlog_queue_messages{@,role="work"}[5m]))) > 0.1) or vector(0)',
+             thresholds=[("green", None), ("yellow", 600), ("red", 3600)], runbooks=["TicketlogBacklogGrowing"]),
         stat("Dead letters", "short", "Messages in the dead-letter queue. `ticketlog dead stats` counts them by reason.",
-             'sum(max by (job) (ticketlog_queue_messages{@,queue="dead_letter"}))', thresholds=[("green", None), ("yellow", 1), ("red", 1000)],
+             'sum(max by (job, queue) (ticketlog_queue_messages{@,role="dead_letter"}))', empty="unknown", thresholds=[("green", None), ("yellow", 1), ("red", 1000)],
              runbooks=["TicketlogDeadLettersUnattended"]),
+        stat("Dead letters wait for", "s", "Since the dead-letter queue was last seen empty, as far back as a worker runs.",
+             'time() - min(ticketlog_queue_filled_since_timestamp_seconds{@,role="dead_letter"} > 0) or vector(0)',
+             thresholds=[("green", None), ("yellow", 3600), ("red", 86400)], runbooks=["TicketlogDeadLettersUnattended"]),
+        stat("Replay", "cps", "Replayed messages that get their outcome now. 0: no replay is in progress.",
+             "sum(rate(ticketlog_replayed_messages_total@[1m]))", thresholds=[("green", None), ("blue", 0.01)]),
         stat("Out of balance", "short", "Received minus settled minus in flight. Any value but 0 is a bug.",
-             LEDGER, thresholds=ZERO_IS_GOOD, runbooks=["TicketlogLedgerOutOfBalance"]),
-        stat("Workers", "short", "Workers that are scraped.", "count(ticketlog_build_info@)"),
-        states("Components", "Each component over time. /readyz of the worker describes the problem.",
-               "min by (component) (ticketlog_component_up@)", "{{component}}", w=24, h=6,
-               runbooks=["TicketlogBrokerUnavailable", "TicketlogStoreUnavailable", "TicketlogDeadLetteringUnavailable"]),
+             LEDGER, empty="no worker", thresholds=ZERO_IS_GOOD, runbooks=["TicketlogLedgerOutOfBalance"]),
+        stat("Requeues, 1 h", "short", "How often everything was requeued during an outage.",
+             "round(sum(increase(ticketlog_requeues_total@[1h])))", empty="no worker", thresholds=[("green", None), ("yellow", 1)], runbooks=["TicketlogRequeueNear"]),
+        states("Firing alerts", "Alerts of ticketlog over time. Each has a runbook of its name.",
+               'max by (alertname) (ALERTS{alertstate="firing",alertname=~"Ticketlog.*"}) or label_replace(vector(0), "alertname", "none", "", "")',
+               "{{alertname}}", w=12, h=6, mappings={"0": "none", "1": "fires"}, thresholds=ZERO_IS_GOOD),
+        states("Components", "Each component over time, of all workers together. /readyz of the worker describes the problem; for the breaker it means open.",
+               "min by (component) (ticketlog_component_up@)", "{{component}}", w=12, h=6,
+               runbooks=["TicketlogBrokerUnavailable", "TicketlogStoreUnavailable", "TicketlogDeadLetteringUnavailable", "TicketlogBreakerOpen"]),
     ]),
     ("Messages", [
-        graph("Received", "cps", "Deliveries a second. Redelivered ones may have been delivered before, perhaps to another worker.",
-              ("sum by (redelivered) (rate(ticketlog_messages_received_total@[$__rate_interval]))", "redelivered: {{redelivered}}"), stack=True),
         graph("Outcomes", "cps", "Deliveries by outcome. Returned ones are delivered again.",
               ("sum by (outcome) (rate(ticketlog_messages_settled_total@[$__rate_interval]))", "{{outcome}}"), stack=True),
-        graph("Backlog and consumers", "short", "Messages ready in the worker's queue, and its consumers.",
-              ('sum(max by (job) (ticketlog_queue_messages{@,queue="work"}))', "messages"),
-              ('sum(max by (job) (ticketlog_queue_consumers{@,queue="work"}))', "consumers"),
+        graph("Backlog over time", "short", "Messages ready in the queue.",
+              ('sum(max by (job, queue) (ticketlog_queue_messages{@,role="work"}))', "work"), whole=True,
               runbooks=["TicketlogBacklogGrowing", "TicketlogNoConsumer"]),
-        quantiles("From event to stored", "From the timestamp in the event to its document being durable. The objective is 30 s for 99 %.",
+        quantiles("Event to stored", "From the timestamp in the event to its document being durable. The objective is 30 s for 99 %.",
                   "ticketlog_event_to_stored_seconds", 0.5, 0.99, 0.999,
                   thresholds=[("green", None), ("red", 30)], runbooks=["TicketlogFreshnessBurningFast"]),
-        quantiles("From publish to stored", "From the AMQP timestamp (whole seconds) to the document being durable.",
-                  "ticketlog_publish_to_stored_seconds", 0.5, 0.99),
-        graph("Oldest unsettled delivery", "s", "Its age, and the age at which everything is requeued (retry.requeue_after).",
-              ("max(ticketlog_oldest_unsettled_age_seconds@)", "oldest"), ("min(ticketlog_requeue_after_seconds@)", "requeue"),
-              runbooks=["TicketlogRequeueNear"]),
     ]),
     ("Problems", [
-        graph("Warnings and errors", "short", "Lines logged in a minute, by level.",
-              ('sum by (level) (increase(ticketlog_log_lines_total{@,level=~"warn|error"}[1m]))', "{{level}}")),
-        graph("Dead letters by reason", "short", "Confirmed dead letters in five minutes.",
-              ("sum by (reason) (increase(ticketlog_dead_letters_total@[5m])) > 0 or on() vector(0)", "{{reason}}"), stack=True,
-              runbooks=["TicketlogDeadLetterRatio"]),
-        graph("Seconds since something was stored", "s", "Of the worker that stored last. It grows while nothing is published, too.",
-              ("time() - max(ticketlog_last_stored_timestamp_seconds@ > 0)", "since")),
+        events("Dead letters by reason", "Confirmed dead letters in five minutes.",
+               ("sum by (reason) (round(increase(ticketlog_dead_letters_total@[5m]))) > 0 or on () label_replace(vector(0), \"reason\", \"none\", \"\", \"\")", "{{reason}}"), stack=True,
+               runbooks=["TicketlogDeadLetterRatio"]),
+        events("Warnings and errors", "Lines logged in a minute, by level.",
+               ('sum by (level) (round(increase(ticketlog_log_lines_total{@,level=~"warn|error"}[1m])))', "{{level}}")),
+        graph("Oldest unsettled", "s", "Age of the oldest delivery without an ack, and the age at which everything is requeued (retry.requeue_after).",
+              ("max(ticketlog_oldest_unsettled_age_seconds@)", "oldest"), ("min(ticketlog_requeue_after_seconds@)", "requeue"),
+              runbooks=["TicketlogRequeueNear"]),
     ]),
 ]
 
@@ -119,6 +143,15 @@ PIPELINE = [
         graph("Causes of closing", "cps", "What closed the batches. `linger`: little traffic; `events` and `bytes`: full batches.",
               ("sum by (cause) (rate(ticketlog_batch_flushes_total@[$__rate_interval]))", "{{cause}}"), stack=True),
     ]),
+    ("Deliveries", [
+        graph("Received", "cps", "Deliveries a second. Redelivered ones may have been delivered before, perhaps to another worker.",
+              ('sum(rate(ticketlog_messages_received_total{@,redelivered="false"}[$__rate_interval]))', "new"),
+              ('sum(rate(ticketlog_messages_received_total{@,redelivered="true"}[$__rate_interval]))', "redelivered"), stack=True),
+        quantiles("Publish to stored", "From the AMQP timestamp (whole seconds) to the document being durable.",
+                  "ticketlog_publish_to_stored_seconds", 0.5, 0.99),
+        graph("Duplicates", "cps", "Deliveries whose document was stored already.",
+              ('sum(rate(ticketlog_messages_settled_total{@,outcome="duplicate"}[$__rate_interval]))', "duplicate")),
+    ]),
     ("In flight", [
         graph("Messages", "short", "Deliveries without an outcome, decoded events that wait for a writer, and deliveries without an ack.",
               ("sum(ticketlog_messages_in_flight@)", "in flight"), ("sum(ticketlog_batch_events_waiting@)", "waiting for a writer"),
@@ -129,49 +162,47 @@ PIPELINE = [
               ("sum(ticketlog_message_bytes_in_flight@)", "in flight"), ("sum(process_resident_memory_bytes@)", "resident")),
         graph("Bytes received", "Bps", "Bodies of deliveries.",
               ("sum(rate(ticketlog_messages_received_bytes_total@[$__rate_interval]))", "received")),
-        graph("Redelivered", "percentunit", "Share of deliveries that RabbitMQ may have delivered before.",
-              ('sum(rate(ticketlog_messages_received_total{@,redelivered="true"}[$__rate_interval])) / (sum(rate(ticketlog_messages_received_total@[$__rate_interval])) > 0) or on() vector(0)', "redelivered")),
-        graph("Duplicates", "cps", "Deliveries whose document was stored already.",
-              ('sum(rate(ticketlog_messages_settled_total{@,outcome="duplicate"}[$__rate_interval]))', "duplicates")),
     ]),
 ]
 
 DEAD_LETTERS = [
     ("Now", [
-        stat("Waiting", "short", "Messages in the dead-letter queue.", 'sum(max by (job) (ticketlog_queue_messages{@,queue="dead_letter"}))',
+        stat("Waiting", "short", "Messages in the dead-letter queue.", 'sum(max by (job, queue) (ticketlog_queue_messages{@,role="dead_letter"}))',
              thresholds=[("green", None), ("yellow", 1), ("red", 1000)], runbooks=["TicketlogDeadLettersUnattended"]),
         stat("Removable", "short", "Queues of dead letters from which a policy of RabbitMQ can delete messages; no value while policies are unknown.",
-             "sum(max by (job, queue) (ticketlog_queue_removes_messages@))", thresholds=ZERO_IS_GOOD, runbooks=["TicketlogDeadLettersRemovable"]),
-        stat("Parked", "short", "Messages in the parked queue.", 'sum(max by (job) (ticketlog_queue_messages{@,queue="parked"}))'),
+             "sum(max by (job, queue, role) (ticketlog_queue_removes_messages@))", thresholds=ZERO_IS_GOOD, runbooks=["TicketlogDeadLettersRemovable"]),
+        stat("Parked", "short", "Messages in the parked queue.", 'sum(max by (job, queue) (ticketlog_queue_messages{@,role="parked"}))'),
         stat("Breaker", "short", "Open: MongoDB rejects nearly all events, and they are held instead of dead-lettered.",
              "max(ticketlog_breaker_open@)", mappings={"0": "closed", "1": "OPEN"}, thresholds=ZERO_IS_GOOD,
              runbooks=["TicketlogBreakerOpen"]),
-        stat("Share of messages, 1 h", "percentunit", "Dead-lettered messages as a share of all settled ones, without returned ones.",
+        stat("Share, 1 h", "percentunit", "Dead-lettered messages as a share of all settled ones, without returned ones.",
              'sum(increase(ticketlog_messages_settled_total{@,outcome="dead_lettered"}[1h])) / sum(increase(ticketlog_messages_settled_total{@,outcome!="returned"}[1h]))',
              thresholds=[("green", None), ("yellow", 0.001), ("red", 0.05)], runbooks=["TicketlogDeadLetterRatio"]),
         stat("Not published yet", "short", "Rejected messages whose dead letter is not confirmed yet, and held events.", "sum(ticketlog_dead_letters_waiting@)",
              thresholds=[("green", None), ("yellow", 1), ("red", 100)], runbooks=["TicketlogDeadLetteringUnavailable"]),
-        stat("Dead letters, 24 h", "short", "Confirmed dead letters in a day.", "sum(increase(ticketlog_dead_letters_total@[24h]))"),
+        stat("New in 24 h", "short", "Confirmed dead letters in a day.", "round(sum(increase(ticketlog_dead_letters_total@[24h])))"),
     ]),
     ("Reasons", [
-        graph("By reason", "short", "Confirmed dead letters in five minutes.",
-              ("sum by (reason) (increase(ticketlog_dead_letters_total@[5m])) > 0 or on() vector(0)", "{{reason}}"), stack=True, w=16,
+        events("By reason", "Confirmed dead letters in five minutes.",
+              ("sum by (reason) (round(increase(ticketlog_dead_letters_total@[5m]))) > 0 or on () label_replace(vector(0), \"reason\", \"none\", \"\", \"\")", "{{reason}}"), stack=True, w=24,
               runbooks=["TicketlogDeadLetterRatio"]),
+        bars("By publisher", "short", "Since the start of each worker, by app_id, or else user_id, of the publisher.",
+             "sort_desc(sum by (publisher) (ticketlog_dead_letters_by_publisher_total@) > 0) or on () label_replace(vector(0), \"publisher\", \"none\", \"\", \"\")", "{{publisher}}", w=12),
         bars("Since the start, by reason", "short", "Since the start of each worker. Reasons that did not occur are left out.",
-             "sort_desc(sum by (reason) (ticketlog_dead_letters_total@) > 0) or on() vector(0)", "{{reason}}"),
+             "sort_desc(sum by (reason) (ticketlog_dead_letters_total@) > 0) or on () label_replace(vector(0), \"reason\", \"none\", \"\", \"\")", "{{reason}}", w=12),
     ]),
     ("Publishing dead letters", [
         graph("Failures", "cps", "Dead letters that could not be published, by cause. They are retried; the original messages stay unacknowledged.",
               ("sum by (cause) (rate(ticketlog_dead_letter_publish_failures_total@[$__rate_interval]))", "{{cause}}"),
               runbooks=["TicketlogDeadLetteringUnavailable"]),
         graph("Queues", "short", "Messages ready in the dead-letter queue and the parked queue, without those that a running `ticketlog dead` holds.",
-              ('sum by (queue) (max by (job, queue) (ticketlog_queue_messages{@,queue=~"dead_letter|parked"}))', "{{queue}}")),
-        graph("Publishers opened", "short", "Connections opened for publishing dead letters, in five minutes.",
-              ("sum(increase(ticketlog_publishers_opened_total@[5m]))", "opened")),
+              ('sum by (role) (max by (job, queue, role) (ticketlog_queue_messages{@,role=~"dead_letter|parked"}))', "{{role}}")),
+        events("Publishers opened", "Connections opened for publishing dead letters, in five minutes.",
+              ("sum(round(increase(ticketlog_publishers_opened_total@[5m])))", "opened")),
     ]),
     ("Replays", [
-        graph("By outcome", "short", "Replayed messages in five minutes. Those still rejected are dead letters again.",
-              ("sum by (outcome) (increase(ticketlog_replayed_messages_total@[5m]))", "{{outcome}}"), stack=True, w=16),
+        events("By outcome", "Replayed messages in five minutes. Those still rejected are dead letters again.",
+              ("sum by (outcome) (round(increase(ticketlog_replayed_messages_total@[5m])))", "{{outcome}}"), stack=True, w=16),
         bars("Since the start", "short", "Replayed messages by outcome, since the start of each worker.",
              "sum by (outcome) (ticketlog_replayed_messages_total@)", "{{outcome}}"),
     ]),
@@ -179,17 +210,17 @@ DEAD_LETTERS = [
 
 DEPENDENCIES = [
     ("State", [
-        states("By worker", "Each component of each worker over time. /readyz describes the problem.",
+        states("By worker", "Each component of each worker over time. /readyz describes the problem; for the breaker it means open.",
                "ticketlog_component_up@", "{{instance}} {{component}}", w=24, h=7, runbooks=["TicketlogUnready"]),
     ]),
     ("RabbitMQ", [
-        graph("Ends of sessions", "short", "In five minutes, by cause. `consumer_cancelled`: the queue was deleted or its leader moved; `closed`: RabbitMQ closed the channel or the connection.",
-              ("sum by (cause) (increase(ticketlog_session_ends_total@[5m])) > 0 or on() vector(0)", "{{cause}}"), runbooks=["TicketlogSessionFlapping"]),
-        graph("Sessions opened", "short", "In five minutes, by worker.", ("sum by (instance) (increase(ticketlog_sessions_opened_total@[5m]))", "{{instance}}")),
-        graph("Requeues", "short", "How often everything was requeued during an outage, in an hour.",
-              ("sum(increase(ticketlog_requeues_total@[1h]))", "requeues"), runbooks=["TicketlogRequeueNear"]),
-        graph("Queues", "short", "Messages ready in each queue, by passive declarations.", ("sum by (queue) (max by (job, queue) (ticketlog_queue_messages@))", "{{queue}}")),
-        graph("Consumers", "short", "Consumers of each queue, of all workers together.", ("sum by (queue) (max by (job, queue) (ticketlog_queue_consumers@))", "{{queue}}"),
+        events("Ends of sessions", "In five minutes, by cause. `consumer_cancelled`: the queue was deleted or its leader moved; `closed`: RabbitMQ closed the channel or the connection.",
+              ("sum by (cause) (round(increase(ticketlog_session_ends_total@[5m]))) > 0 or on () label_replace(vector(0), \"cause\", \"none\", \"\", \"\")", "{{cause}}"), runbooks=["TicketlogSessionFlapping"]),
+        events("Sessions opened", "In five minutes, by worker.", ("sum by (instance) (round(increase(ticketlog_sessions_opened_total@[5m])))", "{{instance}}")),
+        events("Requeues", "How often everything was requeued during an outage, in an hour.",
+              ("sum(round(increase(ticketlog_requeues_total@[1h])))", "requeues"), runbooks=["TicketlogRequeueNear"]),
+        graph("Queues", "short", "Messages ready in each queue, by passive declarations.", ("sum by (role) (max by (job, queue, role) (ticketlog_queue_messages@))", "{{role}}")),
+        graph("Consumers", "short", "Consumers of each queue, of all workers together.", ("sum by (role) (max by (job, queue, role) (ticketlog_queue_consumers@))", "{{role}}"),
               runbooks=["TicketlogNoConsumer"]),
         graph("Prefetch", "short", "The prefetch in force. It grows while messages are small, and is 0 without a session.", ("ticketlog_prefetch@", "{{instance}}")),
     ]),
@@ -197,8 +228,8 @@ DEPENDENCIES = [
         graph("Writes", "cps", "Insert commands by outcome. `partial`: MongoDB rejected some of the documents.",
               ("sum by (outcome) (rate(ticketlog_store_write_duration_seconds_count@[$__rate_interval]))", "{{outcome}}"), stack=True,
               runbooks=["TicketlogStoreUnavailable"]),
-        graph("Retries", "short", "Inserts that will be retried, in five minutes, by kind of failure.",
-              ("sum by (kind) (increase(ticketlog_store_retries_total@[5m])) > 0 or on() vector(0)", "{{kind}}"), runbooks=["TicketlogStoreUnavailable"]),
+        events("Retries", "Inserts that will be retried, in five minutes, by kind of failure.",
+              ("sum by (kind) (round(increase(ticketlog_store_retries_total@[5m]))) > 0 or on () label_replace(vector(0), \"kind\", \"none\", \"\", \"\")", "{{kind}}"), runbooks=["TicketlogStoreUnavailable"]),
         graph("Clocks", "s", "How far MongoDB's clock is ahead of the worker's, and the largest of such differences of events of the last minute.",
               ("max by (against) (ticketlog_clock_skew_seconds@)", "{{against}}"), min=None, runbooks=["TicketlogClockSkew"]),
     ]),
@@ -208,9 +239,9 @@ DEPENDENCIES = [
         graph("Uptime", "s", "Since the start of the process.", ("time() - process_start_time_seconds@", "{{instance}}"),
               runbooks=["TicketlogRestarting"]),
         graph("Threads", "short", "Threads of each worker.", ("process_threads@", "{{instance}}")),
-        graph("Log lines", "short", "Lines logged in a minute, by level, and lines lost because standard error was not read fast enough.",
-              ("sum by (level) (increase(ticketlog_log_lines_total@[1m]))", "{{level}}"),
-              ("sum(increase(ticketlog_log_lines_lost_total@[1m]))", "lost")),
+        events("Log lines", "Lines logged in a minute, by level, and lines lost because standard error was not read fast enough.",
+              ("sum by (level) (round(increase(ticketlog_log_lines_total@[1m])))", "{{level}}"),
+              ("sum(round(increase(ticketlog_log_lines_lost_total@[1m])))", "lost")),
         graph("Versions", "short", "Workers by version.", ("count by (version) (ticketlog_build_info@)", "{{version}}")),
     ]),
 ]  # fmt: skip

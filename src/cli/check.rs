@@ -54,7 +54,7 @@ impl CheckArgs {
             return Err(CommandError::usage(format!("--management {fault}")));
         }
         let mut findings = vec![Finding::ok("configuration", "is valid")];
-        super::runtime()?.block_on(async {
+        super::block_on(async {
             match rabbitmq::check_settings(&settings.broker) {
                 Ok(()) => findings.extend(
                     rabbitmq::check(settings, self.management.as_ref().or(settings.broker.management_url().as_ref()))
@@ -66,8 +66,8 @@ impl CheckArgs {
             for worker in &self.status {
                 findings.push(readiness(worker).await);
             }
-        });
-        Ok(findings)
+            Ok(findings)
+        })
     }
 }
 

@@ -25,7 +25,7 @@ impl HealthArgs {
         let path = if self.ready { "readyz" } else { "livez" };
         let mut url = own_worker(settings);
         url.set_path(path);
-        match super::runtime()?.block_on(http_client::get(&url, None, None, TIMEOUT)) {
+        match super::block_on(async { Ok(http_client::get(&url, None, None, TIMEOUT).await) })? {
             Some((status, body)) => {
                 print_line(String::from_utf8_lossy(&body).trim_end())?;
                 Ok(if status == 200 { 0 } else { exit::NOT_WELL })

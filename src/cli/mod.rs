@@ -19,6 +19,7 @@ mod validate;
 mod worker_address;
 
 use std::ffi::OsStr;
+use std::mem::ManuallyDrop;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -146,10 +147,16 @@ fn environment() -> Vec<(String, String)> {
         .collect()
 }
 
-/// A runtime on this thread: the drivers have threads of their own where they need them, and waking another thread for
+/// Runs a future on this thread: the drivers have threads of their own where they need them, and waking another thread for
 /// every message costs more than it brings (docs/adr/0004-one-thread.md).
-fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_current_thread().enable_all().build()
+///
+/// # Errors
+/// Those of the future, or the system refuses what the runtime needs.
+fn block_on<T>(future: impl Future<Output = Result<T, CommandError>>) -> Result<T, CommandError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    // Dropping the runtime would cancel the tasks of lapin, and its threads, which wait for them, would panic (async-rs). The
+    // process ends soon anyway.
+    ManuallyDrop::new(runtime).block_on(future)
 }
 
 #[cfg(test)]

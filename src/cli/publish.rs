@@ -83,7 +83,7 @@ fn now_millis() -> u64 {
 
 impl PublishArgs {
     pub fn run(&self, settings: &Settings) -> Result<u8, CommandError> {
-        super::runtime()?.block_on(async {
+        super::block_on(async {
             let publisher = Publisher::open_without_topology(&settings.broker, "publish").await?;
             let exchange = &settings.broker.exchange;
             if !publisher.exchange_exists(exchange).await? {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use anyhow::Context as _;
 use metrics_exporter_prometheus::PrometheusHandle;
@@ -23,16 +23,10 @@ use crate::{rabbitmq, system};
 
 use super::{CommandError, exit};
 
-/// How long the end of the process waits for blocking calls, such as the resolution of a name.
-const RUNTIME_SHUTDOWN: Duration = Duration::from_millis(100);
-
 pub(super) fn run(settings: Settings) -> Result<u8, CommandError> {
     logging::exit_on_panic();
     let _logging = logging::install(&settings.log).map_err(|error| CommandError::new(exit::CONFIG, error))?;
-    let runtime = super::runtime()?;
-    let code = runtime.block_on(serve(settings));
-    runtime.shutdown_timeout(RUNTIME_SHUTDOWN);
-    code
+    super::block_on(serve(settings))
 }
 
 async fn serve(settings: Settings) -> Result<u8, CommandError> {
@@ -41,7 +35,8 @@ async fn serve(settings: Settings) -> Result<u8, CommandError> {
     if !ignored.is_empty() {
         warn!("store.uri has options that change nothing here: {}", ignored.join(", "));
     }
-    let prometheus = metrics::install().map_err(|error| CommandError::new(exit::SOFTWARE, error))?;
+    let prometheus =
+        metrics::install(&settings.broker.queue).map_err(|error| CommandError::new(exit::SOFTWARE, error))?;
     let stop = CancellationToken::new();
     stop_on_signals(&stop)?;
     let listen = settings.http.listen;

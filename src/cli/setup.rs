@@ -8,7 +8,7 @@ use super::terminal::{note, print_line};
 use super::{CommandError, exit};
 
 pub(super) fn run(settings: &Settings) -> Result<u8, CommandError> {
-    super::runtime()?.block_on(async {
+    super::block_on(async {
         mongodb::check_settings(&settings.store)?;
         rabbitmq::setup(settings).await?;
         print_line("RabbitMQ: the exchanges, queues and bindings exist")?;

@@ -135,6 +135,11 @@ impl<'a> Origin<'a> {
             None => (self.exchange, self.routing_key),
         }
     }
+
+    /// `user_id` of who published it first.
+    pub fn published_by(&self) -> Option<&'a str> {
+        self.replay.map_or(self.user_id, |replay| replay.user_id.as_deref())
+    }
 }
 
 /// What tells a dead letter from others.
@@ -166,7 +171,7 @@ pub fn headers(
 ) -> Vec<(&'static str, HeaderValue)> {
     let text = |value: &str, max: usize| HeaderValue::Text(one_line(value, max));
     let (exchange, routing_key) = origin.published_to();
-    let user_id = origin.replay.map_or(origin.user_id, |replay| replay.user_id.as_deref());
+    let user_id = origin.published_by();
     let mut headers = vec![
         ("dl-version", HeaderValue::Int(VERSION)),
         ("dl-reason", text(rejection.reason.as_str(), MAX_TEXT_BYTES)),

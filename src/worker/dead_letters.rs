@@ -40,6 +40,8 @@ pub struct PendingDeadLetter {
     pub summary: DeadLetterSummary,
     /// The id of the replay that sent the message.
     pub replay_id: Option<String>,
+    /// `app_id` or `user_id` of its publisher; empty if it has neither.
+    publisher: String,
     message: Outgoing,
 }
 
@@ -56,6 +58,7 @@ impl PendingDeadLetter {
             replay: replay.as_ref(),
             user_id: delivery.user_id(),
         };
+        let publisher = delivery.app_id().or(origin.published_by()).unwrap_or_default().to_owned();
         let time = now_millis();
         let cause = match rejection.code {
             Some(code) => format!("{} {code}", rejection.reason_and_field()),
@@ -75,7 +78,7 @@ impl PendingDeadLetter {
         let (cause, detail) = (rejection.reason_and_field(), rejection.detail.to_string());
         let summary = DeadLetterSummary { id, time, cause, detail };
         let replay_id = replay.map(|replay| replay.id);
-        PendingDeadLetter { tag, bytes, reason: rejection.reason, summary, replay_id, message }
+        PendingDeadLetter { tag, bytes, reason: rejection.reason, summary, replay_id, publisher, message }
     }
 }
 
@@ -225,8 +228,8 @@ async fn publish(
     let mut messages: Vec<Outgoing> = Vec::with_capacity(batch.len());
     let mut restore = Vec::with_capacity(batch.len());
     for dead_letter in batch {
-        let PendingDeadLetter { tag, bytes, reason, summary, replay_id, message } = dead_letter;
-        restore.push(move |message| PendingDeadLetter { tag, bytes, reason, summary, replay_id, message });
+        let PendingDeadLetter { tag, bytes, reason, summary, replay_id, publisher, message } = dead_letter;
+        restore.push(move |message| PendingDeadLetter { tag, bytes, reason, summary, replay_id, publisher, message });
         messages.push(message);
     }
     let on_blocked = || {
@@ -255,7 +258,7 @@ fn apply_results(publisher: Publisher, batch: Vec<PendingDeadLetter>, results: &
     for (dead_letter, result) in batch.into_iter().zip(results) {
         let (cause, problem) = match result {
             PublishResult::Confirmed => {
-                metrics::dead_letter_confirmed(dead_letter.reason);
+                metrics::dead_letter_confirmed(dead_letter.reason, &dead_letter.publisher);
                 published.confirmed.push(dead_letter);
                 continue;
             }

@@ -11,6 +11,7 @@ use tracing::warn;
 use crate::observe::health::Component;
 use crate::observe::metrics::{self, QueueRole};
 use crate::rabbitmq::{self, QueueDepths};
+use crate::system::since_epoch;
 
 use super::context::WorkerContext;
 
@@ -64,6 +65,7 @@ pub async fn queues(context: Arc<WorkerContext>) {
     // In the order of the roles.
     let names = [broker.queue.as_str(), &dead_letter.queue, &dead_letter.parked_queue];
     let mut depths = QueueDepths::default();
+    let mut filled_since = [0.0; QueueRole::VARIANTS.len()];
     while !context.stop.is_cancelled() {
         // The file of broker.uri may name another user by now, and `ticketlog dead` replays as that user.
         rabbitmq::user_name(broker).into_iter().for_each(|user| context.trusted_users.add(user));
@@ -71,8 +73,14 @@ pub async fn queues(context: Arc<WorkerContext>) {
         let read = if context.health.is_up(Component::Broker) { depths.read(broker, &names).await.ok() } else { None };
         let pause = if read.is_some() { QUEUES_INTERVAL } else { QUEUES_RETRY };
         let counts = read.unwrap_or_else(|| vec![None; names.len()]);
-        for (role, counts) in QueueRole::VARIANTS.iter().zip(counts) {
+        for ((role, counts), since) in QueueRole::VARIANTS.iter().zip(counts).zip(&mut filled_since) {
             metrics::set_queue_counts(*role, counts);
+            match counts.map(|counts| counts.ready) {
+                Some(0) => *since = 0.0,
+                Some(_) if *since == 0.0 => *since = since_epoch().as_secs_f64(),
+                _ => {}
+            }
+            metrics::set_queue_filled_since(*role, counts.map(|_| *since));
         }
         context.sleep(pause).await;
     }

@@ -291,7 +291,7 @@ async fn missing_things_are_reported_on_one_line() {
         (&["list", "--queue", "no.such.queue"][..], 69, "no queue 'no.such.queue'"),
         (&["list", "--set", "broker.uri=amqp://127.0.0.1:9"], 69, "cannot be reached"),
         (&["stats", "--set", &format!("broker.uri={wrong}")], 77, "rejects the user name or the password"),
-        (&["list", "--reason", "nonsense"], 64, "the reasons are invalid_property, "),
+        (&["list", "--reason", "nonsense"], 64, "[possible values: invalid_property, "),
         (&["list", "--since", "yesterday"], 64, "2h"),
         (&["replay"], 64, "--yes"),
         (&["replay", "--yes", "--queue", &env.parked_queue()], 64, "unpark"),

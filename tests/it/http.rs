@@ -13,6 +13,7 @@ async fn every_series_exists_from_the_start_and_histograms_have_buckets() {
     worker.wait_until_ready().await;
     let (status, text) = worker.get("/metrics");
     assert_eq!(status, 200);
+    let label = format!("queue=\"{}\"", env.queue());
     for series in [
         "ticketlog_messages_received_total{redelivered=\"true\"} 0",
         "ticketlog_messages_settled_total{outcome=\"returned\"} 0",
@@ -28,7 +29,12 @@ async fn every_series_exists_from_the_start_and_histograms_have_buckets() {
         "ticketlog_messages_in_flight 0",
         "# TYPE ticketlog_store_write_duration_seconds histogram",
     ] {
-        assert!(text.contains(series), "{series}\n{text}");
+        let series = match series.split_once(['{', ' ']) {
+            Some((name, rest)) if series.contains('{') => format!("{name}{{{label},{rest}"),
+            Some((name, value)) if !series.starts_with('#') => format!("{name}{{{label}}} {value}"),
+            _ => series.to_owned(),
+        };
+        assert!(text.contains(&series), "{series}\n{text}");
     }
     for name in
         ["ticketlog_build_info", "process_resident_memory_bytes", "process_cpu_seconds_total", "process_open_fds"]

@@ -103,7 +103,7 @@ fn expressions() -> (Vec<Placed>, Vec<Placed>) {
         });
         for (title, expression) in annotated.chain(targets) {
             let expression = expression.as_str().unwrap().replace("$__rate_interval", "5s");
-            let expression = expression.replace("$job", "ticketlog").replace("$instance", ".*");
+            let expression = expression.replace("$job", "ticketlog").replace("$instance", ".*").replace("$queue", ".*");
             assert!(!expression.contains('$'), "{expression}");
             shown.push((format!("{name}: {}", title.as_str().unwrap()), expression));
         }
@@ -199,7 +199,7 @@ async fn every_expression_uses_existing_series_and_every_panel_has_data() {
     let replayed = env.dead_command(&["replay", "--yes", "--limit", "10"]).await;
     assert_eq!(replayed.code, Some(0), "{replayed:?}");
     eventually("queue depths are exported", DEADLINE, async || {
-        prometheus.rows("ticketlog_queue_messages{queue=\"dead_letter\"} > 0").await > 0
+        prometheus.rows("ticketlog_queue_messages{role=\"dead_letter\"} > 0").await > 0
     })
     .await;
     let (shown, rules) = expressions();
@@ -209,7 +209,8 @@ async fn every_expression_uses_existing_series_and_every_panel_has_data() {
         walk_expr(&mut selectors, &parsed).unwrap();
         prometheus.rows(expression).await;
     }
-    for selector in &selectors.0 {
+    // There is no such series while nothing fires.
+    for selector in selectors.0.iter().filter(|selector| !selector.starts_with("ALERTS")) {
         eventually(selector, DEADLINE, async || prometheus.has_series(selector).await).await;
     }
     for (place, expression) in shown.iter().filter(|(_, expression)| !expression.starts_with("changes(")) {

@@ -67,7 +67,7 @@ enum Command {
 impl DeadArgs {
     pub fn run(&self, settings: &Settings) -> Result<u8, CommandError> {
         logging::exit_on_panic();
-        super::runtime()?.block_on(async {
+        super::block_on(async {
             match &self.command {
                 Command::Stats(args) => args.run(settings).await,
                 Command::List(args) => args.run(settings).await,

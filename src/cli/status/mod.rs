@@ -42,7 +42,7 @@ pub(super) struct StatusArgs {
 impl StatusArgs {
     pub fn run(&self, settings: &Settings) -> Result<u8, CommandError> {
         let workers = if self.workers.is_empty() { vec![own_worker(settings)] } else { self.workers.clone() };
-        super::runtime()?.block_on(self.show(&workers))
+        super::block_on(self.show(&workers))
     }
 
     async fn show(&self, workers: &[Url]) -> Result<u8, CommandError> {

@@ -38,11 +38,13 @@ pub(super) const PUBLISH_TO_STORED: &str = "ticketlog_publish_to_stored_seconds"
 pub(super) const LAST_STORED: &str = "ticketlog_last_stored_timestamp_seconds";
 pub(super) const CLOCK_SKEW: &str = "ticketlog_clock_skew_seconds";
 pub(super) const DEAD_LETTERS: &str = "ticketlog_dead_letters_total";
+pub(super) const DEAD_LETTERS_BY_PUBLISHER: &str = "ticketlog_dead_letters_by_publisher_total";
 pub(super) const DEAD_LETTERS_WAITING: &str = "ticketlog_dead_letters_waiting";
 pub(super) const DEAD_LETTER_FAILURES: &str = "ticketlog_dead_letter_publish_failures_total";
 pub(super) const REPLAYED: &str = "ticketlog_replayed_messages_total";
 pub(super) const QUEUE_MESSAGES: &str = "ticketlog_queue_messages";
 pub(super) const QUEUE_CONSUMERS: &str = "ticketlog_queue_consumers";
+pub(super) const QUEUE_FILLED_SINCE: &str = "ticketlog_queue_filled_since_timestamp_seconds";
 pub(super) const QUEUE_REMOVES: &str = "ticketlog_queue_removes_messages";
 pub(super) const SESSION_ENDS: &str = "ticketlog_session_ends_total";
 pub(super) const SESSIONS: &str = "ticketlog_sessions_opened_total";
@@ -234,6 +236,12 @@ fn dead_letters() -> Vec<Metric> {
     use Kind::{Counter, Gauge};
     vec![
         metric(DEAD_LETTERS, Counter, "Confirmed dead letters, by reason").by("reason", reasons),
+        metric(
+            DEAD_LETTERS_BY_PUBLISHER,
+            Counter,
+            "Confirmed dead letters, by app_id, or else user_id, of their publishers; the first twenty, and then other",
+        )
+        .by("publisher", || vec!["unknown"]),
         metric(DEAD_LETTERS_WAITING, Gauge, "Rejected messages whose dead letter is not confirmed yet"),
         metric(DEAD_LETTER_FAILURES, Counter, "Dead letters that could not be published and will be retried, by cause")
             .by("cause", names::<PublishFailure>),
@@ -251,15 +259,22 @@ fn broker() -> Vec<Metric> {
     use Kind::{Counter, Gauge};
     vec![
         metric(QUEUE_MESSAGES, Gauge, "Messages ready in a queue, not counting unacknowledged ones; NaN while unknown")
-            .by("queue", names::<QueueRole>),
+            .by("role", names::<QueueRole>),
         metric(QUEUE_CONSUMERS, Gauge, "Consumers of a queue, of all workers together; NaN while unknown")
-            .by("queue", names::<QueueRole>),
+            .by("role", names::<QueueRole>),
         metric(
             QUEUE_REMOVES,
             Gauge,
             "1 while a policy can remove messages from a queue of dead letters; NaN while unknown",
         )
-        .by("queue", || vec![QueueRole::DeadLetter.into(), QueueRole::Parked.into()]),
+        .by("role", || vec![QueueRole::DeadLetter.into(), QueueRole::Parked.into()]),
+        metric(
+            QUEUE_FILLED_SINCE,
+            Gauge,
+            "Since when the queue has not been empty, as this worker has seen; 0 while it is empty, NaN while unknown",
+        )
+        .seconds()
+        .by("role", names::<QueueRole>),
         metric(SESSIONS, Counter, "Sessions opened"),
         metric(SESSION_ENDS, Counter, "Sessions that ended or could not be opened, by cause")
             .by("cause", names::<BrokerError>),

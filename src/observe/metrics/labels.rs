@@ -1,5 +1,8 @@
 //! Owns the closed sets of label values that belong to no other module. Must not know metrics.
 
+use std::collections::BTreeSet;
+use std::sync::{Mutex, PoisonError};
+
 use strum::{EnumCount, IntoStaticStr, VariantArray, VariantNames};
 
 /// The outcome of a delivery. Each delivery has exactly one.
@@ -54,6 +57,36 @@ pub enum PublishFailure {
     Error,
 }
 
+/// Names from outside as values of a label: the first ones as they are, further ones together as `other`.
+#[derive(Debug)]
+pub(super) struct BoundedNames {
+    max: usize,
+    seen: Mutex<BTreeSet<String>>,
+}
+
+/// Longest name, in characters.
+const MAX_NAME: usize = 60;
+
+impl BoundedNames {
+    pub const fn new(max: usize) -> Self {
+        BoundedNames { max, seen: Mutex::new(BTreeSet::new()) }
+    }
+
+    /// The value of the label for a name; `unknown` if it is empty.
+    pub fn name(&self, name: &str) -> String {
+        let name: String = name.chars().map(|c| if c.is_control() { ' ' } else { c }).take(MAX_NAME).collect();
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        if name.is_empty() {
+            "unknown".to_owned()
+        } else if seen.contains(&name) || seen.len() < self.max {
+            seen.insert(name.clone());
+            name
+        } else {
+            "other".to_owned()
+        }
+    }
+}
+
 /// The queues whose depth is exported.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, IntoStaticStr, VariantArray, VariantNames)]
 #[strum(serialize_all = "snake_case")]
@@ -82,4 +115,17 @@ pub enum Activity {
     Decoding,
     /// Counting outcomes, settling, making dead letters.
     Settling,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn further_names_are_counted_together() {
+        let names = BoundedNames::new(2);
+        let values = ["a", "b", "c", "a", "", "d"].map(|name| names.name(name));
+        assert_eq!(values, ["a", "b", "other", "a", "unknown", "other"]);
+        assert_eq!(BoundedNames::new(1).name(&"x\n".repeat(90)).len(), MAX_NAME);
+    }
 }

@@ -19,17 +19,23 @@ use super::health::{Component, Health};
 use catalogue::*;
 
 pub use flow::{FlowMetrics, GaugeValues};
+use labels::BoundedNames;
 pub use labels::{Activity, DeliveryOutcome, FlushCause, PublishFailure, QueueRole, WriteResult};
+
+/// The publishers of dead letters that have a series of their own.
+static PUBLISHERS_SEEN: BoundedNames = BoundedNames::new(20);
 
 /// The levels of log lines.
 const LOG_LEVELS: [&str; 5] = ["error", "warn", "info", "debug", "trace"];
 
-/// Installs the recorder for the whole process.
+/// Installs the recorder for the whole process. Every series has the label `queue`, so that one scrape job may hold the
+/// workers of several queues.
 ///
 /// # Errors
 /// Another recorder is installed already.
-pub fn install() -> Result<PrometheusHandle, BuildError> {
-    let handle = catalogue::set_buckets(PrometheusBuilder::new())?.install_recorder()?;
+pub fn install(queue: &str) -> Result<PrometheusHandle, BuildError> {
+    let builder = PrometheusBuilder::new().add_global_label("queue", queue);
+    let handle = catalogue::set_buckets(builder)?.install_recorder()?;
     catalogue::create_all();
     for role in QueueRole::VARIANTS {
         set_queue_counts(*role, None);
@@ -54,9 +60,9 @@ pub fn set_write_limits(concurrency: usize, events: usize) {
 pub fn set_queue_counts(role: QueueRole, counts: Option<QueueCounts>) {
     let (ready, consumers) =
         counts.map_or((f64::NAN, f64::NAN), |counts| (f64::from(counts.ready), f64::from(counts.consumers)));
-    let queue: &'static str = role.into();
-    gauge!(QUEUE_MESSAGES, "queue" => queue).set(ready);
-    gauge!(QUEUE_CONSUMERS, "queue" => queue).set(consumers);
+    let role: &'static str = role.into();
+    gauge!(QUEUE_MESSAGES, "role" => role).set(ready);
+    gauge!(QUEUE_CONSUMERS, "role" => role).set(consumers);
 }
 
 /// Sets readiness and the state of the components. To be called before each scrape.
@@ -103,7 +109,13 @@ pub fn set_breaker(open: bool) {
 pub fn set_queue_removes(role: QueueRole, removes: Option<bool>) {
     let role: &'static str = role.into();
     let value = removes.map_or(f64::NAN, |removes| if removes { 1.0 } else { 0.0 });
-    gauge!(QUEUE_REMOVES, "queue" => role).set(value);
+    gauge!(QUEUE_REMOVES, "role" => role).set(value);
+}
+
+/// Since when a queue has not been empty, in seconds since 1970; 0 while it is empty, none while unknown.
+pub fn set_queue_filled_since(role: QueueRole, since: Option<f64>) {
+    let role: &'static str = role.into();
+    gauge!(QUEUE_FILLED_SINCE, "role" => role).set(since.unwrap_or(f64::NAN));
 }
 
 /// A session was opened.
@@ -143,9 +155,10 @@ pub fn batch_closed(cause: FlushCause, events: usize, bytes: usize) {
     histogram!(BATCH_BYTES).record(bytes as f64);
 }
 
-/// A dead letter was confirmed.
-pub fn dead_letter_confirmed(reason: Reason) {
+/// A dead letter of this publisher was confirmed.
+pub fn dead_letter_confirmed(reason: Reason, publisher: &str) {
     counter!(DEAD_LETTERS, "reason" => reason.as_str()).increment(1);
+    counter!(DEAD_LETTERS_BY_PUBLISHER, "publisher" => PUBLISHERS_SEEN.name(publisher)).increment(1);
 }
 
 /// A replayed message has its outcome.

@@ -114,6 +114,11 @@ impl Delivery {
         *self.properties.timestamp()
     }
 
+    /// AMQP `app_id`.
+    pub fn app_id(&self) -> Option<&str> {
+        self.properties.app_id().as_ref().map(ShortString::as_str)
+    }
+
     /// AMQP `user_id`.
     pub fn user_id(&self) -> Option<&str> {
         self.properties.user_id().as_ref().map(ShortString::as_str)

@@ -67,10 +67,12 @@ impl Worker {
         Some((head.split(' ').nth(1)?.parse().ok()?, body.to_owned()))
     }
 
-    /// The samples of `/metrics`, by their names with labels.
+    /// The samples of `/metrics`, by their names with labels, without the label `queue` that all of them have.
     pub fn metrics(&self) -> BTreeMap<String, f64> {
         let (_, text) = self.get("/metrics");
-        let sample = |line: &str| line.rsplit_once(' ').map(|(name, value)| (name.to_owned(), value.parse().unwrap()));
+        let queue = regex::Regex::new("queue=\"[^\"]*\",?").unwrap();
+        let name = |name: &str| queue.replace(name, "").replace("{}", "");
+        let sample = |line: &str| line.rsplit_once(' ').map(|(series, value)| (name(series), value.parse().unwrap()));
         text.lines().filter(|line| !line.starts_with('#')).filter_map(sample).collect()
     }
 
