@@ -30,7 +30,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     };
     let count = arguments.next().map_or(Ok(5), |count| count.parse())?;
     let mut found = log.find(doc! { "user_id": user.clone() }).sort(doc! { "timestamp": -1 }).limit(count).await?;
-    println!("  the last {count} operations of user {user}:");
+    println!("  the latest operations of user {user}:");
     while let Some(event) = found.try_next().await? {
         let text = |key: &str| match event.get(key) {
             Some(Bson::String(text)) => text.clone(),

@@ -25,7 +25,11 @@ get() {
   else python3 -c 'import sys, urllib.request as u; print(u.urlopen(sys.argv[1], timeout=5).read().decode(), end="")' "http://$http/$1" 2>/dev/null; fi
 }
 command -v curl >/dev/null || command -v python3 >/dev/null || { echo 'the demo needs curl or python3; install one of them' >&2; exit 69; }
-show() { printf '%s$ ticketlog %s%s\n' "$dim" "$*" "$plain"; "$ticketlog" "$@"; }
+show() { # prints the command as one types it, and runs it
+  local argument words=
+  for argument in "$@"; do case $argument in *[\ \"]*) words+=" '$argument'" ;; *) words+=" $argument" ;; esac; done
+  printf '%s$ ticketlog%s%s\n' "$dim" "$words" "$plain"; "$ticketlog" "$@"
+}
 start() {
   "$ticketlog" run --set "http.listen=$http" --set log.format=text 2>>"$log" & worker=$!
   for _ in $(seq 300); do get readyz >/dev/null && return; kill -0 "$worker" 2>/dev/null || { cat "$log" >&2; exit 1; }; sleep 0.1; done
