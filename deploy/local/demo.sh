@@ -74,7 +74,7 @@ good=$(stored) bad=$(dead) sum=
 printf '\r  %7d  published, %d of them malformed\n' "$events" "$malformed"
 printf -- '- %7d  stored in MongoDB\n- %7d  dead letters\n' "$good" "$bad"
 sum=$((events - good - bad)); printf '= %7d  %s\n' "$sum" "$([ "$sum" = 0 ] && echo 'nothing is lost, nothing is stored twice' || echo 'DOES NOT BALANCE')"
-[ "$sum" = 0 ] && [ "$bad" = "$malformed" ] || { echo "the books do not balance" >&2; exit 1; }
+if [ "$sum" != 0 ] || [ "$bad" != "$malformed" ]; then echo "the books do not balance" >&2; exit 1; fi
 
 say "5. Why there are dead letters"
 show dead stats 2>/dev/null | sed -n '/reason/,/^$/p'
