@@ -6,7 +6,7 @@ FUZZ_SECONDS ?= 900
 MSRV := $(shell sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
 NEXTEST := $(shell cargo nextest --version >/dev/null 2>&1 && echo yes)
 
-.PHONY: help demo test lint msrv interop chaos compat fuzz audit bench docs up down
+.PHONY: help demo test lint msrv interop chaos compat fuzz audit bench chart dist docs up down
 help:            ## lists the commands
 	@sed -n 's/^\([a-z]*\): *\([^#]*\)## \(.*\)/  make \1\t\3/p' $(MAKEFILE_LIST) | expand -t 20
 
@@ -66,6 +66,13 @@ bench:           ## throughput, latency, growth, tuning and memory against bare 
 	benches/others/prepare.sh
 	$(SERVICES) run cargo test --bench latency
 	$(SERVICES) run cargo test --bench end_to_end
+
+chart:           ## renders the Helm chart and checks it against the schemas of Kubernetes (needs python3 and the network, once)
+	cargo build
+	deploy/helm/check.sh
+
+dist:            ## what a release consists of, in target/dist: archives, .deb, chart, SBOM, checksums (see deploy/release/dist.sh)
+	deploy/release/dist.sh
 
 docs:            ## generates docs/metrics.md, the dashboards and the PrometheusRule
 	TICKETLOG_WRITE_DOCS=1 cargo test --lib the_page_is_the_catalogue

@@ -83,7 +83,8 @@ OPTIONS = {
     "stat": {"colorMode": "background", "graphMode": "none", "textMode": "auto", "orientation": "auto",
              "reduceOptions": {"calcs": ["lastNotNull"]}},
     "state-timeline": {"mergeValues": True, "showValue": "never", "legend": {"displayMode": "list", "placement": "bottom"}},
-    "bargauge": {"orientation": "horizontal", "displayMode": "basic", "reduceOptions": {"calcs": ["lastNotNull"]}},
+    "bargauge": {"orientation": "horizontal", "displayMode": "basic", "namePlacement": "top", "text": {"titleSize": 13, "valueSize": 16},
+                 "reduceOptions": {"calcs": ["lastNotNull"]}},
 }  # fmt: skip
 
 
@@ -98,9 +99,11 @@ def panel(number, place, spec):
         "unit": spec["unit"], "custom": custom, "thresholds": thresholds(spec.get("thresholds")),
         "color": {"mode": "palette-classic" if spec["kind"] == "timeseries" else "thresholds"},
     }  # fmt: skip
+    # A queue whose length is not known has the value NaN.
+    defaults["mappings"] = [{"type": "special", "options": {"match": "nan", "result": {"text": "unknown", "color": "text", "index": 9}}}]
     if spec.get("mappings"):
         shown = {value: {"text": text, "index": at} for at, (value, text) in enumerate(spec["mappings"].items())}
-        defaults["mappings"] = [{"type": "value", "options": shown}]
+        defaults["mappings"].append({"type": "value", "options": shown})
     if "min" in spec:
         defaults["min"] = spec["min"]
     if spec["unit"] == "short" and spec["kind"] != "timeseries" or spec.get("whole"):
