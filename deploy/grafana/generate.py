@@ -102,7 +102,9 @@ def panel(number, place, spec):
     # A queue whose length is not known has the value NaN.
     defaults["mappings"] = [{"type": "special", "options": {"match": "nan", "result": {"text": "unknown", "color": "text", "index": 9}}}]
     if spec.get("mappings"):
-        shown = {value: {"text": text, "index": at} for at, (value, text) in enumerate(spec["mappings"].items())}
+        pairs = {value: one if isinstance(one, tuple) else (one, None) for value, one in spec["mappings"].items()}
+        shown = {value: {"text": text, "index": at, **({"color": color} if color else {})}
+                 for at, (value, (text, color)) in enumerate(pairs.items())}  # fmt: skip
         defaults["mappings"].append({"type": "value", "options": shown})
     if "min" in spec:
         defaults["min"] = spec["min"]

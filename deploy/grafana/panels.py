@@ -77,8 +77,10 @@ OVERVIEW = [
         stat("Backlog", "short", "Messages ready in the queue.",
              'sum(max by (job, queue) (ticketlog_queue_messages{@,role="work"}))', empty="unknown", thresholds=[("green", None), ("yellow", 10000), ("red", 100000)],
              runbooks=["TicketlogBacklogGrowing"]),
-        stat("Backlog empty in", "s", "At the rate at which it shrank in the last five minutes. 0: there is none, or it does not shrink.",
-             'sum(max by (job, queue) (ticketlog_queue_messages{@,role="work"})) / (- sum(max by (job, queue) (deriv(ticketlog_queue_messages{@,role="work"}[5m]))) > 0.1) or 0 * sum(max by (job, queue) (ticketlog_queue_messages{@,role="work"}))', empty="unknown",
+        stat("Backlog empty in", "s", "At the rate at which it shrank in the last five minutes. 0: there is none.",
+             'sum(max by (job, queue) (ticketlog_queue_messages{@,role="work"})) / (- sum(max by (job, queue) (deriv(ticketlog_queue_messages{@,role="work"}[5m]))) > 0.1)'
+             ' or (sum(max by (job, queue) (ticketlog_queue_messages{@,role="work"})) > 0) * 0 - 1 or 0 * sum(max by (job, queue) (ticketlog_queue_messages{@,role="work"}))',
+             mappings={"-1": ("not shrinking", "orange")}, empty="unknown",
              thresholds=[("green", None), ("yellow", 600), ("red", 3600)], runbooks=["TicketlogBacklogGrowing"]),
         stat("Dead letters", "short", "Messages in the dead-letter queue. `ticketlog dead stats` counts them by reason.",
              'sum(max by (job, queue) (ticketlog_queue_messages{@,role="dead_letter"}))', empty="unknown", thresholds=[("green", None), ("yellow", 1), ("red", 1000)],
