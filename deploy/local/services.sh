@@ -294,11 +294,11 @@ docker_answers() {
 provide_in_docker() {
   say "starting RabbitMQ and MongoDB in Docker"; in_docker=1
   export TICKETLOG_RABBITMQ_PORT=${TICKETLOG_RABBITMQ_PORT:-25672} TICKETLOG_MONGODB_PORT=${TICKETLOG_MONGODB_PORT:-27117}
-  compose -f "$root/docker-compose.yml" -p ticketlog-local up -d rabbitmq mongodb >&2 || return 1
+  compose -f "$root/docker-compose.yml" -f "$here/docker-compose.test.yml" -p ticketlog-local up -d rabbitmq mongodb >&2 || return 1
   local name
   for name in rabbitmq mongodb; do
     for _ in $(seq 240); do
-      [ "$(docker inspect -f '{{.State.Health.Status}}' "$(compose -f "$root/docker-compose.yml" -p ticketlog-local ps -q $name)")" = healthy ] && continue 2
+      [ "$(docker inspect -f '{{.State.Health.Status}}' "$(compose -f "$root/docker-compose.yml" -f "$here/docker-compose.test.yml" -p ticketlog-local ps -q $name)")" = healthy ] && continue 2
       sleep 0.5
     done
     say "$name did not become healthy in Docker"; return 1
@@ -317,7 +317,7 @@ provide() { # sets broker_uri, store_uri, and for stopping them: pids, or in_doc
   if docker_answers; then
     provide_in_docker && return
     say "Docker could not start them; using native servers"
-    compose -f "$root/docker-compose.yml" -p ticketlog-local down -v >/dev/null 2>&1 || true; in_docker=
+    compose -f "$root/docker-compose.yml" -f "$here/docker-compose.test.yml" -p ticketlog-local down -v >/dev/null 2>&1 || true; in_docker=
   fi
   locked fetch_rabbitmq; locked fetch_mongodb
   local port; mkdir -p "$base/run"; run=$(mktemp -d "$base/run/XXXXXX")
@@ -333,7 +333,7 @@ provide() { # sets broker_uri, store_uri, and for stopping them: pids, or in_doc
 
 withdraw() {
   [ ${#pids[@]} -eq 0 ] || stop "${pids[@]}"
-  [ -z "$in_docker" ] || compose -f "$root/docker-compose.yml" -p ticketlog-local down -v >&2
+  [ -z "$in_docker" ] || compose -f "$root/docker-compose.yml" -f "$here/docker-compose.test.yml" -p ticketlog-local down -v >&2
   [ -z "${run:-}" ] || rm -rf "$run"
 }
 
