@@ -321,7 +321,7 @@ async fn the_shipped_permissions_are_enough_for_worker_operator_and_publisher() 
     })
     .await;
     eventually("queue depths are exported", DEADLINE, async || {
-        worker.metrics()["ticketlog_queue_messages{queue=\"dead_letter\"}"] == dead as f64
+        worker.metrics()["ticketlog_queue_messages{role=\"dead_letter\"}"] == dead as f64
     })
     .await;
     let report = output("ticketlog", &["check"]);

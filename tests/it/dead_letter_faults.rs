@@ -342,7 +342,7 @@ async fn a_policy_that_deletes_dead_letters_is_reported() {
     });
     let env = TestEnv::with_dedicated_broker(&broker).await;
     let management = format!("http://127.0.0.1:{}", broker.port() + 3);
-    let removes = |worker: &Worker| worker.metrics()["ticketlog_queue_removes_messages{queue=\"dead_letter\"}"];
+    let removes = |worker: &Worker| worker.metrics()["ticketlog_queue_removes_messages{role=\"dead_letter\"}"];
     let start = async || env.worker_with(&[("BROKER__MANAGEMENT", &management)]).await;
     let mut worker = start().await;
     eventually("no policy removes dead letters", DEADLINE, async || removes(&worker) == 0.0).await;
