@@ -176,7 +176,7 @@ DEAD_LETTERS = [
         stat("Parked", "short", "Messages in the parked queue.", 'sum(max by (job, queue) (ticketlog_queue_messages{@,role="parked"}))', w=3),
         stat("Breaker", "short", "Open: MongoDB rejects nearly all events, and they are held instead of dead-lettered.",
              "max(ticketlog_breaker_open@)", mappings={"0": "closed", "1": "OPEN"}, thresholds=ZERO_IS_GOOD,
-             w=3, runbooks=["TicketlogBreakerOpen"]),
+             w=4, runbooks=["TicketlogBreakerOpen"]),
         stat("Share, 1 h", "percentunit", "Dead-lettered messages as a share of all settled ones, without returned ones.",
              'sum(increase(ticketlog_messages_settled_total{@,outcome="dead_lettered"}[1h])) / sum(increase(ticketlog_messages_settled_total{@,outcome!="returned"}[1h]))',
              thresholds=[("green", None), ("yellow", 0.001), ("red", 0.05)], w=3, runbooks=["TicketlogDeadLetterRatio"]),
