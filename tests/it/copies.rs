@@ -1,6 +1,9 @@
 //! Copies of a dead letter: one bad message is one dead letter for `ticketlog dead`, however often the worker had to write
 //! it.
 
+use lapin::BasicProperties;
+use lapin::types::AMQPValue;
+
 use crate::harness::{ACK, Action, DEADLINE, Frame, Proxy, TestEnv, TestMessage, eventually};
 
 const CUTS: u32 = 6;
@@ -72,5 +75,26 @@ async fn equal_messages_without_an_identity_are_dead_letters_of_their_own() {
     worker.wait_until_settled(3).await;
     assert_eq!(env.count().await, 3);
     worker.stop().await;
+    env.clean().await;
+}
+
+/// The second may be a copy of the first until the third, which has the same count, shows that there are several messages.
+#[tokio::test]
+async fn what_may_be_a_copy_stays_while_the_queue_is_not_read_to_its_end() {
+    let env = TestEnv::new().await;
+    let letter = |count: i64| {
+        let mut headers = env.headers("same", "rejected_by_store", 1).inner().clone();
+        headers.insert("dl-delivery-count".into(), AMQPValue::LongLongInt(count));
+        (b"{\"a\":1}".to_vec(), BasicProperties::default().with_headers(headers.into()))
+    };
+    for (arguments, moved) in [(&["park", "--limit", "1"][..], 1), (&["park", "--limit", "2"], 2), (&["park"], 3)] {
+        env.publish_dead_letters([0, 1, 0].map(letter)).await;
+        env.dead_command_succeeds(arguments).await;
+        let left = (env.depth(&env.dead_letter_queue()).await, env.depth(&env.parked_queue()).await);
+        assert_eq!(left, (3 - moved, moved), "{arguments:?}");
+        for queue in [env.dead_letter_queue(), env.parked_queue()] {
+            env.channel.queue_purge(queue.into(), Default::default()).await.unwrap();
+        }
+    }
     env.clean().await;
 }

@@ -35,6 +35,8 @@ pub(super) struct LetterReader {
     copies_met: Vec<SelectedLetter>,
     /// The keys of the dead letters that left the queue. Their copies leave with them.
     removed: HashSet<u128>,
+    /// Whether the whole queue was read. Before that, a dead letter without a message_id may still turn out to be no copy.
+    complete: bool,
 }
 
 /// Which dead letters leave the queue: those that had died when the command began, all of them and no others. A count would
@@ -103,6 +105,7 @@ impl LetterReader {
             copies: Copies::default(),
             copies_met: Vec::new(),
             removed: HashSet::new(),
+            complete: false,
         })
     }
 
@@ -137,6 +140,7 @@ impl LetterReader {
     pub async fn next(&mut self) -> Result<Option<SelectedLetter>, CommandError> {
         while self.remaining > 0 && !self.stop.load(Ordering::Relaxed) {
             let Some(message) = self.next_message().await? else {
+                self.complete = true;
                 let is_no_copy = |letter: &mut SelectedLetter| self.copies.are_several(letter.handle.key);
                 let next = self.copies_met.extract_if(.., is_no_copy).next();
                 self.remaining -= u32::from(next.is_some());
@@ -201,7 +205,11 @@ impl LetterReader {
 
     /// Removes the copies of what was removed.
     async fn acknowledge_copies(&mut self) -> Result<(), CommandError> {
-        let is_removed = |letter: &SelectedLetter| letter.handle.key.is_some_and(|key| self.removed.contains(&key));
+        let is_removed = |letter: &SelectedLetter| {
+            let key = letter.handle.key;
+            let is_copy = letter.delivery.message_id().is_some() || self.complete && !self.copies.are_several(key);
+            is_copy && key.is_some_and(|key| self.removed.contains(&key))
+        };
         let (removed, stay): (Vec<_>, Vec<_>) = std::mem::take(&mut self.copies_met).into_iter().partition(is_removed);
         if !removed.is_empty() {
             note(format_args!("{} more were copies of these, and left the queue with them", removed.len()));
