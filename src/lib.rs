@@ -7,6 +7,7 @@
 //! | [`event`] | what a message means: decoding, casting, identity, the reasons for a rejection | no |
 //! | [`dead_letter`] | dead letters: headers, filters, statistics, archive format, display | no |
 //! | [`finding`] | one line of `ticketlog check` | no |
+//! | [`report`] | how a long operation tells a person what it does | no |
 //! | [`system`] | host name and clock | reads them |
 //! | [`http_client`] | GET requests over HTTP and HTTPS | yes |
 //! | [`config`] | the settings, their layers and their validation | reads files |
@@ -14,11 +15,13 @@
 //! | [`mongodb`] | everything about MongoDB; the only module that names its driver | yes |
 //! | [`observe`] | health, metrics, status, HTTP endpoints, logging, systemd | yes |
 //! | [`worker`] | the flow: supervisor, session loop, batches, writes, dead letters | through the above |
+//! | [`desk`] | the operations on dead letters: reading, forecasting, replaying, parking, purging | through the above |
 //! | [`cli`] | the command line: one file a command | yes |
 
 pub mod cli;
 pub mod config;
 pub mod dead_letter;
+pub mod desk;
 pub mod event;
 pub mod finding;
 #[cfg(any(test, feature = "fuzzing"))]
@@ -27,5 +30,6 @@ pub mod http_client;
 pub mod mongodb;
 pub mod observe;
 pub mod rabbitmq;
+pub mod report;
 pub mod system;
 pub mod worker;

@@ -84,7 +84,7 @@ one=$("$ticketlog" dead list --reason invalid_field --field user_id --json --lim
 show dead show "$one" 2>/dev/null | sed -n '1,6p;/^body/,$p'
 
 say "7. It is mended and replayed"
-show dead replay --yes --id "$one" --edit 'sed "s/\"not a number\"/4711/"' --no-backup --follow --status "http://$http" 2>/dev/null
+show dead replay --yes --id "$one" --edit '.user_id = 4711' --no-backup --follow --status "http://$http" 2>/dev/null
 
 say "8. What a reader of the log sees"
 "$(dirname "$ticketlog")/last_operations" 4711 1

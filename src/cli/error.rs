@@ -1,6 +1,7 @@
 //! Owns how a command fails: a text for a person, and an exit code for a script. Must not know the commands.
 
 use crate::config::ConfigErrors;
+use crate::desk::DeskError;
 use crate::mongodb::{Failure, FailureClass, StoreUriError};
 use crate::rabbitmq::{BrokerError, BrowseError, RefusalKind};
 
@@ -101,6 +102,17 @@ impl From<BrowseError> for CommandError {
             BrowseError::NoPermission { .. } => CommandError::new(exit::NO_PERMISSION, error),
             BrowseError::Locked { .. } => CommandError::new(exit::TEMPORARY, error),
             other => CommandError::new(exit::UNAVAILABLE, other),
+        }
+    }
+}
+
+impl From<DeskError> for CommandError {
+    fn from(error: DeskError) -> Self {
+        match error {
+            DeskError::Browse(error) => error.into(),
+            DeskError::Io(error) => error.into(),
+            DeskError::CannotCreate(_) => CommandError::new(exit::CANNOT_CREATE, error),
+            DeskError::Usage(_) => CommandError::new(exit::USAGE, error),
         }
     }
 }

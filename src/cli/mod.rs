@@ -1,7 +1,6 @@
 //! Owns the command line: commands, global flags, dispatch. Each command has its own file. Must not know how a command does
 //! its work.
 
-mod batch_publisher;
 mod check;
 mod completions;
 mod config;
@@ -15,6 +14,7 @@ mod setup;
 mod source;
 mod status;
 mod terminal;
+mod terminal_report;
 mod validate;
 mod worker_address;
 
@@ -26,6 +26,7 @@ use std::process::ExitCode;
 use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use crate::config::{Loaded, Sources, load};
+use crate::desk;
 
 pub use error::CommandError;
 use error::{EXIT_CODES, exit};
@@ -71,6 +72,9 @@ enum Command {
     Dead(Box<dead::DeadArgs>),
     /// Print the settings in force, with secrets hidden, and where each comes from.
     Config(config::ShowConfigArgs),
+    /// Evaluates an expression for bodies: the process that `--edit` starts.
+    #[command(hide = true)]
+    Evaluate,
     /// Print a shell completion script.
     Completions(completions::CompletionsArgs),
     /// Print the manual page, in roff; or write one page for each command.
@@ -119,6 +123,10 @@ fn dispatch(cli: Cli) -> Result<u8, CommandError> {
         Command::Publish(args) => args.run(&config.load()?.settings),
         Command::Validate(args) => args.run(&config.load()?.settings),
         Command::Dead(args) => args.run(&config.load()?.settings),
+        Command::Evaluate => {
+            desk::serve_expressions()?;
+            Ok(0)
+        }
         Command::Config(args) => args.run(|| config.load()),
         Command::Completions(args) => args.run(Cli::command()),
         Command::Man(args) => args.run(Cli::command()),

@@ -6,13 +6,13 @@ use clap::Args;
 use serde_json::json;
 
 use crate::config::Settings;
-use crate::rabbitmq::{Outgoing, Publisher};
+use crate::rabbitmq::{BatchPublisher, Outgoing, Publisher};
 use crate::system::since_epoch;
 
-use super::batch_publisher::{BatchPublisher, progress};
 use super::generate::Generator;
 use super::source;
 use super::terminal::print_line;
+use super::terminal_report::TerminalReport;
 use super::{CommandError, exit};
 
 /// Most messages read ahead of publishing.
@@ -91,8 +91,12 @@ impl PublishArgs {
                     format!("exchange {exchange:?} does not exist; correct broker.exchange, or run `ticketlog setup`");
                 return Err(CommandError::text(exit::UNAVAILABLE, text));
             }
-            let mut publisher =
-                BatchPublisher::new(settings, publisher, self.rate, progress(self.generate, "published"));
+            let mut publisher = BatchPublisher::new(
+                &settings.broker,
+                publisher,
+                self.rate,
+                TerminalReport::new(self.generate, "published"),
+            );
             let malformed = match self.generate {
                 Some(count) => self.publish_generated(settings, &mut publisher, count).await?,
                 None => self.publish_files(settings, &mut publisher).await?,

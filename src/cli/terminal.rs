@@ -113,9 +113,9 @@ impl LineWriter {
     ///
     /// # Errors
     /// The output is closed; [`LineWriter::finish`] returns why.
-    pub async fn write(&self, line: String) -> Result<(), CommandError> {
+    pub async fn write(&self, line: String) -> std::io::Result<()> {
         let closed = || std::io::Error::from(std::io::ErrorKind::BrokenPipe);
-        Ok(self.sender.send(line).await.map_err(|_| closed())?)
+        self.sender.send(line).await.map_err(|_| closed())
     }
 
     /// Waits until all lines are written.

@@ -7,3 +7,4 @@ pub mod logging;
 pub mod metrics;
 pub mod status;
 pub mod systemd;
+pub mod worker_sample;

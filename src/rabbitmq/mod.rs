@@ -6,12 +6,14 @@
 //! | `message` | deliveries, messages to publish, headers and properties |
 //! | `consumer` | a session: prefetch, delivery tags, acknowledgements |
 //! | `publisher` | publishing with confirms |
+//! | `batch_publisher` | publishing many messages for an operator |
 //! | `topology` | exchanges, queues, bindings |
 //! | `browser` | reading a queue without changing it |
 //! | `admin` | `check`, delivery limits, queue depths, the management API |
 //! | `error` | what refusals and failures mean |
 
 mod admin;
+mod batch_publisher;
 mod browser;
 mod connection;
 mod consumer;
@@ -21,6 +23,7 @@ mod publisher;
 mod topology;
 
 pub use admin::{QueueCounts, QueueDepths, check, removing_policies, source_delivery_limit, source_is_stream};
+pub use batch_publisher::{BatchPublisher, PublishCounts};
 pub use browser::{AckHandle, BrowseError, BrowseOptions, BrowsedMessage, QueueBrowser};
 #[cfg(any(test, feature = "fuzzing"))]
 pub use connection::check_frame_filter;

@@ -5,10 +5,11 @@
 use std::path::{Path, PathBuf};
 
 /// The modules of the crate, from the bottom up. Each may import only those before it in this list.
-const LAYERS: [&str; 11] = [
+const LAYERS: [&str; 13] = [
     "event",
     "dead_letter",
     "finding",
+    "report",
     "system",
     "http_client",
     "config",
@@ -16,6 +17,7 @@ const LAYERS: [&str; 11] = [
     "mongodb",
     "observe",
     "worker",
+    "desk",
     "cli",
 ];
 

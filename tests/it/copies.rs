@@ -49,7 +49,7 @@ async fn copies_are_replayed_as_one() {
     let messages = write_copies(&env, &TestMessage::body("{'n':0}")).await;
     let id = env.dead_command_succeeds(&["list", "--json"]).await.json()[0]["id"].as_str().unwrap().to_owned();
     let mut worker = env.worker().await;
-    let replay = ["replay", "--yes", "--json", "--id", &id, "--edit", "tr \"'\" '\"'", "--no-backup"];
+    let replay = ["replay", "--yes", "--json", "--id", &id, "--edit", "gsub(\"'\"; \"\\\"\")", "--no-backup"];
     let replayed = env.dead_command_succeeds(&replay).await;
     let left = format!("{} more were copies of these", messages - 1);
     assert!(replayed.json()[0]["replayed"] == 1 && replayed.err.contains(&left), "{replayed:?}");

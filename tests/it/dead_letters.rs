@@ -168,9 +168,15 @@ async fn edited_bodies_are_replayed_and_undeliverable_dead_letters_stay() {
     let _worker = env.worker().await;
     let directory = tempfile::tempdir().unwrap();
     let backup = directory.path().join("originals").to_str().unwrap().to_owned();
-    let edit = ["--edit", "grep -v '.n.:13,' | tr \"'\" '\"'", "--backup", &backup, "--reason", "invalid_json"];
-    let bad_edit =
-        ["replay", "--yes", "--edit", "echo '{\"user_id\":\"abc\"}'", "--backup", &backup, "--reason", "invalid_json"];
+    let edit = [
+        "--edit",
+        "gsub(\"'\"; \"\\\"\") | fromjson | if .n == 13 then error(\"unlucky\") else . end",
+        "--backup",
+        &backup,
+        "--reason",
+        "invalid_json",
+    ];
+    let bad_edit = ["replay", "--yes", "--edit", "{user_id: \"abc\"}", "--backup", &backup, "--reason", "invalid_json"];
     let refused = env.dead_command(&bad_edit).await;
     assert_eq!((refused.code, env.depth(&env.dead_letter_queue()).await), (Some(65), 22), "{refused:?}");
     let text = "id-0 stays in the queue: the edited body is rejected: invalid_field user_id";
@@ -201,7 +207,7 @@ async fn an_edit_removes_a_wrong_content_encoding_and_publish_declares_nothing()
     let headers = env.headers("id-br", "unsupported_encoding", 1);
     env.publish_dead_letters([(b"{\"n\":1}".to_vec(), properties.with_headers(headers))]).await;
     let _worker = env.worker().await;
-    env.dead_command_succeeds(&["replay", "--yes", "--edit", "cat", "--no-backup"]).await;
+    env.dead_command_succeeds(&["replay", "--yes", "--edit", ".", "--no-backup"]).await;
     eventually("it is stored", DEADLINE, async || env.count().await == 1).await;
     let missing = format!("broker.exchange={}.missing", env.name);
     let output = env.command().args(["publish", "--generate", "1", "--set", &missing]).output().unwrap();

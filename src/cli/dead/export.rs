@@ -3,20 +3,19 @@
 use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use clap::Args;
 use serde_json::json;
 
 use crate::config::Settings;
+use crate::desk::{self, create_file, dead_letters, sync_directory};
+use crate::report::Report;
 
-use super::super::batch_publisher::progress;
 use super::super::terminal::{LineWriter, note};
+use super::super::terminal_report::TerminalReport;
 use super::super::{CommandError, exit};
-use super::archive_file::{create_file, sync_directory};
-use super::audit::{self, Audit};
-use super::format::dead_letters;
-use super::reader::LetterReader;
-use super::selection::{AuditArgs, QueueArgs, Selection};
+use super::selection::{AuditArgs, QueueArgs, Selection, subject};
 
 /// Flags of `ticketlog dead export`.
 #[derive(Debug, Args)]
@@ -38,8 +37,8 @@ impl ExportArgs {
             let text = format!("{} exists already; export to a new file", path.display());
             return Err(CommandError::text(exit::CANNOT_CREATE, text));
         }
-        let subject = audit::subject("export", self.queue.name(settings), &self.selection);
-        let audit = Audit::begin(settings, &self.audit, subject)?;
+        let (audit, _logging) =
+            self.audit.begin(settings, subject("export", self.queue.name(settings), &self.selection))?;
         let exported = match file {
             Some(path) => self.export_file(settings, path).await,
             None => self.export(settings, Box::new(std::io::stdout())).await,
@@ -70,23 +69,12 @@ impl ExportArgs {
 
     /// Writes the selected dead letters, and returns their number.
     async fn export(&self, settings: &Settings, out: Box<dyn Write + Send>) -> Result<u64, CommandError> {
-        let mut reader = LetterReader::open(settings, &self.queue, Some(&self.selection)).await?;
-        let bar = progress(Some(reader.total()), "exported");
-        let queue = self.queue.name(settings);
+        let report: Arc<dyn Report> = TerminalReport::new(Some(0), "exported");
         let lines = LineWriter::new(out);
-        let written = async {
-            let mut exported = 0;
-            while let Some(letter) = reader.next().await? {
-                lines.write(letter.delivery.archive(&letter.record, queue).to_line()).await?;
-                exported += 1;
-                bar.set_position(exported);
-            }
-            Ok(exported)
-        }
-        .await;
-        bar.finish_and_clear();
-        let (exported, finished) = (reader.close(written).await, lines.finish().await);
-        finished?;
-        exported
+        let (source, selection) = (self.queue.source(settings), self.selection.to_desk());
+        let write = async |line| Ok(lines.write(line).await?);
+        let exported = desk::export(settings, &source, &selection, &report, write).await;
+        lines.finish().await?;
+        Ok(exported?)
     }
 }

@@ -8,14 +8,13 @@ use serde_json::json;
 
 use crate::config::Settings;
 use crate::dead_letter::ArchivedMessage;
-use crate::rabbitmq::{Outgoing, Publisher};
+use crate::desk::dead_letters;
+use crate::rabbitmq::{BatchPublisher, Outgoing, Publisher};
 
-use super::super::batch_publisher::{BatchPublisher, progress};
 use super::super::source::{InputMessage, read_messages};
 use super::super::terminal::{note, print_line};
+use super::super::terminal_report::TerminalReport;
 use super::super::{CommandError, exit, publish};
-use super::audit::Audit;
-use super::format::dead_letters;
 use super::selection::{AuditArgs, parse_name};
 
 /// Most invalid lines that are printed.
@@ -53,9 +52,10 @@ impl ImportArgs {
         let exchange = if is_ours { &dead_letter.exchange } else { "" };
         let total = check_all_lines(&self.file, exchange, queue)?;
         let subject = json!({ "action": "import", "queue": queue, "file": self.file.display().to_string() });
-        let audit = Audit::begin(settings, &self.audit, subject)?;
+        let (audit, _logging) = self.audit.begin(settings, subject)?;
         let publisher = Publisher::open_without_topology(&settings.broker, "dead letter import").await?;
-        let mut publisher = BatchPublisher::new(settings, publisher, self.rate, progress(Some(total), "imported"));
+        let mut publisher =
+            BatchPublisher::new(&settings.broker, publisher, self.rate, TerminalReport::new(Some(total), "imported"));
         let sent = self.send(&mut publisher, exchange, queue).await;
         let (counts, _) = publisher.close().await;
         let (imported, refused) = (counts.confirmed(), counts.returned + counts.refused);

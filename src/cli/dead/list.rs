@@ -11,11 +11,11 @@ use serde_json::json;
 
 use crate::config::Settings;
 use crate::dead_letter::{escape, terminal_safe_json};
+use crate::desk::{DeskError, LetterReader, SelectedLetter, age, rfc3339};
 
 use super::super::CommandError;
 use super::super::terminal::{LineWriter, columns, note};
-use super::format::{age, rfc3339};
-use super::reader::{LetterReader, SelectedLetter};
+use super::super::terminal_report::TerminalReport;
 use super::selection::{QueueArgs, Selection};
 
 /// Flags of `ticketlog dead list`.
@@ -78,15 +78,15 @@ fn layout(columns: usize) -> [usize; 10] {
 
 impl ListArgs {
     pub async fn run(&self, settings: &Settings) -> Result<u8, CommandError> {
-        let mut reader = LetterReader::open(settings, &self.queue, Some(&self.selection)).await?;
+        let (source, selection) = (self.queue.source(settings), self.selection.to_desk());
+        let mut reader = LetterReader::open(settings, &source, &selection, &TerminalReport::notes()).await?;
         let lines = LineWriter::new(Box::new(stdout()));
         let listed = self.list(&mut reader, &lines).await;
-        let (listed, written) = (reader.close(listed).await, lines.finish().await);
-        written?;
-        listed
+        lines.finish().await?;
+        Ok(reader.close(listed).await?)
     }
 
-    async fn list(&self, reader: &mut LetterReader, lines: &LineWriter) -> Result<u8, CommandError> {
+    async fn list(&self, reader: &mut LetterReader, lines: &LineWriter) -> Result<u8, DeskError> {
         let widths = columns().filter(|_| !self.json).map(layout);
         if let Some(widths) = &widths {
             lines.write(aligned(&COLUMNS.map(|column| column.name.to_owned()), widths)).await?;

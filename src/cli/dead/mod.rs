@@ -1,32 +1,25 @@
 //! Owns `ticketlog dead`, the dead-letter desk: its commands and what they share. Each command has its own file. Must not
 //! know how a queue is browsed.
 
-mod archive_file;
-mod audit;
-mod edit;
 mod export;
 mod follow;
-mod forecast;
-mod format;
 mod import;
 mod list;
 mod park;
 mod purge;
-mod reader;
 mod replay;
 mod selection;
 mod show;
 mod stats;
-mod transfer;
 
 use clap::{Args, Subcommand};
 
 use crate::config::Settings;
+use crate::desk::TransferReport;
 use crate::observe::logging;
 
-pub(super) use format::age;
-
-use super::CommandError;
+use super::terminal::note;
+use super::{CommandError, exit};
 
 /// Commands for dead letters.
 #[derive(Debug, Args)]
@@ -34,7 +27,7 @@ use super::CommandError;
   ticketlog dead stats
   ticketlog dead list --reason invalid_field --since 2h
   ticketlog dead show @1
-  ticketlog dead replay --dry-run --edit 'jq -c \".user_id |= tonumber\"'
+  ticketlog dead replay --dry-run --edit '.user_id |= tonumber'
   ticketlog dead replay --id 9e3ae89b532b4843b4ffd3f6 --follow
   ticketlog dead purge --reason not_an_object")]
 pub(super) struct DeadArgs {
@@ -80,5 +73,17 @@ impl DeadArgs {
                 Command::Purge(args) => args.run(settings).await,
             }
         })
+    }
+}
+
+fn print_undeliverable<T: Ord>(report: &TransferReport<T>) {
+    report.undeliverable_notes().iter().for_each(note);
+}
+
+fn transfer_exit_code<T: Ord>(report: &TransferReport<T>) -> u8 {
+    match (report.undeliverable.is_empty(), report.interrupted) {
+        (false, _) => exit::UNAVAILABLE,
+        (true, true) => exit::INTERRUPTED,
+        (true, false) => 0,
     }
 }

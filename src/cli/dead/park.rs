@@ -1,19 +1,20 @@
 //! Owns `ticketlog dead park` and `unpark`: move dead letters between the dead-letter queue and the parked queue. Must not
 //! know how they are moved.
 
+use std::sync::Arc;
+
 use clap::Args;
 use serde_json::json;
 
 use crate::config::Settings;
-use crate::system::now_millis;
+use crate::desk::{Park, Source, dead_letters};
+use crate::report::Report;
 
 use super::super::terminal::print_line;
+use super::super::terminal_report::TerminalReport;
 use super::super::{CommandError, publish};
-use super::audit::{self, Audit};
-use super::format::dead_letters;
-use super::reader::{LetterReader, SelectedLetter};
-use super::selection::{AuditArgs, BrowseArgs, QueueArgs, Selection};
-use super::transfer::Transfer;
+use super::selection::{AuditArgs, BrowseArgs, QueueArgs, Selection, subject};
+use super::{print_undeliverable, transfer_exit_code};
 
 /// Flags of `ticketlog dead park`.
 #[derive(Debug, Args)]
@@ -49,52 +50,34 @@ struct MoveArgs {
 
 impl ParkArgs {
     pub async fn run(&self, settings: &Settings) -> Result<u8, CommandError> {
-        self.common.run(settings, "park", &self.queue, &settings.dead_letter.parked_queue, false).await
+        self.common.run(settings, "park", self.queue.source(settings), false).await
     }
 }
 
 impl UnparkArgs {
     pub async fn run(&self, settings: &Settings) -> Result<u8, CommandError> {
         let queue = QueueArgs { queue: None, parked: true, browse: self.browse.clone() };
-        self.common.run(settings, "unpark", &queue, &settings.dead_letter.queue, true).await
+        self.common.run(settings, "unpark", queue.source(settings), true).await
     }
 }
 
 impl MoveArgs {
-    async fn run(
-        &self,
-        settings: &Settings,
-        action: &str,
-        from: &QueueArgs,
-        to: &str,
-        reset_replays: bool,
-    ) -> Result<u8, CommandError> {
-        let queue = from.name(settings);
-        if queue == to {
-            return Err(CommandError::usage(format!("these dead letters are in {to} already")));
-        }
-        let audit = Audit::begin(settings, &self.audit, audit::subject(action, queue, &self.selection))?;
-        let mut reader = LetterReader::open(settings, from, Some(&self.selection)).await?;
-        reader.move_letters(now_millis(), None);
-        let mut transfer = Transfer::new(settings, reader, self.rate, "moved").await?;
-        let exchange = &settings.dead_letter.exchange;
-        let sent = async {
-            while let Some(SelectedLetter { delivery, record, handle, .. }) = transfer.next().await? {
-                transfer.send(delivery.copy_to(&record, exchange, to, reset_replays), handle, ()).await?;
-            }
-            Ok(())
-        }
-        .await;
-        let (report, ended) = transfer.finish(sent).await;
-        let (moved, stayed) = (report.moved(&()), report.undeliverable());
-        audit.end(json!({ "moved": moved, "stayed": stayed }), ended.is_err());
+    async fn run(&self, settings: &Settings, action: &str, from: Source, back: bool) -> Result<u8, CommandError> {
+        let queue = from.queue.clone();
+        let park = Park { rate: self.rate, ..Park::new(settings, from, self.selection.to_desk(), back)? };
+        let (audit, _logging) = self.audit.begin(settings, subject(action, &queue, &self.selection))?;
+        let report: Arc<dyn Report> = TerminalReport::new(Some(0), "moved").stopped_by_interrupt();
+        let (done, ended) = park.run(settings, &report).await?;
+        drop(report);
+        audit.end(Park::outcome(&done), ended.is_err());
+        let (moved, stayed) = (done.moved(&()), done.undeliverable());
         if self.json {
-            print_line(json!({ "moved": moved, "stayed": stayed, "to": to }))?;
+            print_line(json!({ "moved": moved, "stayed": stayed, "to": park.to }))?;
         } else {
-            print_line(format_args!("{} moved from {queue} to {to}", dead_letters(moved)))?;
+            print_line(format_args!("{} moved from {queue} to {}", dead_letters(moved), park.to))?;
         }
         ended?;
-        report.print_undeliverable();
-        Ok(report.exit_code())
+        print_undeliverable(&done);
+        Ok(transfer_exit_code(&done))
     }
 }

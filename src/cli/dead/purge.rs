@@ -1,26 +1,19 @@
-//! Owns `ticketlog dead purge`: deletes dead letters, each only after it is on disk in a backup file. Must not know how a
-//! queue is browsed.
+//! Owns `ticketlog dead purge`: its flags, its question and what it prints. Must not know how dead letters are deleted.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use clap::Args;
 use serde_json::json;
 
 use crate::config::Settings;
-use crate::system::now_millis;
+use crate::desk::{Purge, dead_letters};
+use crate::report::Report;
 
 use super::super::CommandError;
-use super::super::batch_publisher::progress;
 use super::super::terminal::{confirm, note, print_line};
-use super::archive_file::BackupFile;
-use super::audit::{self, Audit};
-use super::format::dead_letters;
-use super::reader::{LetterHandle, LetterReader, SelectedLetter};
-use super::selection::{AuditArgs, QueueArgs, Selection};
-
-/// Most messages, and bytes of their lines, that are written before they are synced and deleted.
-const MAX_BATCH_MESSAGES: usize = 500;
-const MAX_BATCH_BYTES: usize = 8 << 20;
+use super::super::terminal_report::TerminalReport;
+use super::selection::{AuditArgs, QueueArgs, Selection, subject};
 
 /// Flags of `ticketlog dead purge`.
 #[derive(Debug, Args)]
@@ -57,19 +50,19 @@ impl PurgeArgs {
         let backup = match (&self.backup, self.no_backup) {
             (_, true) => None,
             (Some(path), false) => Some(path.clone()),
-            (None, false) => Some(PathBuf::from(format!("{}-{}.ndjson", queue.replace('/', "_"), now_millis()))),
+            (None, false) => Some(Purge::backup_name(queue)),
         };
-        let audit = Audit::begin(settings, &self.audit, audit::subject("purge", queue, &self.selection))?;
-        let mut reader = LetterReader::open(settings, &self.queue, Some(&self.selection)).await?;
-        reader.move_letters(now_millis(), None);
-        let mut count = 0;
         let file = backup.as_ref().map(|path| path.display().to_string());
-        let purged = purge(&mut reader, backup.map(BackupFile::new), queue, &mut count).await;
-        audit.end(json!({ "purged": count, "backup": file }), purged.is_err());
-        if let (Err(_), Some(file)) = (&purged, &file) {
+        let (audit, _logging) = self.audit.begin(settings, subject("purge", queue, &self.selection))?;
+        let purge = Purge { source: self.queue.source(settings), selection: self.selection.to_desk(), backup };
+        let report: Arc<dyn Report> = TerminalReport::new(Some(0), "purged");
+        let (count, ended) = purge.run(settings, &report).await;
+        drop(report);
+        audit.end(json!({ "purged": count, "backup": file }), ended.is_err());
+        if let (Err(_), Some(file), true) = (&ended, &file, count > 0) {
             note(format_args!("{} purged before the failure; all are in {file}", dead_letters(count)));
         }
-        reader.close(purged).await?;
+        ended?;
         self.print(queue, file, count)?;
         Ok(0)
     }
@@ -84,54 +77,11 @@ impl PurgeArgs {
     }
 
     fn selected_text(&self) -> String {
-        match (self.selection.filter().is_empty(), self.selection.limit) {
+        match (self.selection.to_desk().filter.is_empty(), self.selection.limit) {
             (true, None) => "everything in it".to_owned(),
             (true, Some(limit)) => format!("the first {limit}"),
             (false, None) => "the selected dead letters".to_owned(),
             (false, Some(limit)) => format!("the first {limit} selected dead letters"),
         }
     }
-}
-
-async fn purge(
-    reader: &mut LetterReader,
-    mut backup: Option<BackupFile>,
-    queue: &str,
-    purged: &mut u64,
-) -> Result<(), CommandError> {
-    backup.as_mut().map(BackupFile::create).transpose()?;
-    let bar = progress(Some(reader.total()), "purged");
-    let (mut lines, mut handles) = (String::new(), Vec::new());
-    while let Some(SelectedLetter { delivery, record, handle, .. }) = reader.next().await? {
-        if backup.is_some() {
-            lines.push_str(&delivery.archive(&record, queue).to_line());
-            lines.push('\n');
-        }
-        handles.push(handle);
-        if handles.len() >= MAX_BATCH_MESSAGES || lines.len() >= MAX_BATCH_BYTES {
-            delete(reader, backup.as_mut(), &mut lines, &mut handles, purged).await?;
-            bar.set_position(*purged);
-        }
-    }
-    delete(reader, backup.as_mut(), &mut lines, &mut handles, purged).await?;
-    bar.finish_and_clear();
-    Ok(())
-}
-
-/// Writes the lines and syncs them to disk, then deletes their messages.
-async fn delete(
-    reader: &mut LetterReader,
-    backup: Option<&mut BackupFile>,
-    lines: &mut String,
-    handles: &mut Vec<LetterHandle>,
-    purged: &mut u64,
-) -> Result<(), CommandError> {
-    if let Some(backup) = backup {
-        backup.append(lines)?;
-        lines.clear();
-    }
-    let count = handles.len() as u64;
-    reader.acknowledge(std::mem::take(handles)).await?;
-    *purged += count;
-    Ok(())
 }

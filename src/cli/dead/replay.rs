@@ -1,30 +1,25 @@
-//! Owns `ticketlog dead replay`: publishes dead letters again, and reports the results. Must not know how a prediction is
-//! made.
+//! Owns `ticketlog dead replay`: its flags, its question and what it prints. Must not know how a replay is done.
 
 use std::io::{IsTerminal as _, stdin};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
-use bson::oid::ObjectId;
 use clap::Args;
-use serde_json::{Value, json};
+use serde_json::Value;
 use url::Url;
 
 use crate::config::Settings;
-use crate::rabbitmq::{self, ReplayTarget};
-use crate::system::now_millis;
+use crate::desk::{Edit, Forecast, Replay};
+use crate::report::Report;
 
 use super::super::terminal::{confirm, note, print_line};
+use super::super::terminal_report::TerminalReport;
 use super::super::worker_address::parse_http_url;
 use super::super::{CommandError, exit, publish};
-use super::archive_file::BackupFile;
-use super::audit::{self, Audit};
 use super::follow;
-use super::forecast::{Forecast, Prediction, Predictor};
-use super::format::dead_letters;
-use super::reader::{LetterReader, SelectedLetter};
 use super::selection::{AuditArgs, QueueArgs, Selection, parse_name};
-use super::transfer::{Transfer, TransferReport};
+use super::{print_undeliverable, transfer_exit_code};
 
 /// Flags of `ticketlog dead replay`.
 #[derive(Debug, Args)]
@@ -44,10 +39,10 @@ pub(super) struct ReplayArgs {
     /// Replay into this queue directly, so that other queues bound to the exchange do not receive them again.
     #[arg(long, value_name = "NAME", value_parser = parse_name)]
     to_queue: Option<String>,
-    /// Pipe each body through this shell command, such as `jq -c '.user_id |= tonumber'`. If it fails,
-    /// or the decoder rejects what it made, the dead letter stays. The body is decompressed first. A changed body is another
-    /// event: it gets another `_id`.
-    #[arg(long, value_name = "COMMAND")]
+    /// Change each body by an expression in jq's language, such as `.user_id |= tonumber`. Its input is the decompressed body
+    /// or, where that is not JSON, its text as a string. If it fails, or the decoder rejects what it made, the dead letter
+    /// stays. A changed body is another event: it gets another `_id`.
+    #[arg(long, value_name = "EXPRESSION")]
     edit: Option<String>,
     /// The new file for dead letters that --edit changes, as they were [default: a file in this directory, named after the
     /// queue and the replay].
@@ -76,24 +71,17 @@ pub(super) struct ReplayArgs {
     json: bool,
 }
 
-/// How a dead letter was moved.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Move {
-    Replayed,
-    Parked,
-}
-
 impl ReplayArgs {
     pub async fn run(&self, settings: &Settings) -> Result<u8, CommandError> {
-        if self.queue.name(settings) == settings.dead_letter.parked_queue {
+        let mut replay = self.replay(settings);
+        if replay.source.queue == settings.dead_letter.parked_queue {
             return Err(CommandError::usage("parked dead letters are not replayed; run `ticketlog dead unpark` first"));
         }
         if !self.yes && !self.dry_run && !stdin().is_terminal() {
             return Err(CommandError::usage("standard input is not a terminal; pass --yes or --dry-run"));
         }
-        let (mut forecast_messages, began) = (None, now_millis());
         if !self.yes {
-            let (forecast, messages) = self.forecast(settings).await?;
+            let forecast = replay.forecast(settings, 0, &TerminalReport::notes()).await?;
             if self.dry_run {
                 self.print_forecast(&forecast)?;
                 return Ok(0);
@@ -106,9 +94,18 @@ impl ReplayArgs {
                 return Err(CommandError::usage("nothing was replayed"));
             }
             // Dead letters that came after the forecast are not replayed.
-            forecast_messages = Some(u32::try_from(messages).unwrap_or(u32::MAX));
+            replay.max_messages = Some(u32::try_from(forecast.messages).unwrap_or(u32::MAX));
         }
-        self.replay(settings, forecast_messages, began).await
+        self.run_replay(settings, &replay).await
+    }
+
+    fn replay(&self, settings: &Settings) -> Replay {
+        let mut replay = Replay::new(self.queue.source(settings), self.selection.to_desk());
+        replay.edit = self.edit.clone().map(Edit::Expression);
+        if self.edit.is_some() && !self.no_backup {
+            replay.backup = Some(self.backup.clone().unwrap_or_else(|| replay.backup_name()));
+        }
+        Replay { to_queue: self.to_queue.clone(), skip_rejected: self.skip_bad, rate: self.rate, ..replay }
     }
 
     fn print_forecast(&self, forecast: &Forecast) -> Result<(), CommandError> {
@@ -120,75 +117,33 @@ impl ReplayArgs {
         Ok(())
     }
 
-    /// The forecast, and the number of messages that it met: the dead letters and their copies.
-    async fn forecast(&self, settings: &Settings) -> Result<(Forecast, u64), CommandError> {
-        let mut reader = LetterReader::open(settings, &self.queue, Some(&self.selection)).await?;
-        let mut predictor = Predictor::new(settings, self.edit.as_deref());
-        let mut forecast = Forecast::default();
-        let read = async {
-            while let Some(SelectedLetter { delivery, record, .. }) = reader.next().await? {
-                forecast.add(predictor.predict(&delivery, &record).await);
-            }
-            Ok(())
-        }
-        .await;
-        let messages = forecast.total() + reader.copies() as u64;
-        reader.close(read).await?;
-        Ok((forecast, messages))
-    }
-
-    async fn replay(&self, settings: &Settings, max_messages: Option<u32>, began: i64) -> Result<u8, CommandError> {
-        let replay_id = ObjectId::new().to_hex();
-        let subject = self.audit_subject(self.queue.name(settings), &replay_id);
-        let audit = Audit::begin(settings, &self.audit, subject)?;
-        let mut reader = LetterReader::open(settings, &self.queue, Some(&self.selection)).await?;
-        reader.limit_messages(max_messages);
-        reader.move_letters(began, Some(&replay_id));
-        let mut transfer = Transfer::new(settings, reader, self.rate, "replayed").await?;
-        let mut stayed = Forecast::default();
-        let mut backup = self.backup_file(self.queue.name(settings), &replay_id);
-        let sent = self.send(settings, &mut transfer, &replay_id, &mut stayed, backup.as_mut()).await;
-        let backup = backup.and_then(|backup| backup.created());
-        let (report, ended) = transfer.finish(sent).await;
-        let replayed = report.moved(&Move::Replayed);
-        let summary = summary(&replay_id, &report, &stayed, backup.as_deref());
-        audit.end(summary.clone(), ended.is_err());
+    async fn run_replay(&self, settings: &Settings, replay: &Replay) -> Result<u8, CommandError> {
+        let (audit, _logging) = self.audit.begin(settings, replay.audit_subject())?;
+        let report: Arc<dyn Report> = TerminalReport::new(Some(0), "replayed").stopped_by_interrupt();
+        let (done, ended) = replay.run(settings, &report).await?;
+        drop(report);
+        audit.end(done.outcome(), ended.is_err());
+        let (replayed, summary) = (done.replayed(), done.to_json(&replay.id));
         let follow = self.follow && replayed > 0;
         if !self.json {
-            print_line(format_args!("replay {replay_id}: {}", summary_text(&report, &stayed)))?;
+            print_line(format_args!("replay {}: {}", replay.id, done.to_text()))?;
         } else if ended.is_err() || !follow {
             print_line(&summary)?;
         }
-        if let Some(file) = backup {
+        if let Some(file) = &done.backup {
             note(format_args!(
                 "the originals of the edited dead letters are in {file}; `ticketlog dead import` restores them"
             ));
         }
         ended?;
-        report.print_undeliverable();
-        let code = report.exit_code();
-        let code = if stayed.edit_failed.is_empty() { code } else { code.max(exit::DATA) };
+        print_undeliverable(&done.transfer);
+        let code = transfer_exit_code(&done.transfer);
+        let code = if done.stayed.edit_failed.is_empty() { code } else { code.max(exit::DATA) };
         if !follow {
             return Ok(code);
         }
-        let followed = self.follow(settings, &replay_id, replayed, summary).await?;
+        let followed = self.follow(settings, &replay.id, replayed, summary).await?;
         Ok(if code == 0 { followed } else { code })
-    }
-
-    fn audit_subject(&self, queue: &str, replay_id: &str) -> Value {
-        let mut subject = audit::subject("replay", queue, &self.selection);
-        if let Value::Object(subject) = &mut subject {
-            subject.insert("replay_id".to_owned(), json!(replay_id));
-            subject.insert("to_queue".to_owned(), json!(self.to_queue));
-            subject.insert("edited".to_owned(), json!(self.edit.is_some()));
-        }
-        subject
-    }
-
-    fn backup_file(&self, queue: &str, replay_id: &str) -> Option<BackupFile> {
-        let default = || PathBuf::from(format!("{}-{replay_id}.ndjson", queue.replace('/', "_")));
-        let wanted = self.edit.is_some() && !self.no_backup;
-        wanted.then(|| BackupFile::new(self.backup.clone().unwrap_or_else(default)))
     }
 
     async fn follow(
@@ -211,70 +166,4 @@ impl ReplayArgs {
             }
         }
     }
-
-    /// Sends every selected dead letter; `stayed` counts those that stay in the queue.
-    async fn send(
-        &self,
-        settings: &Settings,
-        transfer: &mut Transfer<Move>,
-        replay_id: &str,
-        stayed: &mut Forecast,
-        mut backup: Option<&mut BackupFile>,
-    ) -> Result<(), CommandError> {
-        let mut predictor = Predictor::new(settings, self.edit.as_deref());
-        let user_name = rabbitmq::user_name(&settings.broker);
-        let target = ReplayTarget { replay_id: replay_id.to_owned(), user_name, queue: self.to_queue.clone() };
-        let dead_letter = &settings.dead_letter;
-        while let Some(SelectedLetter { delivery, record, position, handle }) = transfer.next().await? {
-            let edited = match predictor.predict(&delivery, &record).await {
-                Prediction::Parked => {
-                    let parked = delivery.copy_to(&record, &dead_letter.exchange, &dead_letter.parked_queue, false);
-                    transfer.send(parked, handle, Move::Parked).await?;
-                    continue;
-                }
-                Prediction::EditFailed(error) => {
-                    stayed.edit_failed(&record, position, error);
-                    continue;
-                }
-                prediction @ Prediction::Rejected(_) if self.skip_bad => {
-                    stayed.add(prediction);
-                    continue;
-                }
-                Prediction::Rejected(_) => None,
-                Prediction::Accepted(edited) => edited,
-            };
-            if let (Some(_), Some(backup)) = (&edited, &mut backup) {
-                let archived = delivery.archive(&record, self.queue.name(settings));
-                backup.append(&format!("{}\n", archived.to_line()))?;
-            }
-            match delivery.replay(&record, &target, edited) {
-                Some(message) => transfer.send(message, handle, Move::Replayed).await?,
-                None => transfer.count_undeliverable("an exchange or routing key over 255 bytes".to_owned()),
-            }
-        }
-        Ok(())
-    }
-}
-
-fn summary(replay_id: &str, report: &TransferReport<Move>, stayed: &Forecast, backup: Option<&str>) -> Value {
-    json!({
-        "replay_id": replay_id, "replayed": report.moved(&Move::Replayed), "parked": report.moved(&Move::Parked),
-        "undeliverable": report.undeliverable, "skipped": stayed.rejected, "edit_failed": stayed.edit_failed,
-        "backup": backup, "seconds": report.duration.as_secs_f64(), "bytes": report.counts.bytes,
-    })
-}
-
-fn summary_text(report: &TransferReport<Move>, stayed: &Forecast) -> String {
-    let seconds = report.duration.as_secs_f64();
-    let mut text = format!("{} replayed in {seconds:.1} s", dead_letters(report.moved(&Move::Replayed)));
-    let parked = report.moved(&Move::Parked);
-    if parked > 0 {
-        text.push_str(&format!("; {parked} parked, because they were replayed dead_letter.max_replays times"));
-    }
-    for (what, causes) in [("skipped, still rejected", &stayed.rejected), ("not edited", &stayed.edit_failed)] {
-        for (cause, count) in causes {
-            text.push_str(&format!("; {count} {what} ({cause})"));
-        }
-    }
-    text
 }

@@ -6,12 +6,16 @@ use std::time::{Duration, SystemTime};
 
 use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
+use serde_json::{Value, json};
 use url::Url;
 
 use crate::config::Settings;
 use crate::dead_letter::{BodyCondition, Cause, Filter};
+use crate::desk::{self, Audit};
+use crate::observe::logging::{self, Logging};
 use crate::rabbitmq::BrowseOptions;
 
+use super::super::CommandError;
 use super::super::worker_address::parse_http_url;
 
 /// Which queue.
@@ -43,7 +47,7 @@ pub(super) struct BrowseArgs {
 }
 
 impl BrowseArgs {
-    pub fn options(&self) -> BrowseOptions {
+    fn options(&self) -> BrowseOptions {
         BrowseOptions { trust_queue: self.trust_queue, management: self.management.clone(), wait: self.wait }
     }
 }
@@ -55,6 +59,10 @@ impl QueueArgs {
             None if self.parked => &settings.dead_letter.parked_queue,
             None => &settings.dead_letter.queue,
         }
+    }
+
+    pub fn source(&self, settings: &Settings) -> desk::Source {
+        desk::Source { queue: self.name(settings).to_owned(), browse: self.browse.options() }
     }
 }
 
@@ -100,7 +108,12 @@ pub(super) struct Selection {
 }
 
 impl Selection {
-    pub fn filter(&self) -> Filter {
+    /// As the operations take it.
+    pub fn to_desk(&self) -> desk::Selection {
+        desk::Selection { filter: self.filter(), limit: self.limit }
+    }
+
+    fn filter(&self) -> Filter {
         Filter {
             ids: self.id.clone(),
             causes: self.reason.clone(),
@@ -123,6 +136,24 @@ pub(super) struct AuditArgs {
     /// Append a line of JSON to this file about who did what and when. It is logged as well.
     #[arg(long, value_name = "FILE", env = "TICKETLOG_AUDIT_FILE")]
     pub audit_file: Option<PathBuf>,
+}
+
+impl AuditArgs {
+    /// Writes that an operation begins, to the log as well, which is installed for it. The log ends with the second value.
+    ///
+    /// # Errors
+    /// The audit file cannot be written.
+    pub fn begin(&self, settings: &Settings, subject: Value) -> Result<(Audit, Option<Logging>), CommandError> {
+        // The audit file counts here; an invalid log filter is reported by `run`.
+        let logging = logging::install(&settings.log).ok();
+        let audit = Audit::begin(self.audit_file.as_deref(), &desk::operator(), subject)?;
+        Ok((audit, logging))
+    }
+}
+
+/// The part of an audit line that names the action, the queue and the selection.
+pub(super) fn subject(action: &str, queue: &str, selection: &Selection) -> Value {
+    json!({ "action": action, "queue": queue, "filter": selection.to_desk().to_json() })
 }
 
 /// An AMQP name.

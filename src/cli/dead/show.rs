@@ -9,12 +9,12 @@ use serde_json::{Map, Value};
 
 use crate::config::Settings;
 use crate::dead_letter::{DeadLetterRecord, escape, fault_offset, render_hex, render_text};
+use crate::desk::{self, DeskError, LetterReader, SelectedLetter, age, decoder_message, rfc3339};
 use crate::event;
 use crate::rabbitmq::Delivery;
 
+use super::super::terminal_report::TerminalReport;
 use super::super::{CommandError, exit};
-use super::format::{age, rfc3339};
-use super::reader::{LetterReader, SelectedLetter, decoder_message};
 use super::selection::QueueArgs;
 
 /// Most bytes shown in hexadecimal, without --full.
@@ -62,7 +62,8 @@ struct ShownLetter {
 
 impl ShowArgs {
     pub async fn run(&self, settings: &Settings) -> Result<u8, CommandError> {
-        let mut reader = LetterReader::open(settings, &self.queue, None).await?;
+        let (source, all) = (self.queue.source(settings), desk::Selection::default());
+        let mut reader = LetterReader::open(settings, &source, &all, &TerminalReport::notes()).await?;
         let letter = self.find(&mut reader).await;
         let Some(letter) = reader.close(letter).await? else {
             let text = format!("queue {} has no dead letter {}", self.queue.name(settings), escape(&self.id));
@@ -81,7 +82,7 @@ impl ShowArgs {
         Ok(0)
     }
 
-    async fn find(&self, reader: &mut LetterReader) -> Result<Option<ShownLetter>, CommandError> {
+    async fn find(&self, reader: &mut LetterReader) -> Result<Option<ShownLetter>, DeskError> {
         let wanted_position: Option<u32> = self.id.strip_prefix('@').and_then(|number| number.parse().ok());
         while let Some(SelectedLetter { delivery, record, position, .. }) = reader.next().await? {
             let id = Some(self.id.as_str());

@@ -7,11 +7,11 @@ use serde_json::json;
 
 use crate::config::Settings;
 use crate::dead_letter::{Groups, escape, terminal_safe_json};
+use crate::desk::{LetterReader, age, dead_letters, rfc3339};
 
 use super::super::CommandError;
 use super::super::terminal::wrapped;
-use super::format::{age, dead_letters, rfc3339};
-use super::reader::LetterReader;
+use super::super::terminal_report::TerminalReport;
 use super::selection::{QueueArgs, Selection};
 
 /// Most fingerprints that are printed as text.
@@ -35,7 +35,8 @@ pub(super) struct StatsArgs {
 
 impl StatsArgs {
     pub async fn run(&self, settings: &Settings) -> Result<u8, CommandError> {
-        let mut reader = LetterReader::open(settings, &self.queue, Some(&self.selection)).await?;
+        let (source, selection) = (self.queue.source(settings), self.selection.to_desk());
+        let mut reader = LetterReader::open(settings, &source, &selection, &TerminalReport::notes()).await?;
         let mut groups = Groups::default();
         let read = async {
             while let Some(letter) = reader.next().await? {

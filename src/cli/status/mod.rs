@@ -1,6 +1,5 @@
 //! Owns `ticketlog status`: what workers do now, on one screen. Must not know how a worker counts.
 
-mod sample;
 mod screen;
 
 use std::time::Duration;
@@ -11,11 +10,11 @@ use serde_json::json;
 use url::Url;
 
 use crate::config::Settings;
+use crate::observe::worker_sample::Sample;
 
 use super::terminal::{self, print_line};
 use super::worker_address::{own_worker, parse_http_url};
 use super::{CommandError, exit};
-use sample::Sample;
 
 /// Time between the two samples that rates are computed from.
 const INTERVAL: Duration = Duration::from_secs(1);

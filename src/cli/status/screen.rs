@@ -7,11 +7,11 @@ use serde_json::{Value, json};
 use url::Url;
 
 use crate::dead_letter::escape;
+use crate::desk::age;
+use crate::observe::worker_sample::Sample;
 use crate::system::since_epoch;
 
-use super::super::dead::age;
 use super::super::terminal::{fit, green, red, wrapped};
-use super::sample::Sample;
 
 /// Most recent dead letters that are listed.
 const MAX_RECENT: usize = 5;

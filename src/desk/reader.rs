@@ -2,7 +2,6 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::Value;
 
@@ -10,15 +9,13 @@ use crate::config::Settings;
 use crate::dead_letter::{Copies, DeadLetterRecord, Filter, Met};
 use crate::event::{self, Message, Rules};
 use crate::rabbitmq::{AckHandle, BrowsedMessage, Delivery, QueueBrowser};
+use crate::report::Report;
 use crate::system::now_millis;
 
-use super::super::CommandError;
-use super::super::terminal::note;
-use super::format::dead_letters;
-use super::selection::{QueueArgs, Selection};
+use super::{DeskError, Selection, Source, dead_letters};
 
 /// One pass through a queue.
-pub(super) struct LetterReader {
+pub struct LetterReader {
     browser: QueueBrowser,
     filter: Filter,
     rules: Rules,
@@ -27,7 +24,7 @@ pub(super) struct LetterReader {
     remaining: u32,
     /// How many more to meet, with their copies.
     remaining_messages: u32,
-    stop: Arc<AtomicBool>,
+    report: Arc<dyn Report>,
     /// Set if the selected dead letters leave the queue.
     moving: Option<Moving>,
     copies: Copies,
@@ -53,15 +50,26 @@ struct Moving {
 }
 
 /// A selected dead letter.
-pub(super) struct SelectedLetter {
+pub struct SelectedLetter {
+    /// As it is in the queue.
     pub delivery: Delivery,
+    /// What its headers say.
     pub record: DeadLetterRecord,
+    /// Its position in the queue, from 1.
     pub position: u32,
+    /// Removes it.
     pub handle: LetterHandle,
 }
 
+impl SelectedLetter {
+    /// Its id, or its position such as `@3`.
+    pub fn name(&self) -> String {
+        self.record.id.clone().unwrap_or_else(|| format!("@{}", self.position))
+    }
+}
+
 /// Removes a dead letter from its queue when passed to [`LetterReader::acknowledge`].
-pub(super) struct LetterHandle {
+pub struct LetterHandle {
     ack: AckHandle,
     /// See [`Copies::key`].
     key: Option<u128>,
@@ -71,27 +79,29 @@ impl LetterReader {
     /// Opens the queue; waits for another `ticketlog dead` that uses it.
     pub async fn open(
         settings: &Settings,
-        queue: &QueueArgs,
-        selection: Option<&Selection>,
-    ) -> Result<LetterReader, CommandError> {
-        let name = queue.name(settings);
-        let on_wait = || note(format_args!("another `ticketlog dead` uses queue {name}; waiting until it is done"));
-        let options = queue.browse.options();
+        source: &Source,
+        selection: &Selection,
+        report: &Arc<dyn Report>,
+    ) -> Result<LetterReader, DeskError> {
+        let name = &source.queue;
+        let on_wait = || report.note(&format!("another `ticketlog dead` uses queue {name}; waiting until it is done"));
+        let options = &source.browse;
         if let Some(fault) = options.management.as_ref().and_then(|url| settings.broker.management_fault(url)) {
-            return Err(CommandError::usage(format!("--management {fault}")));
+            return Err(DeskError::Usage(format!("--management {fault}")));
         }
-        let mut browser = QueueBrowser::open(&settings.broker, name, &options, on_wait).await?;
+        let mut browser = QueueBrowser::open(&settings.broker, name, options, on_wait).await?;
         if browser.policies_unknown {
-            note(
+            report.note(
                 "a policy could set a lower delivery limit, which only RabbitMQ's management API shows; name it with \
                  --management URL (--trust-queue silences this)",
             );
         }
-        let filter = selection.map(Selection::filter).unwrap_or_default();
-        let remaining = selection.and_then(|selection| selection.limit).unwrap_or(u32::MAX);
+        let filter = selection.filter.clone();
+        let remaining = selection.limit.unwrap_or(u32::MAX);
         if filter.is_empty() {
             browser.limit(remaining);
         }
+        report.set_total(u64::from(browser.count().min(remaining)));
         let worker_queue = settings.broker.queue.clone();
         Ok(LetterReader {
             browser,
@@ -100,7 +110,7 @@ impl LetterReader {
             worker_queue,
             remaining,
             remaining_messages: u32::MAX,
-            stop: Arc::default(),
+            report: Arc::clone(report),
             moving: None,
             copies: Copies::default(),
             copies_met: Vec::new(),
@@ -126,19 +136,9 @@ impl LetterReader {
         self.remaining_messages = max.unwrap_or(u32::MAX);
     }
 
-    /// Number of messages to read, for a progress bar.
-    pub fn total(&self) -> u64 {
-        u64::from(self.browser.count().min(self.remaining))
-    }
-
-    /// The flag that ends the reading early when it is set.
-    pub fn stop_flag(&self) -> Arc<AtomicBool> {
-        Arc::clone(&self.stop)
-    }
-
     /// The next selected dead letter.
-    pub async fn next(&mut self) -> Result<Option<SelectedLetter>, CommandError> {
-        while self.remaining > 0 && !self.stop.load(Ordering::Relaxed) {
+    pub async fn next(&mut self) -> Result<Option<SelectedLetter>, DeskError> {
+        while self.remaining > 0 && !self.report.is_stopped() {
             let Some(message) = self.next_message().await? else {
                 self.complete = true;
                 let is_no_copy = |letter: &mut SelectedLetter| self.copies.are_several(letter.handle.key);
@@ -159,7 +159,7 @@ impl LetterReader {
         Ok(None)
     }
 
-    async fn next_message(&mut self) -> Result<Option<BrowsedMessage>, CommandError> {
+    async fn next_message(&mut self) -> Result<Option<BrowsedMessage>, DeskError> {
         while self.remaining_messages > 0 {
             if let Some(message) = self.browser.next().await? {
                 return Ok(Some(message));
@@ -193,7 +193,7 @@ impl LetterReader {
     }
 
     /// Removes dead letters from the queue.
-    pub async fn acknowledge(&mut self, handles: Vec<LetterHandle>) -> Result<(), CommandError> {
+    pub async fn acknowledge(&mut self, handles: Vec<LetterHandle>) -> Result<(), DeskError> {
         self.removed.extend(handles.iter().filter_map(|handle| handle.key));
         Ok(self.browser.acknowledge(handles.into_iter().map(|handle| handle.ack).collect()).await?)
     }
@@ -204,7 +204,7 @@ impl LetterReader {
     }
 
     /// Removes the copies of what was removed.
-    async fn acknowledge_copies(&mut self) -> Result<(), CommandError> {
+    async fn acknowledge_copies(&mut self) -> Result<(), DeskError> {
         let is_removed = |letter: &SelectedLetter| {
             let key = letter.handle.key;
             let is_copy = letter.delivery.message_id().is_some() || self.complete && !self.copies.are_several(key);
@@ -212,11 +212,11 @@ impl LetterReader {
         };
         let (removed, stay): (Vec<_>, Vec<_>) = std::mem::take(&mut self.copies_met).into_iter().partition(is_removed);
         if !removed.is_empty() {
-            note(format_args!("{} more were copies of these, and left the queue with them", removed.len()));
+            self.report.note(&format!("{} more were copies of these, and left the queue with them", removed.len()));
             self.browser.acknowledge(removed.into_iter().map(|letter| letter.handle.ack).collect()).await?;
         }
         if !stay.is_empty() {
-            note(format_args!(
+            self.report.note(&format!(
                 "{} more are copies of these: the worker was interrupted and wrote them again",
                 stay.len()
             ));
@@ -225,14 +225,14 @@ impl LetterReader {
     }
 
     /// Requeues what was not acknowledged. An error in `result` has priority.
-    pub async fn close<T>(mut self, mut result: Result<T, CommandError>) -> Result<T, CommandError> {
+    pub async fn close<T>(mut self, mut result: Result<T, DeskError>) -> Result<T, DeskError> {
         if result.is_ok()
             && let Err(error) = self.acknowledge_copies().await
         {
             result = Err(error);
         }
         if let Some(later) = self.moving.map(|moving| moving.later).filter(|later| *later > 0) {
-            note(format_args!("{} stay: they died after the command began, by dl-time", dead_letters(later)));
+            self.report.note(&format!("{} stay: they died after the command began, by dl-time", dead_letters(later)));
         }
         let closed = self.browser.close().await;
         let value = result?;
@@ -242,7 +242,7 @@ impl LetterReader {
 }
 
 /// The message that the decoder decodes.
-pub(super) fn decoder_message(delivery: &Delivery) -> Message<'_> {
+pub fn decoder_message(delivery: &Delivery) -> Message<'_> {
     Message {
         body: &delivery.body,
         message_id: delivery.message_id(),

@@ -6,24 +6,22 @@ use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
-use super::super::{CommandError, exit};
+use super::DeskError;
 
 /// Creates a new file that only its owner can read.
-pub(super) fn create_file(path: &Path) -> Result<File, CommandError> {
+pub fn create_file(path: &Path) -> Result<File, DeskError> {
     let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
-    file.map_err(|error| {
-        CommandError::text(exit::CANNOT_CREATE, format!("{} cannot be created: {error}", path.display()))
-    })
+    file.map_err(|error| DeskError::CannotCreate(format!("{} cannot be created: {error}", path.display())))
 }
 
 /// Syncs the directory of a file, so that the file's name is durable.
-pub(super) fn sync_directory(path: &Path) -> Result<(), CommandError> {
+pub fn sync_directory(path: &Path) -> Result<(), DeskError> {
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     Ok(File::open(directory)?.sync_all()?)
 }
 
 /// A file for what a command is about to change. It is created when the first line is written.
-pub(super) struct BackupFile {
+pub struct BackupFile {
     path: PathBuf,
     file: Option<File>,
 }
@@ -40,7 +38,7 @@ impl BackupFile {
     }
 
     /// Creates the file, unless it was created already.
-    pub fn create(&mut self) -> Result<&mut File, CommandError> {
+    pub fn create(&mut self) -> Result<&mut File, DeskError> {
         let file = match self.file.take() {
             Some(file) => file,
             None => {
@@ -53,7 +51,7 @@ impl BackupFile {
     }
 
     /// Appends lines, and syncs them to disk.
-    pub fn append(&mut self, lines: &str) -> Result<(), CommandError> {
+    pub fn append(&mut self, lines: &str) -> Result<(), DeskError> {
         let file = self.create()?;
         file.write_all(lines.as_bytes())?;
         Ok(file.sync_data()?)

@@ -3,24 +3,22 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crate::config::Settings;
-use crate::rabbitmq::{Outgoing, PublishResult, Publisher};
+use crate::rabbitmq::{BatchPublisher, Outgoing, PublishCounts, PublishResult, Publisher};
+use crate::report::Report;
 
-use super::super::batch_publisher::{BatchPublisher, PublishCounts, progress};
-use super::super::terminal::note;
-use super::super::{CommandError, exit};
-use super::format::dead_letters;
 use super::reader::{LetterHandle, LetterReader, SelectedLetter};
+use super::{DeskError, dead_letters};
 
 /// Most destinations that are named in notes.
 const MAX_DESTINATIONS: usize = 20;
 
 /// Dead letters on their way from a queue. `T` is the kind of move, for counting.
-pub(super) struct Transfer<T> {
+pub struct Transfer<T> {
     reader: LetterReader,
+    report: Arc<dyn Report>,
     publisher: BatchPublisher<(LetterHandle, T, String)>,
     /// Whether an exchange exists, by name.
     exchanges: BTreeMap<String, bool>,
@@ -29,28 +27,25 @@ pub(super) struct Transfer<T> {
 }
 
 impl<T: Ord + Copy> Transfer<T> {
-    /// Opens a publisher for at most `rate` messages a second. From now on the first SIGINT ends the transfer in order, the
-    /// second at once.
+    /// Opens a publisher for at most `rate` messages a second.
     pub async fn new(
         settings: &Settings,
         mut reader: LetterReader,
         rate: Option<f64>,
-        done: &str,
-    ) -> Result<Self, CommandError> {
+        report: &Arc<dyn Report>,
+    ) -> Result<Self, DeskError> {
         let publisher = match Publisher::open_without_topology(&settings.broker, "dead letter transfer").await {
             Ok(publisher) => publisher,
             Err(error) => return reader.close(Err(error.into())).await,
         };
         reader.set_rate(rate);
-        let bar = progress(Some(reader.total()), done);
-        tokio::spawn(stop_on_interrupt(reader.stop_flag()));
-        let publisher = BatchPublisher::new(settings, publisher, rate, bar).tolerant();
+        let publisher = BatchPublisher::new(&settings.broker, publisher, rate, Arc::clone(report)).tolerant();
         let (exchanges, undeliverable, moved) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-        Ok(Transfer { reader, publisher, exchanges, undeliverable, moved })
+        Ok(Transfer { reader, report: Arc::clone(report), publisher, exchanges, undeliverable, moved })
     }
 
     /// The next selected dead letter.
-    pub async fn next(&mut self) -> Result<Option<SelectedLetter>, CommandError> {
+    pub async fn next(&mut self) -> Result<Option<SelectedLetter>, DeskError> {
         self.reader.next().await
     }
 
@@ -60,7 +55,7 @@ impl<T: Ord + Copy> Transfer<T> {
     }
 
     /// Moves a dead letter as `message`.
-    pub async fn send(&mut self, message: Outgoing, handle: LetterHandle, kind: T) -> Result<(), CommandError> {
+    pub async fn send(&mut self, message: Outgoing, handle: LetterHandle, kind: T) -> Result<(), DeskError> {
         let exchange = message.exchange();
         let destination = format!("exchange {exchange:?}, routing key {:?}", message.routing_key());
         if !self.exchanges.contains_key(exchange) {
@@ -75,10 +70,7 @@ impl<T: Ord + Copy> Transfer<T> {
         self.acknowledge(results).await
     }
 
-    async fn acknowledge(
-        &mut self,
-        results: Vec<((LetterHandle, T, String), PublishResult)>,
-    ) -> Result<(), CommandError> {
+    async fn acknowledge(&mut self, results: Vec<((LetterHandle, T, String), PublishResult)>) -> Result<(), DeskError> {
         let mut handles = Vec::new();
         for ((handle, kind, destination), result) in results {
             if result == PublishResult::Confirmed {
@@ -93,19 +85,19 @@ impl<T: Ord + Copy> Transfer<T> {
 
     /// Publishes the rest, requeues what stays and closes both connections. `result` is how the transfer went so far.
     /// Returns the counts, and how it ended.
-    pub async fn finish(mut self, result: Result<(), CommandError>) -> (TransferReport<T>, Result<(), CommandError>) {
+    pub async fn finish(mut self, result: Result<(), DeskError>) -> (TransferReport<T>, Result<(), DeskError>) {
         let flushed = match result {
             Ok(()) => match self.publisher.flush().await {
                 Ok(results) => self.acknowledge(results).await,
-                Err(error) => Err(error),
+                Err(error) => Err(error.into()),
             },
             Err(error) => Err(error),
         };
-        let interrupted = self.reader.stop_flag().load(Ordering::Relaxed);
+        let interrupted = self.report.is_stopped();
         let (counts, duration) = self.publisher.close().await;
         if flushed.is_err() {
             let moved = dead_letters(self.moved.values().sum());
-            note(format_args!(
+            self.report.note(&format!(
                 "{moved} moved before the failure; the last of them may still be in the queue. Run it again"
             ));
         }
@@ -115,22 +107,17 @@ impl<T: Ord + Copy> Transfer<T> {
     }
 }
 
-async fn stop_on_interrupt(stop: Arc<AtomicBool>) {
-    while tokio::signal::ctrl_c().await.is_ok() {
-        if stop.swap(true, Ordering::Relaxed) {
-            std::process::exit(i32::from(exit::INTERRUPTED));
-        }
-        note("stopping; a second interrupt ends it at once, which loses nothing");
-    }
-}
-
 /// The result of a transfer.
-pub(super) struct TransferReport<T> {
+pub struct TransferReport<T> {
+    /// What was published.
     pub counts: PublishCounts,
+    /// How long it took.
     pub duration: Duration,
     moved: BTreeMap<T, u64>,
+    /// By destination: those that stay because they cannot be delivered.
     pub undeliverable: BTreeMap<String, u64>,
-    interrupted: bool,
+    /// Whether it was stopped early.
+    pub interrupted: bool,
 }
 
 impl<T: Ord> TransferReport<T> {
@@ -144,25 +131,20 @@ impl<T: Ord> TransferReport<T> {
         self.undeliverable.values().sum()
     }
 
-    /// Prints a note for each destination that could not be delivered to.
-    pub fn print_undeliverable(&self) {
-        for (destination, count) in self.undeliverable.iter().take(MAX_DESTINATIONS) {
+    /// A sentence for each destination that could not be delivered to.
+    pub fn undeliverable_notes(&self) -> Vec<String> {
+        let note = |(destination, count): (&String, &u64)| {
             let count = dead_letters(*count);
-            note(format_args!(
+            format!(
                 "{count} stayed in the queue: {destination} is not deliverable. Check that a queue is bound and not full; \
                  --to-queue replays into a queue directly"
-            ));
-        }
+            )
+        };
+        let mut notes: Vec<_> = self.undeliverable.iter().take(MAX_DESTINATIONS).map(note).collect();
         if self.undeliverable.len() > MAX_DESTINATIONS {
-            note(format_args!("{} more destinations are not deliverable", self.undeliverable.len() - MAX_DESTINATIONS));
+            notes
+                .push(format!("{} more destinations are not deliverable", self.undeliverable.len() - MAX_DESTINATIONS));
         }
-    }
-
-    pub fn exit_code(&self) -> u8 {
-        match (self.undeliverable.is_empty(), self.interrupted) {
-            (false, _) => exit::UNAVAILABLE,
-            (true, true) => exit::INTERRUPTED,
-            (true, false) => 0,
-        }
+        notes
     }
 }

@@ -1,16 +1,13 @@
-//! Owns publishing many messages from the command line: in batches, with a rate, a progress bar and a result for each. Must
-//! not know where they come from.
+//! Owns publishing many messages for an operator: in batches, with a rate and a result for each. Must not know where they
+//! come from.
 
-use std::io::IsTerminal;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressState, ProgressStyle};
+use crate::config::BrokerSettings;
+use crate::report::Report;
 
-use crate::config::{BrokerSettings, Settings};
-use crate::rabbitmq::{BrokerError, Outgoing, PublishResult, Publisher};
-
-use super::CommandError;
-use super::terminal::note;
+use super::{BrokerError, Outgoing, PublishResult, Publisher};
 
 /// Most messages, and bytes of their bodies, that are published together before their confirms are awaited.
 const MAX_BATCH_MESSAGES: usize = 500;
@@ -20,7 +17,7 @@ const BATCHES_PER_SECOND: f64 = 5.0;
 
 /// The results so far.
 #[derive(Debug, Default, Clone, Copy)]
-pub(super) struct PublishCounts {
+pub struct PublishCounts {
     /// Messages with a result.
     pub published: u64,
     /// Bytes of their bodies.
@@ -39,7 +36,7 @@ impl PublishCounts {
 }
 
 /// A publisher with the batch that it collects. Each message comes with an item `T`, which is returned with its result.
-pub(super) struct BatchPublisher<T> {
+pub struct BatchPublisher<T> {
     broker: BrokerSettings,
     publisher: Publisher,
     batch: Vec<(Outgoing, T)>,
@@ -50,36 +47,16 @@ pub(super) struct BatchPublisher<T> {
     started: Instant,
     /// With a rate limit: when the next batch is due. Time that was not used is not made up for.
     next_batch: Instant,
-    bar: ProgressBar,
+    report: Arc<dyn Report>,
+    /// The results so far.
     pub counts: PublishCounts,
-}
-
-/// A progress bar on standard error, if that is a terminal.
-pub(super) fn progress(total: Option<u64>, done: &str) -> ProgressBar {
-    let bar = match total {
-        _ if !std::io::stderr().is_terminal() => ProgressBar::hidden(),
-        Some(total) => ProgressBar::new(total),
-        None => ProgressBar::no_length(),
-    };
-    let template = format!("{{bar:30}} {{human_pos}}/{{human_len}} {done}  {{rate}}  {{eta}} left");
-    if let Ok(style) = ProgressStyle::with_template(&template) {
-        let rate = |state: &ProgressState, out: &mut dyn std::fmt::Write| {
-            let _ = write!(out, "{:.0}/s", state.per_sec());
-        };
-        bar.set_style(style.with_key("rate", rate));
-    }
-    bar
-}
-
-fn note_blocked() {
-    note("RabbitMQ blocks publishers (a memory or disk alarm); waiting");
 }
 
 impl<T> BatchPublisher<T> {
     /// Will publish at most `rate` messages a second.
-    pub fn new(settings: &Settings, publisher: Publisher, rate: Option<f64>, bar: ProgressBar) -> Self {
+    pub fn new(broker: &BrokerSettings, publisher: Publisher, rate: Option<f64>, report: Arc<dyn Report>) -> Self {
         BatchPublisher {
-            broker: settings.broker.clone(),
+            broker: broker.clone(),
             publisher,
             batch: Vec::with_capacity(MAX_BATCH_MESSAGES),
             batch_bytes: 0,
@@ -87,7 +64,7 @@ impl<T> BatchPublisher<T> {
             tolerant: false,
             started: Instant::now(),
             next_batch: Instant::now(),
-            bar,
+            report,
             counts: PublishCounts::default(),
         }
     }
@@ -98,7 +75,7 @@ impl<T> BatchPublisher<T> {
     }
 
     /// Adds a message, and publishes the batch once it is full; returns the results that are known now.
-    pub async fn push(&mut self, message: Outgoing, item: T) -> Result<Vec<(T, PublishResult)>, CommandError> {
+    pub async fn push(&mut self, message: Outgoing, item: T) -> Result<Vec<(T, PublishResult)>, BrokerError> {
         self.batch_bytes += message.body_bytes();
         self.batch.push((message, item));
         let max = self.rate.map_or(MAX_BATCH_MESSAGES, |rate| {
@@ -108,7 +85,7 @@ impl<T> BatchPublisher<T> {
     }
 
     /// Publishes the batch; returns the results.
-    pub async fn flush(&mut self) -> Result<Vec<(T, PublishResult)>, CommandError> {
+    pub async fn flush(&mut self) -> Result<Vec<(T, PublishResult)>, BrokerError> {
         if self.batch.is_empty() {
             return Ok(Vec::new());
         }
@@ -117,12 +94,12 @@ impl<T> BatchPublisher<T> {
             self.next_batch = Instant::now() + Duration::from_secs_f64(self.batch.len() as f64 / rate);
         }
         let (mut messages, items): (Vec<_>, Vec<_>) = self.batch.drain(..).unzip();
-        let results = match self.publisher.publish(&mut messages, note_blocked).await {
+        let results = match self.publisher.publish(&mut messages, || note_blocked(&*self.report)).await {
             Ok(results) => results,
             Err(BrokerError::Refused(_) | BrokerError::Closed(_)) if self.tolerant => {
                 self.publish_singly(messages).await?
             }
-            Err(error) => return Err(error.into()),
+            Err(error) => return Err(error),
         };
         for result in &results {
             match result {
@@ -134,42 +111,45 @@ impl<T> BatchPublisher<T> {
         self.counts.published += results.len() as u64;
         self.counts.bytes += self.batch_bytes as u64;
         self.batch_bytes = 0;
-        self.bar.set_position(self.counts.published);
+        self.report.set_done(self.counts.published);
         Ok(items.into_iter().zip(results).collect())
     }
 
     /// Publishes each message on its own, after one of them made RabbitMQ close the channel (a missing permission, its size).
-    async fn publish_singly(&mut self, messages: Vec<Outgoing>) -> Result<Vec<PublishResult>, CommandError> {
+    async fn publish_singly(&mut self, messages: Vec<Outgoing>) -> Result<Vec<PublishResult>, BrokerError> {
         let mut results = Vec::with_capacity(messages.len());
         self.reopen().await?;
         for message in messages {
-            match self.publisher.publish(&mut [message], note_blocked).await {
+            match self.publisher.publish(&mut [message], || note_blocked(&*self.report)).await {
                 Ok(result) => results.extend(result),
                 Err(error @ (BrokerError::Refused(_) | BrokerError::Closed(_))) => {
-                    note(format_args!("RabbitMQ refuses a message: {error}"));
+                    self.report.note(&format!("RabbitMQ refuses a message: {error}"));
                     results.push(PublishResult::Nacked);
                     self.reopen().await?;
                 }
-                Err(error) => return Err(error.into()),
+                Err(error) => return Err(error),
             }
         }
         Ok(results)
     }
 
-    async fn reopen(&mut self) -> Result<(), CommandError> {
+    async fn reopen(&mut self) -> Result<(), BrokerError> {
         self.publisher = Publisher::open_without_topology(&self.broker, "publish").await?;
         Ok(())
     }
 
     /// Whether an exchange exists.
-    pub async fn exchange_exists(&self, name: &str) -> Result<bool, CommandError> {
-        Ok(self.publisher.exchange_exists(name).await?)
+    pub async fn exchange_exists(&self, name: &str) -> Result<bool, BrokerError> {
+        self.publisher.exchange_exists(name).await
     }
 
     /// Closes the publisher; call [`BatchPublisher::flush`] first. Returns the counts and the duration.
     pub async fn close(self) -> (PublishCounts, Duration) {
-        self.bar.finish_and_clear();
         self.publisher.close().await;
         (self.counts, self.started.elapsed())
     }
+}
+
+fn note_blocked(report: &dyn Report) {
+    report.note("RabbitMQ blocks publishers (a memory or disk alarm); waiting");
 }

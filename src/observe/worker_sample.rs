@@ -11,8 +11,9 @@ use crate::http_client;
 const TIMEOUT: Duration = Duration::from_secs(3);
 
 /// The answers of one worker.
-pub(super) struct Sample {
+pub struct Sample {
     at: Instant,
+    /// Its `/status`.
     pub status: Value,
     metrics: Vec<(String, f64)>,
 }
@@ -26,6 +27,7 @@ impl Sample {
         Some(Sample { at: Instant::now(), status, metrics: parse(&String::from_utf8_lossy(&metrics)) })
     }
 
+    /// Whether it says that it is ready.
     pub fn is_ready(&self) -> bool {
         self.status.get("ready") == Some(&Value::Bool(true))
     }

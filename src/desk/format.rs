@@ -8,7 +8,7 @@ use crate::system::now_millis;
 const END_OF_RFC3339: i64 = 253_402_300_800_000;
 
 /// `3m`, `2h`, `5d`: short enough for a column.
-pub(in crate::cli) fn age(millis: Option<i64>) -> String {
+pub fn age(millis: Option<i64>) -> String {
     let Some(millis) = millis else { return "-".to_owned() };
     let seconds = now_millis().saturating_sub(millis).max(0) / 1000;
     match seconds {
@@ -20,13 +20,13 @@ pub(in crate::cli) fn age(millis: Option<i64>) -> String {
 }
 
 /// A time as RFC 3339; `-` if there is none.
-pub(super) fn rfc3339(millis: Option<i64>) -> String {
+pub fn rfc3339(millis: Option<i64>) -> String {
     let valid = millis.filter(|millis| *millis < END_OF_RFC3339).and_then(|millis| u64::try_from(millis).ok());
     let time = valid.and_then(|millis| SystemTime::UNIX_EPOCH.checked_add(Duration::from_millis(millis)));
     time.map_or_else(|| "-".to_owned(), |time| humantime::format_rfc3339_millis(time).to_string())
 }
 
 /// `1 dead letter`, `2 dead letters`.
-pub(super) fn dead_letters(count: u64) -> String {
+pub fn dead_letters(count: u64) -> String {
     format!("{count} dead letter{}", if count == 1 { "" } else { "s" })
 }

@@ -1,0 +1,85 @@
+//! Owns how a long operation reports on the terminal: notes, a progress bar, Ctrl-C. Must not know the operation.
+
+use std::io::IsTerminal as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use indicatif::{ProgressBar, ProgressState, ProgressStyle};
+
+use crate::report::Report;
+
+use super::exit;
+use super::terminal::note;
+
+/// Reports to standard error.
+pub(super) struct TerminalReport {
+    bar: ProgressBar,
+    stopped: AtomicBool,
+}
+
+impl TerminalReport {
+    /// With a progress bar on standard error, if that is a terminal. `done` is what is counted, such as `replayed`.
+    pub fn new(total: Option<u64>, done: &str) -> Arc<TerminalReport> {
+        Arc::new(TerminalReport { bar: progress(total, done), stopped: AtomicBool::new(false) })
+    }
+
+    /// Only notes.
+    pub fn notes() -> Arc<dyn Report> {
+        Arc::new(TerminalReport { bar: ProgressBar::hidden(), stopped: AtomicBool::new(false) })
+    }
+
+    /// From now on the first SIGINT stops the operation in order, and the second ends the process.
+    pub fn stopped_by_interrupt(self: Arc<Self>) -> Arc<Self> {
+        let report = Arc::clone(&self);
+        tokio::spawn(async move {
+            while tokio::signal::ctrl_c().await.is_ok() {
+                if report.stopped.swap(true, Ordering::Relaxed) {
+                    std::process::exit(i32::from(exit::INTERRUPTED));
+                }
+                report.note("stopping; a second interrupt ends it at once, which loses nothing");
+            }
+        });
+        self
+    }
+}
+
+impl Report for TerminalReport {
+    fn note(&self, text: &str) {
+        self.bar.suspend(|| note(text));
+    }
+
+    fn set_total(&self, total: u64) {
+        self.bar.set_length(total);
+    }
+
+    fn set_done(&self, done: u64) {
+        self.bar.set_position(done);
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.stopped.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for TerminalReport {
+    fn drop(&mut self) {
+        self.bar.finish_and_clear();
+    }
+}
+
+/// A progress bar on standard error, if that is a terminal.
+pub(super) fn progress(total: Option<u64>, done: &str) -> ProgressBar {
+    let bar = match total {
+        _ if !std::io::stderr().is_terminal() => ProgressBar::hidden(),
+        Some(total) => ProgressBar::new(total),
+        None => ProgressBar::no_length(),
+    };
+    let template = format!("{{bar:30}} {{human_pos}}/{{human_len}} {done}  {{rate}}  {{eta}} left");
+    if let Ok(style) = ProgressStyle::with_template(&template) {
+        let rate = |state: &ProgressState, out: &mut dyn std::fmt::Write| {
+            let _ = write!(out, "{:.0}/s", state.per_sec());
+        };
+        bar.set_style(style.with_key("rate", rate));
+    }
+    bar
+}

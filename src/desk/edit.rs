@@ -1,0 +1,148 @@
+//! Owns mending bodies. Expressions run in a process of their own, with a deadline and little memory: one that never ends
+//! harms nothing else. Must not know the language of expressions, nor what becomes of a body.
+
+use std::io::{Read as _, Write as _};
+use std::process::Stdio;
+use std::time::Duration;
+
+use rustix::process::{Resource, Rlimit, setrlimit};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::process::{Child, Command};
+use tokio::time::timeout;
+
+use super::DeskError;
+use super::expression::Expression;
+
+/// How long an expression may take for one body.
+const DEADLINE: Duration = Duration::from_secs(5);
+/// Address space of the process that evaluates, in bytes.
+const MAX_MEMORY: u64 = 2 << 30;
+/// The hidden command that evaluates.
+const COMMAND: &str = "evaluate";
+
+/// How bodies are changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Edit {
+    /// By an expression in jq's language.
+    Expression(String),
+    /// Each becomes this body.
+    Body(Vec<u8>),
+}
+
+/// Applies an edit to bodies.
+pub(super) struct Editor {
+    edit: Edit,
+    max_bytes: usize,
+    process: Option<Child>,
+}
+
+impl Editor {
+    /// For new bodies of at most `max_bytes`.
+    ///
+    /// # Errors
+    /// The expression is wrong.
+    pub fn new(edit: Edit, max_bytes: usize) -> Result<Editor, DeskError> {
+        if let Edit::Expression(text) = &edit {
+            Expression::compile(text).map_err(DeskError::Usage)?;
+        }
+        Ok(Editor { edit, max_bytes, process: None })
+    }
+
+    /// The new body.
+    ///
+    /// # Errors
+    /// The expression fails for this body, takes too long, or makes too large a body.
+    pub async fn apply(&mut self, body: &[u8]) -> Result<Vec<u8>, String> {
+        let edited = match &self.edit {
+            Edit::Body(edited) => edited.clone(),
+            Edit::Expression(text) => {
+                let process = match &mut self.process {
+                    Some(process) => process,
+                    None => self.process.insert(start(text).await?),
+                };
+                let answer = timeout(DEADLINE, ask(process, body)).await;
+                // After a failure of the process nothing more is asked of it: it is killed when it is dropped.
+                let Ok(Ok(answer)) = answer else {
+                    self.process = None;
+                    return Err(match answer {
+                        Err(_) => format!("the expression did not end within {} seconds", DEADLINE.as_secs()),
+                        _ => "the expression ended its process: it needs too much memory, nests too deep, or halts"
+                            .to_owned(),
+                    });
+                };
+                answer?
+            }
+        };
+        match edited.len() {
+            0 => Err("the new body is empty".to_owned()),
+            len if len > self.max_bytes => Err(format!("the new body has more than {} bytes", self.max_bytes)),
+            _ => Ok(edited),
+        }
+    }
+}
+
+/// Starts the process. It has no environment, so that an expression cannot read secrets in it.
+async fn start(expression: &str) -> Result<Child, String> {
+    let failed = |error: std::io::Error| format!("the process for expressions cannot be started: {error}");
+    let program = std::env::current_exe().map_err(failed)?;
+    let mut command = Command::new(program);
+    command.arg(COMMAND).env_clear().stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut child = command.kill_on_drop(true).spawn().map_err(failed)?;
+    send(&mut child, expression.as_bytes()).await.map_err(failed)?;
+    Ok(child)
+}
+
+async fn send(child: &mut Child, bytes: &[u8]) -> std::io::Result<()> {
+    let stdin = child.stdin.as_mut().ok_or(std::io::ErrorKind::BrokenPipe)?;
+    stdin.write_all(&(bytes.len() as u64).to_be_bytes()).await?;
+    stdin.write_all(bytes).await?;
+    stdin.flush().await
+}
+
+async fn ask(child: &mut Child, body: &[u8]) -> std::io::Result<Result<Vec<u8>, String>> {
+    send(child, body).await?;
+    let stdout = child.stdout.as_mut().ok_or(std::io::ErrorKind::BrokenPipe)?;
+    let is_edited = stdout.read_u8().await? == 1;
+    let length = stdout.read_u64().await?;
+    let mut answer = Vec::new();
+    stdout.take(length).read_to_end(&mut answer).await?;
+    if answer.len() as u64 != length {
+        return Err(std::io::ErrorKind::UnexpectedEof.into());
+    }
+    Ok(if is_edited { Ok(answer) } else { Err(String::from_utf8_lossy(&answer).into_owned()) })
+}
+
+/// The process that evaluates: reads an expression and bodies from standard input, and writes a new body or an error for
+/// each. Returns when its input ends.
+///
+/// # Errors
+/// Standard input or output.
+pub fn serve_expressions() -> std::io::Result<()> {
+    setrlimit(Resource::As, Rlimit { current: Some(MAX_MEMORY), maximum: Some(MAX_MEMORY) })?;
+    let Some(text) = receive()? else { return Ok(()) };
+    let expression = Expression::compile(&String::from_utf8_lossy(&text)).map_err(std::io::Error::other)?;
+    let mut out = std::io::stdout().lock();
+    while let Some(body) = receive()? {
+        let (is_edited, answer) = match expression.apply(&body) {
+            Ok(body) => (1, body),
+            Err(error) => (0, error.into_bytes()),
+        };
+        out.write_all(&[is_edited])?;
+        out.write_all(&(answer.len() as u64).to_be_bytes())?;
+        out.write_all(&answer)?;
+        out.flush()?;
+    }
+    Ok(())
+}
+
+fn receive() -> std::io::Result<Option<Vec<u8>>> {
+    let mut input = std::io::stdin().lock();
+    let mut length = [0; 8];
+    match input.read_exact(&mut length) {
+        Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => return Ok(None),
+        read => read?,
+    }
+    let mut bytes = Vec::new();
+    input.take(u64::from_be_bytes(length)).read_to_end(&mut bytes)?;
+    Ok(Some(bytes))
+}

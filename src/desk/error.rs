@@ -1,0 +1,26 @@
+//! Owns why an operation on dead letters failed. Must not know exit codes or pages.
+
+use crate::rabbitmq::{BrokerError, BrowseError};
+
+/// Why an operation on dead letters failed.
+#[derive(Debug, thiserror::Error)]
+pub enum DeskError {
+    /// A queue cannot be read, or the broker.
+    #[error(transparent)]
+    Browse(#[from] BrowseError),
+    /// A file cannot be written.
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+    /// A file exists already, or cannot be created.
+    #[error("{0}")]
+    CannotCreate(String),
+    /// The request makes no sense.
+    #[error("{0}")]
+    Usage(String),
+}
+
+impl From<BrokerError> for DeskError {
+    fn from(error: BrokerError) -> Self {
+        DeskError::Browse(BrowseError::Broker(error))
+    }
+}

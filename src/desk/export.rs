@@ -1,0 +1,33 @@
+//! Owns exporting dead letters as lines; they stay in the queue. Must not know where the lines go.
+
+use std::sync::Arc;
+
+use crate::config::Settings;
+use crate::report::Report;
+
+use super::{DeskError, LetterReader, Selection, Source};
+
+/// Hands every selected dead letter to `write`, as a line of the archive format without line end. Returns their number.
+///
+/// # Errors
+/// The queue cannot be read, or an error of `write`.
+pub async fn export(
+    settings: &Settings,
+    source: &Source,
+    selection: &Selection,
+    report: &Arc<dyn Report>,
+    mut write: impl AsyncFnMut(String) -> Result<(), DeskError>,
+) -> Result<u64, DeskError> {
+    let mut reader = LetterReader::open(settings, source, selection, report).await?;
+    let written = async {
+        let mut exported = 0;
+        while let Some(letter) = reader.next().await? {
+            write(letter.delivery.archive(&letter.record, &source.queue).to_line()).await?;
+            exported += 1;
+            report.set_done(exported);
+        }
+        Ok(exported)
+    }
+    .await;
+    reader.close(written).await
+}

@@ -1,0 +1,182 @@
+//! Owns the forecast of a replay: what would become of each dead letter with the current decoder and settings. Must not know
+//! how a replay is sent.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use crate::config::Settings;
+use crate::dead_letter::DeadLetterRecord;
+use crate::event::{self, Decoder, Message};
+use crate::rabbitmq::Delivery;
+use crate::report::Report;
+
+use super::edit::{Edit, Editor};
+use super::{DeskError, dead_letters, decoder_message};
+
+/// Most dead letters that are named in notes because their edits failed.
+const MAX_NAMED: u64 = 20;
+/// Most different texts of one kind that are counted; further ones are counted together. They may hold values of bodies, so
+/// there may be as many as dead letters.
+const MAX_TEXTS: usize = 50;
+
+/// What a replay would do with a dead letter.
+pub(super) enum Prediction {
+    /// The decoder accepts it. The body is set if it was edited.
+    Accepted(Option<Vec<u8>>),
+    /// It would be dead-lettered again, unchanged, for this cause.
+    Rejected(String),
+    /// It was replayed `dead_letter.max_replays` times and is parked.
+    Parked,
+    /// The edit failed, or the decoder rejects what it made, and it stays: the queue holds the only original. The body is set
+    /// if the edit made one.
+    EditFailed(String, Option<Vec<u8>>),
+}
+
+/// Predicts what becomes of dead letters.
+pub(super) struct Predictor<'a> {
+    settings: &'a Settings,
+    decoder: Decoder,
+    editor: Option<Editor>,
+}
+
+impl<'a> Predictor<'a> {
+    /// # Errors
+    /// The expression of the edit is wrong.
+    pub fn new(settings: &'a Settings, edit: Option<&Edit>) -> Result<Self, DeskError> {
+        let max_bytes = settings.event.max_bytes.bytes();
+        let editor = edit.map(|edit| Editor::new(edit.clone(), max_bytes)).transpose()?;
+        Ok(Predictor { settings, decoder: Decoder::new(Arc::new(settings.rules())), editor })
+    }
+
+    /// The body as an edit receives it: decompressed, if it can be.
+    pub fn readable_body<'d>(&self, delivery: &'d Delivery) -> Cow<'d, [u8]> {
+        event::decompressed_body(&decoder_message(delivery), self.decoder.rules())
+            .unwrap_or(Cow::Borrowed(&delivery.body))
+    }
+
+    pub async fn predict(&mut self, delivery: &Delivery, record: &DeadLetterRecord) -> Prediction {
+        if record.replays >= i64::from(self.settings.dead_letter.max_replays) {
+            return Prediction::Parked;
+        }
+        let body = self.readable_body(delivery);
+        let edited = match &mut self.editor {
+            None => None,
+            Some(editor) => match editor.apply(&body).await {
+                Ok(edited) => Some(edited),
+                Err(error) => return Prediction::EditFailed(error, None),
+            },
+        };
+        let original = decoder_message(delivery);
+        let message = match &edited {
+            Some(body) => Message { body, content_encoding: None, ..original },
+            None => original,
+        };
+        match self.decoder.decode(&message, || [0; 12]) {
+            Ok(_) => Prediction::Accepted(edited),
+            Err(rejection) if edited.is_some() => {
+                let error = format!("the edited body is rejected: {}", rejection.reason_and_field());
+                Prediction::EditFailed(error, edited)
+            }
+            Err(rejection) => Prediction::Rejected(rejection.reason_and_field()),
+        }
+    }
+}
+
+/// One dead letter of a forecast.
+#[derive(Debug, Clone)]
+pub struct Sample {
+    /// Its id, or its position.
+    pub name: String,
+    /// Its body, decompressed.
+    pub before: Vec<u8>,
+    /// The edited body, if there is one.
+    pub after: Option<Vec<u8>>,
+    /// Why it would not be stored; none if it would.
+    pub problem: Option<String>,
+}
+
+/// The predictions for all dead letters, counted.
+#[derive(Debug, Default)]
+pub struct Forecast {
+    /// The decoder accepts them now.
+    pub accepted: u64,
+    /// By cause: they would be dead-lettered again.
+    pub rejected: BTreeMap<String, u64>,
+    /// They would be parked.
+    pub parked: u64,
+    /// By error: they would stay.
+    pub edit_failed: BTreeMap<String, u64>,
+    /// The first of them.
+    pub samples: Vec<Sample>,
+    /// Number of messages met: the dead letters and their copies.
+    pub messages: u64,
+}
+
+impl Forecast {
+    pub(super) fn add(&mut self, prediction: &Prediction) {
+        match prediction {
+            Prediction::Accepted(_) => self.accepted += 1,
+            Prediction::Rejected(cause) => count(&mut self.rejected, cause),
+            Prediction::Parked => self.parked += 1,
+            Prediction::EditFailed(error, _) => count(&mut self.edit_failed, error),
+        }
+    }
+
+    pub(super) fn add_sample(&mut self, name: String, before: Vec<u8>, prediction: Prediction) {
+        let (after, problem) = match prediction {
+            Prediction::Accepted(after) => (after, None),
+            Prediction::Rejected(cause) => (None, Some(format!("would be dead-lettered again: {cause}"))),
+            Prediction::Parked => (None, Some("would be parked: replayed dead_letter.max_replays times".to_owned())),
+            Prediction::EditFailed(error, after) => (after, Some(format!("would stay: {error}"))),
+        };
+        self.samples.push(Sample { name, before, after, problem });
+    }
+
+    /// Counts a dead letter that stays because its edit failed. The first of them are named in notes.
+    pub(super) fn note_failed_edit(&mut self, name: &str, error: &str, report: &dyn Report) {
+        let before: u64 = self.edit_failed.values().sum();
+        if before < MAX_NAMED {
+            report.note(&format!("{name} stays in the queue: {error}"));
+        }
+        count(&mut self.edit_failed, error);
+    }
+
+    /// Number of dead letters.
+    pub fn total(&self) -> u64 {
+        self.accepted + self.parked + self.rejected.values().sum::<u64>() + self.edit_failed.values().sum::<u64>()
+    }
+
+    /// As lines for a person.
+    pub fn to_text(&self) -> String {
+        let mut text = format!("{}:\n", dead_letters(self.total()));
+        let _ = writeln!(text, "{:>8}  accepted by the decoder now; MongoDB may still reject them", self.accepted);
+        for (cause, count) in &self.rejected {
+            let _ = writeln!(text, "{count:>8}  would be dead-lettered again: {cause}");
+        }
+        if self.parked > 0 {
+            let _ =
+                writeln!(text, "{:>8}  would be parked: already replayed dead_letter.max_replays times", self.parked);
+        }
+        for (error, count) in &self.edit_failed {
+            let _ = writeln!(text, "{count:>8}  would stay: {error}");
+        }
+        text
+    }
+
+    /// As JSON.
+    pub fn to_json(&self) -> Value {
+        json!({
+            "accepted": self.accepted, "dead_again": self.rejected, "parked": self.parked,
+            "edit_failed": self.edit_failed,
+        })
+    }
+}
+
+fn count(counts: &mut BTreeMap<String, u64>, text: &str) {
+    let has_room = counts.len() < MAX_TEXTS || counts.contains_key(text);
+    *counts.entry(if has_room { text } else { "(other)" }.to_owned()).or_default() += 1;
+}

@@ -1,0 +1,74 @@
+//! Owns parking: moving dead letters between the dead-letter queue and the parked queue. Must not know how they are moved.
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use crate::config::Settings;
+use crate::report::Report;
+use crate::system::now_millis;
+
+use super::reader::{LetterReader, SelectedLetter};
+use super::transfer::{Transfer, TransferReport};
+use super::{DeskError, Selection, Source};
+
+/// What to move, and where.
+#[derive(Debug, Clone)]
+pub struct Park {
+    /// The queue that they leave.
+    pub source: Source,
+    /// Which of them.
+    pub selection: Selection,
+    /// The queue that they go to.
+    pub to: String,
+    /// Whether their replay count starts at 0 again.
+    pub reset_replays: bool,
+    /// Most messages a second.
+    pub rate: Option<f64>,
+}
+
+/// What was moved.
+pub type ParkReport = TransferReport<()>;
+
+impl Park {
+    /// From `source` into the parked queue; or from the parked queue back into the dead-letter queue, with a replay count of 0.
+    ///
+    /// # Errors
+    /// They are there already.
+    pub fn new(settings: &Settings, source: Source, selection: Selection, back: bool) -> Result<Park, DeskError> {
+        let dead_letter = &settings.dead_letter;
+        let to = if back { &dead_letter.queue } else { &dead_letter.parked_queue }.clone();
+        if source.queue == to {
+            return Err(DeskError::Usage(format!("these dead letters are in {to} already")));
+        }
+        Ok(Park { source, selection, to, reset_replays: back, rate: None })
+    }
+
+    /// Moves what had died when this begins. Returns what was moved, and how it ended.
+    ///
+    /// # Errors
+    /// The queue cannot be opened; nothing was moved.
+    pub async fn run(
+        &self,
+        settings: &Settings,
+        report: &Arc<dyn Report>,
+    ) -> Result<(ParkReport, Result<(), DeskError>), DeskError> {
+        let mut reader = LetterReader::open(settings, &self.source, &self.selection, report).await?;
+        reader.move_letters(now_millis(), None);
+        let mut transfer = Transfer::new(settings, reader, self.rate, report).await?;
+        let exchange = &settings.dead_letter.exchange;
+        let sent = async {
+            while let Some(SelectedLetter { delivery, record, handle, .. }) = transfer.next().await? {
+                transfer.send(delivery.copy_to(&record, exchange, &self.to, self.reset_replays), handle, ()).await?;
+            }
+            Ok(())
+        }
+        .await;
+        Ok(transfer.finish(sent).await)
+    }
+
+    /// The outcome, for the audit.
+    pub fn outcome(report: &ParkReport) -> Value {
+        json!({ "moved": report.moved(&()), "stayed": report.undeliverable() })
+    }
+}
