@@ -10,16 +10,19 @@
 //! | [`report`] | how a long operation tells a person what it does | no |
 //! | [`system`] | host name and clock | reads them |
 //! | [`http_client`] | GET requests over HTTP and HTTPS | yes |
+//! | [`http_server`] | serving HTTP/1 with bounds | yes |
 //! | [`config`] | the settings, their layers and their validation | reads files |
 //! | [`rabbitmq`] | everything about RabbitMQ; the only module that names lapin | yes |
 //! | [`mongodb`] | everything about MongoDB; the only module that names its driver | yes |
 //! | [`observe`] | health, metrics, status, HTTP endpoints, logging, systemd | yes |
 //! | [`worker`] | the flow: supervisor, session loop, batches, writes, dead letters | through the above |
 //! | [`desk`] | the operations on dead letters: reading, forecasting, replaying, parking, purging | through the above |
+//! | [`console`] | the desk in a browser | through the above |
 //! | [`cli`] | the command line: one file a command | yes |
 
 pub mod cli;
 pub mod config;
+pub mod console;
 pub mod dead_letter;
 pub mod desk;
 pub mod event;
@@ -27,6 +30,7 @@ pub mod finding;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;
 pub mod http_client;
+pub mod http_server;
 pub mod mongodb;
 pub mod observe;
 pub mod rabbitmq;

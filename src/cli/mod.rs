@@ -4,6 +4,7 @@
 mod check;
 mod completions;
 mod config;
+mod console;
 mod dead;
 mod error;
 mod generate;
@@ -70,6 +71,8 @@ enum Command {
     Validate(validate::ValidateArgs),
     /// Dead letters (the desk): look at them without changing the queue, and replay, park or purge them.
     Dead(Box<dead::DeadArgs>),
+    /// Serve the desk for dead letters in a browser: look, mend, replay.
+    Console(Box<console::ConsoleArgs>),
     /// Print the settings in force, with secrets hidden, and where each comes from.
     Config(config::ShowConfigArgs),
     /// Evaluates an expression for bodies: the process that `--edit` starts.
@@ -127,6 +130,7 @@ fn dispatch(cli: Cli) -> Result<u8, CommandError> {
             desk::serve_expressions()?;
             Ok(0)
         }
+        Command::Console(args) => args.run(config.load()?.settings),
         Command::Config(args) => args.run(|| config.load()),
         Command::Completions(args) => args.run(Cli::command()),
         Command::Man(args) => args.run(Cli::command()),

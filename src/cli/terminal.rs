@@ -113,9 +113,9 @@ impl LineWriter {
     ///
     /// # Errors
     /// The output is closed; [`LineWriter::finish`] returns why.
-    pub async fn write(&self, line: String) -> std::io::Result<()> {
-        let closed = || std::io::Error::from(std::io::ErrorKind::BrokenPipe);
-        self.sender.send(line).await.map_err(|_| closed())
+    pub fn write(&self, line: String) -> impl Future<Output = std::io::Result<()>> + use<> {
+        let sender = self.sender.clone();
+        async move { sender.send(line).await.map_err(|_| std::io::ErrorKind::BrokenPipe.into()) }
     }
 
     /// Waits until all lines are written.

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::{Cause, DeadLetterRecord};
+use super::Cause;
 
 /// A condition on the JSON body: the value at a dotted path.
 #[derive(Debug, Clone, PartialEq)]
@@ -44,6 +44,37 @@ impl BodyCondition {
     }
 }
 
+/// What a filter looks at.
+#[derive(Debug, Clone, Copy)]
+#[allow(missing_docs)]
+pub struct LetterFields<'a> {
+    /// `dl-id`, or what it would be.
+    pub id: &'a str,
+    pub cause: Cause,
+    pub field: Option<&'a str>,
+    pub code: Option<i64>,
+    pub detail: &'a str,
+    /// Milliseconds since 1970.
+    pub time: Option<i64>,
+    pub message_id: Option<&'a str>,
+    pub fingerprint: &'a str,
+    pub exchange: &'a str,
+    pub routing_key: &'a str,
+    /// `app_id`, or else `user_id`.
+    pub publisher: Option<&'a str>,
+    pub replays: i64,
+    pub replay_id: Option<&'a str>,
+}
+
+impl LetterFields<'_> {
+    /// Whether one of its texts contains `wanted`, which has no capital letters.
+    fn contains(&self, wanted: &str) -> bool {
+        let texts = [self.id, self.detail, self.exchange, self.routing_key, self.fingerprint];
+        let optional = [self.field, self.message_id, self.publisher, self.replay_id];
+        texts.into_iter().chain(optional.into_iter().flatten()).any(|text| text.to_lowercase().contains(wanted))
+    }
+}
+
 /// All conditions must hold. Of several values for one condition, one must match; of `conditions`, all.
 #[derive(Debug, Clone, Default, PartialEq)]
 #[allow(missing_docs)]
@@ -61,7 +92,11 @@ pub struct Filter {
     pub fingerprints: Vec<String>,
     /// Patterns as in a binding: `*` for one word, `#` for any number of them.
     pub routing_keys: Vec<String>,
+    pub publishers: Vec<String>,
     pub replayed_at_least: Option<i64>,
+    pub replay_ids: Vec<String>,
+    /// A part of its detail, ids, names or routing key; capital letters make no difference.
+    pub text: Option<String>,
     pub conditions: Vec<BodyCondition>,
 }
 
@@ -72,26 +107,24 @@ impl Filter {
     }
 
     /// Whether the dead letter is selected. `body` is called only if needed; it returns none if the body is not JSON.
-    pub fn matches(
-        &self,
-        record: &DeadLetterRecord,
-        message_id: Option<&str>,
-        body: impl FnOnce() -> Option<Value>,
-    ) -> bool {
+    pub fn matches(&self, letter: &LetterFields, body: impl FnOnce() -> Option<Value>) -> bool {
         fn any<T>(wanted: &[T], found: impl FnMut(&T) -> bool) -> bool {
             wanted.is_empty() || wanted.iter().any(found)
         }
-        let within = self.since.is_none_or(|since| record.time.is_some_and(|time| time >= since))
-            && self.until.is_none_or(|until| record.time.is_some_and(|time| time < until));
+        let within = self.since.is_none_or(|since| letter.time.is_some_and(|time| time >= since))
+            && self.until.is_none_or(|until| letter.time.is_some_and(|time| time < until));
         within
-            && any(&self.ids, |id| record.id.as_deref() == Some(id))
-            && any(&self.causes, |cause| record.cause == *cause)
-            && any(&self.fields, |field| record.field.as_deref() == Some(field))
-            && any(&self.codes, |code| record.code == Some(*code))
-            && any(&self.message_ids, |id| message_id == Some(id))
-            && any(&self.fingerprints, |fingerprint| record.fingerprint == *fingerprint)
-            && any(&self.routing_keys, |pattern| binding_matches(pattern, &record.routing_key))
-            && self.replayed_at_least.is_none_or(|least| record.replays >= least)
+            && any(&self.ids, |id| letter.id == id)
+            && any(&self.causes, |cause| letter.cause == *cause)
+            && any(&self.fields, |field| letter.field == Some(field))
+            && any(&self.codes, |code| letter.code == Some(*code))
+            && any(&self.message_ids, |id| letter.message_id == Some(id))
+            && any(&self.fingerprints, |fingerprint| letter.fingerprint == *fingerprint)
+            && any(&self.routing_keys, |pattern| binding_matches(pattern, letter.routing_key))
+            && any(&self.publishers, |publisher| letter.publisher == Some(publisher))
+            && self.replayed_at_least.is_none_or(|least| letter.replays >= least)
+            && any(&self.replay_ids, |id| letter.replay_id == Some(id))
+            && self.text.as_ref().is_none_or(|text| letter.contains(&text.to_lowercase()))
             && (self.conditions.is_empty()
                 || body().is_some_and(|body| self.conditions.iter().all(|condition| condition.matches(&body))))
     }
@@ -122,19 +155,23 @@ mod tests {
     use super::*;
     use crate::event::Reason;
 
-    fn record() -> DeadLetterRecord {
-        DeadLetterRecord {
-            cause: Cause::Reason(Reason::InvalidField),
-            field: Some("user_id".into()),
-            time: Some(1000),
-            routing_key: "ticket.purchase".into(),
-            replays: 1,
-            ..DeadLetterRecord::read(|_| None, None, "")
-        }
-    }
-
     fn selects(filter: &Filter) -> bool {
-        filter.matches(&record(), Some("m-1"), || Some(json!({"a": {"b": [1, "x"]}, "n": 5, "t": "5", "d.e": true})))
+        let letter = LetterFields {
+            id: "0a",
+            cause: Cause::Reason(Reason::InvalidField),
+            field: Some("user_id"),
+            code: None,
+            detail: "user_id expects a Number",
+            time: Some(1000),
+            message_id: Some("m-1"),
+            fingerprint: "fp",
+            exchange: "x",
+            routing_key: "ticket.purchase",
+            publisher: Some("shop"),
+            replays: 1,
+            replay_id: None,
+        };
+        filter.matches(&letter, || Some(json!({"a": {"b": [1, "x"]}, "n": 5, "t": "5", "d.e": true})))
     }
 
     #[test]
@@ -147,6 +184,8 @@ mod tests {
             message_ids: vec!["m-1".into()],
             routing_keys: vec!["ticket.*".into()],
             replayed_at_least: Some(1),
+            publishers: vec!["shop".into()],
+            text: Some("EXPECTS a".into()),
             conditions: vec![BodyCondition::parse("a.b.1=x").unwrap(), BodyCondition::parse("n=5").unwrap()],
             ..Filter::default()
         };
@@ -161,6 +200,9 @@ mod tests {
             Filter { routing_keys: vec!["ticket".into()], ..all.clone() },
             Filter { replayed_at_least: Some(2), ..all.clone() },
             Filter { ids: vec!["i".into()], ..all.clone() },
+            Filter { publishers: vec!["other".into()], ..all.clone() },
+            Filter { replay_ids: vec!["r".into()], ..all.clone() },
+            Filter { text: Some("absent".into()), ..all.clone() },
             Filter { conditions: vec![BodyCondition::parse("n=6").unwrap()], ..all.clone() },
         ] {
             assert!(!selects(&changed), "{changed:?}");

@@ -7,6 +7,8 @@ use std::fmt::Write as _;
 const MAX_LINES: usize = 40;
 /// Most characters of a line in an excerpt.
 const MAX_COLUMNS: usize = 110;
+/// Deepest indentation of JSON; deeper values are indented as much.
+const MAX_INDENT: usize = 40;
 
 /// Makes a text safe for one line of a terminal: control characters, and those that reorder text, become escapes such as
 /// `\u{1b}`.
@@ -76,6 +78,40 @@ fn push_line(out: &mut String, number: usize, line: &str, fault: Option<usize>, 
     if fault.is_some() {
         let _ = writeln!(out, "      {}^", " ".repeat(left.chars().count()));
     }
+}
+
+/// The same JSON text with one value a line. Only white space changes: order, repeated keys and the digits of numbers stay.
+/// A text that is not JSON may look odd.
+pub fn indent_json(text: &str) -> String {
+    let mut out = String::with_capacity(text.len() * 2);
+    let (mut depth, mut in_string, mut escaped) = (0usize, false, false);
+    let mut before = ' ';
+    for c in text.chars() {
+        if in_string {
+            out.push(c);
+            in_string = escaped || c != '"';
+            escaped = c == '\\' && !escaped;
+            continue;
+        }
+        if c.is_ascii_whitespace() {
+            continue;
+        }
+        let closes = matches!(c, '}' | ']');
+        let is_empty = closes && matches!(before, '{' | '[');
+        depth -= usize::from(closes && depth > 0);
+        if !is_empty && (closes || matches!(before, '{' | '[' | ',')) {
+            out.push('\n');
+            out.extend(std::iter::repeat_n("  ", depth.min(MAX_INDENT)));
+        }
+        out.push(c);
+        depth += usize::from(matches!(c, '{' | '['));
+        if c == ':' {
+            out.push(' ');
+        }
+        in_string = c == '"';
+        before = c;
+    }
+    out
 }
 
 /// Bytes in hexadecimal and ASCII, 16 a line, with a mark under `fault` (an offset). At most `max` bytes, around it.
@@ -229,7 +265,32 @@ mod tests {
         assert_eq!(terminal_safe_json("{\"a\":\"\u{9b}\u{202e}ü\"}"), "{\"a\":\"\\u009b\\u202eü\"}");
     }
 
+    #[test]
+    fn json_is_indented_and_not_changed() {
+        let text = r#"{ "b":1.10,"a":[],"b":{"x\",{":12345678901234567890},"e":[1, {}] }"#;
+        insta::assert_snapshot!(indent_json(text), @r#"
+        {
+          "b": 1.10,
+          "a": [],
+          "b": {
+            "x\",{": 12345678901234567890
+          },
+          "e": [
+            1,
+            {}
+          ]
+        }
+        "#);
+    }
+
     proptest! {
+        #[test]
+        fn indented_json_is_the_same_json(numbers in proptest::collection::vec(any::<i64>(), 0..5), text: String) {
+            let value = serde_json::json!({ "n": numbers, "t": text, &text: { "o": {} } });
+            let indented = indent_json(&value.to_string());
+            prop_assert_eq!(serde_json::from_str::<serde_json::Value>(&indented).unwrap(), value);
+        }
+
         #[test]
         fn any_text_can_be_shown(body: String, at in 0usize..200, detail in ".{0,60}|line [0-9]{1,3} column [0-9]{1,3}", all: bool) {
             let fault = fault_offset(&body, &detail, Some("a")).or(Some(at));

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use futures_util::future::BoxFuture;
+
 use crate::config::Settings;
 use crate::report::Report;
 
@@ -16,7 +18,7 @@ pub async fn export(
     source: &Source,
     selection: &Selection,
     report: &Arc<dyn Report>,
-    mut write: impl AsyncFnMut(String) -> Result<(), DeskError>,
+    mut write: impl FnMut(String) -> BoxFuture<'static, std::io::Result<()>> + Send,
 ) -> Result<u64, DeskError> {
     let mut reader = LetterReader::open(settings, source, selection, report).await?;
     let written = async {

@@ -89,7 +89,7 @@ impl<'a> Predictor<'a> {
 /// One dead letter of a forecast.
 #[derive(Debug, Clone)]
 pub struct Sample {
-    /// Its id, or its position.
+    /// Its id.
     pub name: String,
     /// Its body, decompressed.
     pub before: Vec<u8>,

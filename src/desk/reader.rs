@@ -51,6 +51,8 @@ struct Moving {
 
 /// A selected dead letter.
 pub struct SelectedLetter {
+    /// Its `dl-id`, or the one that it gets when it leaves its queue.
+    pub id: String,
     /// As it is in the queue.
     pub delivery: Delivery,
     /// What its headers say.
@@ -59,13 +61,6 @@ pub struct SelectedLetter {
     pub position: u32,
     /// Removes it.
     pub handle: LetterHandle,
-}
-
-impl SelectedLetter {
-    /// Its id, or its position such as `@3`.
-    pub fn name(&self) -> String {
-        self.record.id.clone().unwrap_or_else(|| format!("@{}", self.position))
-    }
 }
 
 /// Removes a dead letter from its queue when passed to [`LetterReader::acknowledge`].
@@ -187,9 +182,10 @@ impl LetterReader {
             }
             moving.met = true;
         }
+        let id = delivery.letter_id(&record);
         let body = || json_body(&delivery, &self.rules);
-        let selected = self.filter.matches(&record, delivery.message_id(), body);
-        selected.then_some(SelectedLetter { delivery, record, position, handle })
+        let selected = self.filter.matches(&delivery.letter_fields(&record, &id), body);
+        selected.then_some(SelectedLetter { id, delivery, record, position, handle })
     }
 
     /// Removes dead letters from the queue.

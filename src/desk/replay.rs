@@ -93,6 +93,12 @@ impl Replay {
         })
     }
 
+    /// # Errors
+    /// The edit is wrong: where, and what was expected.
+    pub fn check(&self, settings: &Settings) -> Result<(), DeskError> {
+        Predictor::new(settings, self.edit.as_ref()).map(drop)
+    }
+
     /// What would become of the selected dead letters, with the first `samples` of them in full. Nothing is changed.
     ///
     /// # Errors
@@ -112,7 +118,7 @@ impl Replay {
                 forecast.add(&prediction);
                 if forecast.samples.len() < samples {
                     let before = predictor.readable_body(&letter.delivery).into_owned();
-                    forecast.add_sample(letter.name(), before, prediction);
+                    forecast.add_sample(letter.id.clone(), before, prediction);
                 }
                 report.set_done(forecast.total());
             }
@@ -164,8 +170,7 @@ impl Replay {
         let target = ReplayTarget { replay_id: self.id.clone(), user_name, queue: self.to_queue.clone() };
         let dead_letter = &settings.dead_letter;
         while let Some(letter) = transfer.next().await? {
-            let name = letter.name();
-            let SelectedLetter { delivery, record, handle, .. } = letter;
+            let SelectedLetter { id: name, delivery, record, handle, .. } = letter;
             let edited = match predictor.predict(&delivery, &record).await {
                 Prediction::Parked => {
                     let parked = delivery.copy_to(&record, &dead_letter.exchange, &dead_letter.parked_queue, false);

@@ -45,7 +45,10 @@ impl Selection {
         put("message_id", json!(filter.message_ids));
         put("fingerprint", json!(filter.fingerprints));
         put("routing_key", json!(filter.routing_keys));
+        put("publisher", json!(filter.publishers));
         put("replayed_at_least", json!(filter.replayed_at_least));
+        put("replay_id", json!(filter.replay_ids));
+        put("text", json!(filter.text));
         // Only the paths: the values come from payloads.
         put("where", filter.conditions.iter().map(|condition| json!(condition.path())).collect());
         put("limit", json!(self.limit));

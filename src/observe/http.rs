@@ -1,7 +1,5 @@
-//! Owns the HTTP endpoints: `/metrics`, `/livez`, `/readyz`, `/status`. The number and the duration of connections are
-//! bounded. Must not know the flow: it reads health, metrics and status.
+//! Owns the HTTP endpoints: `/metrics`, `/livez`, `/readyz`, `/status`. Must not know the flow: it reads health, metrics and status.
 
-use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -10,27 +8,19 @@ use std::time::{Duration, SystemTime};
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
 use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue};
-use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
-use hyper_util::rt::{TokioIo, TokioTimer};
 use metrics_exporter_prometheus::PrometheusHandle;
 use serde_json::json;
 use strum::VariantArray as _;
-use tokio::net::{TcpListener, TcpStream};
-use tokio::task::AbortHandle;
-use tokio::time::timeout;
+use tokio::net::TcpListener;
+
+use crate::http_server;
 
 use super::health::{Component, Health};
 use super::status::RecentActivity;
 use super::{logging, metrics};
 
-/// Most connections at a time. For each further one the oldest is closed, so that idle ones block nobody.
-const MAX_CONNECTIONS: usize = 64;
-/// Pause after closing one, so that a flood of connections leaves the worker its time: they share a thread.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(2);
-/// How long a client may take to send the headers of a request; idle connections are closed after it.
-const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest duration of a connection.
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(60);
 /// How often histograms are compacted when nobody scrapes: until then they keep every sample.
@@ -65,38 +55,16 @@ pub async fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
 
 /// Serves requests for ever.
 pub async fn serve(listener: TcpListener, state: Arc<HttpState>) {
-    let mut open: VecDeque<AbortHandle> = VecDeque::new();
-    let mut upkeep = tokio::time::interval(UPKEEP_INTERVAL);
-    loop {
-        tokio::select! {
-            _ = upkeep.tick() => state.metrics.run_upkeep(),
-            stream = accept(&listener) => {
-                open.retain(|connection| !connection.is_finished());
-                if open.len() >= MAX_CONNECTIONS && let Some(oldest) = open.pop_front() {
-                    oldest.abort();
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
-                }
-                open.push_back(tokio::spawn(handle_connection(stream, Arc::clone(&state))).abort_handle());
-            }
+    let metrics = state.metrics.clone();
+    tokio::spawn(async move {
+        let mut upkeep = tokio::time::interval(UPKEEP_INTERVAL);
+        loop {
+            upkeep.tick().await;
+            metrics.run_upkeep();
         }
-    }
-}
-
-async fn accept(listener: &TcpListener) -> TcpStream {
-    loop {
-        match listener.accept().await {
-            Ok((stream, _)) => return stream,
-            // Most likely no file descriptor is free. The worker continues in the meantime.
-            Err(_) => tokio::time::sleep(Duration::from_millis(200)).await,
-        }
-    }
-}
-
-async fn handle_connection(stream: TcpStream, state: Arc<HttpState>) {
+    });
     let service = service_fn(move |request| handle(request, Arc::clone(&state)));
-    let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT).max_buf_size(16 * 1024);
-    let _ = timeout(CONNECTION_TIMEOUT, http.serve_connection(TokioIo::new(stream), service)).await;
+    http_server::serve(listener, CONNECTION_TIMEOUT, service).await;
 }
 
 async fn handle(request: Request<Incoming>, state: Arc<HttpState>) -> Result<Response<Full<Bytes>>, Infallible> {

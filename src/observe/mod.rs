@@ -7,4 +7,5 @@ pub mod logging;
 pub mod metrics;
 pub mod status;
 pub mod systemd;
+pub mod worker_numbers;
 pub mod worker_sample;

@@ -27,6 +27,11 @@ impl Sample {
         Some(Sample { at: Instant::now(), status, metrics: parse(&String::from_utf8_lossy(&metrics)) })
     }
 
+    /// Whether it was taken within the last second.
+    pub fn is_recent(&self) -> bool {
+        self.at.elapsed() < Duration::from_secs(1)
+    }
+
     /// Whether it says that it is ready.
     pub fn is_ready(&self) -> bool {
         self.status.get("ready") == Some(&Value::Bool(true))

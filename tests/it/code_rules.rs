@@ -5,19 +5,21 @@
 use std::path::{Path, PathBuf};
 
 /// The modules of the crate, from the bottom up. Each may import only those before it in this list.
-const LAYERS: [&str; 13] = [
+const LAYERS: [&str; 15] = [
     "event",
     "dead_letter",
     "finding",
     "report",
     "system",
     "http_client",
+    "http_server",
     "config",
     "rabbitmq",
     "mongodb",
     "observe",
     "worker",
     "desk",
+    "console",
     "cli",
 ];
 

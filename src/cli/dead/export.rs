@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::Args;
+use futures_util::future::BoxFuture;
 use serde_json::json;
 
 use crate::config::Settings;
@@ -72,7 +73,7 @@ impl ExportArgs {
         let report: Arc<dyn Report> = TerminalReport::new(Some(0), "exported");
         let lines = LineWriter::new(out);
         let (source, selection) = (self.queue.source(settings), self.selection.to_desk());
-        let write = async |line| Ok(lines.write(line).await?);
+        let write = |line| -> BoxFuture<'static, std::io::Result<()>> { Box::pin(lines.write(line)) };
         let exported = desk::export(settings, &source, &selection, &report, write).await;
         lines.finish().await?;
         Ok(exported?)

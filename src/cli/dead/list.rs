@@ -121,7 +121,7 @@ fn cells(letter: &SelectedLetter) -> [String; 10] {
         or_dash(Some(&record.routing_key)),
         letter.delivery.body.len().to_string(),
         record.replays.to_string(),
-        or_dash(record.id.as_deref()),
+        or_dash(Some(&letter.id)),
     ]
 }
 
@@ -138,7 +138,7 @@ fn aligned(cells: &[String; 10], widths: &[usize; 10]) -> String {
 fn as_json(letter: &SelectedLetter) -> String {
     let (record, delivery) = (&letter.record, &letter.delivery);
     let line = json!({
-        "position": letter.position, "id": record.id, "time": record.time, "time_text": rfc3339(record.time),
+        "position": letter.position, "id": letter.id, "time": record.time, "time_text": rfc3339(record.time),
         "reason": record.cause.as_str(), "field": record.field, "code": record.code, "detail": record.detail,
         "message_id": delivery.message_id(), "exchange": record.exchange, "routing_key": record.routing_key,
         "bytes": delivery.body.len(), "replays": record.replays, "replay_id": record.replay_id,

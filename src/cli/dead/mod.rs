@@ -18,6 +18,8 @@ use crate::config::Settings;
 use crate::desk::TransferReport;
 use crate::observe::logging;
 
+pub(super) use selection::BrowseArgs;
+
 use super::terminal::note;
 use super::{CommandError, exit};
 

@@ -33,7 +33,7 @@ pub(super) struct QueueArgs {
 
 /// How a queue is browsed.
 #[derive(Debug, Clone, Args)]
-pub(super) struct BrowseArgs {
+pub(in crate::cli) struct BrowseArgs {
     /// Browse the queue even if its delivery limit is low or unknown. Browsing counts as a delivery.
     #[arg(long)]
     trust_queue: bool,
@@ -47,7 +47,7 @@ pub(super) struct BrowseArgs {
 }
 
 impl BrowseArgs {
-    fn options(&self) -> BrowseOptions {
+    pub fn options(&self) -> BrowseOptions {
         BrowseOptions { trust_queue: self.trust_queue, management: self.management.clone(), wait: self.wait }
     }
 }
@@ -96,6 +96,15 @@ pub(super) struct Selection {
     /// By original routing key, with `*` and `#` as in a binding.
     #[arg(long, value_name = "PATTERN")]
     pub routing_key: Vec<String>,
+    /// By publisher: AMQP app_id, or else user_id.
+    #[arg(long, value_name = "NAME")]
+    pub publisher: Vec<String>,
+    /// By a part of the detail, an id, a name or the routing key.
+    #[arg(long, value_name = "TEXT")]
+    pub text: Option<String>,
+    /// By the replay that sent it before.
+    #[arg(long, value_name = "ID")]
+    pub replay_id: Vec<String>,
     /// Replayed at least this often.
     #[arg(long, value_name = "N")]
     pub replayed_at_least: Option<i64>,
@@ -124,6 +133,9 @@ impl Selection {
             message_ids: self.message_id.clone(),
             fingerprints: self.fingerprint.clone(),
             routing_keys: self.routing_key.clone(),
+            publishers: self.publisher.clone(),
+            text: self.text.clone(),
+            replay_ids: self.replay_id.clone(),
             replayed_at_least: self.replayed_at_least,
             conditions: self.conditions.clone(),
         }

@@ -55,6 +55,7 @@ enum BodyFormat {
 
 /// The dead letter to show.
 struct ShownLetter {
+    letter_id: String,
     delivery: Delivery,
     record: DeadLetterRecord,
     position: u32,
@@ -84,10 +85,10 @@ impl ShowArgs {
 
     async fn find(&self, reader: &mut LetterReader) -> Result<Option<ShownLetter>, DeskError> {
         let wanted_position: Option<u32> = self.id.strip_prefix('@').and_then(|number| number.parse().ok());
-        while let Some(SelectedLetter { delivery, record, position, .. }) = reader.next().await? {
+        while let Some(SelectedLetter { id: letter_id, delivery, record, position, .. }) = reader.next().await? {
             let id = Some(self.id.as_str());
-            if wanted_position == Some(position) || record.id.as_deref() == id || delivery.message_id() == id {
-                return Ok(Some(ShownLetter { delivery, record, position }));
+            if wanted_position == Some(position) || letter_id == self.id || delivery.message_id() == id {
+                return Ok(Some(ShownLetter { letter_id, delivery, record, position }));
             }
         }
         Ok(None)
@@ -101,7 +102,7 @@ impl ShowArgs {
         let from = format!("exchange {:?}, routing key {:?}", escape(&record.exchange), escape(&record.routing_key));
         let mut out = format!(
             "dead letter {}, at {} of {}\n  why      {}{field}\n           {}\n  since    {since}\n  from     {from}\n  replays  {}\n",
-            record.id.as_deref().map_or("without id".to_owned(), escape),
+            escape(&letter.letter_id),
             letter.position,
             self.queue.name(settings),
             record.cause.as_str(),

@@ -8,65 +8,17 @@ use url::Url;
 
 use crate::dead_letter::escape;
 use crate::desk::age;
+use crate::observe::worker_numbers::WorkerNumbers;
 use crate::observe::worker_sample::Sample;
-use crate::system::since_epoch;
 
 use super::super::terminal::{fit, green, red, wrapped};
 
 /// Most recent dead letters that are listed.
 const MAX_RECENT: usize = 5;
 
-/// The numbers that are shown; none if unknown.
-struct Numbers {
-    received: Option<f64>,
-    stored: Option<f64>,
-    dead_lettered: Option<f64>,
-    duplicates: Option<f64>,
-    backlog: Option<f64>,
-    consumers: Option<f64>,
-    in_flight: Option<f64>,
-    /// Seconds: median, and 99 of 100.
-    latency: (Option<f64>, Option<f64>),
-    /// Seconds since something was stored.
-    last_stored: Option<f64>,
-    dead_letters: Option<f64>,
-    parked: Option<f64>,
-    unpublished: Option<f64>,
-}
-
-impl Numbers {
-    fn new(before: Option<&Sample>, now: &Sample) -> Self {
-        let rate = |name: &str, label: &str| now.rate(before?, name, label);
-        let settled = |outcome: &str| rate("ticketlog_messages_settled_total", outcome);
-        let queue = |name: &str, queue: &str| now.value(name, queue);
-        let latency = |quantile| now.quantile(before, "ticketlog_event_to_stored_seconds", quantile);
-        let last = now.value("ticketlog_last_stored_timestamp_seconds", "").filter(|time| *time > 0.0);
-        Numbers {
-            received: rate("ticketlog_messages_received_total", ""),
-            stored: settled("\"stored\""),
-            dead_lettered: settled("\"dead_lettered\""),
-            duplicates: settled("\"duplicate\""),
-            backlog: queue("ticketlog_queue_messages", "\"work\""),
-            consumers: queue("ticketlog_queue_consumers", "\"work\""),
-            in_flight: now.value("ticketlog_messages_in_flight", ""),
-            latency: (latency(0.5), latency(0.99)),
-            last_stored: last.map(|time| (since_epoch().as_secs_f64() - time).max(0.0)),
-            dead_letters: queue("ticketlog_queue_messages", "\"dead_letter\""),
-            parked: queue("ticketlog_queue_messages", "\"parked\""),
-            unpublished: now.value("ticketlog_dead_letters_waiting", ""),
-        }
-    }
-
-    /// Seconds until the backlog is empty at the present rates.
-    fn drains_in(&self) -> Option<f64> {
-        let (backlog, stored) = (self.backlog?, self.stored?);
-        (backlog > 0.0 && stored > 0.0).then(|| backlog / stored)
-    }
-}
-
 /// One worker as JSON.
 pub(super) fn as_json(worker: &Url, before: Option<&Sample>, now: &Sample) -> Value {
-    let numbers = Numbers::new(before, now);
+    let numbers = WorkerNumbers::new(before, now);
     json!({
         "worker": worker.as_str(), "status": now.status,
         "per_second": { "received": numbers.received, "stored": numbers.stored, "dead_lettered": numbers.dead_lettered, "duplicate": numbers.duplicates },
@@ -89,14 +41,14 @@ pub(super) fn lines(worker: &Url, before: Option<&Sample>, now: &Sample) -> Vec<
         format!("{host}  {state}  up {}, version {}", first_units(&up), text("version")),
         fit(&format!("  from queue    {} to {}", text("queue"), text("collection"))),
     ];
-    lines.extend(number_lines(&Numbers::new(before, now)));
+    lines.extend(number_lines(&WorkerNumbers::new(before, now)));
     lines.extend(component_lines(&now.status));
     lines.extend(recent_lines(&now.status));
     lines.push(String::new());
     lines
 }
 
-fn number_lines(numbers: &Numbers) -> Vec<String> {
+fn number_lines(numbers: &WorkerNumbers) -> Vec<String> {
     let drains = numbers.drains_in().map(|seconds| format!(", empty in {}", seconds_text(Some(seconds))));
     let stored =
         numbers.last_stored.map_or("nothing so far".to_owned(), |ago| format!("{} ago", seconds_text(Some(ago))));
@@ -109,7 +61,7 @@ fn number_lines(numbers: &Numbers) -> Vec<String> {
             decimal(numbers.dead_lettered)
         ),
         format!(
-            "  backlog       {} messages, {} consumers, {} in flight{}",
+            "  backlog       {} messages, consumers: {}, in flight: {}{}",
             count(numbers.backlog),
             count(numbers.consumers),
             count(numbers.in_flight),

@@ -8,7 +8,7 @@ use lapin::types::AMQPValue;
 
 use xxhash_rust::xxh3::Xxh3;
 
-use crate::dead_letter::{self, ArchivedMessage, DeadLetterRecord, HeaderValue, LetterIds};
+use crate::dead_letter::{self, ArchivedMessage, DeadLetterRecord, HeaderValue, LetterFields, LetterIds};
 
 use super::super::connection::invalid_text::InvalidText;
 use super::headers::{Headers, ORIGINAL_BYTES, filtered, insert, is_publisher_header, is_transport_header, kept_cc};
@@ -35,6 +35,31 @@ impl Delivery {
         }
         let id = format!("{:032x}", hash.digest128()).split_off(8);
         LetterIds { id, copy_id: ObjectId::new().to_hex(), delivery_count: self.earlier_deliveries() }
+    }
+
+    /// The id of a dead letter: its `dl-id`, or the one that it gets when it leaves its queue.
+    pub fn letter_id(&self, record: &DeadLetterRecord) -> String {
+        let computed = || self.letter_ids(record.cause.as_str(), &record.exchange, &record.routing_key).id;
+        record.id.clone().unwrap_or_else(computed)
+    }
+
+    /// What filters look at.
+    pub fn letter_fields<'a>(&'a self, record: &'a DeadLetterRecord, id: &'a str) -> LetterFields<'a> {
+        LetterFields {
+            id,
+            cause: record.cause,
+            field: record.field.as_deref(),
+            code: record.code,
+            detail: &record.detail,
+            time: record.time,
+            message_id: self.message_id(),
+            fingerprint: &record.fingerprint,
+            exchange: &record.exchange,
+            routing_key: &record.routing_key,
+            publisher: self.app_id().or(record.user_id.as_deref()),
+            replays: record.replays,
+            replay_id: record.replay_id.as_deref(),
+        }
     }
 
     /// Turns it into its dead letter. Body and properties stay as they are, except that it becomes persistent and loses

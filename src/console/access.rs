@@ -1,0 +1,241 @@
+//! Owns who may do what: roles, the file of tokens, sessions, and the limit on failed logins. Must not know HTTP.
+
+use std::collections::{BTreeSet, HashMap};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use rand::RngCore as _;
+use ring::digest::{SHA256, digest};
+use serde::Deserialize;
+use strum::{EnumString, IntoStaticStr, VariantNames};
+
+/// How long a login lasts.
+const SESSION_DURATION: Duration = Duration::from_secs(12 * 3600);
+/// Most sessions; for a further one the oldest ends.
+const MAX_SESSIONS: usize = 1000;
+/// Most failed logins within a minute; further attempts are refused.
+const MAX_FAILURES: usize = 10;
+const FAILURE_WINDOW: Duration = Duration::from_secs(60);
+/// Shortest token, in characters.
+const MIN_TOKEN: usize = 16;
+
+/// What a person may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize, EnumString, IntoStaticStr, VariantNames)]
+#[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
+pub enum Role {
+    /// See and export dead letters, bodies included.
+    Look,
+    /// Change bodies while they are replayed.
+    Mend,
+    /// Replay, park and unpark.
+    Replay,
+    /// Delete.
+    Purge,
+}
+
+impl Role {
+    /// Its name.
+    pub fn as_str(self) -> &'static str {
+        self.into()
+    }
+}
+
+/// A person, or a program with a token.
+#[derive(Debug, Clone)]
+pub(super) struct Operator {
+    pub name: String,
+    pub roles: BTreeSet<Role>,
+    /// What a form must contain, so that no other site can send it; none for programs, which send their token.
+    pub csrf: Option<String>,
+    /// Whether there is a login that can be ended.
+    pub has_session: bool,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TokenEntry {
+    token: String,
+    roles: BTreeSet<Role>,
+}
+
+/// The people of a token file.
+#[derive(Debug, Default)]
+pub(super) struct Tokens {
+    by_hash: HashMap<Vec<u8>, (String, BTreeSet<Role>)>,
+}
+
+impl Tokens {
+    /// Reads a file with `NAME = { token = "…", roles = ["look", …] }` lines (TOML).
+    ///
+    /// # Errors
+    /// It cannot be read, others than its owner can read it, or it is not valid.
+    pub fn read(path: &Path) -> Result<Tokens, String> {
+        let name = path.display();
+        let text = std::fs::read_to_string(path).map_err(|error| format!("{name} cannot be read: {error}"))?;
+        let mode = std::fs::metadata(path).map_err(|error| format!("{name} cannot be read: {error}"))?.mode();
+        if mode & 0o007 != 0 {
+            return Err(format!("{name} can be read by everybody on this machine; run `chmod o-rwx {name}`"));
+        }
+        Tokens::parse(&text).map_err(|error| format!("{name}: {error}"))
+    }
+
+    fn parse(text: &str) -> Result<Tokens, String> {
+        let entries: HashMap<String, TokenEntry> = toml::from_str(text).map_err(|error| {
+            format!("expected lines such as anna = {{ token = \"…\", roles = [\"look\"] }}: {}", error.message())
+        })?;
+        if entries.is_empty() {
+            return Err("it has no tokens".to_owned());
+        }
+        let mut by_hash = HashMap::new();
+        for (name, entry) in entries {
+            if entry.token.chars().count() < MIN_TOKEN {
+                return Err(format!("the token of {name} is shorter than {MIN_TOKEN} characters"));
+            }
+            if by_hash.insert(hash(&entry.token), (name.clone(), entry.roles)).is_some() {
+                return Err(format!("the token of {name} is that of somebody else as well"));
+            }
+        }
+        Ok(Tokens { by_hash })
+    }
+
+    /// Whose token it is. Hashes are compared, so that the time tells nothing about the tokens.
+    fn find(&self, token: &str) -> Option<&(String, BTreeSet<Role>)> {
+        self.by_hash.get(&hash(token))
+    }
+}
+
+fn hash(token: &str) -> Vec<u8> {
+    digest(&SHA256, token.as_bytes()).as_ref().to_vec()
+}
+
+/// 256 random bits in hexadecimal.
+pub(super) fn random_id() -> String {
+    let mut bytes = [0; 32];
+    rand::rng().fill_bytes(&mut bytes);
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+struct LoginSession {
+    operator: Operator,
+    began: Instant,
+}
+
+/// The logins of a console with tokens.
+pub(super) struct Logins {
+    tokens: Tokens,
+    /// What the console allows at all.
+    allowed: BTreeSet<Role>,
+    sessions: Mutex<HashMap<String, LoginSession>>,
+    failures: Mutex<Vec<Instant>>,
+}
+
+/// Why a login is refused.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum LoginError {
+    WrongToken,
+    TooManyFailures,
+}
+
+impl Logins {
+    pub fn new(tokens: Tokens, allowed: BTreeSet<Role>) -> Logins {
+        Logins { tokens, allowed, sessions: Mutex::default(), failures: Mutex::default() }
+    }
+
+    fn sessions(&self) -> MutexGuard<'_, HashMap<String, LoginSession>> {
+        self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Who has this token.
+    pub fn check(&self, token: &str, now: Instant) -> Result<Operator, LoginError> {
+        let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        failures.retain(|failure| now.duration_since(*failure) < FAILURE_WINDOW);
+        if failures.len() >= MAX_FAILURES {
+            return Err(LoginError::TooManyFailures);
+        }
+        let Some((name, roles)) = self.tokens.find(token) else {
+            failures.push(now);
+            return Err(LoginError::WrongToken);
+        };
+        let roles = roles.intersection(&self.allowed).copied().collect();
+        Ok(Operator { name: name.clone(), roles, csrf: None, has_session: false })
+    }
+
+    /// Begins a session; returns its id.
+    pub fn log_in(&self, token: &str, now: Instant) -> Result<String, LoginError> {
+        let operator = Operator { has_session: true, csrf: Some(random_id()), ..self.check(token, now)? };
+        let id = random_id();
+        let mut sessions = self.sessions();
+        if sessions.len() >= MAX_SESSIONS {
+            let oldest = sessions.iter().min_by_key(|(_, session)| session.began).map(|(id, _)| id.clone());
+            oldest.and_then(|oldest| sessions.remove(&oldest));
+        }
+        sessions.insert(id.clone(), LoginSession { operator, began: now });
+        Ok(id)
+    }
+
+    /// Who has this session.
+    pub fn operator(&self, session: &str, now: Instant) -> Option<Operator> {
+        let mut sessions = self.sessions();
+        sessions.retain(|_, session| now.duration_since(session.began) < SESSION_DURATION);
+        sessions.get(session).map(|session| session.operator.clone())
+    }
+
+    pub fn log_out(&self, session: &str) {
+        self.sessions().remove(session);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FILE: &str = r#"
+        anna = { token = "anna-0123456789abcdef", roles = ["look", "replay", "purge"] }
+        otto = { token = "otto-0123456789abcdef", roles = ["look"] }
+    "#;
+
+    fn logins() -> Logins {
+        Logins::new(Tokens::parse(FILE).unwrap(), BTreeSet::from([Role::Look, Role::Replay]))
+    }
+
+    #[test]
+    fn a_session_has_the_roles_that_both_the_token_and_the_console_allow() {
+        let (logins, now) = (logins(), Instant::now());
+        let id = logins.log_in("anna-0123456789abcdef", now).unwrap();
+        let operator = logins.operator(&id, now).unwrap();
+        assert_eq!((operator.name.as_str(), operator.has_session), ("anna", true));
+        assert_eq!(operator.roles, BTreeSet::from([Role::Look, Role::Replay]));
+        assert!(logins.operator("other", now).is_none());
+        assert!(logins.operator(&id, now + SESSION_DURATION).is_none());
+        let id = logins.log_in("otto-0123456789abcdef", now).unwrap();
+        logins.log_out(&id);
+        assert!(logins.operator(&id, now).is_none());
+    }
+
+    #[test]
+    fn many_failures_close_the_login_for_a_minute() {
+        let (logins, now) = (logins(), Instant::now());
+        for _ in 0..MAX_FAILURES {
+            assert_eq!(logins.log_in("wrong", now), Err(LoginError::WrongToken));
+        }
+        assert_eq!(logins.log_in("anna-0123456789abcdef", now), Err(LoginError::TooManyFailures));
+        assert!(logins.log_in("anna-0123456789abcdef", now + FAILURE_WINDOW).is_ok());
+    }
+
+    #[test]
+    fn a_wrong_file_says_what_is_wrong() {
+        let error = |text| Tokens::parse(text).unwrap_err();
+        assert_eq!(error("a = { token = \"short\", roles = [] }"), "the token of a is shorter than 16 characters");
+        assert!(error("a = 1").starts_with("expected lines such as anna"));
+        assert!(error("a = { token = \"0123456789abcdef\", roles = [\"fly\"] }").contains("fly"));
+        assert_eq!(error(""), "it has no tokens");
+    }
+
+    #[test]
+    fn random_ids_differ() {
+        assert!(random_id() != random_id() && random_id().len() == 64);
+    }
+}

@@ -1,0 +1,245 @@
+//! Owns the requests that start or change something: forms, their roles, and what is asked before. Must not know the HTML, nor
+//! how a dead letter is moved.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::Extension;
+use axum::extract::{Path, RawQuery, State};
+use axum::http::StatusCode;
+use axum::http::header::{HeaderMap, SET_COOKIE};
+use axum::response::{IntoResponse, Redirect, Response};
+use maud::Markup;
+
+use crate::desk::{Edit, Park, Purge, Replay};
+
+use super::Console;
+use super::access::{LoginError, Operator, Role};
+use super::guard;
+use super::jobs::{Outcome, Task};
+use super::operations;
+use super::pages::{self, ActForm, Problem};
+use super::query::{Fields, LetterQuery, QueueKind};
+use super::routes::{By, Shared, find_job, read_query, to_job};
+
+type Form = Extension<Arc<Fields>>;
+
+fn require(operator: &Operator, role: Role) -> Result<(), Problem> {
+    if operator.roles.contains(&role) {
+        return Ok(());
+    }
+    let role = role.as_str();
+    let text = format!(
+        "{} may not {role} here. The console must allow it (--allow {role}), and the token must have the role.",
+        operator.name
+    );
+    Err(Problem::new(StatusCode::FORBIDDEN, text))
+}
+
+fn form_query(fields: &Fields) -> Result<LetterQuery, Problem> {
+    LetterQuery::read(fields).map_err(Problem::bad_request)
+}
+
+fn act_form(action: Option<&str>) -> Result<(ActForm, Role), Problem> {
+    match action {
+        Some("replay") => Ok((ActForm::Replay, Role::Replay)),
+        Some("mend") => Ok((ActForm::Mend, Role::Mend)),
+        Some("park") => Ok((ActForm::Park, Role::Replay)),
+        Some("unpark") => Ok((ActForm::Unpark, Role::Replay)),
+        Some("purge") => Ok((ActForm::Purge, Role::Purge)),
+        _ => Err(Problem::bad_request("action: expected replay, mend, park, unpark or purge")),
+    }
+}
+
+/// The page that asks before something is done.
+pub(super) async fn ask(
+    State(console): Shared,
+    Extension(operator): By,
+    RawQuery(query): RawQuery,
+) -> Result<Markup, Problem> {
+    let fields = Fields::parse(query.as_deref().unwrap_or_default().as_bytes());
+    let (form, role) = act_form(fields.get("action"))?;
+    require(&operator, role)?;
+    Ok(ask_page(&console, &operator, &read_query(query.as_deref())?, form, None))
+}
+
+fn ask_page(
+    console: &Console,
+    operator: &Operator,
+    query: &LetterQuery,
+    form: ActForm,
+    problem: Option<&str>,
+) -> Markup {
+    let snapshot = console.queue(query.queue).snapshot();
+    let count = snapshot.map_or(0, |snapshot| snapshot.selected(&query.filter).count());
+    pages::act_page(console, operator, query, form, count as u64, problem)
+}
+
+/// Reads the queue again.
+pub(super) async fn look(
+    State(console): Shared,
+    Extension(operator): By,
+    Extension(fields): Form,
+) -> Result<Redirect, Problem> {
+    let query = form_query(&fields)?;
+    Ok(to_job(&operations::look(&console, query.queue, &operator.name)))
+}
+
+/// What the worker's decoder says of the body in the editor.
+pub(super) async fn validate(
+    State(console): Shared,
+    Extension(operator): By,
+    Extension(fields): Form,
+) -> Result<Markup, Problem> {
+    require(&operator, Role::Mend)?;
+    let query = form_query(&fields)?;
+    let detail = query.filter.ids.first().and_then(|id| console.queue(query.queue).details.get(id));
+    let message_id = detail.as_ref().and_then(|detail| detail.delivery.message_id());
+    Ok(pages::validation(&console, body(&fields).unwrap_or_default().as_bytes(), message_id))
+}
+
+/// The body of the editor. Forms send line ends as CR LF.
+fn body(fields: &Fields) -> Option<String> {
+    fields.get("body").map(|body| body.replace("\r\n", "\n"))
+}
+
+/// Starts a forecast: of a replay, with an expression, or with a new body for one dead letter.
+pub(super) async fn forecast(
+    State(console): Shared,
+    Extension(operator): By,
+    Extension(fields): Form,
+) -> Result<Response, Problem> {
+    let query = form_query(&fields)?;
+    let edit = match (body(&fields), fields.get("expression")) {
+        (Some(body), _) if query.filter.ids.len() == 1 => Some(Edit::Body(body.into_bytes())),
+        (_, Some(expression)) => Some(Edit::Expression(expression.to_owned())),
+        _ => None,
+    };
+    require(&operator, if edit.is_some() { Role::Mend } else { Role::Replay })?;
+    if query.queue == QueueKind::Parked {
+        return Err(Problem::bad_request("Parked dead letters are not replayed; unpark them first."));
+    }
+    let replay = Replay { edit, ..Replay::new(console.source(query.queue), query.selection()) };
+    if let Err(error) = replay.check(&console.settings) {
+        let page = ask_page(&console, &operator, &query, ActForm::Mend, Some(&error.to_string()));
+        return Ok((StatusCode::UNPROCESSABLE_ENTITY, page).into_response());
+    }
+    let job = operations::start(&console, Task::Forecast(replay), query, &operator.name);
+    Ok(to_job(&job).into_response())
+}
+
+/// Starts the replay that a forecast has predicted: of the same dead letters, and no more than it has met.
+pub(super) async fn replay(
+    State(console): Shared,
+    Extension(operator): By,
+    Extension(fields): Form,
+) -> Result<Redirect, Problem> {
+    require(&operator, Role::Replay)?;
+    let forecast = find_job(&console, fields.get("forecast").unwrap_or_default())?;
+    let (Task::Forecast(predicted), Some(Outcome::Forecast(outcome))) = (&forecast.task, forecast.outcome()) else {
+        return Err(Problem::bad_request("forecast: expected a forecast that has ended"));
+    };
+    if predicted.edit.is_some() {
+        require(&operator, Role::Mend)?;
+    }
+    let rate = fields.get("rate").map(|text| text.trim().trim_end_matches("/s").parse::<f64>());
+    let rate = rate.transpose().ok().flatten();
+    if fields.get("rate").is_some() && !rate.is_some_and(|rate| rate.is_finite() && rate > 0.0) {
+        return Err(Problem::bad_request("rate: expected messages a second, such as 500"));
+    }
+    let again = Replay::new(predicted.source.clone(), predicted.selection.clone());
+    let replay = Replay {
+        // The id is a new one: a forecast may be replayed twice.
+        id: again.id,
+        max_messages: Some(u32::try_from(outcome.messages).unwrap_or(u32::MAX)),
+        skip_rejected: fields.get("skip").is_some(),
+        rate,
+        ..predicted.clone()
+    };
+    Ok(to_job(&operations::start(&console, Task::Replay(replay), forecast.query.clone(), &operator.name)))
+}
+
+pub(super) async fn park(state: Shared, by: By, form: Form) -> Result<Redirect, Problem> {
+    move_letters(state, by, form, false)
+}
+
+pub(super) async fn unpark(state: Shared, by: By, form: Form) -> Result<Redirect, Problem> {
+    move_letters(state, by, form, true)
+}
+
+fn move_letters(
+    State(console): Shared,
+    Extension(operator): By,
+    Extension(fields): Form,
+    back: bool,
+) -> Result<Redirect, Problem> {
+    require(&operator, Role::Replay)?;
+    let query = form_query(&fields)?;
+    let park = Park::new(&console.settings, console.source(query.queue), query.selection(), back);
+    let park = park.map_err(|error| Problem::bad_request(error.to_string()))?;
+    Ok(to_job(&operations::start(&console, Task::Park(park), query, &operator.name)))
+}
+
+pub(super) async fn purge(
+    State(console): Shared,
+    Extension(operator): By,
+    Extension(fields): Form,
+) -> Result<Response, Problem> {
+    require(&operator, Role::Purge)?;
+    let query = form_query(&fields)?;
+    let queue = console.queue_name(query.queue);
+    if fields.get("confirm").map(str::trim) != Some(queue) {
+        let problem = format!("That is not the name of the queue, {queue}. Nothing was deleted.");
+        let page = ask_page(&console, &operator, &query, ActForm::Purge, Some(&problem));
+        return Ok((StatusCode::UNPROCESSABLE_ENTITY, page).into_response());
+    }
+    let purge = Purge { source: console.source(query.queue), selection: query.selection(), backup: None };
+    Ok(to_job(&operations::start(&console, Task::Purge(purge), query, &operator.name)).into_response())
+}
+
+/// Stops a job in order. Whoever may look may stop a look; a replay needs the role for it.
+pub(super) async fn stop(
+    State(console): Shared,
+    Extension(operator): By,
+    Path(id): Path<String>,
+) -> Result<Redirect, Problem> {
+    let job = find_job(&console, &id)?;
+    match &job.task {
+        Task::Replay(_) | Task::Park(_) => require(&operator, Role::Replay)?,
+        Task::Purge(_) => require(&operator, Role::Purge)?,
+        Task::Look | Task::Fetch(_) | Task::Forecast(_) => {}
+    }
+    job.stop();
+    Ok(to_job(&job))
+}
+
+pub(super) async fn show_login() -> Markup {
+    pages::login_page(None)
+}
+
+pub(super) async fn log_in(State(console): Shared, Extension(fields): Form) -> Response {
+    let Some(logins) = &console.logins else { return Redirect::to("/").into_response() };
+    match logins.log_in(fields.get("token").unwrap_or_default().trim(), Instant::now()) {
+        Ok(session) => {
+            let secure = if console.options.behind_proxy { "; Secure" } else { "" };
+            let name = guard::cookie_name(&console);
+            let cookie = format!("{name}={session}; Path=/; HttpOnly; SameSite=Strict{secure}");
+            ([(SET_COOKIE, cookie)], Redirect::to("/")).into_response()
+        }
+        Err(LoginError::WrongToken) => {
+            (StatusCode::UNAUTHORIZED, pages::login_page(Some("No one has this token."))).into_response()
+        }
+        Err(LoginError::TooManyFailures) => {
+            let page = pages::login_page(Some("Too many failed logins; wait a minute."));
+            (StatusCode::TOO_MANY_REQUESTS, page).into_response()
+        }
+    }
+}
+
+pub(super) async fn log_out(State(console): Shared, headers: HeaderMap) -> Response {
+    let name = guard::cookie_name(&console);
+    if let (Some(logins), Some(session)) = (&console.logins, guard::session(&console, &headers)) {
+        logins.log_out(session);
+    }
+    ([(SET_COOKIE, format!("{name}=; Path=/; Max-Age=0"))], Redirect::to("/login")).into_response()
+}

@@ -1,0 +1,114 @@
+//! Owns the dead letters that the console holds with their bodies: the first of each group, and those that were shown. Their
+//! size is bounded. Must not know how a queue is read.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::dead_letter::DeadLetterRecord;
+use crate::desk::SelectedLetter;
+use crate::rabbitmq::Delivery;
+
+/// Most bytes of bodies and, roughly, of properties.
+const MAX_BYTES: usize = 16 << 20;
+/// Estimated bytes of a dead letter beside its body.
+const OVERHEAD: usize = 4096;
+
+/// A whole dead letter.
+#[derive(Debug)]
+pub(super) struct Detail {
+    pub id: String,
+    pub delivery: Delivery,
+    pub record: DeadLetterRecord,
+    /// Its position in the queue when it was read, from 1.
+    pub position: u32,
+}
+
+impl Detail {
+    pub fn new(letter: SelectedLetter) -> Detail {
+        let SelectedLetter { id, delivery, record, position, .. } = letter;
+        Detail { id, delivery, record, position }
+    }
+
+    fn bytes(&self) -> usize {
+        self.delivery.body.len() + OVERHEAD
+    }
+}
+
+#[derive(Debug, Default)]
+struct Entries {
+    by_id: HashMap<String, Arc<Detail>>,
+    /// Oldest first.
+    order: VecDeque<String>,
+    bytes: usize,
+}
+
+/// Whole dead letters by id.
+#[derive(Debug, Default)]
+pub(super) struct Details(Mutex<Entries>);
+
+impl Details {
+    fn entries(&self) -> MutexGuard<'_, Entries> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn get(&self, id: &str) -> Option<Arc<Detail>> {
+        self.entries().by_id.get(id).cloned()
+    }
+
+    /// Adds one; the oldest go if there is no room.
+    pub fn add(&self, detail: Detail) {
+        let mut entries = self.entries();
+        let bytes = detail.bytes();
+        if bytes > MAX_BYTES / 2 {
+            // It is alone: a body can be as large as RabbitMQ allows.
+            *entries = Entries::default();
+        }
+        while entries.bytes + bytes > MAX_BYTES {
+            let Some(oldest) = entries.order.pop_front() else { break };
+            let removed = entries.by_id.remove(&oldest).map_or(0, |detail| detail.bytes());
+            entries.bytes -= removed;
+        }
+        entries.bytes += bytes;
+        entries.order.push_back(detail.id.clone());
+        let replaced = entries.by_id.insert(detail.id.clone(), Arc::new(detail));
+        if let Some(replaced) = replaced {
+            entries.bytes -= replaced.bytes();
+            let id = replaced.id.clone();
+            let first = entries.order.iter().position(|known| *known == id);
+            first.and_then(|first| entries.order.remove(first));
+        }
+    }
+
+    /// Forgets all.
+    pub fn clear(&self) {
+        *self.entries() = Entries::default();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn detail(id: &str, bytes: usize) -> Detail {
+        let delivery = Delivery::with_body(&"x".repeat(bytes));
+        let record = delivery.record("work");
+        Detail { id: id.to_owned(), delivery, record, position: 1 }
+    }
+
+    #[test]
+    fn the_oldest_go_first() {
+        let details = Details::default();
+        for n in 0..10 {
+            details.add(detail(&n.to_string(), 2 << 20));
+        }
+        assert!(details.get("0").is_none() && details.get("9").is_some());
+        details.add(detail("9", 10));
+        let lengths = |entries: &Entries| (entries.by_id.len(), entries.order.len());
+        let (by_id, order) = lengths(&details.entries());
+        assert_eq!(by_id, order);
+        details.add(detail("large", 20 << 20));
+        assert!(details.get("9").is_none() && details.get("large").is_some());
+        details.clear();
+        assert_eq!(details.entries().bytes, 0);
+    }
+}

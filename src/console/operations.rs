@@ -1,0 +1,219 @@
+//! Owns what the jobs of the console do, through the desk: reading a queue, forecasting, replaying, parking, purging. Must not
+//! know pages.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use crate::dead_letter::Filter;
+use crate::desk::{self, Audit, DeskError, LetterReader, Park, Purge, Replay, Selection};
+use crate::report::Report;
+use crate::system::now_millis;
+
+use super::Console;
+use super::details::Detail;
+use super::jobs::{Job, Outcome, Phase, Task};
+use super::query::{LetterQuery, QueueKind};
+use super::snapshot::SnapshotBuilder;
+
+/// Dead letters of each group that are held with their bodies, up to this many bytes each.
+const EXAMPLES: u32 = 10;
+const MAX_EXAMPLE_BYTES: usize = 64 << 10;
+/// How often the workers are asked what became of a replay, and how long without news.
+const FOLLOW_INTERVAL: Duration = Duration::from_millis(500);
+const FOLLOW_PATIENCE: Duration = Duration::from_secs(60);
+/// A queue with at most this many is read again by itself after a change.
+pub(super) const MAX_UNASKED_LOOK: usize = 20_000;
+
+/// Starts a job.
+pub(super) fn start(console: &Arc<Console>, task: Task, query: LetterQuery, who: &str) -> Arc<Job> {
+    let job = Arc::new(Job::new(task, query, who.to_owned()));
+    console.jobs.add(Arc::clone(&job));
+    tokio::spawn(run(Arc::clone(console), Arc::clone(&job)));
+    job
+}
+
+/// Starts to read the whole queue, or joins somebody who does.
+pub(super) fn look(console: &Arc<Console>, queue: QueueKind, who: &str) -> Arc<Job> {
+    let is_look = |job: &Arc<Job>| matches!(job.task, Task::Look) && job.query.queue == queue;
+    let running = console.jobs.running().into_iter().find(is_look);
+    running.unwrap_or_else(|| start(console, Task::Look, LetterQuery::of_queue(queue), who))
+}
+
+async fn run(console: Arc<Console>, job: Arc<Job>) {
+    let queue = console.queue(job.query.queue);
+    if let Some(holder) = queue.holder() {
+        job.set_phase(Phase::Waiting(holder));
+    }
+    let turn = queue.turn.lock().await;
+    queue.set_holder(Some(format!("{} is {}", job.who, job.task.doing())));
+    job.set_phase(Phase::Running);
+    let performed = perform(&console, &job).await;
+    queue.set_holder(None);
+    drop(turn);
+    match performed {
+        Ok(outcome) => {
+            job.set_outcome(outcome);
+            job.finish(Phase::Done);
+        }
+        Err(error) => job.finish(Phase::Failed(error.to_string())),
+    }
+    if job.task.changes_queue() {
+        follow(&console, &job).await;
+        look_again(&console, &job);
+    }
+}
+
+async fn perform(console: &Arc<Console>, job: &Arc<Job>) -> Result<Outcome, DeskError> {
+    let report: Arc<dyn Report> = Arc::<Job>::clone(job);
+    match &job.task {
+        Task::Look => read_queue(console, job.query.queue, &report).await,
+        Task::Fetch(id) => fetch(console, job.query.queue, id, &report).await,
+        Task::Forecast(replay) => {
+            let forecast = replay.forecast(&console.settings, EXAMPLES as usize, &report).await?;
+            Ok(Outcome::Forecast(Arc::new(forecast)))
+        }
+        Task::Replay(task) => replay(console, job, task, &report).await,
+        Task::Park(task) => park(console, job, task, &report).await,
+        Task::Purge(task) => purge(console, job, task, &report).await,
+    }
+}
+
+async fn read_queue(console: &Console, queue: QueueKind, report: &Arc<dyn Report>) -> Result<Outcome, DeskError> {
+    let (began, taken) = (Instant::now(), now_millis());
+    let mut reader =
+        LetterReader::open(&console.settings, &console.source(queue), &Selection::default(), report).await?;
+    let state = console.queue(queue);
+    state.details.clear();
+    let (mut builder, mut examples) = (SnapshotBuilder::default(), HashMap::<String, u32>::new());
+    let read = async {
+        let mut count = 0;
+        while let Some(letter) = reader.next().await? {
+            let bytes = letter.delivery.body.len();
+            builder.add(&letter.delivery.letter_fields(&letter.record, &letter.id), bytes);
+            let held = examples.entry(letter.record.fingerprint.clone()).or_default();
+            if *held < EXAMPLES && bytes <= MAX_EXAMPLE_BYTES {
+                *held += 1;
+                state.details.add(Detail::new(letter));
+            }
+            count += 1;
+            report.set_done(count);
+        }
+        Ok(())
+    }
+    .await;
+    let copies = reader.copies();
+    reader.close(read).await?;
+    let snapshot = builder.finish(taken, began.elapsed(), copies);
+    let count = snapshot.len();
+    state.set_snapshot(snapshot);
+    Ok(Outcome::Looked { count })
+}
+
+async fn fetch(console: &Console, queue: QueueKind, id: &str, report: &Arc<dyn Report>) -> Result<Outcome, DeskError> {
+    let selection = Selection { filter: Filter { ids: vec![id.to_owned()], ..Filter::default() }, limit: Some(1) };
+    let mut reader = LetterReader::open(&console.settings, &console.source(queue), &selection, report).await?;
+    let found = reader.next().await;
+    let letter = reader.close(found).await?;
+    let found = letter.is_some();
+    letter.into_iter().for_each(|letter| console.queue(queue).details.add(Detail::new(letter)));
+    Ok(Outcome::Found(found))
+}
+
+impl Console {
+    /// A path in the directory of the console.
+    fn kept(&self, name: PathBuf) -> Option<PathBuf> {
+        self.options.state_dir.as_ref().map(|directory| directory.join(name))
+    }
+
+    /// The file of the history.
+    pub(super) fn history_file(&self) -> Option<PathBuf> {
+        self.kept(PathBuf::from("history.ndjson"))
+    }
+}
+
+async fn replay(console: &Console, job: &Job, replay: &Replay, report: &Arc<dyn Report>) -> Result<Outcome, DeskError> {
+    let backup = replay.edit.as_ref().and_then(|_| console.kept(replay.backup_name()));
+    let replay = Replay { backup, ..replay.clone() };
+    let audit = Audit::begin(console.history_file().as_deref(), &job.who, replay.audit_subject())?;
+    let (done, ended) = replay.run(&console.settings, report).await?;
+    audit.end(done.outcome(), ended.is_err());
+    done.transfer.undeliverable_notes().iter().for_each(|note| job.note(note));
+    ended?;
+    Ok(Outcome::Replayed {
+        summary: done.to_json(&replay.id),
+        text: done.to_text(),
+        replayed: done.replayed(),
+        outcomes: desk::Outcomes::default(),
+        is_followed: false,
+    })
+}
+
+async fn park(console: &Console, job: &Job, park: &Park, report: &Arc<dyn Report>) -> Result<Outcome, DeskError> {
+    let action = if park.reset_replays { "unpark" } else { "park" };
+    let subject = json!({ "action": action, "queue": park.source.queue, "filter": park.selection.to_json() });
+    let audit = Audit::begin(console.history_file().as_deref(), &job.who, subject)?;
+    let (done, ended) = park.run(&console.settings, report).await?;
+    audit.end(Park::outcome(&done), ended.is_err());
+    done.undeliverable_notes().iter().for_each(|note| job.note(note));
+    ended?;
+    Ok(Outcome::Moved { moved: done.moved(&()), to: park.to.clone() })
+}
+
+async fn purge(console: &Console, job: &Job, purge: &Purge, report: &Arc<dyn Report>) -> Result<Outcome, DeskError> {
+    let backup = console.kept(Purge::backup_name(&purge.source.queue));
+    let purge = Purge { backup, ..purge.clone() };
+    let subject = json!({ "action": "purge", "queue": purge.source.queue, "filter": purge.selection.to_json() });
+    let audit = Audit::begin(console.history_file().as_deref(), &job.who, subject)?;
+    let file = purge.backup.as_ref().map(|path| path.display().to_string());
+    let (count, ended) = purge.run(&console.settings, report).await;
+    audit.end(json!({ "purged": count, "backup": file }), ended.is_err());
+    ended?;
+    Ok(Outcome::Purged { count, file })
+}
+
+/// Asks the workers what became of a replay until all is known, or nothing new comes.
+async fn follow(console: &Console, job: &Job) {
+    let (Task::Replay(replay), Some(Outcome::Replayed { summary, text, replayed, .. })) = (&job.task, job.outcome())
+    else {
+        return;
+    };
+    let mut last = (desk::Outcomes::default(), Instant::now());
+    loop {
+        let outcomes = desk::ask_workers(&console.options.workers, &replay.id).await;
+        if outcomes.outcomes != last.0.outcomes {
+            last.1 = Instant::now();
+        }
+        last.0 = outcomes.clone();
+        let is_followed = replayed == 0
+            || outcomes.known() >= replayed
+            || last.1.elapsed() >= FOLLOW_PATIENCE
+            || job.is_stopped() && outcomes.answers == 0;
+        let (summary, text) = (summary.clone(), text.clone());
+        job.set_outcome(Outcome::Replayed { summary, text, replayed, outcomes, is_followed });
+        if is_followed {
+            return;
+        }
+        tokio::time::sleep(FOLLOW_INTERVAL).await;
+    }
+}
+
+/// After a change the snapshots are wrong: short queues are read again, of long ones it is said.
+fn look_again(console: &Arc<Console>, job: &Job) {
+    let affected = match &job.task {
+        Task::Park(_) | Task::Replay(_) => vec![QueueKind::DeadLetters, QueueKind::Parked],
+        _ => vec![job.query.queue],
+    };
+    for queue in affected {
+        let state = console.queue(queue);
+        let Some(snapshot) = state.snapshot() else { continue };
+        if snapshot.len() <= MAX_UNASKED_LOOK {
+            look(console, queue, &job.who);
+        } else {
+            state.set_stale(format!("{} was {}", job.who, job.task.doing()));
+        }
+    }
+}

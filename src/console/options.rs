@@ -1,0 +1,110 @@
+//! Owns the options of the console, and which of them may not go together. Must not know the command line.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use url::Url;
+
+use crate::rabbitmq::BrowseOptions;
+
+use super::access::Role;
+
+/// How the console runs.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Where it listens.
+    pub listen: SocketAddr,
+    /// What it allows beside looking.
+    pub allow: BTreeSet<Role>,
+    /// A file with tokens to log in with.
+    pub tokens: Option<PathBuf>,
+    /// The header in which a proxy names the person who has logged in there.
+    pub user_header: Option<String>,
+    /// Whether people reach it through a proxy that ends TLS.
+    pub behind_proxy: bool,
+    /// Its names in URLs, beside those of loopback.
+    pub hosts: Vec<String>,
+    /// The directory of the history, and of the originals of what is changed or deleted.
+    pub state_dir: Option<PathBuf>,
+    /// The HTTP addresses of workers.
+    pub workers: Vec<Url>,
+    /// How queues are browsed.
+    pub browse: BrowseOptions,
+    /// Where Grafana is.
+    pub grafana: Option<Url>,
+    /// Where the runbooks are.
+    pub runbooks: Option<Url>,
+}
+
+impl Options {
+    /// # Errors
+    /// What is missing, and how to mend it.
+    pub fn check(&self) -> Result<(), &'static str> {
+        let has_login = self.tokens.is_some() || self.user_header.is_some();
+        if !self.allow.is_empty() && self.state_dir.is_none() {
+            return Err(
+                "--allow needs --state-dir DIR: the history, and the originals of what is changed, are kept there",
+            );
+        }
+        let is_guarded = self.behind_proxy && has_login;
+        if !self.listen.ip().is_loopback() && !is_guarded {
+            return Err(
+                "--listen with an address that other machines reach needs a proxy that ends TLS (--behind-proxy) and \
+                        a login (--tokens FILE, or --user-header NAME)",
+            );
+        }
+        if self.user_header.is_some() && !self.behind_proxy {
+            return Err("--user-header needs --behind-proxy: without a proxy anybody could send the header");
+        }
+        if self.user_header.is_some() && self.tokens.is_some() {
+            return Err("--user-header and --tokens are two ways to log in; choose one");
+        }
+        if self.behind_proxy && self.hosts.is_empty() {
+            return Err("--behind-proxy needs --host NAME: the name in the address that people open");
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn options(listen: &str) -> Options {
+        Options {
+            listen: listen.parse().unwrap(),
+            allow: BTreeSet::new(),
+            tokens: None,
+            user_header: None,
+            behind_proxy: false,
+            hosts: Vec::new(),
+            state_dir: None,
+            workers: Vec::new(),
+            browse: BrowseOptions::default(),
+            grafana: None,
+            runbooks: None,
+        }
+    }
+
+    #[test]
+    fn what_is_missing_is_named() {
+        let local = options("127.0.0.1:9465");
+        let file = || Some(PathBuf::from("f"));
+        assert_eq!(local.check(), Ok(()));
+        let error = |options: Options| options.check().unwrap_err();
+        let allow = BTreeSet::from([Role::Replay]);
+        assert!(error(Options { allow: allow.clone(), ..local.clone() }).starts_with("--allow needs --state-dir"));
+        assert_eq!(Options { allow, state_dir: file(), ..local.clone() }.check(), Ok(()));
+        let open = options("0.0.0.0:9465");
+        assert!(error(open.clone()).starts_with("--listen with"));
+        let with_tokens = Options { tokens: file(), ..open.clone() };
+        assert!(error(with_tokens.clone()).starts_with("--listen with"));
+        let proxied = Options { behind_proxy: true, ..with_tokens };
+        assert!(error(proxied.clone()).starts_with("--behind-proxy needs --host"));
+        assert_eq!(Options { hosts: vec!["desk.example".into()], ..proxied.clone() }.check(), Ok(()));
+        let header = || Some("X-User".to_owned());
+        assert!(error(Options { user_header: header(), ..local }).starts_with("--user-header needs"));
+        assert!(error(Options { user_header: header(), ..proxied }).contains("choose one"));
+    }
+}

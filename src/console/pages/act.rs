@@ -1,0 +1,136 @@
+//! Owns the pages that ask before something is done with dead letters. Must not know how it is done.
+
+use maud::{Markup, html};
+
+use super::super::Console;
+use super::super::access::Operator;
+use super::super::advice;
+use super::super::query::LetterQuery;
+use super::{Section, csrf, hidden, letters_text, page};
+
+/// What is asked about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::console) enum ActForm {
+    Replay,
+    Mend,
+    Park,
+    Unpark,
+    Purge,
+}
+
+/// The page. `count` is the number of dead letters of the snapshot that are selected; `problem` says why the last attempt was
+/// refused.
+pub(in crate::console) fn act_page(
+    console: &Console,
+    operator: &Operator,
+    query: &LetterQuery,
+    form: ActForm,
+    count: u64,
+    problem: Option<&str>,
+) -> Markup {
+    let title = match form {
+        ActForm::Replay => "Replay",
+        ActForm::Mend => "Mend and replay",
+        ActForm::Park => "Park",
+        ActForm::Unpark => "Unpark",
+        ActForm::Purge => "Delete",
+    };
+    let body = html! {
+        p class="crumbs" { a href=(query.url("/letters")) { "Dead letters" } }
+        h1 { (title) }
+        p { "Selected: " strong { (letters_text(count)) } " (" (query.describe()) ") when the queue was last read." }
+        @if let Some(problem) = problem { p class="error" role="alert" { (problem) } }
+        @match form {
+            ActForm::Replay => (replay_form(operator, query)),
+            ActForm::Mend => (mend_form(operator, query)),
+            ActForm::Park | ActForm::Unpark => (park_form(console, operator, query, form)),
+            ActForm::Purge => (purge_form(console, operator, query)),
+        }
+    };
+    page(console, operator, Section::Letters(query.queue), title, &body)
+}
+
+fn limit_input() -> Markup {
+    html! {
+        label for="limit" { "At most, from the head of the queue" }
+        input id="limit" name="limit" inputmode="numeric" pattern="[0-9]*" placeholder="all";
+    }
+}
+
+fn replay_form(operator: &Operator, query: &LetterQuery) -> Markup {
+    html! {
+        p {
+            "They are published again to the exchange that they came from, unchanged. First the console reads them and forecasts "
+            "what the workers would do; nothing is sent before you have seen that."
+        }
+        form method="post" action="/forecast" {
+            (csrf(operator)) (hidden(&query.fields())) (limit_input())
+            button class="primary" { "Forecast" }
+        }
+    }
+}
+
+fn mend_form(operator: &Operator, query: &LetterQuery) -> Markup {
+    let suggested = match query.filter.causes.as_slice() {
+        [cause] => advice::for_cause(*cause).expression,
+        _ => "",
+    };
+    html! {
+        p {
+            "An expression in the language of " code { "jq" } " changes each body. Its input is the decompressed body or, where "
+            "that is not JSON, its text as a string. What it does not mend stays in the queue. First you see the first ten before "
+            "and after, and a forecast for all."
+        }
+        form method="post" action="/forecast" class="editor" {
+            (csrf(operator)) (hidden(&query.fields()))
+            label for="expression" { "Expression" }
+            textarea id="expression" name="expression" rows="3" spellcheck="false" required { "\n" (suggested) }
+            (limit_input())
+            button class="primary" { "Show before and after" }
+        }
+        details {
+            summary { "Examples" }
+            ul {
+                li { code { ".user_id |= tonumber" } " makes a number of a text" }
+                li { code { "del(.attachment)" } " removes a field" }
+                li { code { ".status //= \"unknown\"" } " sets what is missing" }
+                li { code { "gsub(\"NaN\"; \"null\") | fromjson" } " mends the text of a body that is not JSON" }
+                li { code { "if .type == \"x\" then .type = \"y\" else . end" } " changes some" }
+            }
+        }
+    }
+}
+
+fn park_form(console: &Console, operator: &Operator, query: &LetterQuery, form: ActForm) -> Markup {
+    let dead_letter = &console.settings.dead_letter;
+    let (to, action) = match form {
+        ActForm::Unpark => (&dead_letter.queue, "/unpark"),
+        _ => (&dead_letter.parked_queue, "/park"),
+    };
+    html! {
+        p {
+            "They are moved to " code { (to) } ", each confirmed there before it leaves. "
+            @if form == ActForm::Unpark { "Their replay count starts at 0 again." }
+        }
+        form method="post" action=(action) {
+            (csrf(operator)) (hidden(&query.fields())) (limit_input())
+            button class="primary" { "Move them" }
+        }
+    }
+}
+
+fn purge_form(console: &Console, operator: &Operator, query: &LetterQuery) -> Markup {
+    let queue = console.queue_name(query.queue);
+    html! {
+        p {
+            "They are written to a file in the console's directory, which is synced to disk, and then deleted from the queue. "
+            code { "ticketlog dead import FILE" } " brings them back."
+        }
+        form method="post" action="/purge" {
+            (csrf(operator)) (hidden(&query.fields())) (limit_input())
+            label for="confirm" { "Type the name of the queue, " code { (queue) } ", to confirm" }
+            input id="confirm" name="confirm" autocomplete="off" required;
+            button class="danger" { "Delete them" }
+        }
+    }
+}

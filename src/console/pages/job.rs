@@ -1,0 +1,217 @@
+//! Owns the page of a job: how far it is, how it ended, and what to do next. Must not know how it is done.
+
+use std::collections::{BTreeMap, HashSet};
+
+use maud::{Markup, html};
+use serde::de::IgnoredAny;
+use serde_json::Value;
+
+use crate::dead_letter::indent_json;
+use crate::desk::{Forecast, Outcomes, Sample};
+
+use super::super::Console;
+use super::super::access::{Operator, Role};
+use super::super::jobs::{Job, Outcome, Phase, Task};
+use super::super::query::{LetterQuery, QueueKind};
+use super::letters::letter_url;
+use super::{Section, csrf, letters_text, may, number, page, time};
+
+/// Most bytes of a body in a preview.
+const MAX_PREVIEW: usize = 4096;
+
+/// The page.
+pub(in crate::console) fn job_page(console: &Console, operator: &Operator, job: &Job) -> Markup {
+    let title = job.title();
+    let events = (!job.is_over()).then(|| format!("/jobs/{}/events", job.id));
+    let body = html! {
+        h1 { (title) }
+        p { (job.who) ", " (time(Some(job.started))) ": " (job.query.describe()) }
+        div id="job" data-events=[events] aria-live="polite" { (job_status(operator, job)) }
+        noscript { p { a href={ "/jobs/" (job.id) } { "Load again" } " to see how far it is." } }
+    };
+    page(console, operator, Section::Letters(job.query.queue), title, &body)
+}
+
+/// The part that changes while the job runs.
+pub(in crate::console) fn job_status(operator: &Operator, job: &Job) -> Markup {
+    let (done, total) = job.progress();
+    html! {
+        @match job.phase() {
+            Phase::Waiting(holder) => p class="warning" { "Waiting: " (holder) "." },
+            Phase::Running => {
+                @if total > 0 { progress max=(total) value=(done.min(total)) aria-label="Progress" {} }
+                p { (number(done)) @if total > 0 { " of " (number(total)) } " messages" }
+                @if !job.task.changes_queue() { p class="note" { "The queue does not change by this." } }
+                (stop_form(operator, job))
+            }
+            Phase::Failed(error) => p class="error" role="alert" { strong { "It failed: " } (error) },
+            Phase::Done => {}
+        }
+        @for note in job.notes() { p class="note" { (note) } }
+        @if let Some(outcome) = job.outcome() { (show_outcome(operator, job, &outcome)) }
+    }
+}
+
+fn stop_form(operator: &Operator, job: &Job) -> Markup {
+    html! {
+        form method="post" action={ "/jobs/" (job.id) "/stop" } class="inline" { (csrf(operator)) button { "Stop" } }
+    }
+}
+
+fn show_outcome(operator: &Operator, job: &Job, outcome: &Outcome) -> Markup {
+    let queue = job.query.queue;
+    let back = LetterQuery::of_queue(queue).url("/letters");
+    html! {
+        @match outcome {
+            Outcome::Looked { count } => p data-continue=(back) {
+                strong { (letters_text(*count as u64)) } " were read. " a href=(back) { "Show them" }
+            },
+            Outcome::Found(true) => {
+                @if let Task::Fetch(id) = &job.task {
+                    p data-continue=(letter_url(queue, id)) { a href=(letter_url(queue, id)) { "Show it" } }
+                }
+            }
+            Outcome::Found(false) => p class="warning" {
+                "It is not in the queue any more: it was replayed, parked or deleted. " a href=(back) { "Back to the list" }
+            },
+            Outcome::Forecast(forecast) => (show_forecast(operator, job, forecast)),
+            Outcome::Replayed { summary, text, replayed, outcomes, is_followed } =>
+                (show_replay(job, summary, text, *replayed, outcomes, *is_followed)),
+            Outcome::Moved { moved, to } => p class="good" { (letters_text(*moved)) " moved to " code { (to) } ". " a href=(back) { "Back" } },
+            Outcome::Purged { count, file } => p class="good" {
+                (letters_text(*count)) " deleted. " @if let Some(file) = file { "They are in " code { (file) } ". " }
+                a href=(back) { "Back" }
+            },
+        }
+    }
+}
+
+fn counts(title: &str, counts: &BTreeMap<String, u64>) -> Markup {
+    html! {
+        @for (cause, count) in counts { li { strong { (number(*count)) } " " (title) ": " (cause) } }
+    }
+}
+
+fn show_forecast(operator: &Operator, job: &Job, forecast: &Forecast) -> Markup {
+    let Task::Forecast(replay) = &job.task else { return html! {} };
+    let would_be_sent = forecast.accepted + forecast.parked + forecast.rejected.values().sum::<u64>();
+    html! {
+        h2 { "What would become of " (letters_text(forecast.total())) }
+        ul class="forecast" {
+            li class="good" { strong { (number(forecast.accepted)) } " would be accepted by the workers; MongoDB may still reject them" }
+            (counts("would be dead again", &forecast.rejected))
+            @if forecast.parked > 0 { li { strong { (number(forecast.parked)) } " would be parked: they were replayed too often" } }
+            (counts("would stay", &forecast.edit_failed))
+        }
+        @if may(operator, Role::Replay) && would_be_sent > 0 {
+            form method="post" action="/replay" {
+                (csrf(operator))
+                input type="hidden" name="forecast" value=(job.id);
+                label for="rate" { "Messages a second, at most" }
+                input id="rate" name="rate" inputmode="decimal" placeholder="as fast as possible";
+                @if !forecast.rejected.is_empty() {
+                    label { input type="checkbox" name="skip" value="1" checked; " Leave in the queue what would be dead again" }
+                }
+                button class="primary" { "Replay " (number(would_be_sent)) }
+            }
+        }
+        @if !forecast.samples.is_empty() {
+            h2 { "The first " (forecast.samples.len()) }
+            @for sample in &forecast.samples { (show_sample(job.query.queue, sample, replay.edit.is_some())) }
+        }
+    }
+}
+
+fn show_sample(queue: QueueKind, sample: &Sample, is_edited: bool) -> Markup {
+    let before = preview(&sample.before);
+    let after = sample.after.as_deref().map(preview);
+    html! {
+        section class="card" {
+            p {
+                a href=(letter_url(queue, &sample.name)) { (sample.name) } ": "
+                @match &sample.problem {
+                    None => span class="good" { "would be accepted" },
+                    Some(problem) => span class="bad" { (problem) },
+                }
+            }
+            div class="two" {
+                (body_lines("Before", &before, after.as_deref().unwrap_or(&before)))
+                @match &after {
+                    Some(after) => (body_lines("After", after, &before)),
+                    None if is_edited => p { "No new body." },
+                    None => {},
+                }
+            }
+        }
+    }
+}
+
+/// A body, indented if it is JSON, and cut.
+fn preview(body: &[u8]) -> String {
+    let text = String::from_utf8_lossy(body);
+    let is_json = serde_json::from_str::<IgnoredAny>(&text).is_ok();
+    let text = if is_json { indent_json(&text) } else { text.into_owned() };
+    match text.get(..text.floor_char_boundary(MAX_PREVIEW)) {
+        Some(cut) if cut.len() < text.len() => format!("{cut}…"),
+        _ => text,
+    }
+}
+
+/// The lines of a body; those that the other body does not have are marked.
+fn body_lines(title: &str, body: &str, other: &str) -> Markup {
+    let others: HashSet<&str> = other.lines().map(|line| line.trim_end_matches(',')).collect();
+    html! {
+        figure {
+            figcaption { (title) }
+            pre class="body" tabindex="0" {
+                @for line in body.lines() {
+                    @if others.contains(line.trim_end_matches(',')) { (line) } @else { mark { (line) } }
+                    "\n"
+                }
+            }
+        }
+    }
+}
+
+fn show_replay(
+    job: &Job,
+    summary: &Value,
+    text: &str,
+    replayed: u64,
+    outcomes: &Outcomes,
+    is_followed: bool,
+) -> Markup {
+    let known = &outcomes.outcomes;
+    let unknown = replayed.saturating_sub(outcomes.known());
+    let mut died_again = LetterQuery::of_queue(QueueKind::DeadLetters);
+    if let Task::Replay(replay) = &job.task {
+        died_again.filter.replay_ids = vec![replay.id.clone()];
+    }
+    let back = LetterQuery::of_queue(job.query.queue).url("/letters");
+    html! {
+        p { strong { (text) } }
+        @if let Some(file) = summary.get("backup").and_then(Value::as_str) {
+            p { "The originals are in " code { (file) } "; " code { "ticketlog dead import" } " brings them back." }
+        }
+        @if replayed > 0 {
+            h2 { "What became of them" }
+            ul class="forecast" {
+                li class="good" { strong { (number(known.stored)) } " stored" }
+                li { strong { (number(known.duplicate)) } " were stored already" }
+                li class=(if outcomes.dead_again() > 0 { "bad" } else { "" }) {
+                    a href=(died_again.url("/letters")) { strong { (number(outcomes.dead_again())) } " died again" }
+                    @if !known.dead_again.is_empty() { ul { (counts("dead again", &known.dead_again)) } }
+                }
+                @if unknown > 0 { li { strong { (number(unknown)) } " not known yet" } }
+            }
+            @if let Some(cause) = &outcomes.not_ready { p class="warning" { "Waiting: " (cause) } }
+            @if is_followed && unknown > 0 {
+                p class="warning" {
+                    "Nothing new for a minute. They are still in the queue, or at a worker that was not asked (--worker), or the "
+                    "workers do not trust this login (dead_letter.operators)."
+                }
+            }
+        }
+        p { a href=(back) { "Back to the dead letters" } }
+    }
+}

@@ -1,0 +1,174 @@
+//! Owns the page of one dead letter: its body with the fault marked, properties, headers, and an editor for its body. Must not
+//! know how it is read.
+
+use maud::{Markup, html};
+use serde::de::IgnoredAny;
+use serde_json::{Map, Value};
+
+use crate::dead_letter::{escape, fault_offset, indent_json, render_hex, render_text};
+use crate::event::{Decoder, Event, Identity, Message, Rejection};
+
+use super::super::Console;
+use super::super::access::{Operator, Role};
+use super::super::advice;
+use super::super::details::Detail;
+use super::super::query::{LetterQuery, QueueKind};
+use super::letters::actions;
+use super::{Section, csrf, hidden, may, number, page, time};
+
+/// Most bytes of a body on the page, and in the editor.
+const MAX_SHOWN: usize = 256 << 10;
+/// Most bytes that are shown in hexadecimal.
+const MAX_HEX: usize = 4096;
+
+/// The page; `body` is the decompressed body.
+pub(in crate::console) fn letter_page(
+    console: &Console,
+    operator: &Operator,
+    queue: QueueKind,
+    detail: &Detail,
+    body: &[u8],
+) -> Markup {
+    let (record, delivery) = (&detail.record, &detail.delivery);
+    let advice = advice::for_cause(record.cause);
+    let (properties, headers) = delivery.to_json();
+    let mut query = LetterQuery::of_queue(queue);
+    query.filter.ids = vec![detail.id.clone()];
+    let title = format!("{} {}", record.cause.as_str(), record.field.as_deref().unwrap_or_default());
+    let content = html! {
+        p class="crumbs" { a href=(LetterQuery::of_queue(queue).url("/letters")) { "Dead letters" } }
+        h1 { (title) }
+        section class="card" {
+            p class="detail" { strong { (record.detail) } }
+            p { (advice.fault) " " (advice.remedy) }
+        }
+        dl class="facts" {
+            (fact("Dead letter", html! { code { (detail.id) } " at " (detail.position) " of the queue when it was read" }))
+            (fact("Died", time(record.time)))
+            (fact("Published to", html! { code { (record.exchange) } " with routing key " code { (record.routing_key) } }))
+            (fact("Publisher", html! { (delivery.app_id().or(record.user_id.as_deref()).unwrap_or("not named: no app_id, no user_id")) }))
+            (fact("Worker", html! { (record.worker) }))
+            (fact("Replayed", html! { (record.replays) " times" }))
+        }
+        (actions(operator, &query))
+        h2 { "Body, " (number(delivery.body.len() as u64)) " bytes" @if body.len() != delivery.body.len() { ", " (number(body.len() as u64)) " decompressed" } }
+        (shown_body(detail, body))
+        @if queue == QueueKind::DeadLetters && may(operator, Role::Mend) { (editor(operator, &query, body)) }
+        (table("Properties", &properties))
+        (table("Headers", &headers))
+    };
+    page(console, operator, Section::Letters(queue), &title, &content)
+}
+
+fn fact(name: &str, value: Markup) -> Markup {
+    html! { div { dt { (name) } dd { (value) } } }
+}
+
+fn table(title: &str, values: &Map<String, Value>) -> Markup {
+    html! {
+        h2 { (title) }
+        @if values.is_empty() { p { "None." } } @else {
+            dl class="facts" {
+                @for (name, value) in values {
+                    (fact(&escape(name), html! { code { @match value { Value::String(text) => (escape(text)), other => (escape(&other.to_string())) } } }))
+                }
+            }
+        }
+    }
+}
+
+/// The text as it is shown: indented if it is JSON on one line.
+fn readable(text: &str) -> String {
+    let is_json = serde_json::from_str::<IgnoredAny>(text).is_ok();
+    if is_json && !text.trim().contains('\n') { indent_json(text) } else { text.to_owned() }
+}
+
+fn shown_body(detail: &Detail, body: &[u8]) -> Markup {
+    let record = &detail.record;
+    let (shown, is_text) = match std::str::from_utf8(body) {
+        Ok(text) => {
+            // A detail with a position means the text as it was sent.
+            let has_position = record.detail.contains(" column ");
+            let text = if has_position { text.to_owned() } else { readable(text) };
+            let fault = fault_offset(&text, &record.detail, record.field.as_deref());
+            (render_text(&text, fault, text.len() <= MAX_SHOWN), true)
+        }
+        Err(_) => (render_hex(body, MAX_HEX, fault_offset("", &record.detail, None)), false),
+    };
+    html! {
+        @if body.is_empty() { p { "It is empty." } } @else {
+            @if !is_text { p { "It is not UTF-8, so it is shown in hexadecimal." } }
+            pre class="body" tabindex="0" aria-label="Body, with a caret under the fault" {
+                (marked(&shown))
+            }
+        }
+    }
+}
+
+/// The lines, with carets marked.
+fn marked(text: &str) -> Markup {
+    html! {
+        @for line in text.lines() {
+            @match line.find('^').filter(|at| line.get(..*at).is_some_and(|before| before.trim().is_empty())) {
+                Some(at) => { (line.get(..at).unwrap_or_default()) mark { (line.get(at..).unwrap_or_default()) } }
+                None => (line),
+            }
+            "\n"
+        }
+    }
+}
+
+fn editor(operator: &Operator, query: &LetterQuery, body: &[u8]) -> Markup {
+    let text = std::str::from_utf8(body).ok().filter(|text| text.len() <= MAX_SHOWN);
+    html! {
+        h2 id="mend" { "Mend it" }
+        @match text {
+            None => p { "It is too large for the editor, or not UTF-8. An expression can mend it: “Mend and replay”, above." },
+            Some(text) => {
+                form method="post" action="/forecast" class="editor" {
+                    (csrf(operator)) (hidden(&query.fields()))
+                    label for="body" { "New body. It is another event then, with another _id; the original is kept." }
+                    textarea id="body" name="body" rows="12" spellcheck="false" data-validate="/validate" { "\n" (readable(text)) }
+                    div id="validation" role="status" aria-live="polite" {}
+                    button class="primary" { "Forecast its replay" }
+                }
+            }
+        }
+    }
+}
+
+/// What the worker's decoder says of a body, as a fragment.
+pub(in crate::console) fn validation(console: &Console, body: &[u8], message_id: Option<&str>) -> Markup {
+    let mut decoder = Decoder::new(std::sync::Arc::new(console.settings.rules()));
+    let message = Message { body, message_id, ..Message::default() };
+    match decoder.decode(&message, || [0; 12]) {
+        Ok(event) => accepted(&event),
+        Err(rejection) => rejected(body, &rejection),
+    }
+}
+
+fn accepted(event: &Event) -> Markup {
+    let mut document = bson::Document::from_reader(event.document.as_slice()).unwrap_or_default();
+    if event.identity == Identity::None {
+        document.remove("_id");
+    }
+    let json = serde_json::to_value(&document).unwrap_or_default();
+    html! {
+        p class="good" { strong { "The worker would store this:" } }
+        pre class="body" { (serde_json::to_string_pretty(&json).unwrap_or_default()) }
+    }
+}
+
+fn rejected(body: &[u8], rejection: &Rejection) -> Markup {
+    let text = String::from_utf8_lossy(body);
+    let fault = fault_offset(&text, &rejection.detail, rejection.field.as_deref());
+    html! {
+        p class="bad" { strong { "The worker would reject this: " (rejection.reason_and_field()) } }
+        p { (rejection.detail) }
+        @if fault.is_some() {
+            pre class="body" {
+                (marked(&render_text(&text, fault, false)))
+            }
+        }
+    }
+}

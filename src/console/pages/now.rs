@@ -1,0 +1,165 @@
+//! Owns the page that says whether all is well now: the workers and the queues. Must not know how they are asked.
+
+use std::collections::BTreeMap;
+
+use maud::{Markup, html};
+use serde_json::Value;
+use url::Url;
+
+use crate::observe::worker_numbers::WorkerNumbers;
+
+use super::super::Console;
+use super::super::access::Operator;
+use super::{Section, number, page};
+
+/// What the page shows.
+pub(in crate::console) struct NowView {
+    /// Each worker with its `/status` and its numbers; none if it does not answer.
+    pub workers: Vec<(Url, Option<(Value, WorkerNumbers)>)>,
+    /// Messages in the dead-letter queue and in the parked queue; or why they are not known.
+    pub depths: Result<[Option<u32>; 2], String>,
+}
+
+/// The page.
+pub(in crate::console) fn now_page(console: &Console, operator: &Operator, view: &NowView) -> Markup {
+    let body = html! {
+        h1 { "Now" }
+        div data-refresh="/now" aria-live="off" { (now_status(console, view)) }
+        @if let Some(grafana) = &console.options.grafana { p { a href=(grafana) { "Grafana" } } }
+    };
+    page(console, operator, Section::Now, "Now", &body)
+}
+
+/// The part that is refreshed.
+pub(in crate::console) fn now_status(console: &Console, view: &NowView) -> Markup {
+    let ready = view.workers.iter().filter(|(_, worker)| worker.as_ref().is_some_and(|(status, _)| is_ready(status)));
+    let (ready, all) = (ready.count(), view.workers.len());
+    html! {
+        p class={ "verdict " (if ready == all { "good" } else { "bad" }) } {
+            @if ready == all { "All is well: " } @else { "Not well: " }
+            (ready) " of " (all) (if all == 1 { " worker is ready" } else { " workers are ready" })
+        }
+        div class="tiles" {
+            @match &view.depths {
+                Ok([dead, parked]) => {
+                    (tile("/letters", "Dead letters", dead.map(u64::from), dead.is_some_and(|dead| dead > 0)))
+                    (tile("/letters?queue=parked", "Parked", parked.map(u64::from), false))
+                }
+                Err(error) => p class="error" { "The queues cannot be looked up: " (error) }
+            }
+        }
+        @for (url, worker) in &view.workers {
+            section class="card" {
+                h2 { (url.host_str().unwrap_or_default()) ":" (url.port_or_known_default().unwrap_or_default()) }
+                @match worker {
+                    None => p class="bad" { strong { "It does not answer." } " It has died, or its address is wrong." },
+                    Some((status, numbers)) => (worker_card(console, status, numbers)),
+                }
+            }
+        }
+    }
+}
+
+fn is_ready(status: &Value) -> bool {
+    status.get("ready") == Some(&Value::Bool(true))
+}
+
+fn tile(href: &str, name: &str, count: Option<u64>, is_bad: bool) -> Markup {
+    html! {
+        a class={ "tile " (if is_bad { "warn" } else { "" }) } href=(href) {
+            span class="value" { (count.map_or("–".to_owned(), number)) }
+            span { (name) }
+        }
+    }
+}
+
+fn worker_card(console: &Console, status: &Value, numbers: &WorkerNumbers) -> Markup {
+    let text = |name: &str| status.get(name).and_then(Value::as_str).unwrap_or_default();
+    let components: BTreeMap<&str, &str> = status
+        .get("components")
+        .and_then(Value::as_object)
+        .into_iter()
+        .flatten()
+        .filter_map(|(name, state)| Some((name.as_str(), state.as_str()?)))
+        .collect();
+    let warnings = status.get("warnings").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str);
+    html! {
+        p {
+            strong class=(if is_ready(status) { "good" } else { "bad" }) { (if is_ready(status) { "ready" } else { "not ready" }) }
+            " · " (text("queue")) " → " (text("collection")) " · version " (text("version"))
+        }
+        @for (name, state) in components.iter().filter(|(_, state)| **state != "ok") {
+            p class="error" {
+                strong { (name) ": " } (state)
+                @if let Some(runbook) = runbook(console, name) { " · " a href=(runbook) { "Runbook" } }
+            }
+        }
+        @for warning in warnings { p class="warning" { strong { "Warning: " } (warning) } }
+        dl class="numbers" {
+            (value("received", &rate(numbers.received)))
+            (value("stored", &rate(numbers.stored)))
+            (value("dead-lettered", &rate(numbers.dead_lettered)))
+            (value("backlog", &count(numbers.backlog)))
+            (value("in flight", &count(numbers.in_flight)))
+            (value("event to stored, p50", &seconds(numbers.latency.0)))
+            (value("event to stored, p99", &seconds(numbers.latency.1)))
+            (value("last stored", &numbers.last_stored.map_or("never".to_owned(), |ago| format!("{} ago", seconds(Some(ago))))))
+        }
+        p class="ok-list" { "Up: " (components.iter().filter(|(_, state)| **state == "ok").map(|(name, _)| *name).collect::<Vec<_>>().join(", ")) }
+    }
+}
+
+/// The runbook of the alert about a component.
+fn runbook(console: &Console, component: &str) -> Option<String> {
+    let base = console.options.runbooks.as_ref()?.as_str().trim_end_matches('/').to_owned();
+    Some(format!("{base}/{}.md", runbook_name(component)))
+}
+
+fn runbook_name(component: &str) -> &'static str {
+    match component {
+        "breaker" => "TicketlogBreakerOpen",
+        "dead_letter" => "TicketlogDeadLetteringUnavailable",
+        "store" => "TicketlogStoreUnavailable",
+        _ => "TicketlogBrokerUnavailable",
+    }
+}
+
+fn value(name: &str, value: &str) -> Markup {
+    html! { div { dt { (name) } dd { (value) } } }
+}
+
+fn rate(value: Option<f64>) -> String {
+    value.map_or("–".to_owned(), |value| format!("{value:.1}/s"))
+}
+
+fn count(value: Option<f64>) -> String {
+    value.map_or("–".to_owned(), |value| number(value as u64))
+}
+
+fn seconds(value: Option<f64>) -> String {
+    match value {
+        None => "–".to_owned(),
+        Some(value) if value < 1.0 => format!("{:.1} ms", value * 1000.0),
+        Some(value) if value < 120.0 => format!("{value:.1} s"),
+        Some(value) if value < 7200.0 => format!("{:.0} min", value / 60.0),
+        Some(value) => format!("{:.0} h", value / 3600.0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use strum::VariantArray as _;
+
+    use super::*;
+    use crate::observe::health::Component;
+
+    #[test]
+    fn every_component_has_a_runbook() {
+        for component in Component::VARIANTS {
+            let file = format!("docs/runbooks/{}.md", runbook_name(component.as_str()));
+            assert!(Path::new(env!("CARGO_MANIFEST_DIR")).join(&file).exists(), "{file}");
+        }
+    }
+}

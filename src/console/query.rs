@@ -1,0 +1,184 @@
+//! Owns the fields of URLs and forms: which queue, which dead letters, which page. The state of a list is in its URL, so that
+//! it can be sent to a colleague. Pure. Must not know what is done with them.
+
+use std::time::{Duration, SystemTime};
+
+use url::form_urlencoded;
+
+use crate::dead_letter::{Cause, Filter};
+use crate::desk::Selection;
+
+/// Dead letters on a page of a list.
+pub(super) const PAGE_SIZE: usize = 50;
+
+/// The fields of a form or a query, in order.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Fields(Vec<(String, String)>);
+
+impl Fields {
+    pub fn parse(bytes: &[u8]) -> Fields {
+        Fields(form_urlencoded::parse(bytes).into_owned().collect())
+    }
+
+    /// The value of a field; none if it is missing or blank.
+    pub fn get(&self, name: &str) -> Option<&str> {
+        let value = self.0.iter().find(|(field, _)| field == name).map(|(_, value)| value.as_str());
+        value.filter(|value| !value.trim().is_empty())
+    }
+
+    fn all(&self, name: &str) -> Vec<String> {
+        let values = self.0.iter().filter(|(field, value)| field == name && !value.trim().is_empty());
+        values.map(|(_, value)| value.trim().to_owned()).collect()
+    }
+}
+
+/// Which of the two queues.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum QueueKind {
+    DeadLetters,
+    Parked,
+}
+
+/// A list of dead letters: queue, filter, page.
+#[derive(Debug, Clone)]
+pub(super) struct LetterQuery {
+    pub queue: QueueKind,
+    pub filter: Filter,
+    /// At most this many, from the head of the queue; only for operations.
+    pub limit: Option<u32>,
+    /// From 1.
+    pub page: usize,
+    /// As they were typed: a time, or a duration ago.
+    since: Option<String>,
+    until: Option<String>,
+}
+
+impl LetterQuery {
+    /// Reads the fields.
+    ///
+    /// # Errors
+    /// Which field is wrong, and what was expected.
+    pub fn read(fields: &Fields) -> Result<LetterQuery, String> {
+        let time = |name: &str| fields.get(name).map(|text| parse_time(name, text)).transpose();
+        let number = |name: &str| {
+            let parse = |text: &str| text.parse().map_err(|_| format!("{name}: expected a number, not {text:?}"));
+            fields.get(name).map(parse).transpose()
+        };
+        let cause = |name: &String| Cause::parse(name).ok_or_else(|| format!("reason: there is no reason {name:?}"));
+        let filter = Filter {
+            ids: fields.all("id"),
+            causes: fields.all("reason").iter().map(cause).collect::<Result<_, _>>()?,
+            fields: fields.all("field"),
+            codes: number("code")?.map(i64::from).into_iter().collect(),
+            since: time("since")?,
+            until: time("until")?,
+            message_ids: fields.all("message_id"),
+            fingerprints: fields.all("fingerprint"),
+            routing_keys: fields.all("routing_key"),
+            publishers: fields.all("publisher"),
+            replayed_at_least: None,
+            replay_ids: fields.all("replay_id"),
+            text: fields.get("text").map(|text| text.trim().to_owned()),
+            conditions: Vec::new(),
+        };
+        let queue = if fields.get("queue") == Some("parked") { QueueKind::Parked } else { QueueKind::DeadLetters };
+        let typed = |name: &str| fields.get(name).map(str::to_owned);
+        let page = number("page")?.and_then(|page: u32| usize::try_from(page).ok()).unwrap_or(1).max(1);
+        Ok(LetterQuery { queue, filter, limit: number("limit")?, page, since: typed("since"), until: typed("until") })
+    }
+
+    pub fn of_queue(queue: QueueKind) -> LetterQuery {
+        let filter = Filter::default();
+        LetterQuery { queue, filter, limit: None, page: 1, since: None, until: None }
+    }
+
+    /// The fields that differ from the default, for forms.
+    pub fn fields(&self) -> Vec<(&'static str, String)> {
+        let filter = &self.filter;
+        let mut fields = Vec::new();
+        if self.queue == QueueKind::Parked {
+            fields.push(("queue", "parked".to_owned()));
+        }
+        let lists = [
+            ("id", &filter.ids),
+            ("field", &filter.fields),
+            ("message_id", &filter.message_ids),
+            ("fingerprint", &filter.fingerprints),
+            ("routing_key", &filter.routing_keys),
+            ("publisher", &filter.publishers),
+            ("replay_id", &filter.replay_ids),
+        ];
+        for (name, values) in lists {
+            fields.extend(values.iter().map(|value| (name, value.clone())));
+        }
+        fields.extend(filter.causes.iter().map(|cause| ("reason", cause.as_str().to_owned())));
+        fields.extend(filter.codes.iter().map(|code| ("code", code.to_string())));
+        let optional = [("since", &self.since), ("until", &self.until), ("text", &filter.text)];
+        fields.extend(optional.into_iter().filter_map(|(name, value)| Some((name, value.clone()?))));
+        fields
+    }
+
+    /// The same list at another page.
+    pub fn at_page(&self, page: usize) -> LetterQuery {
+        LetterQuery { page, ..self.clone() }
+    }
+
+    /// `path` with the fields as its query.
+    pub fn url(&self, path: &str) -> String {
+        let mut query = form_urlencoded::Serializer::new(String::new());
+        query.extend_pairs(self.fields());
+        if self.page > 1 {
+            query.append_pair("page", &self.page.to_string());
+        }
+        let query = query.finish();
+        if query.is_empty() { path.to_owned() } else { format!("{path}?{query}") }
+    }
+
+    /// As operations take it.
+    pub fn selection(&self) -> Selection {
+        Selection { filter: self.filter.clone(), limit: self.limit }
+    }
+
+    /// The conditions in words.
+    pub fn describe(&self) -> String {
+        let fields = self.fields().into_iter().filter(|(name, _)| *name != "queue");
+        let all: Vec<String> = fields.map(|(name, value)| format!("{} {value}", name.replace('_', " "))).collect();
+        if all.is_empty() { "all".to_owned() } else { all.join(", ") }
+    }
+}
+
+/// Milliseconds since 1970 of a time, or of a duration ago. A form without seconds (`2026-11-22T03:00`) is UTC.
+fn parse_time(name: &str, text: &str) -> Result<i64, String> {
+    let text = text.trim();
+    let with_seconds = format!("{text}:00");
+    let time = [text, &with_seconds].iter().find_map(|text| humantime::parse_rfc3339_weak(text).ok());
+    let time = time.or_else(|| SystemTime::now().checked_sub(humantime::parse_duration(text).ok()?));
+    let millis = time.and_then(|time| time.duration_since(SystemTime::UNIX_EPOCH).ok());
+    millis
+        .and_then(|since: Duration| i64::try_from(since.as_millis()).ok())
+        .ok_or_else(|| format!("{name}: expected a time such as 2026-11-22T03:00, or a duration ago such as 2h"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_is_its_url() {
+        let url = "queue=parked&field=a+b&reason=too_deep&since=2026-11-22T03%3A00&text=%3Cx%3E&page=3";
+        let query = LetterQuery::read(&Fields::parse(url.as_bytes())).unwrap();
+        assert_eq!((query.queue, query.page, query.filter.since), (QueueKind::Parked, 3, Some(1_795_316_400_000)));
+        assert_eq!(query.url("/letters"), format!("/letters?{url}"));
+        assert_eq!(query.describe(), "field a b, reason too_deep, since 2026-11-22T03:00, text <x>");
+        let empty = LetterQuery::read(&Fields::parse(b"id=&page=0&text=+")).unwrap();
+        assert_eq!((empty.url("/letters"), empty.filter.is_empty()), ("/letters".to_owned(), true));
+    }
+
+    #[test]
+    fn wrong_fields_are_named() {
+        let error = |query: &str| LetterQuery::read(&Fields::parse(query.as_bytes())).unwrap_err();
+        assert_eq!(error("reason=x"), "reason: there is no reason \"x\"");
+        assert_eq!(error("limit=-1"), "limit: expected a number, not \"-1\"");
+        assert!(error("since=yesterday").starts_with("since: expected a time"));
+    }
+}

@@ -1,0 +1,272 @@
+//! Owns which page answers which request that changes nothing. Must not know the HTML, nor how a queue is read.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::{Path, RawQuery, State};
+use axum::http::StatusCode;
+use axum::http::header::{CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_TYPE};
+use axum::middleware::{from_fn, from_fn_with_state};
+use axum::response::sse::{Event, Sse};
+use axum::response::{IntoResponse, Redirect, Response};
+use axum::routing::{get, post};
+use axum::{Extension, Router};
+use futures_util::future::BoxFuture;
+use futures_util::stream::{self, Stream};
+use hyper::body::Bytes;
+use maud::Markup;
+use serde_json::json;
+use tokio::sync::mpsc;
+
+use crate::desk::{self, Audit, DeskError};
+use crate::event;
+use crate::observe::worker_numbers::WorkerNumbers;
+use crate::observe::worker_sample::Sample;
+use crate::report::Report;
+
+use super::access::Operator;
+use super::jobs::{Job, Task};
+use super::operations::{self, MAX_UNASKED_LOOK};
+use super::pages::{self, NowView, Problem};
+use super::query::{Fields, LetterQuery, QueueKind};
+use super::snapshot::Snapshot;
+use super::{Console, Samples, actions, guard, history};
+
+/// How long a page waits for a short job before it shows how far the job is.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// How often a page with a running job is updated.
+const UPDATE_INTERVAL: Duration = Duration::from_millis(300);
+/// Lines of an export that are read ahead of the reader.
+const READ_AHEAD: usize = 64;
+
+pub(super) type Shared = State<Arc<Console>>;
+pub(super) type By = Extension<Arc<Operator>>;
+
+/// All routes.
+pub(super) fn router(console: Arc<Console>) -> Router {
+    Router::new()
+        .route("/", get(now))
+        .route("/now", get(now_fragment))
+        .route("/letters", get(groups))
+        .route("/letters/list", get(list))
+        .route("/letter", get(letter))
+        .route("/act", get(actions::ask))
+        .route("/export", get(export))
+        .route("/history", get(show_history))
+        .route("/jobs/{id}", get(job))
+        .route("/jobs/{id}/events", get(job_events))
+        .route("/jobs/{id}/stop", post(actions::stop))
+        .route("/look", post(actions::look))
+        .route("/validate", post(actions::validate))
+        .route("/forecast", post(actions::forecast))
+        .route("/replay", post(actions::replay))
+        .route("/park", post(actions::park))
+        .route("/unpark", post(actions::unpark))
+        .route("/purge", post(actions::purge))
+        .route("/login", get(actions::show_login).post(actions::log_in))
+        .route("/logout", post(actions::log_out))
+        .route("/livez", get(async || "alive\n"))
+        .route("/static/console.css", get(async || asset("text/css; charset=utf-8", pages::STYLE)))
+        .route("/static/console.js", get(async || asset("text/javascript; charset=utf-8", pages::SCRIPT)))
+        .fallback(async || Problem::not_found("There is no such page."))
+        .layer(from_fn_with_state(Arc::clone(&console), guard::admit))
+        .layer(from_fn(guard::secure))
+        .with_state(console)
+}
+
+fn asset(kind: &'static str, text: &'static str) -> impl IntoResponse {
+    ([(CONTENT_TYPE, kind), (CACHE_CONTROL, "no-cache")], text)
+}
+
+pub(super) fn read_query(query: Option<&str>) -> Result<LetterQuery, Problem> {
+    LetterQuery::read(&Fields::parse(query.unwrap_or_default().as_bytes())).map_err(Problem::bad_request)
+}
+
+async fn now(State(console): Shared, Extension(operator): By) -> Markup {
+    let view = now_view(&console).await;
+    pages::now_page(&console, &operator, &view)
+}
+
+async fn now_fragment(State(console): Shared) -> Markup {
+    let view = now_view(&console).await;
+    pages::now_status(&console, &view)
+}
+
+async fn now_view(console: &Console) -> NowView {
+    let mut workers = Vec::new();
+    for url in &console.options.workers {
+        let sample = Sample::read(url).await;
+        let mut samples = console.samples.lock().await;
+        let shown = sample.map(|now| {
+            let before = samples.remove(url);
+            // Two people may look at once: rates need a second between the samples.
+            let before = before.and_then(|known| if known.now.is_recent() { known.before } else { Some(known.now) });
+            let numbers = WorkerNumbers::new(before.as_ref(), &now);
+            let status = now.status.clone();
+            samples.insert(url.clone(), Samples { before, now });
+            (status, numbers)
+        });
+        workers.push((url.clone(), shown));
+    }
+    NowView { workers, depths: console.depths().await.map_err(|error| error.to_string()) }
+}
+
+/// The snapshot of a queue; or the page to show while there is none.
+async fn snapshot(console: &Arc<Console>, operator: &Operator, queue: QueueKind) -> Result<Arc<Snapshot>, Response> {
+    if let Some(snapshot) = console.queue(queue).snapshot() {
+        return Ok(snapshot);
+    }
+    let depths = console.depths().await;
+    let depths = depths.map_err(|error| Problem::new(StatusCode::BAD_GATEWAY, error.to_string()).into_response())?;
+    let depth = match queue {
+        QueueKind::DeadLetters => depths[0],
+        QueueKind::Parked => depths[1],
+    };
+    let is_long = depth.is_some_and(|depth| depth as usize > MAX_UNASKED_LOOK);
+    let is_idle = console.queue(queue).holder().is_none();
+    if is_long && is_idle {
+        return Err(pages::first_look_page(console, operator, queue, depth.unwrap_or(0)).into_response());
+    }
+    let job = operations::look(console, queue, &operator.name);
+    if job.wait(PATIENCE).await
+        && let Some(snapshot) = console.queue(queue).snapshot()
+    {
+        return Ok(snapshot);
+    }
+    Err(pages::job_page(console, operator, &job).into_response())
+}
+
+async fn groups(
+    State(console): Shared,
+    Extension(operator): By,
+    RawQuery(query): RawQuery,
+) -> Result<Response, Problem> {
+    let query = read_query(query.as_deref())?;
+    Ok(match snapshot(&console, &operator, query.queue).await {
+        Ok(snapshot) => pages::groups_page(&console, &operator, &query, &snapshot).into_response(),
+        Err(page) => page,
+    })
+}
+
+async fn list(State(console): Shared, Extension(operator): By, RawQuery(query): RawQuery) -> Result<Response, Problem> {
+    let query = read_query(query.as_deref())?;
+    Ok(match snapshot(&console, &operator, query.queue).await {
+        Ok(snapshot) => pages::list_page(&console, &operator, &query, &snapshot).into_response(),
+        Err(page) => page,
+    })
+}
+
+async fn letter(
+    State(console): Shared,
+    Extension(operator): By,
+    RawQuery(query): RawQuery,
+) -> Result<Response, Problem> {
+    let query = read_query(query.as_deref())?;
+    let [id] = query.filter.ids.as_slice() else { return Err(Problem::bad_request("id: expected one id")) };
+    let details = &console.queue(query.queue).details;
+    if details.get(id).is_none() {
+        let job = operations::start(&console, Task::Fetch(id.clone()), query.clone(), &operator.name);
+        if !job.wait(PATIENCE).await || details.get(id).is_none() {
+            return Ok(pages::job_page(&console, &operator, &job).into_response());
+        }
+    }
+    let Some(detail) = details.get(id) else { return Err(Problem::not_found("It is not in the queue any more.")) };
+    let rules = console.settings.rules();
+    let body = event::decompressed_body(&desk::decoder_message(&detail.delivery), &rules);
+    let body = body.unwrap_or(std::borrow::Cow::Borrowed(&detail.delivery.body));
+    Ok(pages::letter_page(&console, &operator, query.queue, &detail, &body).into_response())
+}
+
+async fn show_history(State(console): Shared, Extension(operator): By) -> Result<Markup, Problem> {
+    let entries = console.history_file().map(|file| history::read(&file)).transpose();
+    let entries = entries.map_err(|error| {
+        Problem::new(StatusCode::INTERNAL_SERVER_ERROR, format!("The history cannot be read: {error}"))
+    })?;
+    Ok(pages::history_page(&console, &operator, entries.as_deref()))
+}
+
+pub(super) fn find_job(console: &Console, id: &str) -> Result<Arc<Job>, Problem> {
+    let text = "This job is not known: the console has forgotten it, or was restarted. The history tells what it did.";
+    console.jobs.find(id).ok_or_else(|| Problem::not_found(text))
+}
+
+async fn job(State(console): Shared, Extension(operator): By, Path(id): Path<String>) -> Result<Markup, Problem> {
+    let job = find_job(&console, &id)?;
+    Ok(pages::job_page(&console, &operator, &job))
+}
+
+/// The state of a job as server-sent events, each a fragment of HTML, until it is over.
+async fn job_events(
+    State(console): Shared,
+    Extension(operator): By,
+    Path(id): Path<String>,
+) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Problem> {
+    let job = find_job(&console, &id)?;
+    let events = stream::unfold((job, operator, None::<String>, false), async |(job, operator, last, ended)| {
+        if ended {
+            return None;
+        }
+        loop {
+            let is_over = job.is_over();
+            let fragment = pages::job_status(&operator, &job).into_string();
+            if is_over || last.as_ref() != Some(&fragment) {
+                let event = Event::default().event(if is_over { "over" } else { "update" }).data(&fragment);
+                if last.is_some() {
+                    tokio::time::sleep(UPDATE_INTERVAL).await;
+                }
+                return Some((Ok(event), (job, operator, Some(fragment), is_over)));
+            }
+            tokio::time::sleep(UPDATE_INTERVAL).await;
+        }
+    });
+    Ok(Sse::new(events))
+}
+
+/// Streams the selected dead letters as a file; they stay in the queue.
+async fn export(
+    State(console): Shared,
+    Extension(operator): By,
+    RawQuery(query): RawQuery,
+) -> Result<Response, Problem> {
+    let query = read_query(query.as_deref())?;
+    let source = console.source(query.queue);
+    let subject = json!({ "action": "export", "queue": source.queue, "filter": query.selection().to_json() });
+    let failed = |error: DeskError| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string());
+    let audit = Audit::begin(console.history_file().as_deref(), &operator.name, subject).map_err(failed)?;
+    let name = format!("{}-{}.ndjson", source.queue.replace(['/', '"', '\\'], "_"), crate::system::now_millis());
+    let (sender, receiver) = mpsc::channel::<Result<Bytes, std::io::Error>>(READ_AHEAD);
+    tokio::spawn(async move {
+        let queue = console.queue(query.queue);
+        let turn = queue.turn.lock().await;
+        queue.set_holder(Some(format!("{} is exporting", operator.name)));
+        let report: Arc<dyn Report> = Arc::new(Job::new(Task::Look, query.clone(), operator.name.clone()));
+        let lines = sender.clone();
+        let write = move |line: String| -> BoxFuture<'static, std::io::Result<()>> {
+            let lines = lines.clone();
+            Box::pin(async move {
+                let closed = || std::io::ErrorKind::BrokenPipe.into();
+                lines.send(Ok(Bytes::from(line + "\n"))).await.map_err(|_| closed())
+            })
+        };
+        let exported = desk::export(&console.settings, &source, &query.selection(), &report, write).await;
+        queue.set_holder(None);
+        drop(turn);
+        let count = exported.as_ref().ok().map(|count| json!({ "exported": count }));
+        audit.end(count.unwrap_or_default(), exported.is_err());
+        if let Err(error) = exported {
+            // The download ends with an error, not as if it were complete.
+            let _ = sender.send(Err(std::io::Error::other(error.to_string()))).await;
+        }
+    });
+    let lines = stream::unfold(receiver, async |mut receiver| Some((receiver.recv().await?, receiver)));
+    let disposition = format!("attachment; filename=\"{name}\"");
+    let headers = [(CONTENT_TYPE, "application/x-ndjson".to_owned()), (CONTENT_DISPOSITION, disposition)];
+    Ok((headers, Body::from_stream(lines)).into_response())
+}
+
+/// See Other: the browser loads the page of a job that a form has started.
+pub(super) fn to_job(job: &Job) -> Redirect {
+    Redirect::to(&format!("/jobs/{}", job.id))
+}

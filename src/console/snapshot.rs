@@ -1,0 +1,235 @@
+//! Owns what the console remembers of a queue after it has read it: each dead letter in little memory, without its body. Pure.
+//! Must not know how a queue is read.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
+
+use crate::dead_letter::{Cause, Filter, LetterFields};
+
+/// Number of points of a group's history.
+pub(super) const POINTS: usize = 24;
+
+/// A text that many dead letters share, by its index.
+type TextId = u32;
+
+/// One dead letter.
+#[derive(Debug)]
+struct Letter {
+    id: Box<str>,
+    message_id: Option<Box<str>>,
+    cause: Cause,
+    field: Option<TextId>,
+    detail: TextId,
+    fingerprint: TextId,
+    exchange: TextId,
+    routing_key: TextId,
+    publisher: Option<TextId>,
+    replay_id: Option<TextId>,
+    code: Option<i64>,
+    time: Option<i64>,
+    replays: i64,
+    bytes: u32,
+}
+
+/// A dead letter, as pages show it in lists.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct LetterLine<'a> {
+    pub fields: LetterFields<'a>,
+    /// Length of its body.
+    pub bytes: u32,
+}
+
+/// The dead letters with one fingerprint.
+#[derive(Debug)]
+pub(super) struct LetterGroup<'a> {
+    pub first: LetterLine<'a>,
+    pub count: u64,
+    /// Milliseconds since 1970.
+    pub oldest: Option<i64>,
+    pub newest: Option<i64>,
+    /// By publisher.
+    pub publishers: BTreeMap<&'a str, u64>,
+    /// How many died in each part of the time from the oldest to the newest of all.
+    pub history: [u32; POINTS],
+}
+
+/// A queue as it was when it was read.
+#[derive(Debug)]
+pub(super) struct Snapshot {
+    letters: Vec<Letter>,
+    texts: Vec<Box<str>>,
+    /// Milliseconds since 1970.
+    pub taken: i64,
+    /// How long reading took.
+    pub took: Duration,
+    /// Dead letters that are copies of others.
+    pub copies: usize,
+}
+
+/// Collects a snapshot.
+#[derive(Debug, Default)]
+pub(super) struct SnapshotBuilder {
+    letters: Vec<Letter>,
+    texts: Vec<Box<str>>,
+    ids: HashMap<Box<str>, TextId>,
+}
+
+impl SnapshotBuilder {
+    pub fn add(&mut self, fields: &LetterFields, bytes: usize) {
+        let letter = Letter {
+            id: fields.id.into(),
+            message_id: fields.message_id.map(Into::into),
+            cause: fields.cause,
+            field: fields.field.map(|text| self.text(text)),
+            detail: self.text(fields.detail),
+            fingerprint: self.text(fields.fingerprint),
+            exchange: self.text(fields.exchange),
+            routing_key: self.text(fields.routing_key),
+            publisher: fields.publisher.map(|text| self.text(text)),
+            replay_id: fields.replay_id.map(|text| self.text(text)),
+            code: fields.code,
+            time: fields.time,
+            replays: fields.replays,
+            bytes: u32::try_from(bytes).unwrap_or(u32::MAX),
+        };
+        self.letters.push(letter);
+    }
+
+    fn text(&mut self, text: &str) -> TextId {
+        if let Some(id) = self.ids.get(text) {
+            return *id;
+        }
+        let id = TextId::try_from(self.texts.len()).unwrap_or(TextId::MAX);
+        self.texts.push(text.into());
+        self.ids.insert(text.into(), id);
+        id
+    }
+
+    pub fn finish(mut self, taken: i64, took: Duration, copies: usize) -> Snapshot {
+        self.letters.shrink_to_fit();
+        Snapshot { letters: self.letters, texts: self.texts, taken, took, copies }
+    }
+}
+
+impl Snapshot {
+    /// Number of dead letters.
+    pub fn len(&self) -> usize {
+        self.letters.len()
+    }
+
+    fn line<'a>(&'a self, letter: &'a Letter) -> LetterLine<'a> {
+        let text = |id: TextId| self.texts.get(id as usize).map_or("", |text| text);
+        let fields = LetterFields {
+            id: &letter.id,
+            cause: letter.cause,
+            field: letter.field.map(text),
+            code: letter.code,
+            detail: text(letter.detail),
+            time: letter.time,
+            message_id: letter.message_id.as_deref(),
+            fingerprint: text(letter.fingerprint),
+            exchange: text(letter.exchange),
+            routing_key: text(letter.routing_key),
+            publisher: letter.publisher.map(text),
+            replays: letter.replays,
+            replay_id: letter.replay_id.map(text),
+        };
+        LetterLine { fields, bytes: letter.bytes }
+    }
+
+    /// The selected dead letters, in the order of the queue. A filter on bodies selects nothing.
+    pub fn selected<'a>(&'a self, filter: &'a Filter) -> impl Iterator<Item = LetterLine<'a>> {
+        self.letters.iter().map(|letter| self.line(letter)).filter(|line| filter.matches(&line.fields, || None))
+    }
+
+    /// The selected dead letters by fingerprint, the largest group first.
+    pub fn groups<'a>(&'a self, filter: &'a Filter) -> Vec<LetterGroup<'a>> {
+        let times = || self.letters.iter().filter_map(|letter| letter.time);
+        let (start, end) = (times().min().unwrap_or(0), times().max().unwrap_or(0));
+        let mut groups: BTreeMap<(Cause, &str), LetterGroup> = BTreeMap::new();
+        for line in self.selected(filter) {
+            let key = (line.fields.cause, line.fields.fingerprint);
+            let group = groups.entry(key).or_insert_with(|| LetterGroup {
+                first: line,
+                count: 0,
+                oldest: None,
+                newest: None,
+                publishers: BTreeMap::new(),
+                history: [0; POINTS],
+            });
+            group.count += 1;
+            group.oldest = group.oldest.into_iter().chain(line.fields.time).min();
+            group.newest = group.newest.max(line.fields.time);
+            *group.publishers.entry(line.fields.publisher.unwrap_or_default()).or_default() += 1;
+            let point = line.fields.time.map(|time| point(time, start, end));
+            if let Some(count) = point.and_then(|point| group.history.get_mut(point)) {
+                *count += 1;
+            }
+        }
+        let mut groups: Vec<_> = groups.into_values().collect();
+        groups.sort_by_key(|group| std::cmp::Reverse(group.count));
+        groups
+    }
+}
+
+/// The part of the time from `start` to `end` that holds `time`.
+fn point(time: i64, start: i64, end: i64) -> usize {
+    let span = i128::from(end) - i128::from(start) + 1;
+    let share = (i128::from(time) - i128::from(start)) * POINTS as i128 / span;
+    usize::try_from(share).unwrap_or(0).min(POINTS - 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::Reason;
+
+    fn fields<'a>(id: &'a str, fingerprint: &'a str, time: i64) -> LetterFields<'a> {
+        LetterFields {
+            id,
+            cause: Cause::Reason(Reason::TooDeep),
+            field: None,
+            code: None,
+            detail: "nested",
+            time: Some(time),
+            message_id: None,
+            fingerprint,
+            exchange: "x",
+            routing_key: "k",
+            publisher: Some("shop"),
+            replays: 0,
+            replay_id: None,
+        }
+    }
+
+    fn snapshot() -> Snapshot {
+        let mut builder = SnapshotBuilder::default();
+        for n in 0..100 {
+            let fingerprint = if n % 4 == 0 { "a" } else { "b" };
+            builder.add(&fields(&format!("id{n}"), fingerprint, 1000 + n), 10);
+        }
+        builder.finish(5, Duration::ZERO, 0)
+    }
+
+    #[test]
+    fn groups_are_counted_and_filtered() {
+        let snapshot = snapshot();
+        assert_eq!((snapshot.len(), snapshot.texts.len()), (100, 6));
+        let all = Filter::default();
+        let groups = snapshot.groups(&all);
+        let counts: Vec<_> = groups.iter().map(|group| (group.first.fields.fingerprint, group.count)).collect();
+        assert_eq!(counts, [("b", 75), ("a", 25)]);
+        assert_eq!((groups[1].oldest, groups[1].newest), (Some(1000), Some(1096)));
+        assert_eq!(groups[0].history.iter().sum::<u32>(), 75);
+        assert_eq!(groups[0].publishers, BTreeMap::from([("shop", 75)]));
+        let some = Filter { ids: vec!["id7".into()], ..Filter::default() };
+        assert_eq!(snapshot.selected(&some).count(), 1);
+        assert_eq!(snapshot.groups(&Filter { until: Some(1010), ..Filter::default() }).len(), 2);
+    }
+
+    #[test]
+    fn times_are_divided_into_equal_parts() {
+        assert_eq!([point(0, 0, 0), point(0, 0, 23), point(23, 0, 23), point(11, 0, 23)], [0, 0, 23, 11]);
+        assert_eq!(point(i64::MAX, i64::MIN, i64::MAX), POINTS - 1);
+    }
+}
