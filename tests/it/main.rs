@@ -9,6 +9,7 @@ mod cli;
 mod cluster;
 mod code_rules;
 mod connection_faults;
+mod console;
 mod copies;
 mod dead_letter_faults;
 mod dead_letters;

@@ -3,6 +3,7 @@
 
 pub mod access_control;
 mod cluster;
+mod console;
 mod dead_letters;
 mod env;
 mod oracle;
