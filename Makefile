@@ -6,9 +6,9 @@ FUZZ_SECONDS ?= 900
 MSRV := $(shell sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
 NEXTEST := $(shell cargo nextest --version >/dev/null 2>&1 && echo yes)
 
-.PHONY: help demo test lint msrv interop chaos compat fuzz audit bench chart dist docs up down
+.PHONY: help demo test lint msrv interop console-test chaos compat fuzz audit bench chart dist docs up down
 help:            ## lists the commands
-	@sed -n 's/^\([a-z]*\): *\([^#]*\)## \(.*\)/  make \1\t\3/p' $(MAKEFILE_LIST) | expand -t 20
+	@sed -n 's/^\([a-z-]*\): *\([^#]*\)## \(.*\)/  make \1\t\3/p' $(MAKEFILE_LIST) | expand -t 20
 
 demo:            ## shows the main job: publish, store, dead-letter, read back
 	@echo 'building (some minutes the first time)'
@@ -56,6 +56,10 @@ audit:           ## advisories, licences, banned crates and sources of the depen
 interop:         ## Node's amqplib and Python's pika publish, Mongoose reads (needs node, npm, python3)
 	cargo build
 	$(SERVICES) run tests/interop/run.sh
+
+console-test:    ## the console in Chromium: look, mend, replay, kills, two people, hostile dead letters, axe-core (needs node, npm, chromium)
+	cargo build
+	$(SERVICES) run tests/console/run.sh
 
 # Release builds are measured; the measuring programs are built like tests.
 bench:           ## throughput, latency, growth, tuning and memory against bare pipes; writes docs/performance.md (well over an hour)

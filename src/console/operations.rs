@@ -88,7 +88,8 @@ async fn read_queue(console: &Console, queue: QueueKind, report: &Arc<dyn Report
         LetterReader::open(&console.settings, &console.source(queue), &Selection::default(), report).await?;
     let state = console.queue(queue);
     state.details.clear();
-    let (mut builder, mut examples) = (SnapshotBuilder::default(), HashMap::<String, u32>::new());
+    let mut builder = SnapshotBuilder::with_capacity(reader.total() as usize);
+    let mut examples = HashMap::<String, u32>::new();
     let read = async {
         let mut count = 0;
         while let Some(letter) = reader.next().await? {

@@ -75,6 +75,11 @@ pub(super) struct SnapshotBuilder {
 }
 
 impl SnapshotBuilder {
+    /// For about this many dead letters.
+    pub fn with_capacity(count: usize) -> SnapshotBuilder {
+        SnapshotBuilder { letters: Vec::with_capacity(count), ..SnapshotBuilder::default() }
+    }
+
     pub fn add(&mut self, fields: &LetterFields, bytes: usize) {
         let letter = Letter {
             id: fields.id.into(),

@@ -96,9 +96,8 @@ impl LetterReader {
         if filter.is_empty() {
             browser.limit(remaining);
         }
-        report.set_total(u64::from(browser.count().min(remaining)));
         let worker_queue = settings.broker.queue.clone();
-        Ok(LetterReader {
+        let reader = LetterReader {
             browser,
             filter,
             rules: settings.rules(),
@@ -111,7 +110,14 @@ impl LetterReader {
             copies_met: Vec::new(),
             removed: HashSet::new(),
             complete: false,
-        })
+        };
+        report.set_total(u64::from(reader.total()));
+        Ok(reader)
+    }
+
+    /// Number of messages to read.
+    pub fn total(&self) -> u32 {
+        self.browser.count().min(self.remaining)
     }
 
     /// Selects only what had died at this time (milliseconds since 1970), and continues until it has met all of that.
