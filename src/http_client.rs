@@ -1,5 +1,7 @@
 //! Owns GET requests over HTTP and HTTPS, bounded in time and size. Must not know what is asked for.
 
+use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
@@ -14,10 +16,32 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::{ClientConfig, RootCertStore};
 use tokio::time::timeout;
-use url::Url;
+use url::{Host, Url};
 
 /// Largest response body that is read, in bytes.
 const MAX_BODY: usize = 4 << 20;
+/// How long the look-up of a name may take.
+const LOOKUP_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// The URL at each address of its name, such as that of a headless service in Kubernetes; the URL itself if there is one address,
+/// or none is found. Of a name with IPv4 and IPv6 addresses only the former count, because they are the same machines.
+pub async fn at_each_address(url: &Url) -> Vec<Url> {
+    let (Some(Host::Domain(name)), Some(port), "http") = (url.host(), url.port_or_known_default(), url.scheme()) else {
+        return vec![url.clone()];
+    };
+    let found = timeout(LOOKUP_TIMEOUT, tokio::net::lookup_host((name, port))).await;
+    let found: BTreeSet<IpAddr> = found.into_iter().flatten().flatten().map(|address| address.ip()).collect();
+    let (v4, v6): (Vec<IpAddr>, Vec<IpAddr>) = found.into_iter().partition(IpAddr::is_ipv4);
+    let addresses = if v4.is_empty() { v6 } else { v4 };
+    if addresses.len() < 2 {
+        return vec![url.clone()];
+    }
+    let at = |address| {
+        let mut url = url.clone();
+        url.set_ip_host(address).ok().map(|()| url)
+    };
+    addresses.into_iter().filter_map(at).collect()
+}
 
 /// The status and the body of a response. `authorization` is the value of that header; `ca_file` names a PEM file with
 /// certificate authorities that are trusted in addition to the system's.

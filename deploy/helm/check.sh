@@ -19,6 +19,7 @@ serviceMonitor: { enabled: true, labels: { release: prometheus } }
 prometheusRule: { enabled: true }
 dashboards: { enabled: true }
 desk: { command: [dead, stats], secret: desk-login }
+console: { enabled: true, secret: desk-login, allow: [replay, mend], host: desk.example, tokensSecret: tokens, claim: history }
 Y
 render() { # RELEASE ARGS…
   local release=$1; shift
@@ -27,7 +28,7 @@ render() { # RELEASE ARGS…
 render one >"$work/one.yaml"
 render two -f "$work/all.yaml" >"$work/two.yaml"
 render ticketlog -f "$work/all.yaml" --set autoscaling.kind=keda >"$work/keda.yaml"
-render hpa --set autoscaling.kind=hpa >"$work/hpa.yaml"
+render hpa --set autoscaling.kind=hpa --set console.enabled=true,console.secret=desk-login >"$work/hpa.yaml"
 if (render bad --set autoscaling.kind=vpa) >/dev/null 2>&1; then echo 'autoscaling.kind=vpa is accepted' >&2; exit 1; fi
 "$tools/bin/python" - "$work" "$ticketlog" <<'P'
 import pathlib, subprocess, sys

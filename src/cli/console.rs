@@ -50,7 +50,8 @@ pub(super) struct ConsoleArgs {
     /// A host name in the address that people open; repeatable. Loopback names are always allowed.
     #[arg(long = "host", value_name = "NAME", value_delimiter = ',', env = "TICKETLOG_CONSOLE_HOSTS")]
     hosts: Vec<String>,
-    /// The HTTP address of a worker; repeatable [default: http.listen].
+    /// The HTTP address of a worker; repeatable. A name with several addresses stands for a worker at each [default:
+    /// http.listen].
     #[arg(long = "worker", value_name = "URL", value_delimiter = ',', value_parser = parse_http_url, env = "TICKETLOG_CONSOLE_WORKERS")]
     workers: Vec<Url>,
     /// The address of Grafana, for a link.

@@ -26,7 +26,7 @@ use super::query::Fields;
 const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self' data:; connect-src 'self'; \
                       form-action 'self'; frame-ancestors 'none'; base-uri 'none'";
 /// Paths that need no login.
-const PUBLIC: [&str; 4] = ["/livez", "/login", "/static/console.css", "/static/console.js"];
+const PUBLIC: [&str; 3] = ["/login", "/static/console.css", "/static/console.js"];
 /// Most bytes of a form beside a body, which may become three times as long in a form.
 const FORM_BYTES: usize = 64 << 10;
 
@@ -51,6 +51,9 @@ pub(super) async fn secure(request: Request, next: Next) -> Response {
 
 /// Admits a request, with its [`Operator`] and, for a form, its [`Fields`] as extensions.
 pub(super) async fn admit(State(console): State<Arc<Console>>, mut request: Request, next: Next) -> Response {
+    if request.uri().path() == "/livez" {
+        return next.run(request).await;
+    }
     if !is_own_host(&console, request.headers()) {
         let text = "This console does not answer to that host name (--host NAME allows one).";
         return Problem::new(StatusCode::MISDIRECTED_REQUEST, text).into_response();

@@ -14,7 +14,7 @@ use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::{get, post};
 use axum::{Extension, Router};
 use futures_util::future::BoxFuture;
-use futures_util::stream::{self, Stream};
+use futures_util::stream::{self, Stream, StreamExt as _};
 use hyper::body::Bytes;
 use maud::Markup;
 use serde_json::json;
@@ -22,6 +22,7 @@ use tokio::sync::mpsc;
 
 use crate::desk::{self, Audit, DeskError};
 use crate::event;
+use crate::http_client;
 use crate::observe::worker_numbers::WorkerNumbers;
 use crate::observe::worker_sample::Sample;
 use crate::report::Report;
@@ -96,7 +97,9 @@ async fn now_fragment(State(console): Shared) -> Markup {
 
 async fn now_view(console: &Console) -> NowView {
     let mut workers = Vec::new();
-    for url in &console.options.workers {
+    let names = stream::iter(&console.options.workers);
+    let urls: Vec<_> = names.then(http_client::at_each_address).flat_map(stream::iter).collect().await;
+    for url in &urls {
         let sample = Sample::read(url).await;
         let mut samples = console.samples.lock().await;
         let shown = sample.map(|now| {

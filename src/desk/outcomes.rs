@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use futures_util::stream::{self, StreamExt as _};
 use serde_json::{Value, json};
 use url::Url;
 
@@ -42,10 +43,12 @@ impl Outcomes {
     }
 }
 
-/// Asks the workers once.
+/// Asks the workers once. A name with several addresses stands for a worker at each.
 pub async fn ask_workers(workers: &[Url], replay_id: &str) -> Outcomes {
     let mut all = Outcomes::default();
-    for worker in workers {
+    for worker in
+        stream::iter(workers).then(http_client::at_each_address).flat_map(stream::iter).collect::<Vec<_>>().await
+    {
         let Ok(url) = worker.join("/status") else { continue };
         let Some((200, body)) = http_client::get(&url, None, None, TIMEOUT).await else { continue };
         all.answers += 1;

@@ -60,7 +60,8 @@ pub(super) struct ReplayArgs {
     /// Wait until the workers report the outcome of each.
     #[arg(long)]
     follow: bool,
-    /// The HTTP address of a worker, for --follow; repeatable [default: http.listen].
+    /// The HTTP address of a worker, for --follow; repeatable. A name with several addresses stands for a worker at each
+    /// [default: http.listen].
     #[arg(long, value_name = "URL", value_parser = parse_http_url)]
     status: Vec<Url>,
     /// How long --follow waits without a new outcome.
