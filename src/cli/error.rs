@@ -113,6 +113,7 @@ impl From<DeskError> for CommandError {
             DeskError::Io(error) => error.into(),
             DeskError::CannotCreate(_) => CommandError::new(exit::CANNOT_CREATE, error),
             DeskError::Usage(_) => CommandError::new(exit::USAGE, error),
+            DeskError::Stopped => CommandError::new(exit::INTERRUPTED, error),
         }
     }
 }

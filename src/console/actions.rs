@@ -22,6 +22,9 @@ use super::pages::{self, ActForm, Problem};
 use super::query::{Fields, LetterQuery, QueueKind};
 use super::routes::{By, Shared, find_job, read_query, to_job};
 
+/// Largest body that is validated while it is typed, in bytes.
+const MAX_VALIDATED: usize = 1 << 20;
+
 type Form = Extension<Arc<Fields>>;
 
 fn require(operator: &Operator, role: Role) -> Result<(), Problem> {
@@ -36,7 +39,12 @@ fn require(operator: &Operator, role: Role) -> Result<(), Problem> {
     Err(Problem::new(StatusCode::FORBIDDEN, text))
 }
 
+/// Fields of forms that do not select dead letters.
+const OTHER_FIELDS: [&str; 8] = ["csrf", "limit", "confirm", "expression", "body", "forecast", "rate", "skip"];
+
+/// A form with a selection. One that is blank or mistyped would select everything, so it is refused.
 fn form_query(fields: &Fields) -> Result<LetterQuery, Problem> {
+    fields.check_selection(&OTHER_FIELDS).map_err(Problem::bad_request)?;
     LetterQuery::read(fields).map_err(Problem::bad_request)
 }
 
@@ -71,8 +79,8 @@ fn ask_page(
     problem: Option<&str>,
 ) -> Markup {
     let snapshot = console.queue(query.queue).snapshot();
-    let count = snapshot.map_or(0, |snapshot| snapshot.selected(&query.filter).count());
-    pages::act_page(console, operator, query, form, count as u64, problem)
+    let count = snapshot.map(|snapshot| snapshot.selected(&query.filter).count() as u64);
+    pages::act_page(console, operator, query, form, count, problem)
 }
 
 /// Reads the queue again.
@@ -82,7 +90,7 @@ pub(super) async fn look(
     Extension(fields): Form,
 ) -> Result<Redirect, Problem> {
     let query = form_query(&fields)?;
-    Ok(to_job(&operations::look(&console, query.queue, &operator.name)))
+    Ok(to_job(&operations::look(&console, query.queue, &operator.name)?))
 }
 
 /// What the worker's decoder says of the body in the editor.
@@ -93,9 +101,12 @@ pub(super) async fn validate(
 ) -> Result<Markup, Problem> {
     require(&operator, Role::Mend)?;
     let query = form_query(&fields)?;
+    let body = body(&fields).unwrap_or_default();
+    if body.len() > MAX_VALIDATED {
+        return Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "The body is too large for the editor."));
+    }
     let detail = query.filter.ids.first().and_then(|id| console.queue(query.queue).details.get(id));
-    let message_id = detail.as_ref().and_then(|detail| detail.delivery.message_id());
-    Ok(pages::validation(&console, body(&fields).unwrap_or_default().as_bytes(), message_id))
+    Ok(pages::validation(&console, body.as_bytes(), detail.as_deref()))
 }
 
 /// The body of the editor. Forms send line ends as CR LF.
@@ -110,6 +121,11 @@ pub(super) async fn forecast(
     Extension(fields): Form,
 ) -> Result<Response, Problem> {
     let query = form_query(&fields)?;
+    for name in ["expression", "body"] {
+        if fields.has(name) && fields.get(name).is_none() {
+            return Err(Problem::bad_request(format!("{name}: it is empty")));
+        }
+    }
     let edit = match (body(&fields), fields.get("expression")) {
         (Some(body), _) if query.filter.ids.len() == 1 => Some(Edit::Body(body.into_bytes())),
         (_, Some(expression)) => Some(Edit::Expression(expression.to_owned())),
@@ -120,11 +136,11 @@ pub(super) async fn forecast(
         return Err(Problem::bad_request("Parked dead letters are not replayed; unpark them first."));
     }
     let replay = Replay { edit, ..Replay::new(console.source(query.queue), query.selection()) };
-    if let Err(error) = replay.check(&console.settings) {
+    if let Err(error) = replay.check(&console.settings).await {
         let page = ask_page(&console, &operator, &query, ActForm::Mend, Some(&error.to_string()));
         return Ok((StatusCode::UNPROCESSABLE_ENTITY, page).into_response());
     }
-    let job = operations::start(&console, Task::Forecast(replay), query, &operator.name);
+    let job = operations::start(&console, Task::Forecast(replay), query, &operator.name)?;
     Ok(to_job(&job).into_response())
 }
 
@@ -156,7 +172,7 @@ pub(super) async fn replay(
         rate,
         ..predicted.clone()
     };
-    Ok(to_job(&operations::start(&console, Task::Replay(replay), forecast.query.clone(), &operator.name)))
+    Ok(to_job(&operations::start(&console, Task::Replay(replay), forecast.query.clone(), &operator.name)?))
 }
 
 pub(super) async fn park(state: Shared, by: By, form: Form) -> Result<Redirect, Problem> {
@@ -177,7 +193,7 @@ fn move_letters(
     let query = form_query(&fields)?;
     let park = Park::new(&console.settings, console.source(query.queue), query.selection(), back);
     let park = park.map_err(|error| Problem::bad_request(error.to_string()))?;
-    Ok(to_job(&operations::start(&console, Task::Park(park), query, &operator.name)))
+    Ok(to_job(&operations::start(&console, Task::Park(park), query, &operator.name)?))
 }
 
 pub(super) async fn purge(
@@ -194,7 +210,7 @@ pub(super) async fn purge(
         return Ok((StatusCode::UNPROCESSABLE_ENTITY, page).into_response());
     }
     let purge = Purge { source: console.source(query.queue), selection: query.selection(), backup: None };
-    Ok(to_job(&operations::start(&console, Task::Purge(purge), query, &operator.name)).into_response())
+    Ok(to_job(&operations::start(&console, Task::Purge(purge), query, &operator.name)?).into_response())
 }
 
 /// Stops a job in order. Whoever may look may stop a look; a replay needs the role for it.

@@ -21,16 +21,21 @@ pub(super) struct Detail {
     pub record: DeadLetterRecord,
     /// Its position in the queue when it was read, from 1.
     pub position: u32,
+    /// Its size in memory, estimated.
+    bytes: usize,
 }
 
 impl Detail {
     pub fn new(letter: SelectedLetter) -> Detail {
         let SelectedLetter { id, delivery, record, position, .. } = letter;
-        Detail { id, delivery, record, position }
+        let (properties, headers) = delivery.to_json();
+        let texts = serde_json::json!([properties, headers]).to_string().len();
+        let bytes = delivery.body.len() + texts * 3 + OVERHEAD;
+        Detail { id, delivery, record, position, bytes }
     }
 
     fn bytes(&self) -> usize {
-        self.delivery.body.len() + OVERHEAD
+        self.bytes
     }
 }
 
@@ -92,7 +97,7 @@ mod tests {
     fn detail(id: &str, bytes: usize) -> Detail {
         let delivery = Delivery::with_body(&"x".repeat(bytes));
         let record = delivery.record("work");
-        Detail { id: id.to_owned(), delivery, record, position: 1 }
+        Detail { id: id.to_owned(), delivery, record, position: 1, bytes: bytes + OVERHEAD }
     }
 
     #[test]

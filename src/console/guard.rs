@@ -54,14 +54,10 @@ pub(super) async fn admit(State(console): State<Arc<Console>>, mut request: Requ
     if request.uri().path() == "/livez" {
         return next.run(request).await;
     }
-    if !is_own_host(&console, request.headers()) {
-        let text = "This console does not answer to that host name (--host NAME allows one).";
-        return Problem::new(StatusCode::MISDIRECTED_REQUEST, text).into_response();
+    if let Err(problem) = check_origin(&console, &request) {
+        return problem.into_response();
     }
     let is_form = request.method() == Method::POST;
-    if is_form && !is_own_origin(request.headers()) {
-        return Problem::new(StatusCode::FORBIDDEN, "This form comes from another site.").into_response();
-    }
     let is_public = PUBLIC.contains(&request.uri().path());
     let operator = match operator(&console, request.headers()) {
         Ok(operator) => operator,
@@ -72,25 +68,52 @@ pub(super) async fn admit(State(console): State<Arc<Console>>, mut request: Requ
         return refuse(&request, &LoginError::WrongToken);
     }
     if is_form {
-        let (parts, body) = request.into_parts();
-        let limit = console.settings.event.max_bytes.bytes().saturating_mul(3).saturating_add(FORM_BYTES);
-        let Ok(bytes) = to_bytes(body, if is_public { FORM_BYTES } else { limit }).await else {
-            return Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "The form is too large.").into_response();
+        let limit = match is_public {
+            true => FORM_BYTES,
+            false => console.settings.event.max_bytes.bytes().saturating_mul(3).saturating_add(FORM_BYTES),
         };
-        let fields = Fields::parse(&bytes);
         let csrf = operator.as_ref().and_then(|operator| operator.csrf.as_deref());
-        if csrf.is_some() && fields.get("csrf") != csrf {
-            let text = "This form is not of this session: it was opened before a login or a restart. Go back, load the page \
-                        again, and repeat.";
-            return Problem::new(StatusCode::FORBIDDEN, text).into_response();
-        }
-        request = Request::from_parts(parts, Body::empty());
-        request.extensions_mut().insert(Arc::new(fields));
+        request = match with_form(request, limit, csrf).await {
+            Ok(request) => request,
+            Err(problem) => return problem.into_response(),
+        };
     }
     if let Some(operator) = operator {
         request.extensions_mut().insert(Arc::new(operator));
     }
     next.run(request).await
+}
+
+/// Whether the request is for this host and, as far as browsers say, from its own pages.
+fn check_origin(console: &Console, request: &Request) -> Result<(), Problem> {
+    if !is_own_host(console, request.headers()) {
+        let text = "This console does not answer to that host name (--host NAME allows one).";
+        return Err(Problem::new(StatusCode::MISDIRECTED_REQUEST, text));
+    }
+    if !is_own_fetch(request.headers(), request.uri().path()) {
+        return Err(Problem::new(StatusCode::FORBIDDEN, "Another site asks for this."));
+    }
+    if request.method() == Method::POST && !is_own_origin(request.headers()) {
+        return Err(Problem::new(StatusCode::FORBIDDEN, "This form comes from another site."));
+    }
+    Ok(())
+}
+
+/// The request with the fields of its form, which must contain the token of the session.
+async fn with_form(request: Request, limit: usize, csrf: Option<&str>) -> Result<Request, Problem> {
+    let (parts, body) = request.into_parts();
+    let Ok(bytes) = to_bytes(body, limit).await else {
+        return Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "The form is too large."));
+    };
+    let fields = Fields::parse(&bytes);
+    if csrf.is_some() && fields.get("csrf") != csrf {
+        let text = "This form is not of this session: it was opened before a login or a restart. Go back, load the page again, \
+                    and repeat.";
+        return Err(Problem::new(StatusCode::FORBIDDEN, text));
+    }
+    let mut request = Request::from_parts(parts, Body::empty());
+    request.extensions_mut().insert(Arc::new(fields));
+    Ok(request)
 }
 
 fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
@@ -109,6 +132,16 @@ fn is_own_host(console: &Console, headers: &HeaderMap) -> bool {
     let Some(host) = text(headers, &HOST).map(|host| host_name(host).to_ascii_lowercase()) else { return false };
     let loopback = ["localhost", "127.0.0.1", "[::1]"];
     loopback.contains(&host.as_str()) || console.options.hosts.iter().any(|own| own.eq_ignore_ascii_case(&host))
+}
+
+/// Other sites may link to pages, which browsers open as documents; they may not load anything of the console into theirs, and
+/// not start an export.
+fn is_own_fetch(headers: &HeaderMap, path: &str) -> bool {
+    let text = |name: &'static str| text(headers, &HeaderName::from_static(name));
+    match text("sec-fetch-site") {
+        None | Some("same-origin" | "none") => true,
+        Some(_) => text("sec-fetch-dest") == Some("document") && path != "/export",
+    }
 }
 
 /// Browsers say where a form comes from. Programs that say nothing have a token.
@@ -199,6 +232,17 @@ mod tests {
         }
         assert!(!origin(&[host, ("sec-fetch-site", "cross-site")]));
         assert!(origin(&[host, ("sec-fetch-site", "same-origin"), ("origin", "http://127.0.0.1:9465")]));
+    }
+
+    #[test]
+    fn other_sites_may_link_but_not_load() {
+        let fetch = |dest: &'static str, path: &str| {
+            let site = (HeaderName::from_static("sec-fetch-site"), HeaderValue::from_static("cross-site"));
+            let dest = (HeaderName::from_static("sec-fetch-dest"), HeaderValue::from_static(dest));
+            is_own_fetch(&[site, dest].into_iter().collect(), path)
+        };
+        assert!(fetch("document", "/letters") && is_own_fetch(&HeaderMap::new(), "/export"));
+        assert!(!fetch("image", "/letter") && !fetch("iframe", "/letters") && !fetch("document", "/export"));
     }
 
     #[test]

@@ -49,6 +49,15 @@ impl Task {
         }
     }
 
+    /// Whether both read the same and change nothing.
+    pub fn is_same_reading(&self, other: &Task) -> bool {
+        match (self, other) {
+            (Task::Look, Task::Look) => true,
+            (Task::Fetch(id), Task::Fetch(other)) => id == other,
+            _ => false,
+        }
+    }
+
     /// Whether dead letters leave the queue.
     pub fn changes_queue(&self) -> bool {
         matches!(self, Task::Replay(_) | Task::Park(_) | Task::Purge(_))

@@ -11,6 +11,7 @@
 //! | `details` | the dead letters that are held with their bodies |
 //! | `jobs` | what runs in the background |
 //! | `operations` | what the jobs do |
+//! | `export` | the download |
 //! | `history` | who did what |
 //! | `routes`, `actions` | which page answers which request |
 //! | `pages` | the HTML |
@@ -19,6 +20,7 @@ mod access;
 mod actions;
 mod advice;
 mod details;
+mod export;
 mod guard;
 mod history;
 mod jobs;

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use axum::http::StatusCode;
 use serde_json::json;
 
 use crate::dead_letter::Filter;
@@ -16,6 +17,7 @@ use crate::system::now_millis;
 use super::Console;
 use super::details::Detail;
 use super::jobs::{Job, Outcome, Phase, Task};
+use super::pages::Problem;
 use super::query::{LetterQuery, QueueKind};
 use super::snapshot::SnapshotBuilder;
 
@@ -25,22 +27,50 @@ const MAX_EXAMPLE_BYTES: usize = 64 << 10;
 /// How often the workers are asked what became of a replay, and how long without news.
 const FOLLOW_INTERVAL: Duration = Duration::from_millis(500);
 const FOLLOW_PATIENCE: Duration = Duration::from_secs(60);
+const FOLLOW_LIMIT: Duration = Duration::from_secs(600);
 /// A queue with at most this many is read again by itself after a change.
 pub(super) const MAX_UNASKED_LOOK: usize = 20_000;
 
-/// Starts a job.
-pub(super) fn start(console: &Arc<Console>, task: Task, query: LetterQuery, who: &str) -> Arc<Job> {
+/// Starts a job, or joins an equal one that changes nothing.
+///
+/// # Errors
+/// Too many jobs wait.
+pub(super) fn start(
+    console: &Arc<Console>,
+    task: Task,
+    query: LetterQuery,
+    who: &str,
+) -> Result<Arc<Job>, TooManyJobs> {
+    let running = console.jobs.running();
+    let is_equal = |job: &&Arc<Job>| job.query.queue == query.queue && job.task.is_same_reading(&task);
+    if let Some(job) = running.iter().find(is_equal) {
+        return Ok(Arc::clone(job));
+    }
+    if running.len() >= MAX_WAITING {
+        return Err(TooManyJobs);
+    }
     let job = Arc::new(Job::new(task, query, who.to_owned()));
     console.jobs.add(Arc::clone(&job));
     tokio::spawn(run(Arc::clone(console), Arc::clone(&job)));
-    job
+    Ok(job)
+}
+
+/// Most jobs that run or wait.
+const MAX_WAITING: usize = 20;
+
+/// Too many jobs wait.
+#[derive(Debug)]
+pub(super) struct TooManyJobs;
+
+impl From<TooManyJobs> for Problem {
+    fn from(_: TooManyJobs) -> Self {
+        Problem::new(StatusCode::TOO_MANY_REQUESTS, "Too many jobs wait for the queue; try again when some have ended.")
+    }
 }
 
 /// Starts to read the whole queue, or joins somebody who does.
-pub(super) fn look(console: &Arc<Console>, queue: QueueKind, who: &str) -> Arc<Job> {
-    let is_look = |job: &Arc<Job>| matches!(job.task, Task::Look) && job.query.queue == queue;
-    let running = console.jobs.running().into_iter().find(is_look);
-    running.unwrap_or_else(|| start(console, Task::Look, LetterQuery::of_queue(queue), who))
+pub(super) fn look(console: &Arc<Console>, queue: QueueKind, who: &str) -> Result<Arc<Job>, TooManyJobs> {
+    start(console, Task::Look, LetterQuery::of_queue(queue), who)
 }
 
 async fn run(console: Arc<Console>, job: Arc<Job>) {
@@ -62,8 +92,15 @@ async fn run(console: Arc<Console>, job: Arc<Job>) {
         Err(error) => job.finish(Phase::Failed(error.to_string())),
     }
     if job.task.changes_queue() {
+        if job.is_stopped() {
+            job.note("It was stopped before its end: the rest is in the queue as it was.");
+        }
+        let affected = affected(&job);
+        affected.iter().for_each(|queue| {
+            console.queue(*queue).set_stale(format!("{} was {}", job.who, job.task.doing()));
+        });
         follow(&console, &job).await;
-        look_again(&console, &job);
+        look_again(&console, &job, &affected);
     }
 }
 
@@ -109,6 +146,9 @@ async fn read_queue(console: &Console, queue: QueueKind, report: &Arc<dyn Report
     let copies = reader.copies();
     reader.close(read).await?;
     let snapshot = builder.finish(taken, began.elapsed(), copies);
+    if report.is_stopped() {
+        return Err(DeskError::Stopped);
+    }
     let count = snapshot.len();
     state.set_snapshot(snapshot);
     Ok(Outcome::Looked { count })
@@ -120,6 +160,9 @@ async fn fetch(console: &Console, queue: QueueKind, id: &str, report: &Arc<dyn R
     let found = reader.next().await;
     let letter = reader.close(found).await?;
     let found = letter.is_some();
+    if !found && report.is_stopped() {
+        return Err(DeskError::Stopped);
+    }
     letter.into_iter().for_each(|letter| console.queue(queue).details.add(Detail::new(letter)));
     Ok(Outcome::Found(found))
 }
@@ -171,7 +214,8 @@ async fn purge(console: &Console, job: &Job, purge: &Purge, report: &Arc<dyn Rep
     let audit = Audit::begin(console.history_file().as_deref(), &job.who, subject)?;
     let file = purge.backup.as_ref().map(|path| path.display().to_string());
     let (count, ended) = purge.run(&console.settings, report).await;
-    audit.end(json!({ "purged": count, "backup": file }), ended.is_err());
+    let stopped = report.is_stopped().then_some(true);
+    audit.end(json!({ "purged": count, "backup": file, "stopped": stopped }), ended.is_err());
     ended?;
     Ok(Outcome::Purged { count, file })
 }
@@ -182,7 +226,7 @@ async fn follow(console: &Console, job: &Job) {
     else {
         return;
     };
-    let mut last = (desk::Outcomes::default(), Instant::now());
+    let (mut last, began) = ((desk::Outcomes::default(), Instant::now()), Instant::now());
     loop {
         let outcomes = desk::ask_workers(&console.options.workers, &replay.id).await;
         if outcomes.outcomes != last.0.outcomes {
@@ -192,7 +236,7 @@ async fn follow(console: &Console, job: &Job) {
         let is_followed = replayed == 0
             || outcomes.known() >= replayed
             || last.1.elapsed() >= FOLLOW_PATIENCE
-            || job.is_stopped() && outcomes.answers == 0;
+            || began.elapsed() >= FOLLOW_LIMIT;
         let (summary, text) = (summary.clone(), text.clone());
         job.set_outcome(Outcome::Replayed { summary, text, replayed, outcomes, is_followed });
         if is_followed {
@@ -202,19 +246,21 @@ async fn follow(console: &Console, job: &Job) {
     }
 }
 
-/// After a change the snapshots are wrong: short queues are read again, of long ones it is said.
-fn look_again(console: &Arc<Console>, job: &Job) {
-    let affected = match &job.task {
+/// The queues that a job has changed.
+fn affected(job: &Job) -> Vec<QueueKind> {
+    match &job.task {
         Task::Park(_) | Task::Replay(_) => vec![QueueKind::DeadLetters, QueueKind::Parked],
         _ => vec![job.query.queue],
-    };
+    }
+}
+
+/// After a change the snapshots are wrong, which pages say. Short queues are read again.
+fn look_again(console: &Arc<Console>, job: &Job, affected: &[QueueKind]) {
     for queue in affected {
-        let state = console.queue(queue);
-        let Some(snapshot) = state.snapshot() else { continue };
-        if snapshot.len() <= MAX_UNASKED_LOOK {
-            look(console, queue, &job.who);
-        } else {
-            state.set_stale(format!("{} was {}", job.who, job.task.doing()));
+        let snapshot = console.queue(*queue).snapshot();
+        if snapshot.is_some_and(|snapshot| snapshot.len() <= MAX_UNASKED_LOOK) {
+            // If too many jobs wait, somebody will ask.
+            let _ = look(console, *queue, &job.who);
         }
     }
 }

@@ -11,6 +11,23 @@ use crate::desk::Selection;
 /// Dead letters on a page of a list.
 pub(super) const PAGE_SIZE: usize = 50;
 
+/// The fields that select dead letters.
+const SELECTING: [&str; 13] = [
+    "queue",
+    "id",
+    "reason",
+    "field",
+    "code",
+    "since",
+    "until",
+    "message_id",
+    "fingerprint",
+    "routing_key",
+    "publisher",
+    "replay_id",
+    "text",
+];
+
 /// The fields of a form or a query, in order.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Fields(Vec<(String, String)>);
@@ -28,7 +45,27 @@ impl Fields {
 
     fn all(&self, name: &str) -> Vec<String> {
         let values = self.0.iter().filter(|(field, value)| field == name && !value.trim().is_empty());
-        values.map(|(_, value)| value.trim().to_owned()).collect()
+        values.map(|(_, value)| value.clone()).collect()
+    }
+
+    /// Whether there is such a field, blank or not.
+    pub fn has(&self, name: &str) -> bool {
+        self.0.iter().any(|(field, _)| field == name)
+    }
+
+    /// # Errors
+    /// A field is neither one that selects nor one of `others`, or it selects and is blank.
+    pub fn check_selection(&self, others: &[&str]) -> Result<(), String> {
+        for (name, value) in &self.0 {
+            let selects = SELECTING.contains(&name.as_str());
+            if selects && value.trim().is_empty() {
+                return Err(format!("{name}: it is empty, which would select everything"));
+            }
+            if !selects && !others.contains(&name.as_str()) {
+                return Err(format!("{name}: there is no such field"));
+            }
+        }
+        Ok(())
     }
 }
 
@@ -179,6 +216,10 @@ mod tests {
         let error = |query: &str| LetterQuery::read(&Fields::parse(query.as_bytes())).unwrap_err();
         assert_eq!(error("reason=x"), "reason: there is no reason \"x\"");
         assert_eq!(error("limit=-1"), "limit: expected a number, not \"-1\"");
+        let check = |form: &str| Fields::parse(form.as_bytes()).check_selection(&["limit"]);
+        assert_eq!(check("id=a&limit="), Ok(()));
+        assert_eq!(check("id=").unwrap_err(), "id: it is empty, which would select everything");
+        assert_eq!(check("ids=a").unwrap_err(), "ids: there is no such field");
         assert!(error("since=yesterday").starts_with("since: expected a time"));
     }
 }

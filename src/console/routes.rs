@@ -4,28 +4,22 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::Body;
 use axum::extract::{Path, RawQuery, State};
 use axum::http::StatusCode;
-use axum::http::header::{CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_TYPE};
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::response::sse::{Event, Sse};
 use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::{get, post};
 use axum::{Extension, Router};
-use futures_util::future::BoxFuture;
 use futures_util::stream::{self, Stream, StreamExt as _};
-use hyper::body::Bytes;
 use maud::Markup;
-use serde_json::json;
-use tokio::sync::mpsc;
 
-use crate::desk::{self, Audit, DeskError};
+use crate::desk;
 use crate::event;
 use crate::http_client;
 use crate::observe::worker_numbers::WorkerNumbers;
 use crate::observe::worker_sample::Sample;
-use crate::report::Report;
 
 use super::access::Operator;
 use super::jobs::{Job, Task};
@@ -33,14 +27,12 @@ use super::operations::{self, MAX_UNASKED_LOOK};
 use super::pages::{self, NowView, Problem};
 use super::query::{Fields, LetterQuery, QueueKind};
 use super::snapshot::Snapshot;
-use super::{Console, Samples, actions, guard, history};
+use super::{Console, Samples, actions, export, guard, history};
 
 /// How long a page waits for a short job before it shows how far the job is.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// How often a page with a running job is updated.
 const UPDATE_INTERVAL: Duration = Duration::from_millis(300);
-/// Lines of an export that are read ahead of the reader.
-const READ_AHEAD: usize = 64;
 
 pub(super) type Shared = State<Arc<Console>>;
 pub(super) type By = Extension<Arc<Operator>>;
@@ -54,7 +46,7 @@ pub(super) fn router(console: Arc<Console>) -> Router {
         .route("/letters/list", get(list))
         .route("/letter", get(letter))
         .route("/act", get(actions::ask))
-        .route("/export", get(export))
+        .route("/export", get(export::export))
         .route("/history", get(show_history))
         .route("/jobs/{id}", get(job))
         .route("/jobs/{id}/events", get(job_events))
@@ -132,7 +124,7 @@ async fn snapshot(console: &Arc<Console>, operator: &Operator, queue: QueueKind)
     if is_long && is_idle {
         return Err(pages::first_look_page(console, operator, queue, depth.unwrap_or(0)).into_response());
     }
-    let job = operations::look(console, queue, &operator.name);
+    let job = operations::look(console, queue, &operator.name).map_err(|error| Problem::from(error).into_response())?;
     if job.wait(PATIENCE).await
         && let Some(snapshot) = console.queue(queue).snapshot()
     {
@@ -170,7 +162,7 @@ async fn letter(
     let [id] = query.filter.ids.as_slice() else { return Err(Problem::bad_request("id: expected one id")) };
     let details = &console.queue(query.queue).details;
     if details.get(id).is_none() {
-        let job = operations::start(&console, Task::Fetch(id.clone()), query.clone(), &operator.name);
+        let job = operations::start(&console, Task::Fetch(id.clone()), query.clone(), &operator.name)?;
         if !job.wait(PATIENCE).await || details.get(id).is_none() {
             return Ok(pages::job_page(&console, &operator, &job).into_response());
         }
@@ -227,49 +219,7 @@ async fn job_events(
     Ok(Sse::new(events))
 }
 
-/// Streams the selected dead letters as a file; they stay in the queue.
-async fn export(
-    State(console): Shared,
-    Extension(operator): By,
-    RawQuery(query): RawQuery,
-) -> Result<Response, Problem> {
-    let query = read_query(query.as_deref())?;
-    let source = console.source(query.queue);
-    let subject = json!({ "action": "export", "queue": source.queue, "filter": query.selection().to_json() });
-    let failed = |error: DeskError| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string());
-    let audit = Audit::begin(console.history_file().as_deref(), &operator.name, subject).map_err(failed)?;
-    let name = format!("{}-{}.ndjson", source.queue.replace(['/', '"', '\\'], "_"), crate::system::now_millis());
-    let (sender, receiver) = mpsc::channel::<Result<Bytes, std::io::Error>>(READ_AHEAD);
-    tokio::spawn(async move {
-        let queue = console.queue(query.queue);
-        let turn = queue.turn.lock().await;
-        queue.set_holder(Some(format!("{} is exporting", operator.name)));
-        let report: Arc<dyn Report> = Arc::new(Job::new(Task::Look, query.clone(), operator.name.clone()));
-        let lines = sender.clone();
-        let write = move |line: String| -> BoxFuture<'static, std::io::Result<()>> {
-            let lines = lines.clone();
-            Box::pin(async move {
-                let closed = || std::io::ErrorKind::BrokenPipe.into();
-                lines.send(Ok(Bytes::from(line + "\n"))).await.map_err(|_| closed())
-            })
-        };
-        let exported = desk::export(&console.settings, &source, &query.selection(), &report, write).await;
-        queue.set_holder(None);
-        drop(turn);
-        let count = exported.as_ref().ok().map(|count| json!({ "exported": count }));
-        audit.end(count.unwrap_or_default(), exported.is_err());
-        if let Err(error) = exported {
-            // The download ends with an error, not as if it were complete.
-            let _ = sender.send(Err(std::io::Error::other(error.to_string()))).await;
-        }
-    });
-    let lines = stream::unfold(receiver, async |mut receiver| Some((receiver.recv().await?, receiver)));
-    let disposition = format!("attachment; filename=\"{name}\"");
-    let headers = [(CONTENT_TYPE, "application/x-ndjson".to_owned()), (CONTENT_DISPOSITION, disposition)];
-    Ok((headers, Body::from_stream(lines)).into_response())
-}
-
 /// See Other: the browser loads the page of a job that a form has started.
-pub(super) fn to_job(job: &Job) -> Redirect {
+pub(super) fn to_job(job: &Arc<Job>) -> Redirect {
     Redirect::to(&format!("/jobs/{}", job.id))
 }

@@ -9,6 +9,9 @@ use crate::dead_letter::{Cause, Filter, LetterFields};
 /// Number of points of a group's history.
 pub(super) const POINTS: usize = 24;
 
+/// Longest text that is kept, in bytes; that of the longest `dl-detail`.
+const MAX_TEXT: usize = 512;
+
 /// A text that many dead letters share, by its index.
 type TextId = u32;
 
@@ -80,10 +83,11 @@ impl SnapshotBuilder {
         SnapshotBuilder { letters: Vec::with_capacity(count), ..SnapshotBuilder::default() }
     }
 
+    /// Texts are cut, because headers can hold anything.
     pub fn add(&mut self, fields: &LetterFields, bytes: usize) {
         let letter = Letter {
-            id: fields.id.into(),
-            message_id: fields.message_id.map(Into::into),
+            id: cut(fields.id).into(),
+            message_id: fields.message_id.map(|text| cut(text).into()),
             cause: fields.cause,
             field: fields.field.map(|text| self.text(text)),
             detail: self.text(fields.detail),
@@ -101,6 +105,7 @@ impl SnapshotBuilder {
     }
 
     fn text(&mut self, text: &str) -> TextId {
+        let text = cut(text);
         if let Some(id) = self.ids.get(text) {
             return *id;
         }
@@ -175,6 +180,11 @@ impl Snapshot {
         groups.sort_by_key(|group| std::cmp::Reverse(group.count));
         groups
     }
+}
+
+/// The beginning of a text.
+fn cut(text: &str) -> &str {
+    text.get(..text.floor_char_boundary(MAX_TEXT)).unwrap_or(text)
 }
 
 /// The part of the time from `start` to `end` that holds `time`.

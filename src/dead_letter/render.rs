@@ -8,7 +8,7 @@ const MAX_LINES: usize = 40;
 /// Most characters of a line in an excerpt.
 const MAX_COLUMNS: usize = 110;
 /// Deepest indentation of JSON; deeper values are indented as much.
-const MAX_INDENT: usize = 40;
+const MAX_INDENT: usize = 20;
 
 /// Makes a text safe for one line of a terminal: control characters, and those that reorder text, become escapes such as
 /// `\u{1b}`.

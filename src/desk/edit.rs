@@ -5,7 +5,7 @@ use std::io::{Read as _, Write as _};
 use std::process::Stdio;
 use std::time::Duration;
 
-use rustix::process::{Resource, Rlimit, setrlimit};
+use rustix::process::{Resource, Rlimit, Signal, set_parent_process_death_signal, setrlimit};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
@@ -17,6 +17,12 @@ use super::expression::Expression;
 const DEADLINE: Duration = Duration::from_secs(5);
 /// Address space of the process that evaluates, in bytes.
 const MAX_MEMORY: u64 = 2 << 30;
+/// Longest expression in bytes; errors are shorter.
+const MAX_EXPRESSION: usize = 64 << 10;
+/// After this many failures of the process the expression is not tried for further bodies.
+const MAX_FAILURES: u32 = 3;
+/// Why the process has ended by itself.
+const ENDED: &str = "the expression ended its process: it needs too much memory, nests too deep, or halts";
 /// The hidden command that evaluates.
 const COMMAND: &str = "evaluate";
 
@@ -34,6 +40,7 @@ pub(super) struct Editor {
     edit: Edit,
     max_bytes: usize,
     process: Option<Child>,
+    failures: u32,
 }
 
 impl Editor {
@@ -41,11 +48,12 @@ impl Editor {
     ///
     /// # Errors
     /// The expression is wrong.
-    pub fn new(edit: Edit, max_bytes: usize) -> Result<Editor, DeskError> {
-        if let Edit::Expression(text) = &edit {
-            Expression::compile(text).map_err(DeskError::Usage)?;
-        }
-        Ok(Editor { edit, max_bytes, process: None })
+    pub async fn new(edit: Edit, max_bytes: usize) -> Result<Editor, DeskError> {
+        let process = match &edit {
+            Edit::Body(_) => None,
+            Edit::Expression(text) => Some(start(text).await.map_err(DeskError::Usage)?),
+        };
+        Ok(Editor { edit, max_bytes, process, failures: 0 })
     }
 
     /// The new body.
@@ -56,18 +64,21 @@ impl Editor {
         let edited = match &self.edit {
             Edit::Body(edited) => edited.clone(),
             Edit::Expression(text) => {
+                if self.failures >= MAX_FAILURES {
+                    return Err(format!("not tried, because the expression did not end {MAX_FAILURES} times"));
+                }
                 let process = match &mut self.process {
                     Some(process) => process,
                     None => self.process.insert(start(text).await?),
                 };
-                let answer = timeout(DEADLINE, ask(process, body)).await;
+                let answer = timeout(DEADLINE, ask(process, body, self.max_bytes)).await;
                 // After a failure of the process nothing more is asked of it: it is killed when it is dropped.
                 let Ok(Ok(answer)) = answer else {
                     self.process = None;
+                    self.failures += 1;
                     return Err(match answer {
                         Err(_) => format!("the expression did not end within {} seconds", DEADLINE.as_secs()),
-                        _ => "the expression ended its process: it needs too much memory, nests too deep, or halts"
-                            .to_owned(),
+                        _ => ENDED.to_owned(),
                     });
                 };
                 answer?
@@ -75,21 +86,32 @@ impl Editor {
         };
         match edited.len() {
             0 => Err("the new body is empty".to_owned()),
-            len if len > self.max_bytes => Err(format!("the new body has more than {} bytes", self.max_bytes)),
+            len if len > self.max_bytes => Err(too_large(self.max_bytes)),
             _ => Ok(edited),
         }
     }
 }
 
-/// Starts the process. It has no environment, so that an expression cannot read secrets in it.
+fn too_large(max_bytes: usize) -> String {
+    format!("the new body has more than {max_bytes} bytes")
+}
+
+/// Starts the process, which compiles the expression: one that nests too deep ends only that process. It has no environment, so
+/// that an expression cannot read secrets in it.
 async fn start(expression: &str) -> Result<Child, String> {
+    if expression.len() > MAX_EXPRESSION {
+        return Err(format!("the expression has more than {MAX_EXPRESSION} bytes"));
+    }
     let failed = |error: std::io::Error| format!("the process for expressions cannot be started: {error}");
     let program = std::env::current_exe().map_err(failed)?;
     let mut command = Command::new(program);
     command.arg(COMMAND).env_clear().stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
     let mut child = command.kill_on_drop(true).spawn().map_err(failed)?;
-    send(&mut child, expression.as_bytes()).await.map_err(failed)?;
-    Ok(child)
+    match timeout(DEADLINE, ask(&mut child, expression.as_bytes(), MAX_EXPRESSION)).await {
+        Ok(Ok(Ok(_))) => Ok(child),
+        Ok(Ok(Err(error))) => Err(error),
+        _ => Err(ENDED.to_owned()),
+    }
 }
 
 async fn send(child: &mut Child, bytes: &[u8]) -> std::io::Result<()> {
@@ -99,11 +121,17 @@ async fn send(child: &mut Child, bytes: &[u8]) -> std::io::Result<()> {
     stdin.flush().await
 }
 
-async fn ask(child: &mut Child, body: &[u8]) -> std::io::Result<Result<Vec<u8>, String>> {
+/// Sends a body, and returns the answer: a new body of at most `max_bytes`, or an error.
+async fn ask(child: &mut Child, body: &[u8], max_bytes: usize) -> std::io::Result<Result<Vec<u8>, String>> {
     send(child, body).await?;
     let stdout = child.stdout.as_mut().ok_or(std::io::ErrorKind::BrokenPipe)?;
     let is_edited = stdout.read_u8().await? == 1;
     let length = stdout.read_u64().await?;
+    if length > max_bytes.max(MAX_EXPRESSION) as u64 {
+        // The rest is read and dropped, so that the process can be asked again.
+        tokio::io::copy(&mut stdout.take(length), &mut tokio::io::sink()).await?;
+        return Ok(Err(too_large(max_bytes)));
+    }
     let mut answer = Vec::new();
     stdout.take(length).read_to_end(&mut answer).await?;
     if answer.len() as u64 != length {
@@ -119,20 +147,30 @@ async fn ask(child: &mut Child, body: &[u8]) -> std::io::Result<Result<Vec<u8>, 
 /// Standard input or output.
 pub fn serve_expressions() -> std::io::Result<()> {
     setrlimit(Resource::As, Rlimit { current: Some(MAX_MEMORY), maximum: Some(MAX_MEMORY) })?;
+    // It ends with the process that has started it, also while it evaluates.
+    set_parent_process_death_signal(Some(Signal::KILL))?;
     let Some(text) = receive()? else { return Ok(()) };
-    let expression = Expression::compile(&String::from_utf8_lossy(&text)).map_err(std::io::Error::other)?;
-    let mut out = std::io::stdout().lock();
+    let expression = match Expression::compile(&String::from_utf8_lossy(&text)) {
+        Ok(expression) => expression,
+        Err(error) => return answer(Err(error)),
+    };
+    answer(Ok(Vec::new()))?;
     while let Some(body) = receive()? {
-        let (is_edited, answer) = match expression.apply(&body) {
-            Ok(body) => (1, body),
-            Err(error) => (0, error.into_bytes()),
-        };
-        out.write_all(&[is_edited])?;
-        out.write_all(&(answer.len() as u64).to_be_bytes())?;
-        out.write_all(&answer)?;
-        out.flush()?;
+        answer(expression.apply(&body))?;
     }
     Ok(())
+}
+
+fn answer(result: Result<Vec<u8>, String>) -> std::io::Result<()> {
+    let (is_edited, bytes) = match result {
+        Ok(body) => (1, body),
+        Err(error) => (0, error.into_bytes()),
+    };
+    let mut out = std::io::stdout().lock();
+    out.write_all(&[is_edited])?;
+    out.write_all(&(bytes.len() as u64).to_be_bytes())?;
+    out.write_all(&bytes)?;
+    out.flush()
 }
 
 fn receive() -> std::io::Result<Option<Vec<u8>>> {

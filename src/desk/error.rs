@@ -14,6 +14,9 @@ pub enum DeskError {
     /// A file exists already, or cannot be created.
     #[error("{0}")]
     CannotCreate(String),
+    /// The operator stopped it; the result would not be complete.
+    #[error("it was stopped before its end")]
+    Stopped,
     /// The request makes no sense.
     #[error("{0}")]
     Usage(String),

@@ -12,7 +12,7 @@ use super::{DeskError, LetterReader, Selection, Source};
 /// Hands every selected dead letter to `write`, as a line of the archive format without line end. Returns their number.
 ///
 /// # Errors
-/// The queue cannot be read, or an error of `write`.
+/// The queue cannot be read, it was stopped, or an error of `write`.
 pub async fn export(
     settings: &Settings,
     source: &Source,
@@ -31,5 +31,6 @@ pub async fn export(
         Ok(exported)
     }
     .await;
-    reader.close(written).await
+    let exported = reader.close(written).await?;
+    if report.is_stopped() { Err(DeskError::Stopped) } else { Ok(exported) }
 }

@@ -22,6 +22,8 @@ const MAX_NAMED: u64 = 20;
 /// Most different texts of one kind that are counted; further ones are counted together. They may hold values of bodies, so
 /// there may be as many as dead letters.
 const MAX_TEXTS: usize = 50;
+/// Most bytes of a body that are kept of a sample.
+const MAX_SAMPLE: usize = 8 << 10;
 
 /// What a replay would do with a dead letter.
 pub(super) enum Prediction {
@@ -46,9 +48,12 @@ pub(super) struct Predictor<'a> {
 impl<'a> Predictor<'a> {
     /// # Errors
     /// The expression of the edit is wrong.
-    pub fn new(settings: &'a Settings, edit: Option<&Edit>) -> Result<Self, DeskError> {
+    pub async fn new(settings: &'a Settings, edit: Option<&Edit>) -> Result<Self, DeskError> {
         let max_bytes = settings.event.max_bytes.bytes();
-        let editor = edit.map(|edit| Editor::new(edit.clone(), max_bytes)).transpose()?;
+        let editor = match edit {
+            Some(edit) => Some(Editor::new(edit.clone(), max_bytes).await?),
+            None => None,
+        };
         Ok(Predictor { settings, decoder: Decoder::new(Arc::new(settings.rules())), editor })
     }
 
@@ -91,9 +96,9 @@ impl<'a> Predictor<'a> {
 pub struct Sample {
     /// Its id.
     pub name: String,
-    /// Its body, decompressed.
+    /// The beginning of its body, decompressed.
     pub before: Vec<u8>,
-    /// The edited body, if there is one.
+    /// The beginning of the edited body, if there is one.
     pub after: Option<Vec<u8>>,
     /// Why it would not be stored; none if it would.
     pub problem: Option<String>,
@@ -133,7 +138,11 @@ impl Forecast {
             Prediction::Parked => (None, Some("would be parked: replayed dead_letter.max_replays times".to_owned())),
             Prediction::EditFailed(error, after) => (after, Some(format!("would stay: {error}"))),
         };
-        self.samples.push(Sample { name, before, after, problem });
+        let cut = |mut body: Vec<u8>| {
+            body.truncate(MAX_SAMPLE);
+            body
+        };
+        self.samples.push(Sample { name, before: cut(before), after: after.map(cut), problem });
     }
 
     /// Counts a dead letter that stays because its edit failed. The first of them are named in notes.

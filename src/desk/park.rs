@@ -69,6 +69,7 @@ impl Park {
 
     /// The outcome, for the audit.
     pub fn outcome(report: &ParkReport) -> Value {
-        json!({ "moved": report.moved(&()), "stayed": report.undeliverable() })
+        let stopped = report.interrupted.then_some(true);
+        json!({ "moved": report.moved(&()), "stayed": report.undeliverable(), "stopped": stopped })
     }
 }

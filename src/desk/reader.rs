@@ -34,6 +34,8 @@ pub struct LetterReader {
     removed: HashSet<u128>,
     /// Whether the whole queue was read. Before that, a dead letter without a message_id may still turn out to be no copy.
     complete: bool,
+    /// Whether the end of the reading is the end of the queue.
+    reads_all: bool,
 }
 
 /// Which dead letters leave the queue: those that had died when the command began, all of them and no others. A count would
@@ -93,6 +95,7 @@ impl LetterReader {
         }
         let filter = selection.filter.clone();
         let remaining = selection.limit.unwrap_or(u32::MAX);
+        let reads_all = !filter.is_empty() || remaining >= browser.count();
         if filter.is_empty() {
             browser.limit(remaining);
         }
@@ -110,6 +113,7 @@ impl LetterReader {
             copies_met: Vec::new(),
             removed: HashSet::new(),
             complete: false,
+            reads_all,
         };
         report.set_total(u64::from(reader.total()));
         Ok(reader)
@@ -141,15 +145,19 @@ impl LetterReader {
     pub async fn next(&mut self) -> Result<Option<SelectedLetter>, DeskError> {
         while self.remaining > 0 && !self.report.is_stopped() {
             let Some(message) = self.next_message().await? else {
-                self.complete = true;
+                self.complete = self.reads_all;
                 let is_no_copy = |letter: &mut SelectedLetter| self.copies.are_several(letter.handle.key);
                 let next = self.copies_met.extract_if(.., is_no_copy).next();
                 self.remaining -= u32::from(next.is_some());
                 return Ok(next);
             };
-            let Some(letter) = self.select(message) else { continue };
+            let (key, count, has_message_id, letter) = self.select(message);
+            let Some(letter) = letter.filter(|_| self.remaining_messages > 0) else {
+                self.copies.add_evidence(key, count, has_message_id);
+                continue;
+            };
             self.remaining_messages -= 1;
-            match self.copies.meet(&letter.record, letter.delivery.message_id().is_some()) {
+            match self.copies.meet(key, count, has_message_id) {
                 Met::New => {
                     self.remaining -= 1;
                     return Ok(Some(letter));
@@ -161,37 +169,40 @@ impl LetterReader {
     }
 
     async fn next_message(&mut self) -> Result<Option<BrowsedMessage>, DeskError> {
-        while self.remaining_messages > 0 {
+        loop {
             if let Some(message) = self.browser.next().await? {
                 return Ok(Some(message));
             }
             let met = self.moving.as_mut().is_some_and(|moving| std::mem::take(&mut moving.met));
             if !met || !self.browser.extend().await? {
-                break;
+                return Ok(None);
             }
         }
-        Ok(None)
     }
 
-    fn select(&mut self, message: BrowsedMessage) -> Option<SelectedLetter> {
+    /// What shows whether a message is a copy of another, and the dead letter if it is selected.
+    fn select(&mut self, message: BrowsedMessage) -> (Option<u128>, Option<i64>, bool, Option<SelectedLetter>) {
         let position = message.position;
         let (delivery, ack) = message.into_parts();
         let record = delivery.record(&self.worker_queue);
-        let handle = LetterHandle { ack, key: Copies::key(&record) };
+        let key = Copies::key(&record, delivery.message_id(), &delivery.body);
+        let handle = LetterHandle { ack, key };
+        let (count, has_message_id) = (record.delivery_count, delivery.message_id().is_some());
         if let Some(moving) = &mut self.moving {
             let is_own = record.replay_id.is_some() && record.replay_id == moving.replay_id;
             // A time that has not come yet is of a clock that is ahead: it says nothing.
             let is_later = record.time.is_some_and(|time| time > moving.died_until && time <= now_millis());
             if is_own || is_later {
                 moving.later += u64::from(!is_own);
-                return None;
+                return (key, count, has_message_id, None);
             }
             moving.met = true;
         }
         let id = delivery.letter_id(&record);
         let body = || json_body(&delivery, &self.rules);
         let selected = self.filter.matches(&delivery.letter_fields(&record, &id), body);
-        selected.then_some(SelectedLetter { id, delivery, record, position, handle })
+        let letter = selected.then_some(SelectedLetter { id, delivery, record, position, handle });
+        (key, count, has_message_id, letter)
     }
 
     /// Removes dead letters from the queue.

@@ -95,8 +95,8 @@ impl Replay {
 
     /// # Errors
     /// The edit is wrong: where, and what was expected.
-    pub fn check(&self, settings: &Settings) -> Result<(), DeskError> {
-        Predictor::new(settings, self.edit.as_ref()).map(drop)
+    pub async fn check(&self, settings: &Settings) -> Result<(), DeskError> {
+        Predictor::new(settings, self.edit.as_ref()).await.map(drop)
     }
 
     /// What would become of the selected dead letters, with the first `samples` of them in full. Nothing is changed.
@@ -109,7 +109,7 @@ impl Replay {
         samples: usize,
         report: &Arc<dyn Report>,
     ) -> Result<Forecast, DeskError> {
-        let mut predictor = Predictor::new(settings, self.edit.as_ref())?;
+        let mut predictor = Predictor::new(settings, self.edit.as_ref()).await?;
         let mut reader = LetterReader::open(settings, &self.source, &self.selection, report).await?;
         let mut forecast = Forecast::default();
         let read = async {
@@ -127,6 +127,9 @@ impl Replay {
         .await;
         forecast.messages = forecast.total() + reader.copies() as u64;
         reader.close(read).await?;
+        if report.is_stopped() {
+            return Err(DeskError::Stopped);
+        }
         Ok(forecast)
     }
 
@@ -143,7 +146,7 @@ impl Replay {
             let text = "parked dead letters are not replayed; unpark them first (`ticketlog dead unpark`)";
             return Err(DeskError::Usage(text.to_owned()));
         }
-        let mut predictor = Predictor::new(settings, self.edit.as_ref())?;
+        let mut predictor = Predictor::new(settings, self.edit.as_ref()).await?;
         let mut reader = LetterReader::open(settings, &self.source, &self.selection, report).await?;
         reader.limit_messages(self.max_messages);
         reader.move_letters(self.died_until, Some(&self.id));
@@ -229,6 +232,7 @@ impl ReplayReport {
             "replayed": self.replayed(), "parked": self.parked(), "undeliverable": self.transfer.undeliverable(),
             "skipped": sum(&self.stayed.rejected), "edit_failed": sum(&self.stayed.edit_failed),
             "backup": self.backup, "seconds": self.transfer.duration.as_secs_f64(),
+            "stopped": self.transfer.interrupted.then_some(true),
         })
     }
 

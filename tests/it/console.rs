@@ -103,6 +103,15 @@ async fn only_requests_of_its_own_pages_are_admitted() {
         assert_eq!(answer.status, status, "{headers:?}: {answer:?}");
     }
     assert_eq!(console.get("/park").status, 405);
+    let image = ["Sec-Fetch-Site: cross-site", "Sec-Fetch-Dest: image"];
+    assert_eq!(console.request("/letters", &image, None).status, 403);
+    // A selection that is blank or mistyped would be everything.
+    for fields in [("id", ""), ("ids", "a"), ("reason", " ")] {
+        assert_eq!(console.post("/park", &[fields]).status, 400, "{fields:?}");
+    }
+    assert_eq!(console.post("/forecast", &[("expression", " ")]).status, 400);
+    let deep = console.post("/forecast", &[("expression", &"[".repeat(60_000))]);
+    assert!(deep.status == 422 && deep.body.contains("nests too deep"), "{deep:?}");
     env.clean().await;
 }
 

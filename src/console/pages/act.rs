@@ -18,14 +18,14 @@ pub(in crate::console) enum ActForm {
     Purge,
 }
 
-/// The page. `count` is the number of dead letters of the snapshot that are selected; `problem` says why the last attempt was
+/// The page. `count` is the number of dead letters of the snapshot that are selected, if there is one; `problem` says why the last attempt was
 /// refused.
 pub(in crate::console) fn act_page(
     console: &Console,
     operator: &Operator,
     query: &LetterQuery,
     form: ActForm,
-    count: u64,
+    count: Option<u64>,
     problem: Option<&str>,
 ) -> Markup {
     let title = match form {
@@ -38,7 +38,13 @@ pub(in crate::console) fn act_page(
     let body = html! {
         p class="crumbs" { a href=(query.url("/letters")) { "Dead letters" } }
         h1 { (title) }
-        p { "Selected: " strong { (letters_text(count)) } " (" (query.describe()) ") when the queue was last read." }
+        p {
+            "Selected: " strong { (query.describe()) }
+            @match count {
+                Some(count) => { ", " strong { (letters_text(count)) } " when the queue was last read." }
+                None => ". The queue was not read yet, so their number is not known.",
+            }
+        }
         @if let Some(problem) = problem { p class="error" role="alert" { (problem) } }
         @match form {
             ActForm::Replay => (replay_form(operator, query)),

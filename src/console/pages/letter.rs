@@ -6,6 +6,7 @@ use serde::de::IgnoredAny;
 use serde_json::{Map, Value};
 
 use crate::dead_letter::{escape, fault_offset, indent_json, render_hex, render_text};
+use crate::desk::decoder_message;
 use crate::event::{Decoder, Event, Identity, Message, Rejection};
 
 use super::super::Console;
@@ -86,17 +87,22 @@ fn readable(text: &str) -> String {
 fn shown_body(detail: &Detail, body: &[u8]) -> Markup {
     let record = &detail.record;
     let (shown, is_text) = match std::str::from_utf8(body) {
+        Ok(text) if text.len() > MAX_SHOWN => {
+            let cut = text.get(..text.floor_char_boundary(MAX_SHOWN)).unwrap_or_default();
+            (render_text(cut, None, false), true)
+        }
         Ok(text) => {
             // A detail with a position means the text as it was sent.
             let has_position = record.detail.contains(" column ");
             let text = if has_position { text.to_owned() } else { readable(text) };
             let fault = fault_offset(&text, &record.detail, record.field.as_deref());
-            (render_text(&text, fault, text.len() <= MAX_SHOWN), true)
+            (render_text(&text, fault, true), true)
         }
         Err(_) => (render_hex(body, MAX_HEX, fault_offset("", &record.detail, None)), false),
     };
     html! {
         @if body.is_empty() { p { "It is empty." } } @else {
+            @if is_text && body.len() > MAX_SHOWN { p { "It is long: this is its beginning. Export it to see all." } }
             @if !is_text { p { "It is not UTF-8, so it is shown in hexadecimal." } }
             pre class="body" tabindex="0" aria-label="Body, with a caret under the fault" {
                 (marked(&shown))
@@ -137,10 +143,11 @@ fn editor(operator: &Operator, query: &LetterQuery, body: &[u8]) -> Markup {
     }
 }
 
-/// What the worker's decoder says of a body, as a fragment.
-pub(in crate::console) fn validation(console: &Console, body: &[u8], message_id: Option<&str>) -> Markup {
+/// What the worker's decoder says of a body that replaces that of a dead letter, as a fragment.
+pub(in crate::console) fn validation(console: &Console, body: &[u8], original: Option<&Detail>) -> Markup {
     let mut decoder = Decoder::new(std::sync::Arc::new(console.settings.rules()));
-    let message = Message { body, message_id, ..Message::default() };
+    let message = original.map(|detail| decoder_message(&detail.delivery)).unwrap_or_default();
+    let message = Message { body, content_encoding: None, ..message };
     match decoder.decode(&message, || [0; 12]) {
         Ok(event) => accepted(&event),
         Err(rejection) => rejected(body, &rejection),

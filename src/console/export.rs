@@ -1,0 +1,96 @@
+//! Owns the download of dead letters. Must not know pages, nor how a queue is read.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Extension;
+use axum::body::Body;
+use axum::extract::{RawQuery, State};
+use axum::http::StatusCode;
+use axum::http::header::{CONTENT_DISPOSITION, CONTENT_TYPE};
+use axum::response::{IntoResponse as _, Response};
+use futures_util::future::BoxFuture;
+use futures_util::stream;
+use hyper::body::Bytes;
+use serde_json::json;
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+
+use crate::desk::{self, Audit, DeskError};
+use crate::report::Report;
+use crate::system::now_millis;
+
+use super::Console;
+use super::jobs::{Job, Task};
+use super::pages::Problem;
+use super::query::LetterQuery;
+use super::routes::{By, Shared, read_query};
+
+/// Lines that are read ahead of the reader.
+const READ_AHEAD: usize = 64;
+/// How long a download may stand still.
+const SEND_TIMEOUT: Duration = Duration::from_secs(30);
+
+type Line = Result<Bytes, std::io::Error>;
+
+/// Streams the selected dead letters as a file; they stay in the queue.
+pub(super) async fn export(
+    State(console): Shared,
+    Extension(operator): By,
+    RawQuery(query): RawQuery,
+) -> Result<Response, Problem> {
+    let query = read_query(query.as_deref())?;
+    let queue = console.queue_name(query.queue).to_owned();
+    let subject = json!({ "action": "export", "queue": queue, "filter": query.selection().to_json() });
+    let failed = |error: DeskError| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string());
+    let audit = Audit::begin(console.history_file().as_deref(), &operator.name, subject).map_err(failed)?;
+    let name = format!("{}-{}.ndjson", queue.replace(['/', '"', '\\'], "_"), now_millis());
+    let (sender, receiver) = mpsc::channel::<Line>(READ_AHEAD);
+    tokio::spawn(async move {
+        let exported = send(&console, &query, &operator.name, &sender).await;
+        let count = exported.as_ref().ok().map(|count| json!({ "exported": count }));
+        audit.end(count.unwrap_or_default(), exported.is_err());
+        if let Err(error) = exported {
+            // The download ends with an error, not as if it were complete.
+            let _ = sender.send(Err(std::io::Error::other(error.to_string()))).await;
+        }
+    });
+    let lines = stream::unfold(receiver, async |mut receiver| Some((receiver.recv().await?, receiver)));
+    let disposition = format!("attachment; filename=\"{name}\"");
+    let headers = [(CONTENT_TYPE, "application/x-ndjson".to_owned()), (CONTENT_DISPOSITION, disposition)];
+    Ok((headers, Body::from_stream(lines)).into_response())
+}
+
+async fn send(
+    console: &Arc<Console>,
+    query: &LetterQuery,
+    who: &str,
+    sender: &mpsc::Sender<Line>,
+) -> Result<u64, DeskError> {
+    let queue = console.queue(query.queue);
+    let turn = queue.turn.lock().await;
+    queue.set_holder(Some(format!("{who} is exporting")));
+    let job = Arc::new(Job::new(Task::Look, query.clone(), who.to_owned()));
+    let (closing, stopped) = (sender.clone(), Arc::clone(&job));
+    // When the download is cancelled, nothing more is read.
+    let watcher = tokio::spawn(async move {
+        closing.closed().await;
+        stopped.stop();
+    });
+    let lines = sender.clone();
+    let write = move |line: String| -> BoxFuture<'static, std::io::Result<()>> {
+        let lines = lines.clone();
+        Box::pin(async move {
+            // Others wait for the queue: who does not read for half a minute has no download.
+            let sent = timeout(SEND_TIMEOUT, lines.send(Ok(Bytes::from(line + "\n")))).await;
+            if matches!(sent, Ok(Ok(()))) { Ok(()) } else { Err(std::io::ErrorKind::BrokenPipe.into()) }
+        })
+    };
+    let report: Arc<dyn Report> = job;
+    let exported =
+        desk::export(&console.settings, &console.source(query.queue), &query.selection(), &report, write).await;
+    watcher.abort();
+    queue.set_holder(None);
+    drop(turn);
+    exported
+}
