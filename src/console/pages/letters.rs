@@ -13,7 +13,7 @@ use super::{Section, ago, csrf, hidden, letters_text, may, number, page, sparkli
 
 /// Most groups on a page.
 const MAX_GROUPS: usize = 200;
-/// Messages that are read in a second, roughly; `tests/console` prints what a machine does.
+/// Messages that are read in a second, roughly: the page says how long it may take.
 const READ_PER_SECOND: u32 = 10_000;
 
 fn title(queue: QueueKind) -> &'static str {
