@@ -133,11 +133,18 @@ async fn fault_17_the_validator_rejects_one_of_500_and_then_all() {
     let database = env.client.database(&env.name);
     database.run_command(validator(doc! { "never": true })).await.unwrap();
     env.publish_all((0..500).map(TestMessage::numbered)).await;
-    // One large batch, so that all events are rejected at once.
+    // One large batch after the first, so that nearly all events are rejected at once.
     let one_batch = [("BATCH__LINGER", "1s"), ("BROKER__PREFETCH_BYTES", "1GiB"), ("EVENT__MAX_BYTES", "10KiB")];
     let worker = env.worker_with(&one_batch).await;
     eventually("the breaker opens", DEADLINE, async || worker.get("/readyz").1.contains("breaker")).await;
+    eventually("the others are held", DEADLINE, async || {
+        worker.metrics()["ticketlog_dead_letters_waiting"] + worker.settled("dead_lettered") as f64 == 500.0
+    })
+    .await;
     database.run_command(validator(doc! {})).await.unwrap();
+    worker.wait_until_ready().await;
+    // Those of the first batch died before there was a window to judge.
+    env.dead_command_succeeds(&["replay", "--yes"]).await;
     wait_until_stored(&env, 500).await;
     env.assert_all_stored("17 validator rejects all, until changed", 500, &[&worker]).await;
     env.clean().await;

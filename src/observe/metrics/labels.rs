@@ -39,7 +39,7 @@ pub enum FlushCause {
     Events,
     /// It has `max_bytes`, or the next event would not fit.
     Bytes,
-    /// Its first event has waited `linger`.
+    /// Its first event has waited `linger`, or no write was under way.
     Linger,
     /// The worker is stopping.
     Drain,

@@ -180,10 +180,12 @@ impl<'a> SessionLoop<'a> {
         self.batcher.set_max_events(self.limits.events);
         // While the prefetch is exhausted, no further event can arrive, and lingering gains nothing.
         let exhausted = self.accounting.in_flight() >= usize::from(self.session.prefetch());
-        let early = if exhausted { self.context.settings.batch.linger.0 } else { TIMER_RESOLUTION };
-        while self.can_write()
-            && let Some((batch, cause)) = self.batcher.take(Instant::now() + early)
-        {
+        while self.can_write() {
+            // Events linger only while a write is under way, as with Nagle's algorithm (RFC 896): one that comes alone is
+            // written at once, and under load the events that arrive during a write are the next batch.
+            let at_once = exhausted || self.writes.is_empty();
+            let early = if at_once { self.context.settings.batch.linger.0 } else { TIMER_RESOLUTION };
+            let Some((batch, cause)) = self.batcher.take(Instant::now() + early) else { break };
             metrics::batch_closed(cause, batch.len(), batch.iter().map(PendingEvent::document_bytes).sum());
             let context = Arc::clone(&self.context);
             let full = matches!(cause, FlushCause::Events | FlushCause::Bytes);
