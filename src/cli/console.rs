@@ -57,9 +57,9 @@ pub(super) struct ConsoleArgs {
     /// The address of Grafana, for a link.
     #[arg(long, value_name = "URL", value_parser = parse_http_url, env = "TICKETLOG_CONSOLE_GRAFANA")]
     grafana: Option<Url>,
-    /// The address of the runbooks, for links.
-    #[arg(long, value_name = "URL", value_parser = parse_http_url, env = "TICKETLOG_CONSOLE_RUNBOOKS")]
-    runbooks: Option<Url>,
+    /// The address of the directory docs of this project, for links to runbooks and to the event contract.
+    #[arg(long, value_name = "URL", value_parser = parse_http_url, env = "TICKETLOG_CONSOLE_DOCS")]
+    docs: Option<Url>,
     #[command(flatten, next_help_heading = "Queue")]
     browse: BrowseArgs,
 }
@@ -90,7 +90,7 @@ impl ConsoleArgs {
             workers,
             browse: self.browse.options(),
             grafana: self.grafana.clone(),
-            runbooks: self.runbooks.clone(),
+            docs: self.docs.clone(),
         };
         let bound = console::bind(settings, options).await.map_err(CommandError::usage)?;
         let console = bound

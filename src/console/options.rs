@@ -33,11 +33,16 @@ pub struct Options {
     pub browse: BrowseOptions,
     /// Where Grafana is.
     pub grafana: Option<Url>,
-    /// Where the runbooks are.
-    pub runbooks: Option<Url>,
+    /// Where the documents of this project are.
+    pub docs: Option<Url>,
 }
 
 impl Options {
+    /// The address of a document, such as `event-contract.md`.
+    pub fn docs_page(&self, path: &str) -> Option<String> {
+        self.docs.as_ref().map(|docs| format!("{}/{path}", docs.as_str().trim_end_matches('/')))
+    }
+
     /// # Errors
     /// What is missing, and how to mend it.
     pub fn check(&self) -> Result<(), &'static str> {
@@ -83,7 +88,7 @@ mod tests {
             workers: Vec::new(),
             browse: BrowseOptions::default(),
             grafana: None,
-            runbooks: None,
+            docs: None,
         }
     }
 

@@ -22,6 +22,8 @@ pub struct WorkerNumbers {
     pub dead_letters: Option<f64>,
     pub parked: Option<f64>,
     pub unpublished: Option<f64>,
+    /// Since the worker has started: received, and of these stored, duplicate, dead-lettered, returned.
+    pub ledger: Option<[f64; 5]>,
 }
 
 impl WorkerNumbers {
@@ -31,6 +33,15 @@ impl WorkerNumbers {
         let settled = |outcome: &str| rate("ticketlog_messages_settled_total", outcome);
         let queue = |name: &str, queue: &str| now.value(name, queue);
         let latency = |quantile| now.quantile(before, "ticketlog_event_to_stored_seconds", quantile);
+        let total = |outcome: &str| now.value("ticketlog_messages_settled_total", outcome);
+        let received = now.value("ticketlog_messages_received_total", "");
+        let outcomes = ["\"stored\"", "\"duplicate\"", "\"dead_lettered\"", "\"returned\""].map(total);
+        let ledger = match (received, outcomes) {
+            (Some(received), [Some(stored), Some(duplicate), Some(dead), Some(returned)]) => {
+                Some([received, stored, duplicate, dead, returned])
+            }
+            _ => None,
+        };
         let last = now.value("ticketlog_last_stored_timestamp_seconds", "").filter(|time| *time > 0.0);
         WorkerNumbers {
             received: rate("ticketlog_messages_received_total", ""),
@@ -44,6 +55,7 @@ impl WorkerNumbers {
             last_stored: last.map(|time| (since_epoch().as_secs_f64() - time).max(0.0)),
             dead_letters: queue("ticketlog_queue_messages", "\"dead_letter\""),
             parked: queue("ticketlog_queue_messages", "\"parked\""),
+            ledger,
             unpublished: now.value("ticketlog_dead_letters_waiting", ""),
         }
     }

@@ -183,6 +183,8 @@ async fn what_an_expression_mends_is_stored_and_the_rest_stays() {
     let (job, _) = console.job("/forecast", &one, "Replay 1").await;
     console.job("/replay", &[("forecast", job.rsplit('/').next().unwrap())], "1</strong> stored").await;
     assert_eq!(env.count().await, 31);
+    let now = console.get("/").body;
+    assert!(now.contains("Ledger: 31 received = 31 stored + 0 stored before"), "{now}");
     let history = console.get("/history").body;
     assert!(history.matches("<strong class=\"good\">done</strong>").count() == 2, "{history}");
     let mut originals = 0;

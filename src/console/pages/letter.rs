@@ -41,7 +41,10 @@ pub(in crate::console) fn letter_page(
         h1 { (title) }
         section class="card" {
             p class="detail" { strong { (record.detail) } }
-            p { (advice.fault) " " (advice.remedy) }
+            p {
+                (advice.fault) " " (advice.remedy)
+                @if let Some(contract) = console.options.docs_page("event-contract.md") { " " a href=(contract) { "The contract" } }
+            }
         }
         dl class="facts" {
             (fact("Dead letter", html! { code { (detail.id) } " at " (detail.position) " of the queue when it was read" }))

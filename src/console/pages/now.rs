@@ -105,14 +105,20 @@ fn worker_card(console: &Console, status: &Value, numbers: &WorkerNumbers) -> Ma
             (value("event to stored, p99", &seconds(numbers.latency.1)))
             (value("last stored", &numbers.last_stored.map_or("never".to_owned(), |ago| format!("{} ago", seconds(Some(ago))))))
         }
+        @if let (Some([received, stored, duplicate, dead, returned]), Some(in_flight)) = (numbers.ledger, numbers.in_flight) {
+            p class="ok-list" {
+                "Ledger: " (number(received as u64)) " received = " (number(stored as u64)) " stored + "
+                (number(duplicate as u64)) " stored before + " (number(dead as u64)) " dead-lettered + "
+                (number(returned as u64)) " returned + " (number(in_flight as u64)) " in flight"
+            }
+        }
         p class="ok-list" { "Up: " (components.iter().filter(|(_, state)| **state == "ok").map(|(name, _)| *name).collect::<Vec<_>>().join(", ")) }
     }
 }
 
 /// The runbook of the alert about a component.
 fn runbook(console: &Console, component: &str) -> Option<String> {
-    let base = console.options.runbooks.as_ref()?.as_str().trim_end_matches('/').to_owned();
-    Some(format!("{base}/{}.md", runbook_name(component)))
+    console.options.docs_page(&format!("runbooks/{}.md", runbook_name(component)))
 }
 
 fn runbook_name(component: &str) -> &'static str {
