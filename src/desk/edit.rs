@@ -19,8 +19,9 @@ const DEADLINE: Duration = Duration::from_secs(5);
 const MAX_MEMORY: u64 = 2 << 30;
 /// Longest expression in bytes; errors are shorter.
 const MAX_EXPRESSION: usize = 64 << 10;
-/// After this many failures of the process the expression is not tried for further bodies.
-const MAX_FAILURES: u32 = 3;
+/// After this many failures of the process in a row the expression is not tried for further bodies: it is the expression, not a few
+/// bodies, that is at fault, and each failure takes up to `DEADLINE`.
+const MAX_FAILURES: u32 = 20;
 /// Why the process has ended by itself.
 const ENDED: &str = "the expression ended its process: it needs too much memory, nests too deep, or halts";
 /// The hidden command that evaluates.
@@ -40,6 +41,7 @@ pub(super) struct Editor {
     edit: Edit,
     max_bytes: usize,
     process: Option<Child>,
+    /// Failures of the process in a row.
     failures: u32,
 }
 
@@ -65,7 +67,7 @@ impl Editor {
             Edit::Body(edited) => edited.clone(),
             Edit::Expression(text) => {
                 if self.failures >= MAX_FAILURES {
-                    return Err(format!("not tried, because the expression did not end {MAX_FAILURES} times"));
+                    return Err(format!("not tried: the expression failed so {MAX_FAILURES} times in a row"));
                 }
                 let process = match &mut self.process {
                     Some(process) => process,
@@ -81,6 +83,7 @@ impl Editor {
                         _ => ENDED.to_owned(),
                     });
                 };
+                self.failures = 0;
                 answer?
             }
         };
