@@ -30,12 +30,12 @@ impl TerminalReport {
 
     /// From now on the first SIGINT stops the operation in order, and the second ends the process.
     pub fn stopped_by_interrupt(self: Arc<Self>) -> Arc<Self> {
-        let report = Arc::clone(&self);
+        // Not a strong one: the progress bar is cleared when the operation drops its report.
+        let report = Arc::downgrade(&self);
         tokio::spawn(async move {
             while tokio::signal::ctrl_c().await.is_ok() {
-                if report.stopped.swap(true, Ordering::Relaxed) {
-                    std::process::exit(i32::from(exit::INTERRUPTED));
-                }
+                let running = report.upgrade().filter(|report| !report.stopped.swap(true, Ordering::Relaxed));
+                let Some(report) = running else { std::process::exit(i32::from(exit::INTERRUPTED)) };
                 report.note("stopping; a second interrupt ends it at once, which loses nothing");
             }
         });
