@@ -9,9 +9,11 @@ version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 target=${CARGO_TARGET_DIR:-target} out=$PWD/target/dist
 rm -rf "$out"; mkdir -p "$out"
 
-units() { # FOLDER: the unit, and a template of it for several queues: ticketlog@NAME reads /etc/ticketlog/NAME
-  mkdir -p "$1"
-  sed -e '/^#   /d' -e 's#/usr/local/bin/#/usr/bin/#' deploy/systemd/ticketlog.service >"$1/ticketlog.service"
+units() { # FOLDER: the units, and a template of the worker's for several queues: ticketlog@NAME reads /etc/ticketlog/NAME
+  local unit; mkdir -p "$1"
+  for unit in ticketlog ticketlog-console; do
+    sed -e '/^#   install -m/d' -e 's#/usr/local/bin/#/usr/bin/#' "deploy/systemd/$unit.service" >"$1/$unit.service"
+  done
   sed -e 's#=\([a-z.-]*\):/etc/ticketlog/#=\1:/etc/ticketlog/%i/#' -e 's#^Description=ticketlog#& %i#' "$1/ticketlog.service" >"$1/ticketlog@.service"
 }
 
