@@ -78,13 +78,8 @@ async fn send(
         stopped.stop();
     });
     let lines = sender.clone();
-    let write = move |line: String| -> BoxFuture<'static, std::io::Result<()>> {
-        let lines = lines.clone();
-        Box::pin(async move {
-            // Others wait for the queue: who does not read for half a minute has no download.
-            let sent = timeout(SEND_TIMEOUT, lines.send(Ok(Bytes::from(line + "\n")))).await;
-            if matches!(sent, Ok(Ok(()))) { Ok(()) } else { Err(std::io::ErrorKind::BrokenPipe.into()) }
-        })
+    let write = move |line| -> BoxFuture<'static, std::io::Result<()>> {
+        Box::pin(send_line(lines.clone(), line, SEND_TIMEOUT))
     };
     let report: Arc<dyn Report> = job;
     let exported =
@@ -93,4 +88,25 @@ async fn send(
     queue.set_holder(None);
     drop(turn);
     exported
+}
+
+/// Others wait for the queue: who does not read for half a minute has no download.
+async fn send_line(lines: mpsc::Sender<Line>, line: String, limit: Duration) -> std::io::Result<()> {
+    let sent = timeout(limit, lines.send(Ok(Bytes::from(line + "\n")))).await;
+    if matches!(sent, Ok(Ok(()))) { Ok(()) } else { Err(std::io::ErrorKind::BrokenPipe.into()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_download_that_nobody_reads_ends() {
+        let (sender, mut receiver) = mpsc::channel(1);
+        let send = |line: &str| send_line(sender.clone(), line.to_owned(), Duration::from_millis(20));
+        send("1").await.unwrap();
+        assert_eq!(send("2").await.unwrap_err().kind(), std::io::ErrorKind::BrokenPipe);
+        receiver.recv().await.unwrap().unwrap();
+        send("3").await.unwrap();
+    }
 }

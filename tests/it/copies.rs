@@ -98,3 +98,23 @@ async fn what_may_be_a_copy_stays_while_the_queue_is_not_read_to_its_end() {
     }
     env.clean().await;
 }
+
+/// Anybody who may publish can write a `dl-id`: a message is a copy only if all of it is the same.
+#[tokio::test]
+async fn a_forged_id_takes_no_other_dead_letter_with_it() {
+    let env = TestEnv::new().await;
+    let letter = |message_id: &str, body: &str| {
+        let properties = BasicProperties::default().with_message_id(message_id.into());
+        (body.as_bytes().to_vec(), properties.with_headers(env.headers("same", "rejected_by_store", 1)))
+    };
+    let letters = [letter("m", "{\"a\":1}"), letter("m", "{\"a\":2}"), letter("other", "{\"a\":1}")];
+    env.publish_dead_letters(letters).await;
+    let purged = env.dead_command_succeeds(&["purge", "--limit", "1", "--yes", "--no-backup"]).await;
+    assert_eq!(env.depth(&env.dead_letter_queue()).await, 2, "{purged:?}");
+    let mut worker = env.worker().await;
+    env.dead_command_succeeds(&["replay", "--yes", "--id", "same"]).await;
+    worker.wait_until_settled(2).await;
+    assert_eq!((env.count().await, env.depth(&env.dead_letter_queue()).await), (2, 0));
+    worker.stop().await;
+    env.clean().await;
+}
