@@ -18,8 +18,8 @@ use super::query::LetterQuery;
 /// Number of jobs kept, and of notes of each.
 const MAX_JOBS: usize = 50;
 const MAX_NOTES: usize = 50;
-/// How often a page that waits for a job looks at it.
-const POLL: Duration = Duration::from_millis(25);
+/// How often who waits for a job looks at it, and a job that waits whether it is stopped.
+pub(super) const POLL: Duration = Duration::from_millis(25);
 
 /// What a job does.
 #[derive(Debug, Clone)]
@@ -68,7 +68,7 @@ impl Task {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Phase {
     /// Somebody else uses the queue.
-    Waiting(String),
+    Waiting,
     Running,
     Done,
     Failed(String),

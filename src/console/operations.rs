@@ -3,23 +3,26 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::http::StatusCode;
 use serde_json::json;
+use tokio::sync::MutexGuard;
+use tokio::time::timeout;
 
 use crate::dead_letter::Filter;
 use crate::desk::{self, Audit, DeskError, LetterReader, Park, Purge, Replay, Selection};
 use crate::report::Report;
 use crate::system::now_millis;
 
-use super::Console;
 use super::details::Detail;
-use super::jobs::{Job, Outcome, Phase, Task};
+use super::jobs::{Job, Outcome, POLL, Phase, Task};
 use super::pages::Problem;
 use super::query::{LetterQuery, QueueKind};
 use super::snapshot::SnapshotBuilder;
+use super::{Console, QueueState};
 
 /// Dead letters of each group that are held with their bodies, up to this many bytes each.
 const EXAMPLES: u32 = 10;
@@ -75,10 +78,11 @@ pub(super) fn look(console: &Arc<Console>, queue: QueueKind, who: &str) -> Resul
 
 async fn run(console: Arc<Console>, job: Arc<Job>) {
     let queue = console.queue(job.query.queue);
-    if let Some(holder) = queue.holder() {
-        job.set_phase(Phase::Waiting(holder));
-    }
-    let turn = queue.turn.lock().await;
+    job.set_phase(Phase::Waiting);
+    let Some(turn) = wait_for_turn(queue, &job).await else {
+        job.finish(Phase::Failed(DeskError::Stopped.to_string()));
+        return;
+    };
     queue.set_holder(Some(format!("{} is {}", job.who, job.task.doing())));
     job.set_phase(Phase::Running);
     let performed = perform(&console, &job).await;
@@ -101,6 +105,18 @@ async fn run(console: Arc<Console>, job: Arc<Job>) {
         });
         follow(&console, &job).await;
         look_again(&console, &job, &affected);
+    }
+}
+
+/// The turn at a queue; none if the job is stopped before.
+async fn wait_for_turn<'a>(queue: &'a QueueState, job: &Job) -> Option<MutexGuard<'a, ()>> {
+    let mut turn = pin!(queue.turn.lock());
+    loop {
+        match timeout(POLL, &mut turn).await {
+            Ok(turn) => return Some(turn),
+            Err(_) if job.is_stopped() => return None,
+            Err(_) => {}
+        }
     }
 }
 

@@ -199,19 +199,20 @@ async fn job_events(
     Path(id): Path<String>,
 ) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Problem> {
     let job = find_job(&console, &id)?;
-    let events = stream::unfold((job, operator, None::<String>, false), async |(job, operator, last, ended)| {
+    let at = (console, operator);
+    let events = stream::unfold((job, at, None::<String>, false), async |(job, at, last, ended)| {
         if ended {
             return None;
         }
         loop {
             let is_over = job.is_over();
-            let fragment = pages::job_status(&operator, &job).into_string();
+            let fragment = pages::job_status(&at.0, &at.1, &job).into_string();
             if is_over || last.as_ref() != Some(&fragment) {
                 let event = Event::default().event(if is_over { "over" } else { "update" }).data(&fragment);
                 if last.is_some() {
                     tokio::time::sleep(UPDATE_INTERVAL).await;
                 }
-                return Some((Ok(event), (job, operator, Some(fragment), is_over)));
+                return Some((Ok(event), (job, at, Some(fragment), is_over)));
             }
             tokio::time::sleep(UPDATE_INTERVAL).await;
         }

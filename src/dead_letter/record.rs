@@ -93,6 +93,11 @@ pub struct XDeath {
 }
 
 impl DeadLetterRecord {
+    /// The id that names the message in its replays: the `dl-copy-id` of its first dead letter.
+    pub fn first_letter_id(&self) -> Option<&str> {
+        [&self.first_id, &self.copy_id, &self.id].into_iter().find_map(Option::as_deref)
+    }
+
     /// Reads the worker's headers, or else `x-death`. `x-death` has priority if its queue is `worker_queue`: then RabbitMQ
     /// dead-lettered the message itself, and the other headers are from a publisher.
     pub fn read(

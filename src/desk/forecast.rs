@@ -6,11 +6,12 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::sync::Arc;
 
+use bson::oid::ObjectId;
 use serde_json::{Value, json};
 
 use crate::config::Settings;
 use crate::dead_letter::DeadLetterRecord;
-use crate::event::{self, Decoder, Message};
+use crate::event::{self, Decoder, Identity, Message};
 use crate::rabbitmq::Delivery;
 use crate::report::Report;
 
@@ -27,8 +28,13 @@ const MAX_SAMPLE: usize = 8 << 10;
 
 /// What a replay would do with a dead letter.
 pub(super) enum Prediction {
-    /// The decoder accepts it. The body is set if it was edited.
-    Accepted(Option<Vec<u8>>),
+    /// The decoder accepts it.
+    Accepted {
+        /// The new body, if it was edited.
+        edited: Option<Vec<u8>>,
+        /// The `_id` of the document, if it is known before: if the message has an identity.
+        document_id: Option<ObjectId>,
+    },
     /// It would be dead-lettered again, unchanged, for this cause.
     Rejected(String),
     /// It was replayed `dead_letter.max_replays` times and is parked.
@@ -75,13 +81,17 @@ impl<'a> Predictor<'a> {
                 Err(error) => return Prediction::EditFailed(error, None),
             },
         };
-        let original = decoder_message(delivery);
+        let original = Message { dead_letter_id: record.first_letter_id(), ..decoder_message(delivery) };
         let message = match &edited {
             Some(body) => Message { body, content_encoding: None, ..original },
             None => original,
         };
         match self.decoder.decode(&message, || [0; 12]) {
-            Ok(_) => Prediction::Accepted(edited),
+            // A replay replaces texts that are not UTF-8, the message_id among them.
+            Ok(event) if event.identity == Identity::None || delivery.invalid_texts().is_some() => {
+                Prediction::Accepted { edited, document_id: None }
+            }
+            Ok(event) => Prediction::Accepted { edited, document_id: Some(ObjectId::from_bytes(event.id)) },
             Err(rejection) if edited.is_some() => {
                 let error = format!("the edited body is rejected: {}", rejection.reason_and_field());
                 Prediction::EditFailed(error, edited)
@@ -124,7 +134,7 @@ pub struct Forecast {
 impl Forecast {
     pub(super) fn add(&mut self, prediction: &Prediction) {
         match prediction {
-            Prediction::Accepted(_) => self.accepted += 1,
+            Prediction::Accepted { .. } => self.accepted += 1,
             Prediction::Rejected(cause) => count(&mut self.rejected, cause),
             Prediction::Parked => self.parked += 1,
             Prediction::EditFailed(error, _) => count(&mut self.edit_failed, error),
@@ -133,7 +143,7 @@ impl Forecast {
 
     pub(super) fn add_sample(&mut self, name: String, before: Vec<u8>, prediction: Prediction) {
         let (after, problem) = match prediction {
-            Prediction::Accepted(after) => (after, None),
+            Prediction::Accepted { edited, .. } => (edited, None),
             Prediction::Rejected(cause) => (None, Some(format!("would be dead-lettered again: {cause}"))),
             Prediction::Parked => (None, Some("would be parked: replayed dead_letter.max_replays times".to_owned())),
             Prediction::EditFailed(error, after) => (after, Some(format!("would stay: {error}"))),

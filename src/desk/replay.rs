@@ -19,6 +19,9 @@ use super::reader::{LetterReader, SelectedLetter};
 use super::transfer::{Transfer, TransferReport};
 use super::{DeskError, Selection, Source, dead_letters};
 
+/// Most documents that are named in a report.
+const MAX_DOCUMENT_IDS: usize = 100;
+
 /// What to replay, and how.
 #[derive(Debug, Clone)]
 pub struct Replay {
@@ -61,6 +64,8 @@ pub struct ReplayReport {
     pub stayed: Forecast,
     /// The file with the originals of those that were edited, if there are any.
     pub backup: Option<String>,
+    /// The `_id`s of the first documents that the workers store of them, as far as they are known before.
+    pub document_ids: Vec<ObjectId>,
 }
 
 impl Replay {
@@ -151,22 +156,21 @@ impl Replay {
         reader.limit_messages(self.max_messages);
         reader.move_letters(self.died_until, Some(&self.id));
         let mut transfer = Transfer::new(settings, reader, self.rate, report).await?;
-        let mut stayed = Forecast::default();
-        let mut backup = self.backup.clone().map(BackupFile::new);
-        let sent = self.send(settings, &mut transfer, &mut predictor, &mut stayed, backup.as_mut(), &**report).await;
+        let mut progress = Progress { backup: self.backup.clone().map(BackupFile::new), ..Progress::default() };
+        let sent = self.send(settings, &mut transfer, &mut predictor, &mut progress, &**report).await;
         let (transfer, ended) = transfer.finish(sent).await;
+        let Progress { stayed, backup, document_ids } = progress;
         let backup = backup.and_then(|backup| backup.created());
-        Ok((ReplayReport { transfer, stayed, backup }, ended))
+        Ok((ReplayReport { transfer, stayed, backup, document_ids }, ended))
     }
 
-    /// Sends every selected dead letter; `stayed` counts those that stay in the queue.
+    /// Sends every selected dead letter.
     async fn send(
         &self,
         settings: &Settings,
         transfer: &mut Transfer<Move>,
         predictor: &mut Predictor<'_>,
-        stayed: &mut Forecast,
-        mut backup: Option<&mut BackupFile>,
+        progress: &mut Progress,
         report: &dyn Report,
     ) -> Result<(), DeskError> {
         let user_name = rabbitmq::user_name(&settings.broker);
@@ -174,33 +178,53 @@ impl Replay {
         let dead_letter = &settings.dead_letter;
         while let Some(letter) = transfer.next().await? {
             let SelectedLetter { id: name, delivery, record, handle, .. } = letter;
-            let edited = match predictor.predict(&delivery, &record).await {
+            let (edited, document_id) = match predictor.predict(&delivery, &record).await {
                 Prediction::Parked => {
                     let parked = delivery.copy_to(&record, &dead_letter.exchange, &dead_letter.parked_queue, false);
                     transfer.send(parked, handle, Move::Parked).await?;
                     continue;
                 }
                 Prediction::EditFailed(error, _) => {
-                    stayed.note_failed_edit(&name, &error, report);
+                    progress.stayed.note_failed_edit(&name, &error, report);
                     continue;
                 }
                 prediction @ Prediction::Rejected(_) if self.skip_rejected => {
-                    stayed.add(&prediction);
+                    progress.stayed.add(&prediction);
                     continue;
                 }
-                Prediction::Rejected(_) => None,
-                Prediction::Accepted(edited) => edited,
+                Prediction::Rejected(_) => (None, None),
+                Prediction::Accepted { edited, document_id } => (edited, document_id),
             };
-            if let (Some(_), Some(backup)) = (&edited, &mut backup) {
+            if let (Some(_), Some(backup)) = (&edited, &mut progress.backup) {
                 let archived = delivery.archive(&record, &self.source.queue);
                 backup.append(&format!("{}\n", archived.to_line()))?;
             }
             match delivery.replay(&record, &target, edited) {
-                Some(message) => transfer.send(message, handle, Move::Replayed).await?,
+                Some(message) => {
+                    transfer.send(message, handle, Move::Replayed).await?;
+                    progress.sent(document_id);
+                }
                 None => transfer.count_undeliverable("an exchange or routing key over 255 bytes".to_owned()),
             }
         }
         Ok(())
+    }
+}
+
+/// What is known of a replay while it runs.
+#[derive(Default)]
+struct Progress {
+    /// What stays in the queue.
+    stayed: Forecast,
+    backup: Option<BackupFile>,
+    document_ids: Vec<ObjectId>,
+}
+
+impl Progress {
+    fn sent(&mut self, document_id: Option<ObjectId>) {
+        if self.document_ids.len() < MAX_DOCUMENT_IDS {
+            self.document_ids.extend(document_id);
+        }
     }
 }
 
@@ -222,6 +246,7 @@ impl ReplayReport {
             "undeliverable": self.transfer.undeliverable, "skipped": self.stayed.rejected,
             "edit_failed": self.stayed.edit_failed, "backup": self.backup,
             "seconds": self.transfer.duration.as_secs_f64(), "bytes": self.transfer.counts.bytes,
+            "document_ids": self.document_ids.iter().map(|id| id.to_hex()).collect::<Vec<_>>(),
         })
     }
 

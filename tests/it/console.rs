@@ -176,6 +176,10 @@ async fn what_an_expression_mends_is_stored_and_the_rest_stays() {
     let job = job.rsplit('/').next().unwrap();
     let (_, replayed) = console.job("/replay", &[("forecast", job)], "30</strong> stored").await;
     assert!(replayed.body.contains("import"), "the originals are kept: {}", replayed.body);
+    let query = replayed.body.split("ObjectId(&quot;").skip(1).map(|rest| rest.split('&').next().unwrap());
+    let ids: Vec<_> = query.map(|id| bson::oid::ObjectId::parse_str(id).unwrap()).collect();
+    let found = env.collection.count_documents(bson::doc! { "_id": { "$in": &ids } }).await.unwrap();
+    assert_eq!((ids.len(), found), (30, 30), "{}", replayed.body);
     assert_eq!((env.count().await, env.depth(&env.dead_letter_queue()).await), (30, 11));
     let one = [("id", "id-3"), ("body", "{\"n\":3,\r\n\"user_id\":5}")];
     let valid = console.post("/validate", &one);
@@ -247,5 +251,31 @@ async fn a_console_killed_in_the_middle_of_a_replay_loses_nothing() {
     env.assert_exactly(200).await;
     env.wait_for_depth(&env.dead_letter_queue(), 1).await;
     drop(worker);
+    env.clean().await;
+}
+
+#[tokio::test]
+async fn whoever_waits_sees_who_is_first_and_both_can_be_stopped() {
+    let env = with_dead_letters(100).await;
+    let directory = tempfile::tempdir().unwrap();
+    let console = env.console(&all_roles(directory.path())).await;
+    let fields = [("reason", "not_an_object"), ("expression", ".[0]")];
+    let (forecast, _) = console.job("/forecast", &fields, "100</strong> would be accepted").await;
+    let fields = [("forecast", forecast.rsplit('/').next().unwrap()), ("rate", "5")];
+    let (replay, _) = console.job("/replay", &fields, "of 101").await;
+    let (look, waiting) = console.job("/look", &[], "Waiting: ").await;
+    assert!(waiting.body.contains("is replaying") && waiting.body.contains("Stop"), "{waiting:?}");
+    console.job(&format!("{look}/stop"), &[], "It failed: </strong>it was stopped").await;
+    assert!(console.get(&replay).body.contains("of 101"), "the replay goes on");
+    console.job(&format!("{replay}/stop"), &[], "the rest is in the queue as it was").await;
+    let stopped = console.get(&replay).body;
+    assert!(stopped.contains("replayed in"), "{stopped}");
+    let left = env.depth(&env.dead_letter_queue()).await;
+    assert!((2..101).contains(&left), "{left} left");
+    console.post("/look", &[]);
+    eventually("the list shows what is left", DEADLINE, async || {
+        console.get("/letters").body.contains(&format!("{left} dead letters"))
+    })
+    .await;
     env.clean().await;
 }

@@ -26,18 +26,22 @@ pub(in crate::console) fn job_page(console: &Console, operator: &Operator, job: 
     let body = html! {
         h1 { (title) }
         p { (job.who) ", " (time(Some(job.started))) ": " (job.query.describe()) }
-        div id="job" data-events=[events] aria-live="polite" { (job_status(operator, job)) }
+        div id="job" data-events=[events] aria-live="polite" { (job_status(console, operator, job)) }
         noscript { p { a href={ "/jobs/" (job.id) } { "Load again" } " to see how far it is." } }
     };
     page(console, operator, Section::Letters(job.query.queue), title, &body)
 }
 
 /// The part that changes while the job runs.
-pub(in crate::console) fn job_status(operator: &Operator, job: &Job) -> Markup {
+pub(in crate::console) fn job_status(console: &Console, operator: &Operator, job: &Job) -> Markup {
     let (done, total) = job.progress();
     html! {
         @match job.phase() {
-            Phase::Waiting(holder) => p class="warning" { "Waiting: " (holder) "." },
+            Phase::Waiting => {
+                @let holder = console.queue(job.query.queue).holder();
+                p class="warning" { "Waiting: " (holder.as_deref().unwrap_or("another job comes first")) "." }
+                (stop_form(operator, job))
+            }
             Phase::Running => {
                 @if total > 0 { progress max=(total) value=(done.min(total)) aria-label="Progress" {} }
                 p { (number(done)) @if total > 0 { " of " (number(total)) } " messages" }
@@ -48,7 +52,7 @@ pub(in crate::console) fn job_status(operator: &Operator, job: &Job) -> Markup {
             Phase::Done => {}
         }
         @for note in job.notes() { p class="note" { (note) } }
-        @if let Some(outcome) = job.outcome() { (show_outcome(operator, job, &outcome)) }
+        @if let Some(outcome) = job.outcome() { (show_outcome(console, operator, job, &outcome)) }
     }
 }
 
@@ -58,7 +62,7 @@ fn stop_form(operator: &Operator, job: &Job) -> Markup {
     }
 }
 
-fn show_outcome(operator: &Operator, job: &Job, outcome: &Outcome) -> Markup {
+fn show_outcome(console: &Console, operator: &Operator, job: &Job, outcome: &Outcome) -> Markup {
     let queue = job.query.queue;
     let back = LetterQuery::of_queue(queue).url("/letters");
     html! {
@@ -76,7 +80,7 @@ fn show_outcome(operator: &Operator, job: &Job, outcome: &Outcome) -> Markup {
             },
             Outcome::Forecast(forecast) => (show_forecast(operator, job, forecast)),
             Outcome::Replayed { summary, text, replayed, outcomes, is_followed } =>
-                (show_replay(job, summary, text, *replayed, outcomes, *is_followed)),
+                (show_replay(console, job, summary, text, *replayed, outcomes, *is_followed)),
             Outcome::Moved { moved, to } => p class="good" { (letters_text(*moved)) " moved to " code { (to) } ". " a href=(back) { "Back" } },
             Outcome::Purged { count, file } => p class="good" {
                 (letters_text(*count)) " deleted. " @if let Some(file) = file { "They are in " code { (file) } ". " }
@@ -174,6 +178,7 @@ fn body_lines(title: &str, body: &str, other: &str) -> Markup {
 }
 
 fn show_replay(
+    console: &Console,
     job: &Job,
     summary: &Value,
     text: &str,
@@ -188,6 +193,7 @@ fn show_replay(
         died_again.filter.replay_ids = vec![replay.id.clone()];
     }
     let back = LetterQuery::of_queue(job.query.queue).url("/letters");
+    let ids = summary.get("document_ids").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
     html! {
         p { strong { (text) } }
         @if let Some(file) = summary.get("backup").and_then(Value::as_str) {
@@ -196,8 +202,8 @@ fn show_replay(
         @if replayed > 0 {
             h2 { "What became of them" }
             ul class="forecast" {
-                li class="good" { strong { (number(known.stored)) } " stored" }
-                li { strong { (number(known.duplicate)) } " were stored already" }
+                li class="good" { (documents_link(ids, html! { strong { (number(known.stored)) } " stored" })) }
+                li { (documents_link(ids, html! { strong { (number(known.duplicate)) } " were stored already" })) }
                 li class=(if outcomes.dead_again() > 0 { "bad" } else { "" }) {
                     a href=(died_again.url("/letters")) { strong { (number(outcomes.dead_again())) } " died again" }
                     @if !known.dead_again.is_empty() { ul { (counts("dead again", &known.dead_again)) } }
@@ -212,6 +218,23 @@ fn show_replay(
                 }
             }
         }
+        @if !ids.is_empty() { (documents(console, ids)) }
         p { a href=(back) { "Back to the dead letters" } }
+    }
+}
+
+fn documents_link(ids: &[Value], text: Markup) -> Markup {
+    html! { @if ids.is_empty() { (text) } @else { a href="#documents" { (text) } } }
+}
+
+/// How to find the documents: the console has no access to MongoDB.
+fn documents(console: &Console, ids: &[Value]) -> Markup {
+    let ids: Vec<_> = ids.iter().filter_map(Value::as_str).map(|id| format!("ObjectId(\"{id}\")")).collect();
+    let collection = serde_json::Value::from(console.settings.store.collection.as_str());
+    let query = format!("db.getCollection({collection}).find({{ _id: {{ $in: [\n  {}\n] }} }})", ids.join(",\n  "));
+    html! {
+        h2 id="documents" { "In MongoDB" }
+        p { "In mongosh, this finds the first " (ids.len()) " of them that are stored, by the " code { "_id" } " that the workers give them:" }
+        pre class="body" tabindex="0" { (query) }
     }
 }

@@ -31,11 +31,10 @@ impl Delivery {
         target: &ReplayTarget,
         edited: Option<Vec<u8>>,
     ) -> Option<Outgoing> {
-        let first = [&record.first_id, &record.copy_id, &record.id].into_iter().find_map(Option::clone);
         let mark = ReplayMark {
             id: target.replay_id.clone(),
             count: record.replays.saturating_add(1),
-            first_id: first.unwrap_or_else(|| ObjectId::new().to_hex()),
+            first_id: record.first_letter_id().map_or_else(|| ObjectId::new().to_hex(), str::to_owned),
             exchange: record.exchange.clone(),
             routing_key: record.routing_key.clone(),
             user_id: record.user_id.clone(),
