@@ -100,7 +100,7 @@ def panel(number, place, spec):
         "color": {"mode": "palette-classic" if spec["kind"] == "timeseries" else "thresholds"},
     }  # fmt: skip
     # A queue whose length is not known has the value NaN.
-    defaults["mappings"] = [{"type": "special", "options": {"match": "nan", "result": {"text": "unknown", "color": "text", "index": 9}}}]
+    defaults["mappings"] = [{"type": "special", "options": {"match": "null+nan", "result": {"text": "unknown", "color": "#6e7079", "index": 9}}}]
     if spec.get("mappings"):
         pairs = {value: one if isinstance(one, tuple) else (one, None) for value, one in spec["mappings"].items()}
         shown = {value: {"text": text, "index": at, **({"color": color} if color else {})}

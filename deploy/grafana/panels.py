@@ -102,7 +102,7 @@ OVERVIEW = [
                runbooks=["TicketlogBrokerUnavailable", "TicketlogStoreUnavailable", "TicketlogDeadLetteringUnavailable", "TicketlogBreakerOpen"]),
     ]),
     ("Messages", [
-        graph("Outcomes", "cps", "Deliveries by outcome. Returned ones are delivered again.",
+        graph("Outcomes", "suffix:/s", "Deliveries by outcome. Returned ones are delivered again.",
               ("sum by (outcome) (rate(ticketlog_messages_settled_total@[$__rate_interval]))", "{{outcome}}"), stack=True),
         graph("Backlog over time", "short", "Messages ready in the queue.",
               ('sum(max by (job, queue) (ticketlog_queue_messages{@,role="work"}))', "work"), whole=True,
@@ -142,16 +142,16 @@ PIPELINE = [
               ("max(ticketlog_batch_events_limit@)", "limit")),
         graph("Bytes in a batch", "bytes", "Mean size of the documents of a batch.",
               ("sum(rate(ticketlog_batch_bytes_sum@[$__rate_interval])) / sum(rate(ticketlog_batch_bytes_count@[$__rate_interval]))", "mean")),
-        graph("Causes of closing", "cps", "What closed the batches. `linger`: little traffic; `events` and `bytes`: full batches.",
+        graph("Causes of closing", "suffix:/s", "What closed the batches. `linger`: little traffic; `events` and `bytes`: full batches.",
               ("sum by (cause) (rate(ticketlog_batch_flushes_total@[$__rate_interval]))", "{{cause}}"), stack=True),
     ]),
     ("Deliveries", [
-        graph("Received", "cps", "Deliveries a second. Redelivered ones may have been delivered before, perhaps to another worker.",
+        graph("Received", "suffix:/s", "Deliveries a second. Redelivered ones may have been delivered before, perhaps to another worker.",
               ('sum(rate(ticketlog_messages_received_total{@,redelivered="false"}[$__rate_interval]))', "new"),
               ('sum(rate(ticketlog_messages_received_total{@,redelivered="true"}[$__rate_interval]))', "redelivered"), stack=True),
         quantiles("Publish to stored", "From the AMQP timestamp (whole seconds) to the document being durable.",
                   "ticketlog_publish_to_stored_seconds", 0.5, 0.99),
-        graph("Duplicates", "cps", "Deliveries whose document was stored already.",
+        graph("Duplicates", "suffix:/s", "Deliveries whose document was stored already.",
               ('sum(rate(ticketlog_messages_settled_total{@,outcome="duplicate"}[$__rate_interval]))', "duplicate")),
     ]),
     ("In flight", [
@@ -194,7 +194,7 @@ DEAD_LETTERS = [
              "sort_desc(sum by (reason) (ticketlog_dead_letters_total@) > 0) or on () label_replace(vector(0), \"reason\", \"none\", \"\", \"\")", "{{reason}}", w=12),
     ]),
     ("Publishing dead letters", [
-        graph("Failures", "cps", "Dead letters that could not be published, by cause. They are retried; the original messages stay unacknowledged.",
+        graph("Failures", "suffix:/s", "Dead letters that could not be published, by cause. They are retried; the original messages stay unacknowledged.",
               ("sum by (cause) (rate(ticketlog_dead_letter_publish_failures_total@[$__rate_interval]))", "{{cause}}"),
               runbooks=["TicketlogDeadLetteringUnavailable"]),
         graph("Queues", "short", "Messages ready in the dead-letter queue and the parked queue, without those that a running `ticketlog dead` holds.",
@@ -227,7 +227,7 @@ DEPENDENCIES = [
         graph("Prefetch", "short", "The prefetch in force. It grows while messages are small, and is 0 without a session.", ("ticketlog_prefetch@", "{{instance}}")),
     ]),
     ("MongoDB", [
-        graph("Writes", "cps", "Insert commands by outcome. `partial`: MongoDB rejected some of the documents.",
+        graph("Writes", "suffix:/s", "Insert commands by outcome. `partial`: MongoDB rejected some of the documents.",
               ("sum by (outcome) (rate(ticketlog_store_write_duration_seconds_count@[$__rate_interval]))", "{{outcome}}"), stack=True,
               runbooks=["TicketlogStoreUnavailable"]),
         events("Retries", "Inserts that will be retried, in five minutes, by kind of failure.",
