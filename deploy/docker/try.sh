@@ -1,10 +1,12 @@
 #!/usr/bin/env bash
 # Tests the image together with docker-compose.yml; needs a Docker engine. Builds the image, starts everything with its own
 # project name, passwords and free ports, publishes 1,000 events of which one in a hundred is malformed, and checks that the
-# good ones are stored and the malformed ones are dead letters. Always removes everything again, except the image ticketlog:try.
+# good ones are stored and the malformed ones are dead letters, also in the console. Always removes everything again, except the
+# image ticketlog:try.
 #
 #   TICKETLOG_IMAGE=NAME               tests this image, and builds none
 #   TICKETLOG_TRY_BUILD="FLAGS"        more flags for `docker build`, such as --network host
+#   TICKETLOG_RABBITMQ_IMAGE=NAME      instead of the compose file's image; so for MONGODB, PROMETHEUS and GRAFANA
 #   TICKETLOG_TRY_WITHOUT="SERVICE…"   leaves out services whose images are not available: grafana, prometheus
 # exit code: 0 success, 1 failure, 69 no Docker engine
 set -euo pipefail
@@ -17,7 +19,7 @@ die() { say "$*"; exit 1; }
 
 if ! command -v docker >/dev/null || ! timeout 10 docker info >/dev/null 2>&1; then say "no Docker engine answers; start Docker"; exit 69; fi
 if docker compose version >/dev/null 2>&1; then compose=(docker compose); else compose=(docker-compose); fi
-compose() { "${compose[@]}" --env-file "$own/.env" -p "$project" -f docker-compose.yml "$@"; }
+compose() { "${compose[@]}" --profile console --env-file "$own/.env" -p "$project" -f docker-compose.yml "$@"; }
 ticketlog() { compose exec -T ticketlog /usr/local/bin/ticketlog "$@"; }
 
 ended() {
@@ -43,6 +45,10 @@ stored() { compose exec -T mongodb mongosh --quiet cache --eval 'print(db.bytema
 dead() { ticketlog dead stats 2>/dev/null | sed -n '1s/.*: \([0-9]*\) dead letter.*/\1/p'; }
 all_stored() { local count; count=$(stored); echo "$count documents, $((events - malformed)) expected"; [ "$count" = $((events - malformed)) ]; }
 all_dead() { local count; count=$(dead); echo "$count dead letters, $malformed expected"; [ "$count" = "$malformed" ]; }
+in_console() {
+  local address; address=$(compose port console 9465)
+  curl -sf -m 5 -H "Host: localhost" -H "Authorization: Bearer $token" "http://$address/letters" | grep -q "$malformed dead letters"
+}
 scraped() {
   local up; up=$(compose exec -T prometheus promtool query instant http://127.0.0.1:9090 'up{job="ticketlog"}')
   echo "$up"; [[ $up == *'=> 1 '* ]]
@@ -55,24 +61,32 @@ if [ -z "${TICKETLOG_IMAGE:-}" ]; then
 fi
 
 services=()
-for name in rabbitmq mongodb ticketlog prometheus grafana; do
+for name in rabbitmq mongodb ticketlog console prometheus grafana; do
   [[ " ${TICKETLOG_TRY_WITHOUT:-} " == *" $name "* ]] || services+=("$name")
 done
 own=$(mktemp -d)
 trap ended EXIT
 trap 'exit 130' INT TERM
 # The environment would override the file.
-for name in $(compgen -e | grep '^TICKETLOG_' | grep -v '^TICKETLOG_\(TRY_\|IMAGE$\)'); do unset "$name"; done
+for name in $(compgen -e | grep '^TICKETLOG_' | grep -v '^TICKETLOG_\(TRY_\|.*IMAGE$\)'); do unset "$name"; done
 {
   for name in RABBITMQ GRAFANA; do echo "TICKETLOG_${name}_PASSWORD=$(od -An -N16 -tx1 /dev/urandom | tr -d ' \n')"; done
   # Port 0 stands for any free port.
-  for name in HTTP RABBITMQ MANAGEMENT MONGODB PROMETHEUS GRAFANA; do echo "TICKETLOG_${name}_PORT=0"; done
+  for name in HTTP CONSOLE RABBITMQ MANAGEMENT MONGODB PROMETHEUS GRAFANA; do echo "TICKETLOG_${name}_PORT=0"; done
   echo "TICKETLOG_IMAGE=${TICKETLOG_IMAGE:-ticketlog:try}"
+  echo "TICKETLOG_CONSOLE_TOKENS_FILE=$own/tokens.toml"
+  compgen -e | grep '^TICKETLOG_.*_IMAGE$' | while read -r name; do echo "$name=${!name}"; done
 } >"$own/.env"
+
+token=$(od -An -N16 -tx1 /dev/urandom | tr -d ' \n')
+echo "try = { token = \"$token\", roles = [\"look\"] }" >"$own/tokens.toml"
+chmod 600 "$own/tokens.toml"
+chown 65532 "$own/tokens.toml" 2>"$own/last" \
+  || docker run --rm --user 0 --entrypoint chown -v "$own:/own" "${TICKETLOG_IMAGE:-ticketlog:try}" 65532 /own/tokens.toml
 
 say "starting ${services[*]}"
 compose up -d --no-build "${services[@]}"
-for name in "${services[@]}"; do wait_for "$name is healthy" 180 healthy "$name"; done
+for name in "${services[@]}"; do [ "$name" = console ] || wait_for "$name is healthy" 180 healthy "$name"; done
 wait_for "the worker is ready" 60 ticketlog health --ready
 
 summary=$(compose run --rm -T ticketlog publish --generate $events --malformed 1 --json)
@@ -82,7 +96,7 @@ say "published $events events, $malformed of them malformed"
 wait_for "the good events are in MongoDB" 60 all_stored
 wait_for "the malformed events are dead letters" 60 all_dead
 [[ " ${services[*]} " != *" prometheus "* ]] || wait_for "Prometheus scrapes the worker" 60 scraped
-
+[[ " ${services[*]} " != *" console "* ]] || wait_for "the console shows the dead letters" 60 in_console
 worker=$(compose ps -q ticketlog)
 compose stop ticketlog
 [ "$(docker inspect -f '{{.State.ExitCode}}' "$worker")" = 0 ] || die "the worker did not stop with exit code 0"
