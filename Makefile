@@ -15,7 +15,7 @@ demo:            ## shows the main job: publish, store, dead-letter, read back
 	@cargo build --quiet --profile demo --no-default-features -p ticketlog -p ticketlog-examples
 	@TICKETLOG_BIN=target/demo/ticketlog $(SERVICES) run deploy/local/demo.sh
 
-test: lint       ## formatting, clippy, unit, property and integration tests
+test: lint       ## formatting, clippy, unit, property and integration tests, and the Helm chart where python3 is installed
 ifeq ($(NEXTEST),yes)
 	cargo nextest run --lib --bins
 	cargo nextest run --no-run --test it
@@ -25,6 +25,7 @@ else
 	cargo test --no-run --test it
 	$(SERVICES) run cargo test --test it -- --test-threads=4
 endif
+	! command -v python3 >/dev/null || deploy/helm/check.sh
 
 lint:            ## formatting, clippy, rustdoc; shellcheck and typos where they are installed
 	cargo fmt --check
@@ -71,7 +72,7 @@ bench:           ## throughput, latency, growth, tuning and memory against bare 
 	$(SERVICES) run cargo test --bench latency
 	$(SERVICES) run cargo test --bench end_to_end
 
-chart:           ## renders the Helm chart and checks it against the schemas of Kubernetes (needs python3 and the network, once)
+chart:           ## renders the Helm chart and checks it against the schemas of Kubernetes, KEDA and the Prometheus Operator (needs python3, npm and the network, once)
 	cargo build
 	deploy/helm/check.sh
 

