@@ -6,7 +6,7 @@ FUZZ_SECONDS ?= 900
 MSRV := $(shell sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
 NEXTEST := $(shell cargo nextest --version >/dev/null 2>&1 && echo yes)
 
-.PHONY: help demo test lint msrv interop console-test chaos compat fuzz audit bench chart dist docs up down
+.PHONY: help demo test lint msrv interop console-test chaos compat fuzz audit bench chart dist docs screenshots up down
 help:            ## lists the commands
 	@sed -n 's/^\([a-z-]*\): *\([^#]*\)## \(.*\)/  make \1\t\3/p' $(MAKEFILE_LIST) | expand -t 20
 
@@ -83,6 +83,9 @@ docs:            ## generates docs/metrics.md, the dashboards and the Prometheus
 	TICKETLOG_WRITE_DOCS=1 cargo test --lib the_page_is_the_catalogue
 	python3 -B deploy/grafana/generate.py
 	deploy/kubernetes/overlays/monitoring/prometheusrule.sh
+
+screenshots:     ## pictures of the dashboards, from a Grafana that runs (needs node, npm, chromium; see deploy/grafana/screenshots.sh)
+	deploy/grafana/screenshots.sh '$(PAGE)'
 
 up:              ## starts servers that keep running; prints what to export
 	@$(SERVICES) up
