@@ -14,6 +14,7 @@ mod run;
 mod setup;
 mod source;
 mod status;
+mod steer;
 mod terminal;
 mod terminal_report;
 mod validate;
@@ -31,6 +32,7 @@ use crate::desk;
 
 pub use error::CommandError;
 use error::{EXIT_CODES, exit};
+use steer::Action;
 
 /// Reads ticket operations from RabbitMQ and stores each of them once in MongoDB.
 #[derive(Debug, Parser)]
@@ -65,6 +67,13 @@ enum Command {
     Health(health::HealthArgs),
     /// Show what workers do now: rates, backlog, latency, dead letters, dependencies. Exit code 0 if all are ready, else 1.
     Status(status::StatusArgs),
+    /// Pause consuming: the worker writes what is in flight, and consumes nothing until it is resumed. Not ready meanwhile.
+    Pause(steer::SteerArgs),
+    /// Go on consuming after a pause.
+    Resume(steer::SteerArgs),
+    /// Read the configuration again: prefetch, batch limits and log filter change without a restart. Refused as a whole if it is
+    /// wrong, or if anything else has changed.
+    Reload(steer::SteerArgs),
     /// Publish events with confirms: from files, from standard input, or generated.
     Publish(publish::PublishArgs),
     /// Show what the worker would do with messages, without RabbitMQ: for tests of publishers.
@@ -118,11 +127,17 @@ fn without_empty_variables(command: clap::Command) -> clap::Command {
 fn dispatch(cli: Cli) -> Result<u8, CommandError> {
     let config = cli.config;
     match cli.command {
-        Command::Run => run::run(config.load()?.settings),
+        Command::Run => {
+            let loaded = config.load()?;
+            run::run(config, loaded)
+        }
         Command::Setup => setup::run(&config.load()?.settings),
         Command::Check(args) => args.run(config.load().map(|loaded| loaded.settings)),
         Command::Health(args) => args.run(&config.load()?.settings),
         Command::Status(args) => args.run(&config.load()?.settings),
+        Command::Pause(args) => args.run(&config.load()?.settings, Action::Pause),
+        Command::Resume(args) => args.run(&config.load()?.settings, Action::Resume),
+        Command::Reload(args) => args.run(&config.load()?.settings, Action::Reload),
         Command::Publish(args) => args.run(&config.load()?.settings),
         Command::Validate(args) => args.run(&config.load()?.settings),
         Command::Dead(args) => args.run(&config.load()?.settings),

@@ -1,5 +1,6 @@
 //! Owns `ticketlog run`: the process around the worker, with its signals, endpoints and exit. Must not know the flow.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize};
 use std::time::SystemTime;
@@ -10,26 +11,28 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::config::Settings;
+use crate::config::{Loaded, Settings};
 use crate::mongodb::{self, Failure, FailureClass, Store};
 use crate::observe::health::{Component, Health};
 use crate::observe::http::{self, HttpState};
 use crate::observe::metrics::{self, FlowMetrics};
 use crate::observe::status::RecentActivity;
-use crate::observe::{logging, systemd};
+use crate::observe::{admin, logging, systemd};
 use crate::worker::backoff::Backoff;
-use crate::worker::{self, SharedConcurrency, TrustedUsers, WorkerContext};
+use crate::worker::{self, SharedConcurrency, SharedSettings, Steering, TrustedUsers, WorkerContext};
 use crate::{rabbitmq, system};
 
-use super::{CommandError, exit};
+use super::steer::{Action, Steerer};
+use super::{CommandError, ConfigArgs, exit};
 
-pub(super) fn run(settings: Settings) -> Result<u8, CommandError> {
+pub(super) fn run(config: ConfigArgs, loaded: Loaded) -> Result<u8, CommandError> {
     logging::exit_on_panic();
+    let settings = loaded.settings.clone();
     let _logging = logging::install(&settings.log).map_err(|error| CommandError::new(exit::CONFIG, error))?;
-    super::block_on(serve(settings))
+    super::block_on(serve(settings, Arc::new(Steerer::new(config, loaded))))
 }
 
-async fn serve(settings: Settings) -> Result<u8, CommandError> {
+async fn serve(settings: Settings, steerer: Arc<Steerer>) -> Result<u8, CommandError> {
     rabbitmq::check_settings(&settings.broker)?;
     let ignored = mongodb::check_settings(&settings.store)?;
     if !ignored.is_empty() {
@@ -38,7 +41,8 @@ async fn serve(settings: Settings) -> Result<u8, CommandError> {
     let prometheus =
         metrics::install(&settings.broker.queue).map_err(|error| CommandError::new(exit::SOFTWARE, error))?;
     let stop = CancellationToken::new();
-    stop_on_signals(&stop)?;
+    follow_signals(&stop, &steerer)?;
+    let _admin = serve_admin(&settings, &steerer)?;
     let listen = settings.http.listen;
     let listener = http::bind(listen)
         .await
@@ -54,6 +58,7 @@ async fn serve(settings: Settings) -> Result<u8, CommandError> {
     systemd::notify_ready(&health);
     let Some(store) = open_store(&settings, &health, &stop).await? else { return Ok(0) };
     let context = Arc::new(worker_context(settings, store, (health, recent), stop));
+    steerer.set_worker(Arc::clone(&context));
     tokio::select! {
         () = worker::run(Arc::clone(&context)) => {}
         () = shutdown_timeout(&context) => {
@@ -84,7 +89,8 @@ fn worker_context(
         highest_delivery_count: AtomicI64::new(0),
         trusted_users: TrustedUsers::new(own_user.into_iter().chain(settings.dead_letter.operators.clone()).collect()),
         worker_name: format!("{}/{}", system::host_name(), env!("CARGO_PKG_VERSION")),
-        settings,
+        settings: SharedSettings::new(settings),
+        steering: Steering::default(),
     }
 }
 
@@ -108,7 +114,7 @@ fn http_state(
 async fn shutdown_timeout(context: &WorkerContext) {
     context.stop.cancelled().await;
     systemd::notify_stopping();
-    tokio::time::sleep(context.settings.shutdown.timeout.0).await;
+    tokio::time::sleep(context.settings.get().shutdown.timeout.0).await;
 }
 
 /// Opens the store; none if the process is asked to stop first. Only a URI that can never work ends the process: a name
@@ -132,22 +138,50 @@ async fn open_store(settings: &Settings, health: &Health, stop: &CancellationTok
     }
 }
 
-/// SIGHUP is ignored. The first SIGTERM or SIGINT stops the worker in order. The second ends the process at once, which loses nothing:
-/// unacknowledged messages are in the queue.
-fn stop_on_signals(stop: &CancellationToken) -> std::io::Result<()> {
+/// The admin socket, which is removed when this is dropped.
+struct AdminSocket(PathBuf);
+
+impl Drop for AdminSocket {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+fn serve_admin(settings: &Settings, steerer: &Arc<Steerer>) -> Result<Option<AdminSocket>, CommandError> {
+    if settings.admin.socket.is_empty() {
+        return Ok(None);
+    }
+    let path = PathBuf::from(&settings.admin.socket);
+    let listener = admin::bind(&path)
+        .with_context(|| format!("cannot listen on admin.socket = {}", path.display()))
+        .map_err(|error| CommandError::new(exit::UNAVAILABLE, error))?;
+    let steerer = Arc::clone(steerer);
+    let act = move |name: &str| Some(steerer.act(name.parse::<Action>().ok()?));
+    tokio::spawn(admin::serve(listener, Arc::new(act)));
+    Ok(Some(AdminSocket(path)))
+}
+
+/// SIGUSR1 pauses, SIGUSR2 resumes, SIGHUP reloads. The first SIGTERM or SIGINT stops the worker in order. The second ends the process
+/// at once, which loses nothing: unacknowledged messages are in the queue.
+fn follow_signals(stop: &CancellationToken, steerer: &Arc<Steerer>) -> std::io::Result<()> {
+    let kinds = [(SignalKind::user_defined1(), Action::Pause), (SignalKind::user_defined2(), Action::Resume)];
+    for (kind, action) in kinds.into_iter().chain([(SignalKind::hangup(), Action::Reload)]) {
+        let (mut signals, steerer) = (signal(kind)?, Arc::clone(steerer));
+        tokio::spawn(async move {
+            while signals.recv().await.is_some() {
+                // What is refused is logged.
+                let _ = steerer.act(action);
+            }
+        });
+    }
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut hangup = signal(SignalKind::hangup())?;
     let stop = stop.clone();
     tokio::spawn(async move {
         loop {
             tokio::select! {
                 _ = terminate.recv() => {}
                 _ = interrupt.recv() => {}
-                _ = hangup.recv() => {
-                    info!("SIGHUP changes nothing: restart the worker for another configuration");
-                    continue;
-                }
             }
             if stop.is_cancelled() {
                 warn!("second signal: exiting at once");

@@ -1,5 +1,6 @@
 //! Owns merging the layers into settings, and collecting every fault on the way. Reads the files that it is given.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use secrecy::ExposeSecret as _;
@@ -36,6 +37,31 @@ pub struct Loaded {
     pub effective: Vec<EffectiveSetting>,
 }
 
+impl Loaded {
+    /// The names of the settings that differ. A URI from a file is the file's matter: it is read again when it is needed.
+    pub fn differences(&self, other: &Loaded) -> Vec<String> {
+        let values = |loaded: &Loaded| -> BTreeMap<String, Value> {
+            loaded.effective.iter().map(|setting| (setting.name(), setting.value.clone())).collect()
+        };
+        let (own, others) = (values(self), values(other));
+        let mut names: Vec<String> =
+            own.keys().chain(others.keys()).filter(|name| own.get(*name) != others.get(*name)).cloned().collect();
+        let (broker, store) = (&self.settings.broker, &self.settings.store);
+        for (name, file, own, other) in [
+            ("broker.uri", &broker.uri_file, &broker.uri, &other.settings.broker.uri),
+            ("store.uri", &store.uri_file, &store.uri, &other.settings.store.uri),
+        ] {
+            names.retain(|changed| changed != name);
+            if file.is_empty() && own.expose_secret() != other.expose_secret() {
+                names.push(name.to_owned());
+            }
+        }
+        names.sort();
+        names.dedup();
+        names
+    }
+}
+
 /// A setting in force. Secrets are redacted.
 #[derive(Debug, Clone, PartialEq)]
 pub struct EffectiveSetting {
@@ -47,6 +73,13 @@ pub struct EffectiveSetting {
     pub value: Value,
     /// Where it was given.
     pub source: Source,
+}
+
+impl EffectiveSetting {
+    /// `section.key`.
+    pub fn name(&self) -> String {
+        format!("{}.{}", self.section, self.key)
+    }
 }
 
 /// Merges the layers into valid settings.

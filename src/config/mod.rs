@@ -51,6 +51,7 @@ pub struct Settings {
     pub retry: RetrySettings,
     pub event: EventSettings,
     pub http: HttpSettings,
+    pub admin: AdminSettings,
     pub log: LogSettings,
     pub shutdown: ShutdownSettings,
 }
@@ -226,6 +227,14 @@ pub struct HttpSettings {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[allow(missing_docs)]
+pub struct AdminSettings {
+    /// The path of the socket; empty for none.
+    pub socket: String,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs)]
 pub struct LogSettings {
     pub format: LogFormat,
     pub filter: String,
@@ -251,6 +260,16 @@ pub struct ShutdownSettings {
 }
 
 impl Settings {
+    /// What a running worker can change.
+    pub const RELOADABLE: [&str; 6] = [
+        "batch.linger",
+        "batch.max_bytes",
+        "batch.max_events",
+        "broker.prefetch",
+        "broker.prefetch_bytes",
+        "log.filter",
+    ];
+
     /// The decoder's rules.
     pub fn rules(&self) -> Rules {
         let field = |(name, settings): (&String, &FieldSettings)| Field {

@@ -211,3 +211,15 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn differences_name_the_settings_and_see_a_changed_password() {
+    let loaded = |text: &str| load_text("t.toml", text).unwrap();
+    let first = loaded("[broker]\nuri = \"amqp://a:one@127.0.0.1/\"\n[batch]\nmax_events = 10\n");
+    assert!(first.differences(&first).is_empty());
+    let second = loaded("[broker]\nuri = \"amqp://a:two@127.0.0.1/\"\nprefetch = 5000\n[batch]\nmax_events = 10\n");
+    assert_eq!(first.differences(&second), ["broker.prefetch", "broker.uri"]);
+    let defaults = loaded("");
+    let known: Vec<_> = defaults.effective.iter().map(EffectiveSetting::name).collect();
+    assert!(Settings::RELOADABLE.iter().all(|name| known.iter().any(|known| known == name)), "{known:?}");
+}

@@ -18,6 +18,8 @@ pub enum Component {
     DeadLetter,
     /// The circuit breaker: closed.
     Breaker,
+    /// Consuming: not paused by an operator.
+    Consumer,
 }
 
 impl Component {

@@ -12,6 +12,7 @@
 //! | `adaptive_concurrency` | how many batches are written at a time, and how large they are |
 //! | `probes` | checks beside the flow: an idle store, its clock, queue depths |
 //! | `backoff` | the delays between attempts |
+//! | `steering` | what an operator asks of the flow: pause, resume, other settings |
 //! | `context` | what all parts share: settings, store, health, counters |
 
 pub mod adaptive_concurrency;
@@ -26,8 +27,10 @@ mod probes;
 mod session;
 #[cfg(test)]
 mod simulation_tests;
+mod steering;
 mod supervisor;
 mod write;
 
-pub use context::{SharedConcurrency, TrustedUsers, WorkerContext};
+pub use context::{SharedConcurrency, SharedSettings, TrustedUsers, WorkerContext};
+pub use steering::Steering;
 pub use supervisor::run;

@@ -61,7 +61,8 @@ async fn probe(context: &WorkerContext) {
 
 /// Exports the depth of the queues and their numbers of consumers.
 pub async fn queues(context: Arc<WorkerContext>) {
-    let (broker, dead_letter) = (&context.settings.broker, &context.settings.dead_letter);
+    let settings = context.settings.get();
+    let (broker, dead_letter) = (&settings.broker, &settings.dead_letter);
     // In the order of the roles.
     let names = [broker.queue.as_str(), &dead_letter.queue, &dead_letter.parked_queue];
     let mut depths = QueueDepths::default();
@@ -88,7 +89,8 @@ pub async fn queues(context: Arc<WorkerContext>) {
 
 /// Warns while a policy can remove messages from the dead-letter queue or the parked queue.
 pub async fn policies(context: Arc<WorkerContext>) {
-    let (broker, dead_letter) = (&context.settings.broker, &context.settings.dead_letter);
+    let settings = context.settings.get();
+    let (broker, dead_letter) = (&settings.broker, &settings.dead_letter);
     while !context.stop.is_cancelled() {
         let mut pause = POLICIES_INTERVAL;
         for (role, queue) in

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use tracing::{info, warn};
 
@@ -19,6 +19,7 @@ use super::context::WorkerContext;
 use super::dead_letters::DeadLetterPublisher;
 use super::probes;
 use super::session::{SessionEnd, SessionLoop};
+use super::steering::SteeringReceiver;
 
 /// After a session that lasted this long, the next failure starts with a short delay again.
 const LONG_SESSION: Duration = Duration::from_secs(30);
@@ -34,13 +35,15 @@ static THROTTLE: LogThrottle = LogThrottle::new(Duration::from_secs(10));
 
 /// Runs until the process is asked to stop. No outage ends it.
 pub async fn run(context: Arc<WorkerContext>) {
-    let dead_letter = &context.settings.dead_letter;
+    let settings = context.settings.get();
+    let dead_letter = &settings.dead_letter;
     let mut dead_letters = DeadLetterPublisher::new(Arc::clone(&context));
     let mut breaker = Breaker::new(dead_letter.max_ratio, dead_letter.breaker_window);
     let mut next = NextSession::new(Arc::clone(&context));
     let mut background = None;
     while wait_for_store(&context).await {
         background.get_or_insert_with(|| start_background_tasks(&context));
+        let Some(steering) = wait_until_resumed(&context).await else { break };
         let session = match open_session(&context, next.options).await {
             None => break,
             Some(Ok(session)) => session,
@@ -50,8 +53,9 @@ pub async fn run(context: Arc<WorkerContext>) {
             }
         };
         let (opened, stored) = (Instant::now(), context.stored.load(Ordering::Relaxed));
-        match SessionLoop::new(Arc::clone(&context), session, &mut dead_letters, &mut breaker).run().await {
+        match SessionLoop::new(Arc::clone(&context), session, steering, &mut dead_letters, &mut breaker).run().await {
             SessionEnd::Stopped => break,
+            SessionEnd::Steered => {}
             SessionEnd::Failed(error) => next.after_failure(error, opened.elapsed()).await,
             SessionEnd::Requeued => next.after_requeue(context.stored.load(Ordering::Relaxed) == stored).await,
         }
@@ -107,6 +111,20 @@ impl NextSession {
     }
 }
 
+/// Waits while consuming is paused. Returns what sees later wishes; none if the process is asked to stop first.
+async fn wait_until_resumed(context: &WorkerContext) -> Option<SteeringReceiver> {
+    let mut steering = context.steering.subscribe();
+    if steering.is_paused() {
+        let since = humantime::format_rfc3339_seconds(SystemTime::now());
+        context.health.down(Component::Consumer, format!("paused by an operator since {since}"));
+        info!("paused");
+    }
+    tokio::select! {
+        () = context.stop.cancelled() => None,
+        () = steering.resumed() => Some(steering),
+    }
+}
+
 fn start_background_tasks(context: &Arc<WorkerContext>) -> [tokio::task::JoinHandle<()>; 4] {
     [
         tokio::spawn(ensure_indexes(Arc::clone(context))),
@@ -131,7 +149,7 @@ async fn is_near_delivery_limit(context: &WorkerContext) -> bool {
     if highest == 0 {
         return false;
     }
-    let limit = rabbitmq::source_delivery_limit(&context.settings.broker).await.ok().flatten();
+    let limit = rabbitmq::source_delivery_limit(&context.settings.get().broker).await.ok().flatten();
     let is_near = limit.is_some_and(|limit| highest >= limit / 2);
     if is_near {
         warn!(highest, limit, "a message has used up half of the delivery limit of the queue: waiting longer");
@@ -141,7 +159,7 @@ async fn is_near_delivery_limit(context: &WorkerContext) -> bool {
 
 /// Whether the queue is known to be no stream: a publisher may have set the header of one.
 async fn is_no_stream(context: &WorkerContext) -> bool {
-    let is_no_stream = rabbitmq::source_is_stream(&context.settings.broker).await == Ok(false);
+    let is_no_stream = rabbitmq::source_is_stream(&context.settings.get().broker).await == Ok(false);
     if is_no_stream {
         warn!("a message has the header x-stream-offset although the queue is no stream; it is stored like the others");
     }
@@ -150,16 +168,17 @@ async fn is_no_stream(context: &WorkerContext) -> bool {
 
 /// Opens a session; none if the process is asked to stop first.
 async fn open_session(context: &WorkerContext, options: SessionOptions) -> Option<Result<Session, BrokerError>> {
+    let settings = context.settings.get();
     let opened = tokio::select! {
         () = context.stop.cancelled() => return None,
-        opened = Session::open(&context.settings, options) => opened,
+        opened = Session::open(&settings, options) => opened,
     };
     if let Ok(session) = &opened {
         metrics::session_opened();
         context.health.up(Component::Broker);
         // The session has ensured the topology, and other workers may have published the dead letters that failed.
         context.health.up(Component::DeadLetter);
-        info!(queue = context.settings.broker.queue, prefetch = session.prefetch(), "consuming");
+        info!(queue = settings.broker.queue, prefetch = session.prefetch(), "consuming");
     }
     Some(opened)
 }
@@ -224,7 +243,7 @@ async fn wait_after_requeue(context: &WorkerContext, requeues_in_a_row: u32) {
         }
         context.sleep(backoff.next_delay()).await;
     }
-    let settings = &context.settings;
+    let settings = context.settings.get();
     while !context.health.is_up(Component::DeadLetter) && !context.stop.is_cancelled() {
         match Publisher::open(&settings.broker, &settings.dead_letter, "probe").await {
             Ok(publisher) => {
@@ -243,12 +262,13 @@ async fn wait_after_requeue(context: &WorkerContext, requeues_in_a_row: u32) {
 }
 
 async fn ensure_indexes(context: Arc<WorkerContext>) {
-    if !context.settings.store.ensure_indexes {
+    let settings = context.settings.get();
+    if !settings.store.ensure_indexes {
         return;
     }
     let mut backoff = context.backoff();
     loop {
-        match mongodb::ensure_indexes(&context.store, context.settings.store.retention.0).await {
+        match mongodb::ensure_indexes(&context.store, settings.store.retention.0).await {
             Ok(reports) if report_indexes(&reports) => return,
             Ok(_) => context.sleep(INDEX_RETRY).await,
             Err(_) => context.sleep(backoff.next_delay()).await,

@@ -24,3 +24,4 @@ mod observability;
 mod outages;
 mod security;
 mod server_faults;
+mod steering;

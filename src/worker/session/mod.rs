@@ -26,6 +26,7 @@ use super::breaker::Breaker;
 use super::context::WorkerContext;
 use super::dead_letters::{DeadLetterPublisher, PendingDeadLetter};
 use super::decode::{self, PendingEvent};
+use super::steering::SteeringReceiver;
 use super::write::{self, BatchOrigin};
 use accounting::Accounting;
 use quarantine::Quarantine;
@@ -51,6 +52,8 @@ pub enum SessionEnd {
     Failed(BrokerError),
     /// The process is stopping, and everything is settled or requeued.
     Stopped,
+    /// An operator wants it to pause, or has changed settings; everything is settled or requeued.
+    Steered,
     /// An outage lasted longer than `retry.requeue_after`, and everything is requeued.
     Requeued,
 }
@@ -69,13 +72,24 @@ pub struct SessionLoop<'a> {
     limits: WriteLimits,
     /// When the last tick was. The timer alone is not enough: under load, other branches of the loop are always ready.
     last_tick: Instant,
-    /// Set when the process is stopping: when to stop waiting for outcomes.
-    drain_deadline: Option<Instant>,
+    steering: SteeringReceiver,
+    linger: Duration,
+    /// Set while the session is ending in order.
+    draining: Option<Draining>,
+}
+
+/// A session that is ending in order: it consumes nothing more, and writes what is in flight.
+struct Draining {
+    /// When to stop waiting for outcomes.
+    deadline: Instant,
+    /// How it ends then.
+    end: SessionEnd,
 }
 
 /// What the loop wakes up for.
 enum Wakeup {
-    Stop,
+    /// The session is to end in order.
+    End(SessionEnd),
     Written(WrittenBatch),
     Confirmed(Vec<PendingDeadLetter>),
     Deliveries,
@@ -87,10 +101,11 @@ impl<'a> SessionLoop<'a> {
     pub fn new(
         context: Arc<WorkerContext>,
         session: Session,
+        steering: SteeringReceiver,
         dead_letters: &'a mut DeadLetterPublisher,
         breaker: &'a mut Breaker,
     ) -> Self {
-        let batch = &context.settings.batch;
+        let batch = &context.settings.get().batch;
         let (max_events, max_bytes, linger) = (batch.max_events, batch.max_bytes.bytes(), batch.linger.0);
         let limits = context.concurrency.lock().limits();
         SessionLoop {
@@ -104,7 +119,9 @@ impl<'a> SessionLoop<'a> {
             accounting: Accounting::new(Arc::clone(&context)),
             limits,
             last_tick: Instant::now(),
-            drain_deadline: None,
+            steering,
+            linger,
+            draining: None,
             context,
         }
     }
@@ -123,8 +140,8 @@ impl<'a> SessionLoop<'a> {
         let mut chunk = Vec::new();
         loop {
             self.start_writes();
-            if self.is_drained() {
-                return Ok(SessionEnd::Stopped);
+            if let Some(end) = self.drained() {
+                return Ok(end);
             }
             if self.last_tick.elapsed() >= TICK && self.tick() {
                 return Ok(SessionEnd::Requeued);
@@ -134,7 +151,8 @@ impl<'a> SessionLoop<'a> {
             let linger = self.linger_timer();
             let wakeup = tokio::select! {
                 biased;
-                () = stop.cancelled(), if self.drain_deadline.is_none() => Wakeup::Stop,
+                () = stop.cancelled(), if !self.is_stopping() => Wakeup::End(SessionEnd::Stopped),
+                () = self.steering.changed(), if self.draining.is_none() => Wakeup::End(SessionEnd::Steered),
                 Some(written) = self.writes.next(), if !self.writes.is_empty() => Wakeup::Written(written),
                 confirmed = self.dead_letters.next_confirmed() => Wakeup::Confirmed(confirmed),
                 received = self.session.next(&mut chunk) => { received?; Wakeup::Deliveries }
@@ -143,7 +161,7 @@ impl<'a> SessionLoop<'a> {
             };
             self.accounting.time_spent(waiting);
             match wakeup {
-                Wakeup::Stop => self.start_draining().await?,
+                Wakeup::End(end) => self.start_draining(end).await?,
                 Wakeup::Written(written) => self.apply_outcomes(written),
                 Wakeup::Confirmed(confirmed) => self.apply_confirmed(confirmed),
                 Wakeup::Deliveries => {
@@ -184,7 +202,7 @@ impl<'a> SessionLoop<'a> {
             // Events linger only while a write is under way, as with Nagle's algorithm (RFC 896): one that comes alone is
             // written at once, and under load the events that arrive during a write are the next batch.
             let at_once = exhausted || self.writes.is_empty();
-            let early = if at_once { self.context.settings.batch.linger.0 } else { TIMER_RESOLUTION };
+            let early = if at_once { self.linger } else { TIMER_RESOLUTION };
             let Some((batch, cause)) = self.batcher.take(Instant::now() + early) else { break };
             metrics::batch_closed(cause, batch.len(), batch.iter().map(PendingEvent::document_bytes).sum());
             let context = Arc::clone(&self.context);
@@ -216,7 +234,7 @@ impl<'a> SessionLoop<'a> {
                 tokio::task::yield_now().await;
             }
         }
-        if self.drain_deadline.is_none() {
+        if self.draining.is_none() {
             self.session.adjust_prefetch().await?;
         }
         tokio::task::yield_now().await;
@@ -241,31 +259,47 @@ impl<'a> SessionLoop<'a> {
             let probe = self.quarantine.take_probe(now);
             self.write_again(probe);
         }
-        let settings = &self.context.settings;
+        let settings = self.context.settings.get();
         let max_tracked = MAX_TRACKED_PREFETCHES * usize::from(settings.broker.prefetch);
         let overdue = age >= settings.retry.requeue_after.0 || self.session.tracked_tags() > max_tracked;
-        overdue && self.drain_deadline.is_none()
+        overdue && self.draining.is_none()
     }
 
     /// Stops consuming and lingering. While something is down, outcomes are awaited only briefly, and the rest is requeued.
-    async fn start_draining(&mut self) -> Result<(), BrokerError> {
-        let all_up = self.context.health.problems().is_empty();
-        let share = if all_up { DRAIN_SHARE } else { DRAIN_SHARE_IN_OUTAGE };
-        self.drain_deadline = Some(Instant::now() + self.context.settings.shutdown.timeout.0.mul_f64(share));
-        self.context.health.down(Component::Broker, "stopping");
-        info!(in_flight = self.accounting.in_flight(), "stopping: writing what is in flight");
-        let mut chunk = Vec::new();
-        self.session.stop(&mut chunk).await?;
-        self.receive(&mut chunk).await?;
+    async fn start_draining(&mut self, end: SessionEnd) -> Result<(), BrokerError> {
+        let share = if self.all_up() { DRAIN_SHARE } else { DRAIN_SHARE_IN_OUTAGE };
+        let deadline = Instant::now() + self.context.settings.get().shutdown.timeout.0.mul_f64(share);
+        let is_consuming = self.draining.is_none();
+        if matches!(end, SessionEnd::Stopped) {
+            self.context.health.down(Component::Broker, "stopping");
+        }
+        info!(in_flight = self.accounting.in_flight(), "the session ends: writing what is in flight");
+        self.draining = Some(Draining { deadline, end });
+        if is_consuming {
+            let mut chunk = Vec::new();
+            self.session.stop(&mut chunk).await?;
+            self.receive(&mut chunk).await?;
+        }
         self.batcher.drain();
         Ok(())
     }
 
-    fn is_drained(&self) -> bool {
-        self.drain_deadline.is_some_and(|deadline| {
-            let done = self.writes.is_empty() && self.batcher.is_empty() && self.dead_letters.len() == 0;
-            done || Instant::now() >= deadline
-        })
+    /// Whether MongoDB and the dead letters are up; the broker is, or there would be no session.
+    fn all_up(&self) -> bool {
+        [Component::Store, Component::DeadLetter, Component::Breaker]
+            .iter()
+            .all(|part| self.context.health.is_up(*part))
+    }
+
+    fn is_stopping(&self) -> bool {
+        self.draining.as_ref().is_some_and(|draining| matches!(draining.end, SessionEnd::Stopped))
+    }
+
+    /// How the session ends, once there is nothing more to wait for.
+    fn drained(&mut self) -> Option<SessionEnd> {
+        let done = self.writes.is_empty() && self.batcher.is_empty() && self.dead_letters.len() == 0;
+        let draining = self.draining.take_if(|draining| done || Instant::now() >= draining.deadline)?;
+        Some(draining.end)
     }
 
     /// Ends the session: what has no outcome is requeued and counted as returned.
@@ -286,7 +320,7 @@ impl<'a> SessionLoop<'a> {
                     return SessionEnd::Failed(error);
                 }
             }
-            SessionEnd::Stopped => {}
+            SessionEnd::Stopped | SessionEnd::Steered => {}
         }
         match session.requeue_unsettled().await {
             Ok(()) if returned > 0 => info!(returned, "requeued what was in flight"),

@@ -205,12 +205,17 @@ impl TestEnv {
 
     /// How many messages are ready in a queue.
     pub async fn depth(&self, queue: &str) -> u32 {
+        self.counts(queue).await.0
+    }
+
+    /// Ready messages and consumers of a queue.
+    pub async fn counts(&self, queue: &str) -> (u32, u32) {
         let connection = connect(&self.broker_uri).await;
         let channel = connection.create_channel().await.unwrap();
         let options = lapin::options::QueueDeclareOptions { passive: true, ..Default::default() };
-        let depth = channel.queue_declare(queue.into(), options, Default::default()).await.unwrap().message_count();
+        let declared = channel.queue_declare(queue.into(), options, Default::default()).await.unwrap();
         connection.close(200, "".into()).await.unwrap();
-        depth
+        (declared.message_count(), declared.consumer_count())
     }
 
     /// Takes this many dead letters out of their queue; there must be no more.

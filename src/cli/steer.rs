@@ -1,0 +1,150 @@
+//! Owns steering a running worker: `ticketlog pause`, `resume` and `reload`, and what the worker does when they, or signals, ask
+//! for it. Must not know how the flow pauses.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use clap::Args;
+use tracing::{info, warn};
+
+use crate::config::{Loaded, Settings};
+use crate::observe::health::Component;
+use crate::observe::{admin, logging, metrics};
+use crate::worker::WorkerContext;
+
+use super::terminal::print_line;
+use super::{CommandError, ConfigArgs, exit};
+
+/// Flags of `ticketlog pause`, `resume` and `reload`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "The worker must have a socket (admin.socket). Without one, signals do the same: SIGUSR1 pauses, SIGUSR2
+resumes, SIGHUP reloads."
+)]
+pub(super) struct SteerArgs {
+    /// The socket of the worker [default: admin.socket].
+    #[arg(long, value_name = "PATH")]
+    socket: Option<PathBuf>,
+}
+
+impl SteerArgs {
+    /// Asks the worker, and prints its answer.
+    pub fn run(&self, settings: &Settings, action: Action) -> Result<u8, CommandError> {
+        let configured = Some(Path::new(&settings.admin.socket)).filter(|path| !path.as_os_str().is_empty());
+        let Some(socket) = self.socket.as_deref().or(configured) else {
+            let text = "no socket is known: set admin.socket, for the worker too, or name its socket with --socket";
+            return Err(CommandError::usage(text));
+        };
+        let answer = super::block_on(async { Ok(admin::request(socket, action.as_str()).await) })?;
+        let answer = answer.map_err(|error| {
+            CommandError::text(exit::UNAVAILABLE, format!("no worker answers at {}: {error}", socket.display()))
+        })?;
+        match answer {
+            Ok(text) => print_line(&text).map(|()| 0),
+            Err(text) => Err(CommandError::text(exit::CONFIG, text)),
+        }
+    }
+}
+
+/// What may be asked of a running worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, strum::IntoStaticStr, strum::EnumString)]
+#[strum(serialize_all = "snake_case")]
+pub(super) enum Action {
+    Pause,
+    Resume,
+    Reload,
+}
+
+impl Action {
+    fn as_str(self) -> &'static str {
+        self.into()
+    }
+}
+
+/// Steers the worker of this process.
+pub(super) struct Steerer {
+    /// Where its settings come from, and which are in force.
+    config: ConfigArgs,
+    loaded: Mutex<Loaded>,
+    /// Set once the worker runs.
+    worker: OnceLock<Arc<WorkerContext>>,
+}
+
+impl Steerer {
+    pub fn new(config: ConfigArgs, loaded: Loaded) -> Self {
+        Steerer { config, loaded: Mutex::new(loaded), worker: OnceLock::new() }
+    }
+
+    /// From now on the worker can be steered.
+    pub fn set_worker(&self, worker: Arc<WorkerContext>) {
+        let _ = self.worker.set(worker);
+    }
+
+    /// Does what is asked for, and logs it. The answer for a person.
+    ///
+    /// # Errors
+    /// Why it is refused; nothing has changed then.
+    pub fn act(&self, action: Action) -> Result<String, String> {
+        let Some(worker) = self.worker.get() else {
+            let text = "the worker is starting: it waits for MongoDB; try again when it runs";
+            warn!(action = action.as_str(), "{text}");
+            return Err(text.to_owned());
+        };
+        match action {
+            Action::Pause => Ok(pause(worker)),
+            Action::Resume => Ok(resume(worker)),
+            Action::Reload => {
+                let reloaded = self.reload(worker);
+                metrics::reloaded(reloaded.is_ok());
+                match &reloaded {
+                    Ok(text) => info!("{text}"),
+                    Err(text) => warn!("the configuration is not reloaded: {}", text.replace('\n', "; ")),
+                }
+                reloaded
+            }
+        }
+    }
+
+    fn reload(&self, worker: &WorkerContext) -> Result<String, String> {
+        let mut current = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
+        let loaded = self.config.load().map_err(|error| format!("{:#}", error.error))?;
+        let changed = current.differences(&loaded);
+        let fixed: Vec<_> = changed.iter().filter(|name| !Settings::RELOADABLE.contains(&name.as_str())).collect();
+        if !fixed.is_empty() {
+            let names = fixed.iter().map(|name| name.as_str()).collect::<Vec<_>>().join(", ");
+            return Err(format!(
+                "nothing was changed: only a restart changes {names}. A reload changes {}",
+                Settings::RELOADABLE.join(", ")
+            ));
+        }
+        if changed.is_empty() {
+            return Ok("reloaded: no setting has changed".to_owned());
+        }
+        logging::set_filter(&loaded.settings.log.filter).map_err(|error| error.to_string())?;
+        if changed.iter().any(|name| name != "log.filter") {
+            worker.replace_settings(loaded.settings.clone());
+        }
+        let values = loaded.effective.iter().filter(|setting| changed.contains(&setting.name()));
+        let values: Vec<_> = values.map(|setting| format!("{} = {}", setting.name(), setting.value)).collect();
+        *current = loaded;
+        Ok(format!("reloaded: {}", values.join(", ")))
+    }
+}
+
+fn pause(worker: &WorkerContext) -> String {
+    if !worker.steering.set_paused(true) {
+        return "paused already".to_owned();
+    }
+    worker.health.down(Component::Consumer, "pausing: what is in flight is written first");
+    info!("pausing: what is in flight is written, the rest waits in the queue");
+    "pausing: the worker writes what is in flight, and then consumes nothing until it is resumed".to_owned()
+}
+
+fn resume(worker: &WorkerContext) -> String {
+    if !worker.steering.set_paused(false) {
+        return "not paused".to_owned();
+    }
+    worker.health.up(Component::Consumer);
+    info!("resumed");
+    "resumed".to_owned()
+}

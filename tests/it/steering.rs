@@ -1,0 +1,158 @@
+//! Steering a running worker: pausing, resuming and reloading, under load, and what is refused.
+
+use std::path::Path;
+use std::process::Output;
+
+use crate::harness::{DEADLINE, TestEnv, TestMessage, Worker, eventually};
+
+/// A worker with an admin socket and a configuration file in a directory.
+async fn steered_worker(env: &TestEnv, directory: &Path, settings: &str) -> Worker {
+    configure(directory, settings);
+    let mut command = env.command();
+    command.arg("--config").arg(directory.join("ticketlog.toml"));
+    command.env("TICKETLOG_ADMIN__SOCKET", directory.join("admin.sock"));
+    let worker = Worker::start(command).await;
+    worker.wait_until_ready().await;
+    worker
+}
+
+fn configure(directory: &Path, settings: &str) {
+    std::fs::write(directory.join("ticketlog.toml"), settings).unwrap();
+}
+
+/// `ticketlog pause` and the like: exit code, and what it printed.
+fn steer(env: &TestEnv, directory: &Path, action: &str) -> (i32, String) {
+    let socket = directory.join("admin.sock");
+    let output: Output = env.command().arg(action).arg("--socket").arg(socket).output().unwrap();
+    let text = [output.stdout, output.stderr].concat();
+    (output.status.code().unwrap(), String::from_utf8(text).unwrap())
+}
+
+#[tokio::test]
+async fn a_worker_that_is_steered_under_load_loses_nothing_and_stores_nothing_twice() {
+    const ROUNDS: i32 = 6;
+    const EVENTS: i32 = 200;
+    let env = TestEnv::new().await;
+    let directory = tempfile::tempdir().unwrap();
+    let directory = directory.path();
+    let worker = steered_worker(&env, directory, "").await;
+    for round in 0..ROUNDS {
+        let first = round * EVENTS;
+        // Some are in flight when it pauses.
+        env.publish_all((first..first + EVENTS / 2).map(TestMessage::numbered)).await;
+        let (code, text) = steer(&env, directory, "pause");
+        assert!(code == 0 && text.starts_with("pausing: "), "{text}");
+        eventually("it is paused", DEADLINE, async || {
+            let (status, problems) = worker.get("/readyz");
+            status == 503 && problems.starts_with("consumer: paused by an operator since 20")
+        })
+        .await;
+        let (stored, (waiting, consumers)) = (env.count().await, env.counts(&env.queue()).await);
+        let published = (first + EVENTS / 2) as u64;
+        assert_eq!((stored + u64::from(waiting), consumers), (published, 0), "nothing is in flight");
+        env.publish_all((first + EVENTS / 2..first + EVENTS).map(TestMessage::numbered)).await;
+        env.wait_for_depth(&env.queue(), waiting + EVENTS as u32 / 2).await;
+        assert_eq!(env.count().await, stored, "it stores nothing while it is paused");
+        let lines = format!("[batch]\nmax_events = {}\n[broker]\nprefetch = {}\n", 10 + round, 2000 + round);
+        configure(directory, &lines);
+        let (code, text) = steer(&env, directory, "reload");
+        assert!(code == 0 && text.contains(&format!("batch.max_events = {}", 10 + round)), "{text}");
+        assert_eq!(steer(&env, directory, "resume"), (0, "resumed\n".to_owned()));
+        if round % 2 == 0 {
+            configure(directory, &lines.replace("prefetch", "prefetch_bytes = \"16MiB\"\nprefetch"));
+            worker.signal("HUP");
+        }
+    }
+    let count = ROUNDS * EVENTS;
+    eventually("all are stored", DEADLINE, async || env.count().await >= count as u64).await;
+    env.assert_exactly(count).await;
+    worker.wait_until_ready().await;
+    assert!(worker.metrics()["ticketlog_reloads_total{outcome=\"applied\"}"] >= f64::from(ROUNDS));
+    env.clean().await;
+}
+
+#[tokio::test]
+async fn signals_pause_and_resume() {
+    let env = TestEnv::new().await;
+    let mut worker = env.worker().await;
+    worker.wait_until_ready().await;
+    worker.signal("USR1");
+    eventually("it is paused", DEADLINE, async || worker.get("/readyz").1.contains("paused by an operator")).await;
+    env.publish(&TestMessage::numbered(0)).await;
+    env.wait_for_depth(&env.queue(), 1).await;
+    let components = worker.metrics();
+    assert_eq!(components["ticketlog_component_up{component=\"consumer\"}"], 0.0);
+    assert_eq!(components["ticketlog_component_up{component=\"broker\"}"], 1.0);
+    worker.signal("USR2");
+    worker.wait_until_settled(1).await;
+    worker.signal("USR1");
+    eventually("it is paused again", DEADLINE, async || worker.get("/readyz").0 == 503).await;
+    assert_eq!(worker.stop().await.code(), Some(0), "a paused worker stops in order");
+    env.clean().await;
+}
+
+#[tokio::test]
+async fn a_reload_is_refused_as_a_whole() {
+    let env = TestEnv::new().await;
+    let directory = tempfile::tempdir().unwrap();
+    let directory = directory.path();
+    let worker = steered_worker(&env, directory, "[batch]\nmax_events = 10\n").await;
+    assert_eq!(steer(&env, directory, "reload"), (0, "reloaded: no setting has changed\n".to_owned()));
+    assert_eq!(steer(&env, directory, "resume"), (0, "not paused\n".to_owned()));
+    for (settings, expected) in [
+        ("[batch]\nmax_events = 11\nmax_evnts = 1\n", "did you mean max_events?"),
+        ("[batch]\nmax_events = 0\n", "batch.max_events"),
+        (
+            "[batch]\nmax_events = 11\n[retry]\ninitial = \"1s\"\nmax = \"20s\"\n[event]\nmax_depth = 9\n",
+            "only a restart changes event.max_depth",
+        ),
+        ("[batch]\nmax_events = 11\n[log]\nfilter = \"info,=\"\n", "log.filter"),
+    ] {
+        configure(directory, settings);
+        let (code, text) = steer(&env, directory, "reload");
+        assert!(code == 78 && text.contains(expected), "{code} {text}");
+    }
+    worker.signal("HUP");
+    eventually("the refusal is logged", DEADLINE, async || {
+        worker.log().matches("the configuration is not reloaded").count() == 5
+    })
+    .await;
+    let metrics = worker.metrics();
+    assert_eq!(metrics["ticketlog_reloads_total{outcome=\"refused\"}"], 5.0);
+    assert_eq!(metrics["ticketlog_sessions_opened_total"], 1.0, "the session goes on");
+    configure(directory, "[batch]\nmax_events = 10\n[log]\nfilter = \"error\"\n");
+    assert_eq!(steer(&env, directory, "reload"), (0, "reloaded: log.filter = \"error\"\n".to_owned()));
+    assert_eq!(worker.metrics()["ticketlog_sessions_opened_total"], 1.0, "only the log has changed");
+    steer(&env, directory, "pause");
+    assert!(!worker.log().contains("what is in flight is written"), "info is not logged any more");
+    env.clean().await;
+}
+
+#[tokio::test]
+async fn the_socket_belongs_to_one_worker_and_its_user() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let env = TestEnv::new().await;
+    let directory = tempfile::tempdir().unwrap();
+    let directory = directory.path();
+    let socket = directory.join("admin.sock");
+    let (code, text) = steer(&env, directory, "pause");
+    assert!(code == 69 && text.contains("no worker answers at"), "{code} {text}");
+    let output = env.command().arg("pause").output().unwrap();
+    assert_eq!(output.status.code(), Some(64), "no socket is named: {output:?}");
+    let mut worker = steered_worker(&env, directory, "").await;
+    assert_eq!(socket.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+    let second = env.command().arg("run").env("TICKETLOG_ADMIN__SOCKET", &socket).output().unwrap();
+    let text = String::from_utf8_lossy(&second.stderr).into_owned();
+    assert!(second.status.code() == Some(69) && text.contains("another worker listens there"), "{text}");
+    worker.kill();
+    assert!(socket.exists(), "a killed worker leaves it behind");
+    let mut again = steered_worker(&env, directory, "").await;
+    assert_eq!(steer(&env, directory, "pause").0, 0);
+    again.stop().await;
+    assert!(!socket.exists(), "a worker that stops removes it");
+    std::fs::write(&socket, "a file").unwrap();
+    let third = env.command().arg("run").env("TICKETLOG_ADMIN__SOCKET", &socket).output().unwrap();
+    assert_eq!(third.status.code(), Some(69));
+    assert_eq!(std::fs::read_to_string(&socket).unwrap(), "a file", "nothing but a socket is replaced");
+    env.clean().await;
+}
