@@ -6,6 +6,7 @@ mod completions;
 mod config;
 mod console;
 mod dead;
+mod erase;
 mod error;
 mod generate;
 mod health;
@@ -15,6 +16,7 @@ mod setup;
 mod source;
 mod status;
 mod steer;
+mod tail;
 mod terminal;
 mod terminal_report;
 mod validate;
@@ -76,12 +78,16 @@ enum Command {
     Reload(steer::SteerArgs),
     /// Publish events with confirms: from files, from standard input, or generated.
     Publish(publish::PublishArgs),
+    /// Print what is being stored, as it is stored.
+    Tail(tail::TailArgs),
     /// Show what the worker would do with messages, without RabbitMQ: for tests of publishers.
     Validate(validate::ValidateArgs),
     /// Dead letters (the desk): look at them without changing the queue, and replay, park or purge them.
     Dead(Box<dead::DeadArgs>),
     /// Serve the desk for dead letters in a browser: look, mend, replay.
     Console(Box<console::ConsoleArgs>),
+    /// Delete what is stored of one user, and the user's dead letters: for requests to be forgotten.
+    Erase(erase::EraseArgs),
     /// Print the settings in force, with secrets hidden, and where each comes from.
     Config(config::ShowConfigArgs),
     /// Evaluates an expression for bodies: the process that `--edit` starts.
@@ -139,6 +145,7 @@ fn dispatch(cli: Cli) -> Result<u8, CommandError> {
         Command::Resume(args) => args.run(&config.load()?.settings, Action::Resume),
         Command::Reload(args) => args.run(&config.load()?.settings, Action::Reload),
         Command::Publish(args) => args.run(&config.load()?.settings),
+        Command::Tail(args) => args.run(&config.load()?.settings),
         Command::Validate(args) => args.run(&config.load()?.settings),
         Command::Dead(args) => args.run(&config.load()?.settings),
         Command::Evaluate => {
@@ -146,6 +153,7 @@ fn dispatch(cli: Cli) -> Result<u8, CommandError> {
             Ok(0)
         }
         Command::Console(args) => args.run(config.load()?.settings),
+        Command::Erase(args) => args.run(&config.load()?.settings),
         Command::Config(args) => args.run(|| config.load()),
         Command::Completions(args) => args.run(Cli::command()),
         Command::Man(args) => args.run(Cli::command()),

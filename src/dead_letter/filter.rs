@@ -30,8 +30,9 @@ impl BodyCondition {
         self.path.join(".")
     }
 
-    /// A string is compared literally, any other value as JSON. A key that itself has dots is found by its full name.
-    fn matches(&self, body: &Value) -> bool {
+    /// Whether a body has the value. A string is compared literally, any other value as JSON. A key that itself has dots is
+    /// found by its full name.
+    pub fn matches(&self, body: &Value) -> bool {
         let nested = self.path.iter().try_fold(body, |value, key| match value {
             Value::Array(values) => values.get(key.parse::<usize>().ok()?),
             _ => value.get(key),

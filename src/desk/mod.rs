@@ -9,6 +9,7 @@
 //! | `edit`, `expression` | mending a body |
 //! | `forecast` | what would become of them |
 //! | `replay`, `park`, `purge`, `export` | the operations |
+//! | `erase` | finding the dead letters of one user |
 //! | `outcomes` | what became of a replay, as the workers tell |
 //! | `audit` | who did what, when, with what outcome |
 //! | `archive_file` | the files that they are saved in |
@@ -17,6 +18,7 @@
 mod archive_file;
 mod audit;
 mod edit;
+mod erase;
 mod error;
 mod export;
 mod expression;
@@ -33,6 +35,7 @@ mod transfer;
 pub use archive_file::{create_file, sync_directory};
 pub use audit::{Audit, operator};
 pub use edit::{Edit, serve_expressions};
+pub use erase::{UserLetters, find_user_letters};
 pub use error::DeskError;
 pub use export::export;
 pub use forecast::{Forecast, Sample};

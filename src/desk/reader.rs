@@ -268,7 +268,8 @@ pub fn decoder_message(delivery: &Delivery) -> Message<'_> {
 /// U+FEFF in UTF-8, which the decoder accepts before JSON.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
-fn json_body(delivery: &Delivery, rules: &Rules) -> Option<Value> {
+/// The body as JSON; none if it is something else.
+pub(super) fn json_body(delivery: &Delivery, rules: &Rules) -> Option<Value> {
     let body = event::decompressed_body(&decoder_message(delivery), rules).ok()?;
     serde_json::from_slice(body.strip_prefix(BYTE_ORDER_MARK).unwrap_or(&body)).ok()
 }

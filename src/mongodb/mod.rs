@@ -9,15 +9,19 @@
 //! | `insert` | the insert command and its reply |
 //! | `error` | what errors mean for a message |
 //! | `indexes` | the readers' indexes |
+//! | `erase` | counting and deleting the documents of one user |
+//! | `watch` | following what is stored |
 //! | `check` | what `ticketlog check` reports |
 
 mod check;
 mod client;
 mod collection;
+mod erase;
 mod error;
 mod indexes;
 mod insert;
 mod uri;
+mod watch;
 
 pub use check::check;
 pub use client::{PoolListener, Store};
@@ -25,3 +29,4 @@ pub use error::{DocumentError, Failure, FailureClass, FailureKind};
 pub use indexes::{IndexReport, ensure_indexes, index_advice};
 pub use insert::InsertResult;
 pub use uri::{StoreUriError, check_settings};
+pub use watch::Watch;

@@ -18,7 +18,7 @@ use crate::config::Settings;
 use crate::desk::TransferReport;
 use crate::observe::logging;
 
-pub(super) use selection::BrowseArgs;
+pub(super) use selection::{AuditArgs, BrowseArgs};
 
 use super::terminal::note;
 use super::{CommandError, exit};

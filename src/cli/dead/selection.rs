@@ -144,7 +144,7 @@ impl Selection {
 
 /// Flags of commands that change a queue.
 #[derive(Debug, Args)]
-pub(super) struct AuditArgs {
+pub(in crate::cli) struct AuditArgs {
     /// Append a line of JSON to this file about who did what and when. It is logged as well.
     #[arg(long, value_name = "FILE", env = "TICKETLOG_AUDIT_FILE")]
     pub audit_file: Option<PathBuf>,

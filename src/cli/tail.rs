@@ -1,0 +1,77 @@
+//! Owns `ticketlog tail`: prints what is being stored. Must not know how it is stored.
+
+use std::time::Duration;
+
+use clap::Args;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::config::Settings;
+use crate::dead_letter::BodyCondition;
+use crate::mongodb::{Failure, Store};
+
+use super::terminal::{note, print_line};
+use super::{CommandError, exit};
+
+/// Flags of `ticketlog tail`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Prints one JSON document a line, until it is interrupted. It needs a replica set, and a login that may find and
+follow changes: the role ticketlogReader has both.
+
+Examples:
+  ticketlog tail --where user_id=42
+  ticketlog tail --since 10min --where status=failed | jq .
+  ticketlog tail --where uuid=6fe2… --limit 1          waits for one event"
+)]
+pub(super) struct TailArgs {
+    /// Only documents with this value, such as `user_id=42` or `ticket_details.route=7`. Of several, all must hold.
+    #[arg(long = "where", value_name = "PATH=VALUE", value_parser = BodyCondition::parse)]
+    conditions: Vec<BodyCondition>,
+    /// Begin this long ago, such as `10min`, as far as MongoDB's log reaches back.
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    since: Option<Duration>,
+    /// End after this many documents.
+    #[arg(long, value_name = "N")]
+    limit: Option<u64>,
+}
+
+impl TailArgs {
+    pub fn run(&self, settings: &Settings) -> Result<u8, CommandError> {
+        super::block_on(async {
+            let mut interrupt = signal(SignalKind::interrupt())?;
+            tokio::select! {
+                printed = self.print(settings) => printed.map(|()| 0),
+                _ = interrupt.recv() => Ok(0),
+            }
+        })
+    }
+
+    async fn print(&self, settings: &Settings) -> Result<(), CommandError> {
+        let store = Store::open(&settings.store, 1, None).await?;
+        let mut watch = store.watch(self.since).await.map_err(|failure| self.explained(failure))?;
+        note(format_args!("following {}.{}", settings.store.database, settings.store.collection));
+        let mut printed = 0;
+        while self.limit.is_none_or(|limit| printed < limit) {
+            let Some(document) = watch.next().await.map_err(|failure| self.explained(failure))? else {
+                return Err(CommandError::text(exit::UNAVAILABLE, "the collection was dropped or renamed"));
+            };
+            let json = serde_json::to_value(&document).unwrap_or_default();
+            if self.conditions.iter().all(|condition| condition.matches(&json)) {
+                print_line(&json)?;
+                printed += 1;
+            }
+        }
+        Ok(())
+    }
+
+    /// What the codes of a change stream mean.
+    fn explained(&self, failure: Failure) -> CommandError {
+        let text = match failure.code {
+            Some(40_573) => "MongoDB is no replica set, and only those have a log that can be followed",
+            Some(286) => "MongoDB's log does not reach back that far; give a shorter --since",
+            Some(13) => "the login may not follow changes; it needs the actions find and changeStream (deploy/mongodb)",
+            _ => return failure.into(),
+        };
+        CommandError::text(if failure.code == Some(13) { exit::NO_PERMISSION } else { exit::UNAVAILABLE }, text)
+    }
+}
