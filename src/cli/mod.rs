@@ -13,6 +13,7 @@ mod health;
 mod publish;
 mod run;
 mod setup;
+mod shadow;
 mod source;
 mod status;
 mod steer;
@@ -78,6 +79,9 @@ enum Command {
     Reload(steer::SteerArgs),
     /// Publish events with confirms: from files, from standard input, or generated.
     Publish(publish::PublishArgs),
+    /// Try settings, or a version, beside the workers: decodes copies of what is published, reports what would be stored and refused,
+    /// and writes nothing.
+    Shadow(shadow::ShadowArgs),
     /// Print what is being stored, as it is stored.
     Tail(tail::TailArgs),
     /// Show what the worker would do with messages, without RabbitMQ: for tests of publishers.
@@ -145,6 +149,7 @@ fn dispatch(cli: Cli) -> Result<u8, CommandError> {
         Command::Resume(args) => args.run(&config.load()?.settings, Action::Resume),
         Command::Reload(args) => args.run(&config.load()?.settings, Action::Reload),
         Command::Publish(args) => args.run(&config.load()?.settings),
+        Command::Shadow(args) => args.run(&config.load()?.settings),
         Command::Tail(args) => args.run(&config.load()?.settings),
         Command::Validate(args) => args.run(&config.load()?.settings),
         Command::Dead(args) => args.run(&config.load()?.settings),

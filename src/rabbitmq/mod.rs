@@ -9,6 +9,7 @@
 //! | `batch_publisher` | publishing many messages for an operator |
 //! | `topology` | exchanges, queues, bindings |
 //! | `browser` | reading a queue without changing it |
+//! | `copy_queue` | copies of what is published |
 //! | `admin` | `check`, delivery limits, queue depths, the management API |
 //! | `error` | what refusals and failures mean |
 
@@ -17,6 +18,7 @@ mod batch_publisher;
 mod browser;
 mod connection;
 mod consumer;
+mod copy_queue;
 mod error;
 mod message;
 mod publisher;
@@ -30,6 +32,7 @@ pub use connection::check_frame_filter;
 pub use connection::check_settings;
 pub use connection::uri::user_name;
 pub use consumer::{Acks, Session, SessionOptions, Settlement};
+pub use copy_queue::CopyQueue;
 pub use error::{BrokerError, Refusal, RefusalKind};
 #[cfg(any(test, feature = "fuzzing"))]
 pub use message::check_json_round_trip;

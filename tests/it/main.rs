@@ -25,5 +25,6 @@ mod observability;
 mod outages;
 mod security;
 mod server_faults;
+mod shadow;
 mod steering;
 mod tail;

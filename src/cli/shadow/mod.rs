@@ -1,0 +1,164 @@
+//! Owns `ticketlog shadow`: decodes copies of what is published, beside the workers, and writes nothing. Must not know what the report
+//! looks like.
+
+mod report;
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use tokio::time::{sleep, sleep_until};
+
+use crate::config::Settings;
+use crate::desk::decoder_message;
+use crate::event::{Decoder, Identity, Reason, Rejection};
+use crate::mongodb::Store;
+use crate::rabbitmq::{CopyQueue, Delivery};
+
+use super::CommandError;
+use super::terminal::{note, print_line};
+use report::Report;
+
+/// How long after its arrival an event must be stored by the workers.
+const STORED_WITHIN: Duration = Duration::from_secs(5);
+/// Most documents that are looked up together, and bytes of those that wait to be.
+const MAX_LOOKUP: usize = 500;
+const MAX_PENDING_BYTES: usize = 64 << 20;
+
+/// Flags of `ticketlog shadow`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "It reads copies from a queue of its own, which RabbitMQ deletes with the connection. The login must be allowed to configure,
+write and read `<broker.queue>.shadow-*` and to read the exchange; with --compare, to find documents (the role ticketlogReader).
+Dead letters that are replayed come through the exchange, too.
+
+Examples:
+  ticketlog shadow --config new.toml --for 10min            what would these settings refuse?
+  ticketlog shadow --config new.toml --for 10min --compare  and what would they store differently?"
+)]
+pub(super) struct ShadowArgs {
+    /// How long.
+    #[arg(long = "for", value_name = "TIME", value_parser = humantime::parse_duration, default_value = "1min")]
+    duration: Duration,
+    /// End after this many events.
+    #[arg(long, value_name = "N")]
+    limit: Option<u64>,
+    /// Compare what would be stored with what the workers stored within five seconds.
+    #[arg(long)]
+    compare: bool,
+    /// Print the report as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// A document that would be stored, until it is compared.
+struct Pending {
+    since: Instant,
+    id: [u8; 12],
+    document: Vec<u8>,
+}
+
+struct Shadow {
+    decoder: Decoder,
+    store: Option<Store>,
+    pending: VecDeque<Pending>,
+    pending_bytes: usize,
+    report: Report,
+}
+
+impl ShadowArgs {
+    pub fn run(&self, settings: &Settings) -> Result<u8, CommandError> {
+        super::block_on(async {
+            let store = if self.compare { Some(Store::open(&settings.store, 1, None).await?) } else { None };
+            if let Some(store) = &store {
+                store.probe().await?;
+            }
+            let mut copies = CopyQueue::open(&settings.broker).await?;
+            note(format_args!(
+                "reading copies of {} from {}; nothing is written",
+                settings.broker.exchange, copies.name
+            ));
+            let decoder = Decoder::new(Arc::new(settings.rules()));
+            let mut shadow =
+                Shadow { decoder, store, pending: VecDeque::new(), pending_bytes: 0, report: Report::new() };
+            let ended = self.read(&mut shadow, &mut copies).await;
+            copies.close().await;
+            shadow.report.end();
+            shadow.compare_rest().await?;
+            ended?;
+            print_line(if self.json { shadow.report.to_json().to_string() } else { shadow.report.to_text() })?;
+            Ok(0)
+        })
+    }
+
+    async fn read(&self, shadow: &mut Shadow, copies: &mut CopyQueue) -> Result<(), CommandError> {
+        let end = tokio::time::Instant::now() + self.duration;
+        while self.limit.is_none_or(|limit| shadow.report.events() < limit) {
+            tokio::select! {
+                copy = copies.next() => shadow.decode(&copy?),
+                () = sleep_until(end) => break,
+                _ = tokio::signal::ctrl_c() => break,
+            }
+            shadow.compare_due().await?;
+        }
+        Ok(())
+    }
+}
+
+impl Shadow {
+    fn decode(&mut self, delivery: &Delivery) {
+        let began = Instant::now();
+        let decoded = match delivery.invalid_texts() {
+            Some(locations) => Err(Rejection::new(Reason::InvalidProperty, format!("not UTF-8: {locations}"))),
+            None => self.decoder.decode(&decoder_message(delivery), || [0; 12]),
+        };
+        self.report.decoded(delivery.body.len(), began.elapsed());
+        match decoded {
+            Err(rejection) => self.report.refused(&rejection),
+            Ok(event) => {
+                self.report.accepted();
+                let is_comparable = event.identity != Identity::None && self.pending_bytes < MAX_PENDING_BYTES;
+                if self.store.is_some() && is_comparable {
+                    self.pending_bytes += event.document.len();
+                    self.pending.push_back(Pending { since: began, id: event.id, document: event.document });
+                } else if self.store.is_some() {
+                    self.report.not_compared();
+                }
+            }
+        }
+    }
+
+    /// Compares those that the workers have had their time for, if there are many.
+    async fn compare_due(&mut self) -> Result<(), CommandError> {
+        let is_due =
+            |pending: Option<&Pending>| pending.is_some_and(|pending| pending.since.elapsed() >= STORED_WITHIN);
+        if self.pending.len() >= MAX_LOOKUP && is_due(self.pending.get(MAX_LOOKUP - 1)) {
+            self.compare(MAX_LOOKUP).await?;
+        }
+        Ok(())
+    }
+
+    async fn compare_rest(&mut self) -> Result<(), CommandError> {
+        if let Some(last) = self.pending.back() {
+            sleep(STORED_WITHIN.saturating_sub(last.since.elapsed())).await;
+        }
+        while !self.pending.is_empty() {
+            self.compare(MAX_LOOKUP).await?;
+        }
+        Ok(())
+    }
+
+    async fn compare(&mut self, count: usize) -> Result<(), CommandError> {
+        let Some(store) = &self.store else { return Ok(()) };
+        let batch: Vec<Pending> = self.pending.drain(..count.min(self.pending.len())).collect();
+        let ids: Vec<[u8; 12]> = batch.iter().map(|pending| pending.id).collect();
+        let mut stored = HashMap::new();
+        store.find_by_ids(&ids, |id, document| drop(stored.insert(id, document.to_vec()))).await?;
+        for pending in batch {
+            self.pending_bytes -= pending.document.len();
+            self.report.compared(&pending.document, stored.get(&pending.id).map(Vec::as_slice));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,192 @@
+//! Owns the report of `ticketlog shadow`: counts, examples, differences. Pure, but for the clock. Must not know where events come from.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+use std::time::{Duration, Instant};
+
+use bson::Document;
+use serde_json::{Value, json};
+
+use crate::event::{Rejection, same_event};
+
+/// Most causes that are told apart; others are counted together.
+const MAX_CAUSES: usize = 50;
+
+/// What a shadow has seen.
+pub(super) struct Report {
+    began: Instant,
+    seconds: f64,
+    events: u64,
+    bytes: u64,
+    decoding: Duration,
+    accepted: u64,
+    /// By reason and field: how many, and the detail of the first.
+    refused: BTreeMap<String, (u64, String)>,
+    equal: u64,
+    /// How many differ, and by field.
+    different: u64,
+    fields: BTreeMap<String, u64>,
+    not_stored: u64,
+    not_compared: u64,
+}
+
+impl Report {
+    pub fn new() -> Self {
+        Report {
+            began: Instant::now(),
+            seconds: 0.0,
+            events: 0,
+            bytes: 0,
+            decoding: Duration::ZERO,
+            accepted: 0,
+            refused: BTreeMap::new(),
+            equal: 0,
+            different: 0,
+            fields: BTreeMap::new(),
+            not_stored: 0,
+            not_compared: 0,
+        }
+    }
+
+    pub fn events(&self) -> u64 {
+        self.events
+    }
+
+    /// An event of so many bytes was decoded, in this time.
+    pub fn decoded(&mut self, bytes: usize, took: Duration) {
+        self.events += 1;
+        self.bytes += bytes as u64;
+        self.decoding += took;
+    }
+
+    pub fn accepted(&mut self) {
+        self.accepted += 1;
+    }
+
+    pub fn refused(&mut self, rejection: &Rejection) {
+        let cause = rejection.reason_and_field();
+        let has_room = self.refused.len() < MAX_CAUSES || self.refused.contains_key(&cause);
+        let cause = if has_room { cause } else { "(other)".to_owned() };
+        self.refused.entry(cause).or_insert_with(|| (0, rejection.detail.to_string())).0 += 1;
+    }
+
+    /// A document has no identity, or too many wait.
+    pub fn not_compared(&mut self) {
+        self.not_compared += 1;
+    }
+
+    /// What would be stored, and what is.
+    pub fn compared(&mut self, own: &[u8], stored: Option<&[u8]>) {
+        match stored {
+            None => self.not_stored += 1,
+            Some(stored) if same_event(own, stored) => self.equal += 1,
+            Some(stored) => {
+                self.different += 1;
+                for field in different_fields(own, stored) {
+                    *self.fields.entry(field).or_default() += 1;
+                }
+            }
+        }
+    }
+
+    /// The time is over.
+    pub fn end(&mut self) {
+        self.seconds = self.began.elapsed().as_secs_f64();
+    }
+
+    fn is_compared(&self) -> bool {
+        self.equal + self.different + self.not_stored + self.not_compared > 0
+    }
+
+    fn micros(&self) -> f64 {
+        self.decoding.as_secs_f64() * 1e6 / self.events.max(1) as f64
+    }
+
+    pub fn to_json(&self) -> Value {
+        let refused: Vec<Value> = self
+            .refused
+            .iter()
+            .map(|(cause, (count, detail))| json!({ "cause": cause, "count": count, "example": detail }))
+            .collect();
+        let compared = self.is_compared().then(|| {
+            json!({
+                "equal": self.equal, "different": self.different, "fields": self.fields, "not_stored": self.not_stored,
+                "not_compared": self.not_compared,
+            })
+        });
+        json!({
+            "seconds": self.seconds, "events": self.events, "bytes": self.bytes, "would_be_stored": self.accepted,
+            "would_be_refused": refused, "decoding_us": self.micros(), "compared": compared,
+        })
+    }
+
+    pub fn to_text(&self) -> String {
+        let rate = self.events as f64 / self.seconds.max(1e-9);
+        let (events, bytes, seconds) = (self.events, self.bytes, self.seconds);
+        let mut text = format!(
+            "{events} events ({bytes} bytes) in {seconds:.1} s, {rate:.0}/s; decoding took {:.1} us each\n",
+            self.micros()
+        );
+        let _ = writeln!(text, "{:>10}  would be stored", self.accepted);
+        for (cause, (count, detail)) in &self.refused {
+            let _ = writeln!(text, "{count:>10}  would become dead letters: {cause}; the first: {detail}");
+        }
+        if self.is_compared() {
+            let _ = writeln!(text, "compared with what the workers stored:");
+            let _ = writeln!(text, "{:>10}  equal", self.equal);
+            let fields: Vec<_> = self.fields.iter().map(|(field, count)| format!("{field} ({count})")).collect();
+            let _ = writeln!(
+                text,
+                "{:>10}  different{}{}",
+                self.different,
+                if fields.is_empty() { "" } else { ": " },
+                fields.join(", ")
+            );
+            let _ = writeln!(text, "{:>10}  not stored within five seconds", self.not_stored);
+            if self.not_compared > 0 {
+                let _ =
+                    writeln!(text, "{:>10}  not compared: without identity, or too many at a time", self.not_compared);
+            }
+        }
+        text.truncate(text.trim_end().len());
+        text
+    }
+}
+
+/// The top-level fields that only one has, or that differ.
+fn different_fields(left: &[u8], right: &[u8]) -> BTreeSet<String> {
+    let [left, right] = [left, right].map(|bytes| Document::from_reader(bytes).unwrap_or_default());
+    let keys = left.keys().chain(right.keys()).filter(|key| *key != "ingested_at");
+    keys.filter(|key| left.get(key) != right.get(key)).cloned().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use bson::doc;
+
+    use super::*;
+    use crate::event::Reason;
+
+    #[test]
+    fn causes_and_differences_are_counted() {
+        let bytes = |document: Document| document.to_vec().unwrap();
+        let mut report = Report::new();
+        for _ in 0..2 {
+            report.decoded(100, Duration::from_micros(4));
+            report.refused(&Rejection::new(Reason::InvalidJson, "at line 1"));
+        }
+        report.decoded(100, Duration::from_micros(4));
+        report.accepted();
+        let own = bytes(doc! { "_id": 1, "a": 1, "b": "x" });
+        report.compared(&own, Some(&own));
+        report.compared(&own, Some(&bytes(doc! { "_id": 1, "a": "1", "b": "x", "c": 2 })));
+        report.compared(&own, None);
+        report.end();
+        let json = report.to_json();
+        assert_eq!(json["would_be_refused"], json!([{ "cause": "invalid_json", "count": 2, "example": "at line 1" }]));
+        let compared =
+            json!({ "equal": 1, "different": 1, "fields": { "a": 1, "c": 1 }, "not_stored": 1, "not_compared": 0 });
+        assert_eq!(json["compared"], compared);
+        assert!(report.to_text().contains("1  different: a (1), c (1)"), "{}", report.to_text());
+    }
+}

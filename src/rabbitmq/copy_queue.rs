@@ -1,0 +1,104 @@
+//! Owns a queue of its own that receives copies of what is published, beside the workers' queue. It belongs to one connection, and
+//! RabbitMQ deletes it with that. Must not know what is done with the copies.
+
+use bson::oid::ObjectId;
+use futures_util::StreamExt as _;
+use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions, QueueBindOptions, QueueDeclareOptions};
+use lapin::types::{AMQPValue, FieldTable};
+use lapin::{Channel, Consumer};
+use tokio::time::timeout;
+
+use crate::config::BrokerSettings;
+
+use super::connection::{Connection, call, call_topology, close, connect};
+use super::{BrokerError, Delivery};
+
+/// Unacknowledged copies at a time, and how many are acknowledged together.
+const PREFETCH: u16 = 200;
+const ACK_EVERY: u16 = PREFETCH / 2;
+/// Bytes of copies that wait; RabbitMQ drops the oldest then, so that a slow reader does not fill its memory.
+const MAX_WAITING_BYTES: i64 = 64 << 20;
+
+/// A consumer of copies.
+pub struct CopyQueue {
+    connection: Connection,
+    channel: Channel,
+    consumer: Consumer,
+    unacknowledged: u16,
+    broker: BrokerSettings,
+    /// The name of the queue.
+    pub name: String,
+}
+
+impl CopyQueue {
+    /// Declares the queue, binds it to the exchange with the workers' routing keys, and starts to consume.
+    ///
+    /// # Errors
+    /// As for connecting; the login may not configure, write and read `<broker.queue>.shadow-…`, or not read the exchange.
+    pub async fn open(broker: &BrokerSettings) -> Result<CopyQueue, BrokerError> {
+        let connection = connect(broker, "shadow").await?;
+        let name = format!("{}.shadow-{}", broker.queue, ObjectId::new().to_hex());
+        match consume(&connection, broker, &name).await {
+            Ok((channel, consumer)) => {
+                Ok(CopyQueue { connection, channel, consumer, unacknowledged: 0, broker: broker.clone(), name })
+            }
+            Err(error) => {
+                close(&connection, broker.call_timeout.0).await;
+                Err(error)
+            }
+        }
+    }
+
+    /// The next copy. Cancel safe.
+    ///
+    /// # Errors
+    /// The connection is lost; the queue is gone with it.
+    pub async fn next(&mut self) -> Result<Delivery, BrokerError> {
+        let delivery = match self.consumer.next().await {
+            Some(Ok(delivery)) => delivery,
+            Some(Err(error)) => return Err(BrokerError::from_request(&error)),
+            None => return Err(BrokerError::ConsumerCancelled),
+        };
+        let (delivery, acker) = Delivery::new(delivery, self.channel.id(), &self.connection.invalid_texts);
+        self.unacknowledged += 1;
+        if self.unacknowledged >= ACK_EVERY {
+            self.unacknowledged = 0;
+            let ack = acker.ack(BasicAckOptions { multiple: true });
+            match timeout(self.broker.call_timeout.0, ack).await {
+                Ok(Ok(true)) => {}
+                _ => return Err(BrokerError::AckFailed),
+            }
+        }
+        Ok(delivery)
+    }
+
+    /// Closes the connection; RabbitMQ deletes the queue.
+    pub async fn close(self) {
+        close(&self.connection, self.broker.call_timeout.0).await;
+    }
+}
+
+async fn consume(
+    connection: &Connection,
+    broker: &BrokerSettings,
+    name: &str,
+) -> Result<(Channel, Consumer), BrokerError> {
+    let limit = broker.call_timeout.0;
+    let channel: Channel = call(limit, "opening a channel", connection.create_channel()).await?;
+    let mut arguments = FieldTable::default();
+    arguments.insert("x-queue-type".into(), AMQPValue::LongString("classic".into()));
+    arguments.insert("x-max-length-bytes".into(), AMQPValue::LongLongInt(MAX_WAITING_BYTES));
+    let options = QueueDeclareOptions { exclusive: true, auto_delete: true, ..Default::default() };
+    call_topology(limit, "declaring a queue", channel.queue_declare(name.into(), options, arguments)).await?;
+    for key in &broker.routing_keys {
+        let options = QueueBindOptions::default();
+        let exchange = broker.exchange.as_str().into();
+        let bind = channel.queue_bind(name.into(), exchange, key.as_str().into(), options, FieldTable::default());
+        call_topology(limit, "binding a queue", bind).await?;
+    }
+    call(limit, "setting the prefetch", channel.basic_qos(PREFETCH, BasicQosOptions::default())).await?;
+    let options = BasicConsumeOptions { exclusive: true, ..Default::default() };
+    let consume = channel.basic_consume(name.into(), "shadow".into(), options, FieldTable::default());
+    let consumer = call_topology(limit, "starting the consumer", consume).await?;
+    Ok((channel, consumer))
+}
