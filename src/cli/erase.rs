@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use clap::Args;
+use clap::builder::NonEmptyStringValueParser;
 use serde_json::{Value, json};
 
 use crate::config::Settings;
@@ -32,7 +33,7 @@ Examples:
 )]
 pub(super) struct EraseArgs {
     /// The user_id, as a number or as text.
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "ID", value_parser = NonEmptyStringValueParser::new())]
     user: String,
     /// Only count.
     #[arg(long, conflicts_with = "yes")]

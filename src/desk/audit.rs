@@ -99,6 +99,8 @@ fn log(line: &Value) {
         purged = count("purged"),
         exported = count("exported"),
         imported = count("imported"),
+        documents = count("documents"),
+        dead_letters = count("dead_letters"),
         backup,
         "dead letters: {action} {state}"
     );
