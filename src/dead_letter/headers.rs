@@ -125,6 +125,8 @@ pub struct Origin<'a> {
     pub worker: &'a str,
     /// Its `user_id` property.
     pub user_id: Option<&'a str>,
+    /// The trace that it belongs to.
+    pub trace_id: Option<&'a str>,
 }
 
 impl<'a> Origin<'a> {
@@ -196,6 +198,9 @@ pub fn headers(
     if let Some(field) = &rejection.field {
         headers.push(("dl-field", text(field, MAX_TEXT_BYTES)));
     }
+    if let Some(trace_id) = origin.trace_id {
+        headers.push(("dl-trace-id", text(trace_id, MAX_TEXT_BYTES)));
+    }
     if let Some(user_id) = user_id {
         headers.push((USER_ID, HeaderValue::Text(user_id.to_owned())));
     }
@@ -230,6 +235,7 @@ mod tests {
         worker: "host/0.1.0",
         replay: None,
         user_id: None,
+        trace_id: None,
     };
 
     fn ids(id: &str) -> LetterIds {

@@ -50,6 +50,7 @@ impl PendingDeadLetter {
     pub fn new(context: &WorkerContext, delivery: Delivery, rejection: &Rejection) -> Self {
         let settings = context.settings.get();
         let replay = delivery.replay_mark(&context.trusted_users.get());
+        let trace_id = delivery.trace_id();
         let origin = Origin {
             exchange: delivery.exchange(),
             routing_key: delivery.routing_key(),
@@ -57,6 +58,7 @@ impl PendingDeadLetter {
             worker: &context.worker_name,
             replay: replay.as_ref(),
             user_id: delivery.user_id(),
+            trace_id: trace_id.as_deref(),
         };
         let publisher = delivery.app_id().or(origin.published_by()).unwrap_or_default().to_owned();
         let time = now_millis();
@@ -70,7 +72,7 @@ impl PendingDeadLetter {
         let headers = dead_letter::headers(rejection, &origin, ids, time);
         if let Some(suppressed) = REJECTION_THROTTLE.permit(Instant::now()) {
             let (reason, detail) = (rejection.reason.as_str(), rejection.detail.as_ref());
-            warn!(reason, detail, dl_id = id, suppressed, "a message is rejected and becomes a dead letter");
+            warn!(reason, detail, dl_id = id, trace_id, suppressed, "a message is rejected and becomes a dead letter");
         }
         let (tag, bytes) = (delivery.tag, delivery.body.len());
         let dead_letter = &settings.dead_letter;

@@ -57,6 +57,8 @@ async fn different_bodies_with_the_same_identity_are_all_stored() {
     env.clean().await;
 }
 
+const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
+
 #[tokio::test]
 async fn a_dead_letter_is_the_original_message_with_the_reason() {
     let env = TestEnv::new().await;
@@ -67,6 +69,8 @@ async fn a_dead_letter_is_the_original_message_with_the_reason() {
         ("dl-replay-id".into(), AMQPValue::LongString("forged".into())),
         ("x-own".into(), AMQPValue::Boolean(true)),
         ("x-death".into(), AMQPValue::LongString("forged".into())),
+        ("dl-trace-id".into(), AMQPValue::LongString("forged".into())),
+        ("traceparent".into(), AMQPValue::LongString(format!("00-{TRACE}-00f067aa0ba902b7-01").into())),
     ]);
     let sent = TestMessage::body("{\"user_id\":\"abc\"}").with(|properties| {
         let properties =
@@ -96,7 +100,8 @@ async fn a_dead_letter_is_the_original_message_with_the_reason() {
         (header("dl-replays"), header("dl-stage"), header("dl-user-id").is_empty()),
         ("0".into(), "decode".into(), false)
     );
-    assert_eq!(header("dl-fingerprint").len(), 16);
+    assert_eq!((header("dl-fingerprint").len(), header("dl-trace-id").as_str()), (16, TRACE));
+    assert!(worker.log().contains(&format!("\"trace_id\":\"{TRACE}\"")), "{}", worker.log());
     let kept = &dead.properties;
     assert_eq!((kept.expiration(), kept.user_id(), kept.delivery_mode()), (&None, &None, &Some(2)));
     assert_eq!(kept.reply_to(), sent.properties.reply_to());

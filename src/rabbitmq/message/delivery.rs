@@ -8,7 +8,7 @@ use crate::dead_letter::{DeadLetterRecord, HeaderValue, XDeath};
 
 use super::super::connection::invalid_text::{InvalidText, InvalidTexts};
 use super::headers::from_amqp;
-use super::json;
+use super::{json, trace};
 
 /// A message from a queue. The session owns its acknowledgement, under `tag`.
 #[derive(Debug)]
@@ -131,6 +131,11 @@ impl Delivery {
     /// A header, if it is text or an integer.
     pub(super) fn header(&self, name: &str) -> Option<HeaderValue> {
         self.amqp_header(name).and_then(from_amqp)
+    }
+
+    /// The trace that it belongs to, if its publisher says so.
+    pub fn trace_id(&self) -> Option<String> {
+        trace::trace_id(|name| self.header(name)?.text())
     }
 
     /// Whether a stream delivered it (RabbitMQ's page on streams: `x-stream-offset`).

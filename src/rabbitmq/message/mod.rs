@@ -7,6 +7,7 @@ mod headers;
 mod json;
 mod outgoing;
 mod replay;
+mod trace;
 
 pub use delivery::Delivery;
 #[cfg(any(test, feature = "fuzzing"))]
