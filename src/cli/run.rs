@@ -1,6 +1,6 @@
 //! Owns `ticketlog run`: the process around the worker, with its signals, endpoints and exit. Must not know the flow.
 
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize};
 use std::time::SystemTime;
@@ -138,27 +138,18 @@ async fn open_store(settings: &Settings, health: &Health, stop: &CancellationTok
     }
 }
 
-/// The admin socket, which is removed when this is dropped.
-struct AdminSocket(PathBuf);
-
-impl Drop for AdminSocket {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.0);
-    }
-}
-
-fn serve_admin(settings: &Settings, steerer: &Arc<Steerer>) -> Result<Option<AdminSocket>, CommandError> {
+fn serve_admin(settings: &Settings, steerer: &Arc<Steerer>) -> Result<Option<admin::AdminSocket>, CommandError> {
     if settings.admin.socket.is_empty() {
         return Ok(None);
     }
-    let path = PathBuf::from(&settings.admin.socket);
-    let listener = admin::bind(&path)
-        .with_context(|| format!("cannot listen on admin.socket = {}", path.display()))
+    let path = &settings.admin.socket;
+    let (listener, socket) = admin::bind(Path::new(path))
+        .with_context(|| format!("cannot listen on admin.socket = {path}"))
         .map_err(|error| CommandError::new(exit::UNAVAILABLE, error))?;
     let steerer = Arc::clone(steerer);
     let act = move |name: &str| Some(steerer.act(name.parse::<Action>().ok()?));
     tokio::spawn(admin::serve(listener, Arc::new(act)));
-    Ok(Some(AdminSocket(path)))
+    Ok(Some(socket))
 }
 
 /// SIGUSR1 pauses, SIGUSR2 resumes, SIGHUP reloads. The first SIGTERM or SIGINT stops the worker in order. The second ends the process

@@ -1,10 +1,12 @@
 //! Owns steering a running worker: `ticketlog pause`, `resume` and `reload`, and what the worker does when they, or signals, ask
 //! for it. Must not know how the flow pauses.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::SystemTime;
 
 use clap::Args;
+use humantime::format_rfc3339_seconds;
 use tracing::{info, warn};
 
 use crate::config::{Loaded, Settings};
@@ -28,20 +30,24 @@ pub(super) struct SteerArgs {
 }
 
 impl SteerArgs {
-    /// Asks the worker, and prints its answer.
-    pub fn run(&self, settings: &Settings, action: Action) -> Result<u8, CommandError> {
-        let configured = Some(Path::new(&settings.admin.socket)).filter(|path| !path.as_os_str().is_empty());
-        let Some(socket) = self.socket.as_deref().or(configured) else {
+    /// Asks the worker, and prints its answer. With --socket, no configuration is read.
+    pub fn run(&self, config: &ConfigArgs, action: Action) -> Result<u8, CommandError> {
+        let socket = match &self.socket {
+            Some(socket) => socket.clone(),
+            None => PathBuf::from(config.load()?.settings.admin.socket),
+        };
+        if socket.as_os_str().is_empty() {
             let text = "no socket is known: set admin.socket, for the worker too, or name its socket with --socket";
             return Err(CommandError::usage(text));
-        };
-        let answer = super::block_on(async { Ok(admin::request(socket, action.as_str()).await) })?;
+        }
+        let answer = super::block_on(async { Ok(admin::request(&socket, action.as_str()).await) })?;
         let answer = answer.map_err(|error| {
             CommandError::text(exit::UNAVAILABLE, format!("no worker answers at {}: {error}", socket.display()))
         })?;
         match answer {
             Ok(text) => print_line(&text).map(|()| 0),
-            Err(text) => Err(CommandError::text(exit::CONFIG, text)),
+            Err(text) if action == Action::Reload => Err(CommandError::text(exit::CONFIG, text)),
+            Err(text) => Err(CommandError::text(exit::UNAVAILABLE, text)),
         }
     }
 }
@@ -88,6 +94,9 @@ impl Steerer {
         let Some(worker) = self.worker.get() else {
             let text = "the worker is starting: it waits for MongoDB; try again when it runs";
             warn!(action = action.as_str(), "{text}");
+            if action == Action::Reload {
+                metrics::reloaded(false);
+            }
             return Err(text.to_owned());
         };
         match action {
@@ -118,7 +127,9 @@ impl Steerer {
             ));
         }
         if changed.is_empty() {
-            return Ok("reloaded: no setting has changed".to_owned());
+            let files: Vec<_> = self.config.config_files.iter().map(|path| path.display().to_string()).collect();
+            let read = if files.is_empty() { "the environment and flags".to_owned() } else { files.join(", ") };
+            return Ok(format!("reloaded: no setting has changed in {read}"));
         }
         logging::set_filter(&loaded.settings.log.filter).map_err(|error| error.to_string())?;
         if changed.iter().any(|name| name != "log.filter") {
@@ -132,8 +143,15 @@ impl Steerer {
 }
 
 fn pause(worker: &WorkerContext) -> String {
-    if !worker.steering.set_paused(true) {
+    let now = SystemTime::now();
+    if !worker.steering.pause(now) {
         return "paused already".to_owned();
+    }
+    // Without a session nothing is in flight.
+    if !worker.health.is_up(Component::Broker) {
+        worker.health.down(Component::Consumer, format!("paused by an operator since {}", format_rfc3339_seconds(now)));
+        info!("paused");
+        return "paused: the worker consumes nothing until it is resumed".to_owned();
     }
     worker.health.down(Component::Consumer, "pausing: what is in flight is written first");
     info!("pausing: what is in flight is written, the rest waits in the queue");
@@ -141,7 +159,7 @@ fn pause(worker: &WorkerContext) -> String {
 }
 
 fn resume(worker: &WorkerContext) -> String {
-    if !worker.steering.set_paused(false) {
+    if !worker.steering.resume() {
         return "not paused".to_owned();
     }
     worker.health.up(Component::Consumer);

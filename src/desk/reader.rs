@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
+use bson::oid::ObjectId;
 use serde_json::Value;
 
 use crate::config::Settings;
@@ -68,6 +69,8 @@ pub struct SelectedLetter {
 /// Removes a dead letter from its queue when passed to [`LetterReader::acknowledge`].
 pub struct LetterHandle {
     ack: AckHandle,
+    /// The `_id` of the document that is made of it, if that is known before.
+    pub document_id: Option<ObjectId>,
     /// See [`Copies::key`].
     key: Option<u128>,
 }
@@ -186,7 +189,7 @@ impl LetterReader {
         let (delivery, ack) = message.into_parts();
         let record = delivery.record(&self.worker_queue);
         let key = Copies::key(&record, delivery.message_id(), &delivery.body);
-        let handle = LetterHandle { ack, key };
+        let handle = LetterHandle { ack, key, document_id: None };
         let (count, has_message_id) = (record.delivery_count, delivery.message_id().is_some());
         if let Some(moving) = &mut self.moving {
             let is_own = record.replay_id.is_some() && record.replay_id == moving.replay_id;

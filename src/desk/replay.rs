@@ -19,9 +19,6 @@ use super::reader::{LetterReader, SelectedLetter};
 use super::transfer::{Transfer, TransferReport};
 use super::{DeskError, Selection, Source, dead_letters};
 
-/// Most documents that are named in a report.
-const MAX_DOCUMENT_IDS: usize = 100;
-
 /// What to replay, and how.
 #[derive(Debug, Clone)]
 pub struct Replay {
@@ -64,8 +61,6 @@ pub struct ReplayReport {
     pub stayed: Forecast,
     /// The file with the originals of those that were edited, if there are any.
     pub backup: Option<String>,
-    /// The `_id`s of the first documents that the workers store of them, as far as they are known before.
-    pub document_ids: Vec<ObjectId>,
 }
 
 impl Replay {
@@ -159,9 +154,9 @@ impl Replay {
         let mut progress = Progress { backup: self.backup.clone().map(BackupFile::new), ..Progress::default() };
         let sent = self.send(settings, &mut transfer, &mut predictor, &mut progress, &**report).await;
         let (transfer, ended) = transfer.finish(sent).await;
-        let Progress { stayed, backup, document_ids } = progress;
+        let Progress { stayed, backup } = progress;
         let backup = backup.and_then(|backup| backup.created());
-        Ok((ReplayReport { transfer, stayed, backup, document_ids }, ended))
+        Ok((ReplayReport { transfer, stayed, backup }, ended))
     }
 
     /// Sends every selected dead letter.
@@ -177,8 +172,8 @@ impl Replay {
         let target = ReplayTarget { replay_id: self.id.clone(), user_name, queue: self.to_queue.clone() };
         let dead_letter = &settings.dead_letter;
         while let Some(letter) = transfer.next().await? {
-            let SelectedLetter { id: name, delivery, record, handle, .. } = letter;
-            let (edited, document_id) = match predictor.predict(&delivery, &record).await {
+            let SelectedLetter { id: name, delivery, record, mut handle, .. } = letter;
+            let edited = match predictor.predict(&delivery, &record).await {
                 Prediction::Parked => {
                     let parked = delivery.copy_to(&record, &dead_letter.exchange, &dead_letter.parked_queue, false);
                     transfer.send(parked, handle, Move::Parked).await?;
@@ -192,18 +187,18 @@ impl Replay {
                     progress.stayed.add(&prediction);
                     continue;
                 }
-                Prediction::Rejected(_) => (None, None),
-                Prediction::Accepted { edited, document_id } => (edited, document_id),
+                Prediction::Rejected(_) => None,
+                Prediction::Accepted { edited, document_id } => {
+                    handle.document_id = document_id;
+                    edited
+                }
             };
             if let (Some(_), Some(backup)) = (&edited, &mut progress.backup) {
                 let archived = delivery.archive(&record, &self.source.queue);
                 backup.append(&format!("{}\n", archived.to_line()))?;
             }
             match delivery.replay(&record, &target, edited) {
-                Some(message) => {
-                    transfer.send(message, handle, Move::Replayed).await?;
-                    progress.sent(document_id);
-                }
+                Some(message) => transfer.send(message, handle, Move::Replayed).await?,
                 None => transfer.count_undeliverable("an exchange or routing key over 255 bytes".to_owned()),
             }
         }
@@ -217,15 +212,6 @@ struct Progress {
     /// What stays in the queue.
     stayed: Forecast,
     backup: Option<BackupFile>,
-    document_ids: Vec<ObjectId>,
-}
-
-impl Progress {
-    fn sent(&mut self, document_id: Option<ObjectId>) {
-        if self.document_ids.len() < MAX_DOCUMENT_IDS {
-            self.document_ids.extend(document_id);
-        }
-    }
 }
 
 impl ReplayReport {
@@ -246,7 +232,7 @@ impl ReplayReport {
             "undeliverable": self.transfer.undeliverable, "skipped": self.stayed.rejected,
             "edit_failed": self.stayed.edit_failed, "backup": self.backup,
             "seconds": self.transfer.duration.as_secs_f64(), "bytes": self.transfer.counts.bytes,
-            "document_ids": self.document_ids.iter().map(|id| id.to_hex()).collect::<Vec<_>>(),
+            "document_ids": self.transfer.document_ids.iter().map(|id| id.to_hex()).collect::<Vec<_>>(),
         })
     }
 

@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bson::oid::ObjectId;
+
 use crate::config::Settings;
 use crate::rabbitmq::{BatchPublisher, Outgoing, PublishCounts, PublishResult, Publisher};
 use crate::report::Report;
@@ -12,6 +14,8 @@ use crate::report::Report;
 use super::reader::{LetterHandle, LetterReader, SelectedLetter};
 use super::{DeskError, dead_letters};
 
+/// Most documents that are named in a report.
+const MAX_DOCUMENT_IDS: usize = 100;
 /// Most destinations that are named in notes.
 const MAX_DESTINATIONS: usize = 20;
 
@@ -24,6 +28,8 @@ pub struct Transfer<T> {
     exchanges: BTreeMap<String, bool>,
     undeliverable: BTreeMap<String, u64>,
     moved: BTreeMap<T, u64>,
+    /// Of those that were moved, the first few.
+    document_ids: Vec<ObjectId>,
 }
 
 impl<T: Ord + Copy> Transfer<T> {
@@ -41,7 +47,8 @@ impl<T: Ord + Copy> Transfer<T> {
         reader.set_rate(rate);
         let publisher = BatchPublisher::new(&settings.broker, publisher, rate, Arc::clone(report)).tolerant();
         let (exchanges, undeliverable, moved) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-        Ok(Transfer { reader, report: Arc::clone(report), publisher, exchanges, undeliverable, moved })
+        let document_ids = Vec::new();
+        Ok(Transfer { reader, report: Arc::clone(report), publisher, exchanges, undeliverable, moved, document_ids })
     }
 
     /// The next selected dead letter.
@@ -74,6 +81,9 @@ impl<T: Ord + Copy> Transfer<T> {
         let mut handles = Vec::new();
         for ((handle, kind, destination), result) in results {
             if result == PublishResult::Confirmed {
+                if self.document_ids.len() < MAX_DOCUMENT_IDS {
+                    self.document_ids.extend(handle.document_id);
+                }
                 handles.push(handle);
                 *self.moved.entry(kind).or_default() += 1;
             } else {
@@ -102,8 +112,8 @@ impl<T: Ord + Copy> Transfer<T> {
             ));
         }
         let ended = self.reader.close(flushed).await;
-        let (moved, undeliverable) = (self.moved, self.undeliverable);
-        (TransferReport { counts, duration, moved, undeliverable, interrupted }, ended)
+        let (moved, undeliverable, document_ids) = (self.moved, self.undeliverable, self.document_ids);
+        (TransferReport { counts, duration, moved, undeliverable, document_ids, interrupted }, ended)
     }
 }
 
@@ -116,6 +126,8 @@ pub struct TransferReport<T> {
     moved: BTreeMap<T, u64>,
     /// By destination: those that stay because they cannot be delivered.
     pub undeliverable: BTreeMap<String, u64>,
+    /// The `_id`s of the documents that are made of those that were moved, as far as they are known: the first hundred.
+    pub document_ids: Vec<ObjectId>,
     /// Whether it was stopped early.
     pub interrupted: bool,
 }

@@ -116,7 +116,10 @@ impl WorkerContext {
     /// Replaces the settings. Only those of [`Settings::RELOADABLE`] may differ. The session ends in order, and the next one
     /// uses them.
     pub fn replace_settings(&self, settings: Settings) {
-        *self.concurrency.lock() = SharedConcurrency::from_settings(&settings);
+        // What it has learned would be lost.
+        if self.settings.get().batch.max_events != settings.batch.max_events {
+            *self.concurrency.lock() = SharedConcurrency::from_settings(&settings);
+        }
         *self.settings.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(settings);
         self.steering.settings_replaced();
     }

@@ -1,11 +1,13 @@
 //! Owns what an operator asks of a running worker: pausing, resuming, other settings. Must not know who asks, nor how.
 
+use std::time::SystemTime;
+
 use tokio::sync::watch;
 
 /// What is wanted of the flow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 struct Wanted {
-    paused: bool,
+    paused_since: Option<SystemTime>,
     /// How often the settings were replaced.
     replaced: u64,
 }
@@ -19,9 +21,24 @@ pub struct Steering(watch::Sender<Wanted>);
 pub struct SteeringReceiver(watch::Receiver<Wanted>);
 
 impl Steering {
-    /// Wants consuming to pause, or to go on; false if it does so already.
-    pub fn set_paused(&self, paused: bool) -> bool {
-        self.0.send_if_modified(|wanted| std::mem::replace(&mut wanted.paused, paused) != paused)
+    /// Wants consuming to pause; false if it does so already.
+    pub fn pause(&self, now: SystemTime) -> bool {
+        self.set_paused(Some(now))
+    }
+
+    /// Wants consuming to go on; false if it is not paused.
+    pub fn resume(&self) -> bool {
+        self.set_paused(None)
+    }
+
+    fn set_paused(&self, since: Option<SystemTime>) -> bool {
+        self.0.send_if_modified(|wanted| {
+            let changes = wanted.paused_since.is_some() != since.is_some();
+            if changes {
+                wanted.paused_since = since;
+            }
+            changes
+        })
     }
 
     /// The settings were replaced: the next session uses them.
@@ -36,23 +53,16 @@ impl Steering {
 }
 
 impl SteeringReceiver {
-    /// Returns once something else is wanted than the receiver has seen: the session must end.
+    /// Returns once something else is wanted than the receiver has seen.
     pub async fn changed(&mut self) {
         if self.0.changed().await.is_err() {
             std::future::pending().await
         }
     }
 
-    /// Whether consuming is to pause.
-    pub fn is_paused(&self) -> bool {
-        self.0.borrow().paused
-    }
-
-    /// Returns once consuming is not paused; everything until then is seen.
-    pub async fn resumed(&mut self) {
-        if self.0.wait_for(|wanted| !wanted.paused).await.is_err() {
-            std::future::pending().await
-        }
+    /// Since when consuming is to pause, if it is.
+    pub fn paused_since(&self) -> Option<SystemTime> {
+        self.0.borrow().paused_since
     }
 }
 
@@ -64,14 +74,15 @@ mod tests {
 
     #[test]
     fn a_receiver_sees_what_is_wanted_after_it_was_made() {
-        let steering = Steering::default();
-        assert!(steering.set_paused(true) && !steering.set_paused(true));
+        let (steering, now) = (Steering::default(), SystemTime::now());
+        assert!(steering.pause(now) && !steering.pause(now));
         let mut receiver = steering.subscribe();
-        assert!(receiver.changed().now_or_never().is_none() && receiver.resumed().now_or_never().is_none());
-        assert!(steering.set_paused(false));
-        assert!(receiver.resumed().now_or_never().is_some());
-        assert!(receiver.changed().now_or_never().is_none(), "resuming was seen");
+        assert!(receiver.changed().now_or_never().is_none());
+        assert_eq!(receiver.paused_since(), Some(now));
+        assert!(steering.resume() && !steering.resume());
+        assert!(receiver.changed().now_or_never().is_some() && receiver.paused_since().is_none());
         steering.settings_replaced();
         assert!(receiver.changed().now_or_never().is_some());
+        assert!(!steering.resume() && receiver.changed().now_or_never().is_none());
     }
 }

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use tracing::{info, warn};
 
@@ -19,7 +19,6 @@ use super::context::WorkerContext;
 use super::dead_letters::DeadLetterPublisher;
 use super::probes;
 use super::session::{SessionEnd, SessionLoop};
-use super::steering::SteeringReceiver;
 
 /// After a session that lasted this long, the next failure starts with a short delay again.
 const LONG_SESSION: Duration = Duration::from_secs(30);
@@ -41,9 +40,13 @@ pub async fn run(context: Arc<WorkerContext>) {
     let mut breaker = Breaker::new(dead_letter.max_ratio, dead_letter.breaker_window);
     let mut next = NextSession::new(Arc::clone(&context));
     let mut background = None;
-    while wait_for_store(&context).await {
+    while wait_until_resumed(&context).await && wait_for_store(&context).await {
         background.get_or_insert_with(|| start_background_tasks(&context));
-        let Some(steering) = wait_until_resumed(&context).await else { break };
+        // Whatever is wanted from here on ends the session.
+        let steering = context.steering.subscribe();
+        if steering.paused_since().is_some() {
+            continue;
+        }
         let session = match open_session(&context, next.options).await {
             None => break,
             Some(Ok(session)) => session,
@@ -111,18 +114,20 @@ impl NextSession {
     }
 }
 
-/// Waits while consuming is paused. Returns what sees later wishes; none if the process is asked to stop first.
-async fn wait_until_resumed(context: &WorkerContext) -> Option<SteeringReceiver> {
+/// Waits while consuming is paused; false if the process is asked to stop first.
+async fn wait_until_resumed(context: &WorkerContext) -> bool {
     let mut steering = context.steering.subscribe();
-    if steering.is_paused() {
-        let since = humantime::format_rfc3339_seconds(SystemTime::now());
-        context.health.down(Component::Consumer, format!("paused by an operator since {since}"));
-        info!("paused");
+    while let Some(since) = steering.paused_since() {
+        let since = humantime::format_rfc3339_seconds(since);
+        if context.health.down(Component::Consumer, format!("paused by an operator since {since}")) {
+            info!("paused");
+        }
+        tokio::select! {
+            () = context.stop.cancelled() => return false,
+            () = steering.changed() => {}
+        }
     }
-    tokio::select! {
-        () = context.stop.cancelled() => None,
-        () = steering.resumed() => Some(steering),
-    }
+    !context.stop.is_cancelled()
 }
 
 fn start_background_tasks(context: &Arc<WorkerContext>) -> [tokio::task::JoinHandle<()>; 4] {

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::Output;
 
-use crate::harness::{DEADLINE, TestEnv, TestMessage, Worker, eventually};
+use crate::harness::{DEADLINE, DedicatedServer, ServerKind, TestEnv, TestMessage, Worker, eventually};
 
 /// A worker with an admin socket and a configuration file in a directory.
 async fn steered_worker(env: &TestEnv, directory: &Path, settings: &str) -> Worker {
@@ -92,12 +92,41 @@ async fn signals_pause_and_resume() {
 }
 
 #[tokio::test]
+async fn a_worker_without_a_session_pauses_at_once_and_waits_for_mongodb_when_it_is_resumed() {
+    let store = DedicatedServer::start(ServerKind::Mongodb);
+    let env = TestEnv::with_dedicated_store(&store).await;
+    let directory = tempfile::tempdir().unwrap();
+    let directory = directory.path();
+    let worker = steered_worker(&env, directory, "[store]\nwrite_timeout = \"1s\"\n").await;
+    steer(&env, directory, "pause");
+    let is_paused = || worker.get("/readyz").1.starts_with("consumer: paused by an operator since 20");
+    eventually("it is paused", DEADLINE, async || is_paused()).await;
+    let (_, first) = worker.get("/readyz");
+    for action in ["resume", "pause"] {
+        steer(&env, directory, action);
+    }
+    eventually("it is paused again", DEADLINE, async || is_paused()).await;
+    env.publish(&TestMessage::numbered(0)).await;
+    store.freeze(true);
+    eventually("MongoDB is missed", DEADLINE, async || worker.get("/readyz").1.contains("store: ")).await;
+    assert_eq!(steer(&env, directory, "resume"), (0, "resumed\n".to_owned()), "{first}");
+    eventually("it waits for MongoDB", DEADLINE, async || worker.log().contains("waiting for MongoDB")).await;
+    assert_eq!(env.counts(&env.queue()).await, (1, 0), "it consumes nothing meanwhile");
+    store.freeze(false);
+    worker.wait_until_settled(1).await;
+    env.clean().await;
+}
+
+#[tokio::test]
 async fn a_reload_is_refused_as_a_whole() {
     let env = TestEnv::new().await;
     let directory = tempfile::tempdir().unwrap();
     let directory = directory.path();
     let worker = steered_worker(&env, directory, "[batch]\nmax_events = 10\n").await;
-    assert_eq!(steer(&env, directory, "reload"), (0, "reloaded: no setting has changed\n".to_owned()));
+    assert_eq!(
+        steer(&env, directory, "reload"),
+        (0, format!("reloaded: no setting has changed in {}\n", directory.join("ticketlog.toml").display()))
+    );
     assert_eq!(steer(&env, directory, "resume"), (0, "not paused\n".to_owned()));
     for (settings, expected) in [
         ("[batch]\nmax_events = 11\nmax_evnts = 1\n", "did you mean max_events?"),

@@ -74,6 +74,8 @@ pub struct SessionLoop<'a> {
     last_tick: Instant,
     steering: SteeringReceiver,
     linger: Duration,
+    /// Most delivery tags in memory behind an unsettled delivery.
+    max_tracked_tags: usize,
     /// Set while the session is ending in order.
     draining: Option<Draining>,
 }
@@ -105,7 +107,8 @@ impl<'a> SessionLoop<'a> {
         dead_letters: &'a mut DeadLetterPublisher,
         breaker: &'a mut Breaker,
     ) -> Self {
-        let batch = &context.settings.get().batch;
+        let settings = context.settings.get();
+        let (batch, prefetch) = (&settings.batch, settings.broker.prefetch);
         let (max_events, max_bytes, linger) = (batch.max_events, batch.max_bytes.bytes(), batch.linger.0);
         let limits = context.concurrency.lock().limits();
         SessionLoop {
@@ -121,6 +124,7 @@ impl<'a> SessionLoop<'a> {
             last_tick: Instant::now(),
             steering,
             linger,
+            max_tracked_tags: MAX_TRACKED_PREFETCHES * usize::from(prefetch),
             draining: None,
             context,
         }
@@ -259,9 +263,8 @@ impl<'a> SessionLoop<'a> {
             let probe = self.quarantine.take_probe(now);
             self.write_again(probe);
         }
-        let settings = self.context.settings.get();
-        let max_tracked = MAX_TRACKED_PREFETCHES * usize::from(settings.broker.prefetch);
-        let overdue = age >= settings.retry.requeue_after.0 || self.session.tracked_tags() > max_tracked;
+        let requeue_after = self.context.settings.get().retry.requeue_after.0;
+        let overdue = age >= requeue_after || self.session.tracked_tags() > self.max_tracked_tags;
         overdue && self.draining.is_none()
     }
 
