@@ -25,7 +25,7 @@ else
 	cargo test --no-run --test it
 	$(SERVICES) run cargo test --test it -- --test-threads=4
 endif
-	! command -v python3 >/dev/null || deploy/helm/check.sh
+	! python3 -c 'import ensurepip' 2>/dev/null || deploy/helm/check.sh
 
 lint:            ## formatting, clippy, rustdoc; shellcheck and typos where they are installed
 	cargo fmt --check

