@@ -12,10 +12,10 @@ use crate::desk::{self, Purge, Selection, Source, UserLetters};
 use crate::mongodb::Store;
 use crate::report::Report;
 
+use super::CommandError;
 use super::dead::{AuditArgs, BrowseArgs};
 use super::terminal::{confirm, note, print_line};
 use super::terminal_report::TerminalReport;
-use super::{CommandError, exit};
 
 /// Flags of `ticketlog erase`.
 #[derive(Debug, Args)]
@@ -153,9 +153,6 @@ impl EraseArgs {
             let (count, ended) = purge.run(settings, &report).await;
             letters.found = count;
             ended?;
-            if report.is_stopped() {
-                return Err(CommandError::text(exit::INTERRUPTED, "interrupted"));
-            }
         }
         erased.documents = store.delete_of_user(&self.user).await?;
         Ok(())

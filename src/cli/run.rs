@@ -91,6 +91,7 @@ fn worker_context(
         worker_name: format!("{}/{}", system::host_name(), env!("CARGO_PKG_VERSION")),
         settings: SharedSettings::new(settings),
         steering: Steering::default(),
+        has_session: AtomicBool::new(false),
     }
 }
 

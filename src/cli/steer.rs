@@ -2,6 +2,7 @@
 //! for it. Must not know how the flow pauses.
 
 use std::path::PathBuf;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::SystemTime;
 
@@ -14,7 +15,7 @@ use crate::observe::health::Component;
 use crate::observe::{admin, logging, metrics};
 use crate::worker::WorkerContext;
 
-use super::terminal::print_line;
+use super::terminal::{print_line, wrapped};
 use super::{CommandError, ConfigArgs, exit};
 
 /// Flags of `ticketlog pause`, `resume` and `reload`.
@@ -45,7 +46,7 @@ impl SteerArgs {
             CommandError::text(exit::UNAVAILABLE, format!("no worker answers at {}: {error}", socket.display()))
         })?;
         match answer {
-            Ok(text) => print_line(&text).map(|()| 0),
+            Ok(text) => print_line(wrapped(&text, 2)).map(|()| 0),
             Err(text) if action == Action::Reload => Err(CommandError::text(exit::CONFIG, text)),
             Err(text) => Err(CommandError::text(exit::UNAVAILABLE, text)),
         }
@@ -147,8 +148,7 @@ fn pause(worker: &WorkerContext) -> String {
     if !worker.steering.pause(now) {
         return "paused already".to_owned();
     }
-    // Without a session nothing is in flight.
-    if !worker.health.is_up(Component::Broker) {
+    if !worker.has_session.load(Ordering::Relaxed) {
         worker.health.down(Component::Consumer, format!("paused by an operator since {}", format_rfc3339_seconds(now)));
         info!("paused");
         return "paused: the worker consumes nothing until it is resumed".to_owned();

@@ -23,6 +23,8 @@ pub struct WorkerContext {
     pub settings: SharedSettings,
     /// What an operator asks of the flow.
     pub steering: Steering,
+    /// Whether there is a session, or one is being opened: something may be in flight.
+    pub has_session: AtomicBool,
     /// The decoder's rules, from the settings.
     pub rules: Arc<Rules>,
     /// The collection.

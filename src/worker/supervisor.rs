@@ -47,16 +47,21 @@ pub async fn run(context: Arc<WorkerContext>) {
         if steering.paused_since().is_some() {
             continue;
         }
+        context.has_session.store(true, Ordering::Relaxed);
         let session = match open_session(&context, next.options).await {
             None => break,
             Some(Ok(session)) => session,
             Some(Err(error)) => {
+                context.has_session.store(false, Ordering::Relaxed);
                 session_failed(&context, &error, next.backoff.next_delay()).await;
                 continue;
             }
         };
         let (opened, stored) = (Instant::now(), context.stored.load(Ordering::Relaxed));
-        match SessionLoop::new(Arc::clone(&context), session, steering, &mut dead_letters, &mut breaker).run().await {
+        let session = SessionLoop::new(Arc::clone(&context), session, steering, &mut dead_letters, &mut breaker);
+        let end = session.run().await;
+        context.has_session.store(false, Ordering::Relaxed);
+        match end {
             SessionEnd::Stopped => break,
             SessionEnd::Steered => {}
             SessionEnd::Failed(error) => next.after_failure(error, opened.elapsed()).await,

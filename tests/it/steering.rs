@@ -92,16 +92,15 @@ async fn signals_pause_and_resume() {
 }
 
 #[tokio::test]
-async fn a_worker_without_a_session_pauses_at_once_and_waits_for_mongodb_when_it_is_resumed() {
+async fn a_resumed_worker_waits_for_mongodb_and_can_be_paused_meanwhile() {
     let store = DedicatedServer::start(ServerKind::Mongodb);
     let env = TestEnv::with_dedicated_store(&store).await;
     let directory = tempfile::tempdir().unwrap();
     let directory = directory.path();
     let worker = steered_worker(&env, directory, "[store]\nwrite_timeout = \"1s\"\n").await;
     steer(&env, directory, "pause");
-    let is_paused = || worker.get("/readyz").1.starts_with("consumer: paused by an operator since 20");
+    let is_paused = || worker.get("/readyz").1.contains("consumer: paused by an operator since 20");
     eventually("it is paused", DEADLINE, async || is_paused()).await;
-    let (_, first) = worker.get("/readyz");
     for action in ["resume", "pause"] {
         steer(&env, directory, action);
     }
@@ -109,9 +108,12 @@ async fn a_worker_without_a_session_pauses_at_once_and_waits_for_mongodb_when_it
     env.publish(&TestMessage::numbered(0)).await;
     store.freeze(true);
     eventually("MongoDB is missed", DEADLINE, async || worker.get("/readyz").1.contains("store: ")).await;
-    assert_eq!(steer(&env, directory, "resume"), (0, "resumed\n".to_owned()), "{first}");
+    assert_eq!(steer(&env, directory, "resume"), (0, "resumed\n".to_owned()));
     eventually("it waits for MongoDB", DEADLINE, async || worker.log().contains("waiting for MongoDB")).await;
     assert_eq!(env.counts(&env.queue()).await, (1, 0), "it consumes nothing meanwhile");
+    let (_, text) = steer(&env, directory, "pause");
+    assert!(text.starts_with("paused: ") && is_paused(), "without a session it is paused at once: {text}");
+    steer(&env, directory, "resume");
     store.freeze(false);
     worker.wait_until_settled(1).await;
     env.clean().await;

@@ -17,7 +17,7 @@ use crate::mongodb::Store;
 use crate::rabbitmq::{CopyQueue, Delivery};
 
 use super::CommandError;
-use super::terminal::{note, print_line};
+use super::terminal::{note, print_line, wrapped};
 use report::Report;
 
 /// How long after its arrival an event must be stored by the workers.
@@ -87,7 +87,11 @@ impl ShadowArgs {
             shadow.report.end();
             shadow.compare_rest().await?;
             ended?;
-            print_line(if self.json { shadow.report.to_json().to_string() } else { shadow.report.to_text() })?;
+            if self.json {
+                print_line(shadow.report.to_json())?;
+            } else {
+                shadow.report.to_text().lines().try_for_each(|line| print_line(wrapped(line, 12)))?;
+            }
             Ok(0)
         })
     }
