@@ -9,8 +9,9 @@ use http_body_util::{BodyExt as _, Empty, Limited};
 use hyper::Request;
 use hyper::body::Bytes;
 use hyper::header::AUTHORIZATION;
-use hyper_rustls::HttpsConnectorBuilder;
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
@@ -56,12 +57,18 @@ pub async fn get(
     timeout(limit, send(url, authorization, ca_file)).await.ok()?
 }
 
-async fn send(url: &Url, authorization: Option<&str>, ca_file: Option<&str>) -> Option<(u16, Vec<u8>)> {
-    let roots = if url.scheme() == "https" { trusted_roots(ca_file)? } else { RootCertStore::empty() };
+/// Connects to servers with HTTP or HTTPS, whose certificates it verifies as [`get`] does. `is_https`: whether HTTPS is wanted, which
+/// costs reading the system's certificate authorities. None if `ca_file` cannot be read.
+pub fn connector(is_https: bool, ca_file: Option<&str>) -> Option<HttpsConnector<HttpConnector>> {
+    let roots = if is_https { trusted_roots(ca_file)? } else { RootCertStore::empty() };
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let tls = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().ok()?;
     let tls = tls.with_root_certificates(roots).with_no_client_auth();
-    let connector = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1().build();
+    Some(HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1().build())
+}
+
+async fn send(url: &Url, authorization: Option<&str>, ca_file: Option<&str>) -> Option<(u16, Vec<u8>)> {
+    let connector = connector(url.scheme() == "https", ca_file)?;
     let client = Client::builder(TokioExecutor::new()).build(connector);
     let mut request = Request::get(url.as_str());
     if let Some(value) = authorization {

@@ -14,7 +14,7 @@
 //! | [`config`] | the settings, their layers and their validation | reads files |
 //! | [`rabbitmq`] | everything about RabbitMQ; the only module that names lapin | yes |
 //! | [`mongodb`] | everything about MongoDB; the only module that names its driver | yes |
-//! | [`observe`] | health, metrics, status, HTTP endpoints, logging, systemd | yes |
+//! | [`observe`] | health, metrics, traces, status, HTTP endpoints, logging, systemd | yes |
 //! | [`worker`] | the flow: supervisor, session loop, batches, writes, dead letters | through the above |
 //! | [`desk`] | the operations on dead letters: reading, forecasting, replaying, parking, purging | through the above |
 //! | [`console`] | the desk in a browser | through the above |

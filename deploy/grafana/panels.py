@@ -241,9 +241,10 @@ DEPENDENCIES = [
         graph("Uptime", "s", "Since the start of the process.", ("time() - process_start_time_seconds@", "{{instance}}"),
               runbooks=["TicketlogRestarting"]),
         graph("Threads", "short", "Threads of each worker.", ("process_threads@", "{{instance}}")),
-        events("Log lines", "Lines logged in a minute, by level, and lines lost because standard error was not read fast enough.",
+        events("Log lines", "Lines logged in a minute, by level, and lines lost because standard error was not read fast enough; spans of traces that were lost.",
               ("sum by (level) (round(increase(ticketlog_log_lines_total@[1m])))", "{{level}}"),
-              ("sum(round(increase(ticketlog_log_lines_lost_total@[1m])))", "lost")),
+              ("sum(round(increase(ticketlog_log_lines_lost_total@[1m])))", "lost"),
+              ('sum(round(increase(ticketlog_spans_total{@,outcome!="exported"}[1m])))', "spans lost")),
         graph("Versions", "short", "Workers by version.", ("count by (version) (ticketlog_build_info@)", "{{version}}")),
     ]),
 ]  # fmt: skip

@@ -14,7 +14,7 @@ use url::Url;
 
 use crate::config::Settings;
 use crate::console::{self, Options, Role};
-use crate::observe::logging;
+use crate::observe::{logging, traces};
 
 use super::dead::BrowseArgs;
 use super::terminal::note;
@@ -78,6 +78,7 @@ impl ConsoleArgs {
     }
 
     async fn serve(&self, settings: Settings) -> Result<u8, CommandError> {
+        let traces = traces::install(&settings.telemetry).map_err(|error| CommandError::new(exit::CONFIG, error))?;
         let workers = if self.workers.is_empty() { vec![own_worker(&settings)] } else { self.workers.clone() };
         let options = Options {
             listen: self.listen,
@@ -105,6 +106,9 @@ impl ConsoleArgs {
             () = console.serve() => {}
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
+        }
+        if let Some(traces) = traces {
+            traces.finish().await;
         }
         Ok(0)
     }

@@ -17,7 +17,7 @@ use crate::observe::health::{Component, Health};
 use crate::observe::http::{self, HttpState};
 use crate::observe::metrics::{self, FlowMetrics};
 use crate::observe::status::RecentActivity;
-use crate::observe::{admin, logging, systemd};
+use crate::observe::{admin, logging, systemd, traces};
 use crate::worker::backoff::Backoff;
 use crate::worker::{self, SharedConcurrency, SharedSettings, Steering, TrustedUsers, WorkerContext};
 use crate::{rabbitmq, system};
@@ -40,6 +40,7 @@ async fn serve(settings: Settings, steerer: Arc<Steerer>) -> Result<u8, CommandE
     }
     let prometheus =
         metrics::install(&settings.broker.queue).map_err(|error| CommandError::new(exit::SOFTWARE, error))?;
+    let traces = traces::install(&settings.telemetry).map_err(|error| CommandError::new(exit::CONFIG, error))?;
     let stop = CancellationToken::new();
     follow_signals(&stop, &steerer)?;
     let _admin = serve_admin(&settings, &steerer)?;
@@ -64,6 +65,9 @@ async fn serve(settings: Settings, steerer: Arc<Steerer>) -> Result<u8, CommandE
         () = shutdown_timeout(&context) => {
             warn!("shutdown.timeout has passed: exiting; unacknowledged messages are in the queue");
         }
+    }
+    if let Some(traces) = traces {
+        traces.finish().await;
     }
     Ok(0)
 }

@@ -53,6 +53,7 @@ pub struct Settings {
     pub http: HttpSettings,
     pub admin: AdminSettings,
     pub log: LogSettings,
+    pub telemetry: TelemetrySettings,
     pub shutdown: ShutdownSettings,
 }
 
@@ -250,6 +251,27 @@ pub enum LogFormat {
     Text,
     /// One JSON object an event.
     Json,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs)]
+pub struct TelemetrySettings {
+    /// The address of a collector; empty for none.
+    pub otlp: String,
+}
+
+impl TelemetrySettings {
+    /// Where traces are sent to: `otlp` with the path `/v1/traces` (OpenTelemetry's specification of OTLP exporters). None if it is
+    /// empty.
+    pub fn traces_url(&self) -> Option<Url> {
+        let mut url = Url::parse(&self.otlp).ok()?;
+        let path = url.path().trim_end_matches('/').to_owned();
+        if !path.ends_with("/v1/traces") {
+            url.set_path(&format!("{path}/v1/traces"));
+        }
+        Some(url)
+    }
 }
 
 #[derive(Debug, Clone, Deserialize)]

@@ -136,6 +136,8 @@ fn errors_name_file_line_key_and_fix() {
         "[broker]\nqueue = \"x\nprefetch = 1",
         "[http]\nlisten = \"everywhere\"\n",
         "[log]\nfilter = \"info,[\"\n",
+        "[telemetry]\notlp = \"collector:4318\"\n",
+        "[telemetry]\notlp = \"http://u:s3cret@collector:4318\"\n",
     ]
     .into_iter()
     .map(|text| with_file(text).unwrap_err())
@@ -167,6 +169,8 @@ fn errors_name_file_line_key_and_fix() {
     FILE, line 2: not valid TOML: invalid basic string, expected `"`
     FILE, line 2: http.listen has a wrong value: expected an address such as "127.0.0.1:9464"
     FILE, line 2: log.filter is not a valid filter; write for instance "info", or "info,ticketlog::rabbitmq=debug"
+    FILE, line 2: telemetry.otlp must be the address of a collector that takes OTLP over HTTP, such as http://collector:4318, or empty
+    FILE, line 2: telemetry.otlp must have no user name, password and query: OTEL_EXPORTER_OTLP_HEADERS can hold a credential
     "#);
     insta::assert_snapshot!(with_env(&[("TICKETLOG_BROKER__PREFECH", "5")]).unwrap_err(), @"environment variable TICKETLOG_BROKER__PREFECH: broker.prefech is an unknown setting; did you mean prefetch?");
     insta::assert_snapshot!(with_env(&[("TICKETLOG_BROKER__URI_FILE", "/no/such/file")]).unwrap_err(), @"environment variable TICKETLOG_BROKER__URI_FILE: broker.uri_file names /no/such/file, which cannot be read: No such file or directory (os error 2)");
@@ -210,6 +214,18 @@ proptest! {
             let _ = with_env(&[(&format!("TICKETLOG_{key}"), &value)]);
         }
     }
+}
+
+#[test]
+fn traces_go_to_the_path_that_otlp_prescribes() {
+    let url = |otlp: &str| {
+        let settings = with_env(&[("TICKETLOG_TELEMETRY__OTLP", otlp)]).unwrap();
+        settings.telemetry.traces_url().map(|url| url.to_string())
+    };
+    assert_eq!(url(""), None);
+    assert_eq!(url("http://c:4318").as_deref(), Some("http://c:4318/v1/traces"));
+    assert_eq!(url("https://c/otlp/").as_deref(), Some("https://c/otlp/v1/traces"));
+    assert_eq!(url("http://c:4318/v1/traces").as_deref(), Some("http://c:4318/v1/traces"));
 }
 
 #[test]

@@ -98,7 +98,9 @@ fn check_servers(s: &Settings, faults: &mut Faults) {
         None => Some(NO_HTTP_ADDRESS.to_owned()),
         Some(url) => management_fault(&url, s.broker.allow_plaintext),
     };
+    let otlp = (!s.telemetry.otlp.is_empty()).then(|| otlp_fault(&s.telemetry.otlp)).flatten().map(str::to_owned);
     let all = [
+        ("telemetry.otlp", otlp),
         ("broker.uri", broker_uri_fault(broker, s.broker.allow_plaintext)),
         ("broker.management", management),
         ("store.uri", store_uri_fault(store, s.store.allow_plaintext)),
@@ -137,6 +139,18 @@ pub(super) fn management_fault(url: &Url, allow_plaintext: bool) -> Option<Strin
     }
     let host = url.host_str().filter(|host| url.scheme() == "http" && !uri::is_local(host) && !allow_plaintext)?;
     Some(unencrypted(host, "https://", "broker.allow_plaintext"))
+}
+
+fn otlp_fault(address: &str) -> Option<&'static str> {
+    let Some(url) = Url::parse(address).ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host())
+    else {
+        return Some(
+            "must be the address of a collector that takes OTLP over HTTP, such as http://collector:4318, or empty",
+        );
+    };
+    let is_plain = url.username().is_empty() && url.password().is_none() && url.query().is_none();
+    (!is_plain)
+        .then_some("must have no user name, password and query: OTEL_EXPORTER_OTLP_HEADERS can hold a credential")
 }
 
 fn unencrypted(host: &str, encrypted: &str, allow: &str) -> String {

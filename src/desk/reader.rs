@@ -9,6 +9,7 @@ use serde_json::Value;
 use crate::config::Settings;
 use crate::dead_letter::{Copies, DeadLetterRecord, Filter, Met};
 use crate::event::{self, Message, Rules};
+use crate::observe::traces::ReplaySpan;
 use crate::rabbitmq::{AckHandle, BrowsedMessage, Delivery, QueueBrowser};
 use crate::report::Report;
 use crate::system::now_millis;
@@ -71,6 +72,8 @@ pub struct LetterHandle {
     ack: AckHandle,
     /// The `_id` of the document that is made of it, if that is known before.
     pub document_id: Option<ObjectId>,
+    /// The span of its replay, if its trace is recorded.
+    pub span: Option<ReplaySpan>,
     /// See [`Copies::key`].
     key: Option<u128>,
 }
@@ -189,7 +192,7 @@ impl LetterReader {
         let (delivery, ack) = message.into_parts();
         let record = delivery.record(&self.worker_queue);
         let key = Copies::key(&record, delivery.message_id(), &delivery.body);
-        let handle = LetterHandle { ack, key, document_id: None };
+        let handle = LetterHandle { ack, key, document_id: None, span: None };
         let (count, has_message_id) = (record.delivery_count, delivery.message_id().is_some());
         if let Some(moving) = &mut self.moving {
             let is_own = record.replay_id.is_some() && record.replay_id == moving.replay_id;

@@ -8,6 +8,7 @@ use bson::oid::ObjectId;
 use serde_json::{Value, json};
 
 use crate::config::Settings;
+use crate::observe::traces::ReplaySpan;
 use crate::rabbitmq::{self, ReplayTarget};
 use crate::report::Report;
 use crate::system::now_millis;
@@ -197,6 +198,8 @@ impl Replay {
                 let archived = delivery.archive(&record, &self.source.queue);
                 backup.append(&format!("{}\n", archived.to_line()))?;
             }
+            let (exchange, _) = target.address(&record);
+            handle.span = ReplaySpan::start(&delivery, &name, &self.id, exchange);
             match delivery.replay(&record, &target, edited) {
                 Some(message) => transfer.send(message, handle, Move::Replayed).await?,
                 None => transfer.count_undeliverable("an exchange or routing key over 255 bytes".to_owned()),

@@ -87,6 +87,9 @@ impl<T: Ord + Copy> Transfer<T> {
                 handles.push(handle);
                 *self.moved.entry(kind).or_default() += 1;
             } else {
+                if let Some(mut span) = handle.span {
+                    span.failed();
+                }
                 self.count_undeliverable(destination);
             }
         }

@@ -8,5 +8,6 @@ pub mod logging;
 pub mod metrics;
 pub mod status;
 pub mod systemd;
+pub mod traces;
 pub mod worker_numbers;
 pub mod worker_sample;

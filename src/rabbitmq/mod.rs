@@ -36,6 +36,6 @@ pub use copy_queue::CopyQueue;
 pub use error::{BrokerError, Refusal, RefusalKind};
 #[cfg(any(test, feature = "fuzzing"))]
 pub use message::check_json_round_trip;
-pub use message::{Delivery, Outgoing, ReplayTarget};
+pub use message::{Delivery, Outgoing, ReplayTarget, TraceContext};
 pub use publisher::{PublishResult, Publisher};
 pub use topology::setup;

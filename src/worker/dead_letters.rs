@@ -50,7 +50,7 @@ impl PendingDeadLetter {
     pub fn new(context: &WorkerContext, delivery: Delivery, rejection: &Rejection) -> Self {
         let settings = context.settings.get();
         let replay = delivery.replay_mark(&context.trusted_users.get());
-        let trace_id = delivery.trace_id();
+        let trace_id = delivery.trace_context().map(|context| context.trace_id_text());
         let origin = Origin {
             exchange: delivery.exchange(),
             routing_key: delivery.routing_key(),

@@ -5,10 +5,12 @@ set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 work=$root/target/interop; mkdir -p "$work"
 cp "$root"/tests/interop/*.js* "$root"/tests/interop/*.py "$work/"
-if [ ! -d "$work/node_modules/mongoose" ] || [ ! -d "$work/node_modules/amqplib" ]; then
-  (cd "$work" && npm install --no-package-lock --no-audit --no-fund --silent)
+if ! (cd "$work" && npm ls >/dev/null 2>&1); then
+  (cd "$work" && npm install --no-package-lock --no-audit --no-fund --loglevel=error)
 fi
-[ -d "$work/python/pika" ] || python3 -m pip install -q --root-user-action ignore --target "$work/python" pika==1.3.2
+if [ ! -d "$work/python/pika" ] || [ ! -d "$work/python/opentelemetry" ]; then
+  python3 -m pip install -q --root-user-action ignore --upgrade --target "$work/python" pika==1.3.2 opentelemetry-proto==1.45.2
+fi
 export CORPUS_NOW; CORPUS_NOW=$(date +%s%3N)
 name=interop_$$
 export TICKETLOG_BROKER__EXCHANGE=$name TICKETLOG_BROKER__QUEUE=$name.q TICKETLOG_DEAD_LETTER__EXCHANGE=$name.dlx \
@@ -17,8 +19,10 @@ export TICKETLOG_BROKER__EXCHANGE=$name TICKETLOG_BROKER__QUEUE=$name.q TICKETLO
 "$root/target/debug/ticketlog" setup >/dev/null
 node "$work/publish.js"
 PYTHONPATH=$work/python python3 "$work/publish.py"
+export TICKETLOG_TELEMETRY__OTLP=http://127.0.0.1:${TICKETLOG_INTEROP_COLLECTOR_PORT:-14318}
+PYTHONPATH=$work/python python3 "$work/collector.py" "${TICKETLOG_TELEMETRY__OTLP##*:}" >"$work/spans.ndjson" & collector=$!
 "$root/target/debug/ticketlog" run 2>"$work/worker.log" & worker=$!
-trap 'kill $worker 2>/dev/null || true; wait $worker || true' EXIT
+trap 'kill $worker $collector 2>/dev/null || true; wait $worker || true' EXIT
 wanted=$(($(cd "$work" && node -p 'require("./corpus").length') + 50))
 for _ in $(seq 300); do
   settled=$(python3 - <<P
@@ -34,3 +38,5 @@ P
 done
 [ "$settled" -eq "$wanted" ] || { echo "settled $settled of $wanted" >&2; cat "$work/worker.log" >&2; exit 1; }
 node "$work/read.js"
+OTEL_EXPORTER_OTLP_ENDPOINT=$TICKETLOG_TELEMETRY__OTLP node "$work/traced.js"
+python3 "$work/traces.py" "$work/spans.ndjson"

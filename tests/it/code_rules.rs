@@ -69,6 +69,7 @@ const NONE: [String; 0] = [];
 #[test]
 fn drivers_are_named_only_in_their_module() {
     assert_eq!(offenders("lapin::", &["src/rabbitmq/"]), NONE);
+    assert_eq!(offenders("opentelemetry", &["src/observe/traces/"]), NONE);
     assert_eq!(offenders(" ::mongodb::", &["src/mongodb/"]), NONE);
     assert_eq!(offenders("use mongodb::", &[]), NONE, "write ::mongodb for the driver, crate::mongodb for the module");
     assert_eq!(offenders(" ::backoff::", &["src/worker/backoff.rs"]), NONE);

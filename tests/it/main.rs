@@ -28,3 +28,4 @@ mod server_faults;
 mod shadow;
 mod steering;
 mod tail;
+mod traces;

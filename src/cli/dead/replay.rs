@@ -11,6 +11,7 @@ use url::Url;
 
 use crate::config::Settings;
 use crate::desk::{Edit, Forecast, Replay};
+use crate::observe::traces;
 use crate::report::Report;
 
 use super::super::terminal::{confirm, note, print_line};
@@ -120,10 +121,14 @@ impl ReplayArgs {
 
     async fn run_replay(&self, settings: &Settings, replay: &Replay) -> Result<u8, CommandError> {
         let (audit, _logging) = self.audit.begin(settings, replay.audit_subject())?;
+        let traces = traces::install(&settings.telemetry).map_err(|error| CommandError::new(exit::CONFIG, error))?;
         let report: Arc<dyn Report> = TerminalReport::new(Some(0), "replayed").stopped_by_interrupt();
         let (done, ended) = replay.run(settings, &report).await?;
         drop(report);
         audit.end(done.outcome(), ended.is_err());
+        if let Some(traces) = traces {
+            traces.finish().await;
+        }
         let (replayed, summary) = (done.replayed(), done.to_json(&replay.id));
         let follow = self.follow && replayed > 0;
         if !self.json {

@@ -11,7 +11,7 @@ use crate::rabbitmq::BrokerError;
 
 use super::super::health::Component;
 use super::LOG_LEVELS;
-use super::labels::{Activity, DeliveryOutcome, FlushCause, PublishFailure, QueueRole, WriteResult};
+use super::labels::{Activity, DeliveryOutcome, FlushCause, PublishFailure, QueueRole, SpanOutcome, WriteResult};
 
 pub(super) const RECEIVED: &str = "ticketlog_messages_received_total";
 pub(super) const RECEIVED_BYTES: &str = "ticketlog_messages_received_bytes_total";
@@ -57,6 +57,7 @@ pub(super) const COMPONENT_UP: &str = "ticketlog_component_up";
 pub(super) const BREAKER_OPEN: &str = "ticketlog_breaker_open";
 pub(super) const LOG_LINES: &str = "ticketlog_log_lines_total";
 pub(super) const LOG_LOST: &str = "ticketlog_log_lines_lost_total";
+pub(super) const SPANS: &str = "ticketlog_spans_total";
 pub(super) const BUILD_INFO: &str = "ticketlog_build_info";
 
 const SECONDS: &[f64] =
@@ -295,6 +296,8 @@ fn process() -> Vec<Metric> {
         metric(COMPONENT_UP, Gauge, "1 while the component is well, by component").by("component", names::<Component>),
         metric(LOG_LINES, Counter, "Lines logged, by level").by("level", || LOG_LEVELS.to_vec()),
         metric(LOG_LOST, Counter, "Log lines lost because standard error was not read fast enough"),
+        metric(SPANS, Counter, "Spans of traces, if telemetry.otlp is set: exported, refused by the collector, or dropped because too many waited")
+            .by("outcome", names::<SpanOutcome>),
         metric(BUILD_INFO, Gauge, "1, labelled with the version").by("version", version),
     ]
 }

@@ -57,6 +57,18 @@ pub enum PublishFailure {
     Error,
 }
 
+/// What became of a span of a trace.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, IntoStaticStr, VariantNames)]
+#[strum(serialize_all = "snake_case")]
+pub enum SpanOutcome {
+    /// The collector took it.
+    Exported,
+    /// The collector could not be reached, or refused it.
+    Failed,
+    /// Too many spans waited.
+    Dropped,
+}
+
 /// Names from outside as values of a label: the first ones as they are, further ones together as `other`.
 #[derive(Debug)]
 pub(super) struct BoundedNames {

@@ -20,7 +20,7 @@ use catalogue::*;
 
 pub use flow::{FlowMetrics, GaugeValues};
 use labels::BoundedNames;
-pub use labels::{Activity, DeliveryOutcome, FlushCause, PublishFailure, QueueRole, WriteResult};
+pub use labels::{Activity, DeliveryOutcome, FlushCause, PublishFailure, QueueRole, SpanOutcome, WriteResult};
 
 /// The publishers of dead letters that have a series of their own.
 static PUBLISHERS_SEEN: BoundedNames = BoundedNames::new(20);
@@ -98,6 +98,12 @@ pub fn log_line(level: &'static str) {
 /// The number of log lines lost so far.
 pub fn set_log_lines_lost(lines: u64) {
     counter!(LOG_LOST).absolute(lines);
+}
+
+/// Spans of traces were exported, or lost.
+pub fn spans(outcome: SpanOutcome, count: usize) {
+    let outcome: &'static str = outcome.into();
+    counter!(SPANS, "outcome" => outcome).increment(count as u64);
 }
 
 /// The breaker opened or closed.

@@ -8,7 +8,8 @@ use crate::dead_letter::{DeadLetterRecord, HeaderValue, XDeath};
 
 use super::super::connection::invalid_text::{InvalidText, InvalidTexts};
 use super::headers::from_amqp;
-use super::{json, trace};
+use super::json;
+use super::trace::TraceContext;
 
 /// A message from a queue. The session owns its acknowledgement, under `tag`.
 #[derive(Debug)]
@@ -133,9 +134,10 @@ impl Delivery {
         self.amqp_header(name).and_then(from_amqp)
     }
 
-    /// The trace that it belongs to, if its publisher says so.
-    pub fn trace_id(&self) -> Option<String> {
-        trace::trace_id(|name| self.header(name)?.text())
+    /// The span in which it was published, if its publisher says so.
+    pub fn trace_context(&self) -> Option<TraceContext> {
+        self.properties.headers().as_ref()?;
+        TraceContext::read(|name| self.header(name)?.text())
     }
 
     /// Whether a stream delivered it (RabbitMQ's page on streams: `x-stream-offset`).

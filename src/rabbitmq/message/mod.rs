@@ -15,3 +15,4 @@ pub use json::check_round_trip as check_json_round_trip;
 pub use outgoing::Outgoing;
 pub(super) use outgoing::{fit_headers, return_key};
 pub use replay::ReplayTarget;
+pub use trace::TraceContext;

@@ -22,6 +22,16 @@ pub struct ReplayTarget {
     pub queue: Option<String>,
 }
 
+impl ReplayTarget {
+    /// The exchange and the routing key for a dead letter.
+    pub fn address<'a>(&'a self, record: &'a DeadLetterRecord) -> (&'a str, &'a str) {
+        match &self.queue {
+            Some(queue) => ("", queue),
+            None => (&record.exchange, &record.routing_key),
+        }
+    }
+}
+
 impl Delivery {
     /// The message as it was before it became a dead letter, with the headers that mark a replay. An edited body has no
     /// `content_encoding`. None if the exchange or the routing key is longer than AMQP's 255 bytes.
@@ -41,10 +51,7 @@ impl Delivery {
         };
         let mut headers = filtered(&self.properties, is_publisher_header);
         insert(&mut headers, mark.headers());
-        let (exchange, key) = match &target.queue {
-            Some(queue) => ("", queue.as_str()),
-            None => (record.exchange.as_str(), record.routing_key.as_str()),
-        };
+        let (exchange, key) = target.address(record);
         let (exchange, key) = (ShortString::try_new(exchange).ok()?, ShortString::try_new(key).ok()?);
         let mut properties = republished(&self.properties, headers);
         if edited.is_some() {

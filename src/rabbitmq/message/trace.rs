@@ -1,38 +1,84 @@
-//! Owns the trace ids that publishers put into headers: W3C Trace Context (`traceparent`), or Zipkin's B3 (`b3`, `X-B3-TraceId`), which
-//! older versions of Spring write. Pure. Must not know what is done with them.
+//! Owns the trace contexts that publishers put into headers: W3C Trace Context (`traceparent`, `tracestate`), or Zipkin's B3 (`b3`,
+//! or `X-B3-TraceId` and others), which older versions of Spring write. Pure. Must not know what is done with them.
 
-/// The trace id in lower-case hexadecimal, if one of the headers has a valid one. B3 may have 16 digits instead of 32.
-pub(super) fn trace_id(header: impl Fn(&str) -> Option<String>) -> Option<String> {
-    let w3c = header("traceparent").and_then(|value| w3c_trace_id(&value).map(str::to_owned));
-    w3c.or_else(|| header("b3").and_then(|value| b3_trace_id(value.split('-').next().unwrap_or_default())))
-        .or_else(|| header("X-B3-TraceId").and_then(|value| b3_trace_id(&value)))
+/// The span in which a message was published.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TraceContext {
+    /// Its trace; not 0.
+    pub trace_id: u128,
+    /// The span; 0 if the headers do not name it.
+    pub span_id: u64,
+    /// Whether its trace is recorded.
+    pub is_sampled: bool,
+    /// `tracestate`, as it is.
+    pub state: Option<String>,
 }
 
-/// Trace Context, section 3.2: `version-traceid-parentid-flags`, and perhaps more in later versions than 00.
-fn w3c_trace_id(value: &str) -> Option<&str> {
-    let mut parts = value.trim().split('-');
-    let (version, trace, parent, flags) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
-    let is_first = version == "00";
-    let is_valid = is_id(version, 2)
-        && version != "ff"
-        && is_id(trace, 32)
-        && is_id(parent, 16)
-        && is_id(flags, 2)
-        && !(is_first && parts.next().is_some());
-    (is_valid && !is_zero(trace) && !is_zero(parent)).then_some(trace)
+impl TraceContext {
+    /// From the first of the headers that is valid.
+    pub(super) fn read(header: impl Fn(&str) -> Option<String>) -> Option<TraceContext> {
+        if let Some(context) = header("traceparent").and_then(|value| TraceContext::from_traceparent(&value)) {
+            return Some(TraceContext { state: header("tracestate"), ..context });
+        }
+        header("b3").and_then(|value| TraceContext::from_b3(&value)).or_else(|| {
+            let text = |name| header(name).unwrap_or_default();
+            let is_debug = text("X-B3-Flags") == "1";
+            TraceContext::from_parts(
+                &text("X-B3-TraceId"),
+                &text("X-B3-SpanId"),
+                is_debug || is_b3_sampled(&text("X-B3-Sampled")),
+            )
+        })
+    }
+
+    /// Trace Context, section 3.2: `version-traceid-parentid-flags`, and perhaps more in later versions than 00.
+    fn from_traceparent(value: &str) -> Option<TraceContext> {
+        let mut parts = value.trim().split('-');
+        let (version, trace, span, flags) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
+        let has_more = parts.next().is_some();
+        let is_valid = is_hex(version, 2)
+            && version != "ff"
+            && is_hex(trace, 32)
+            && is_hex(span, 16)
+            && is_hex(flags, 2)
+            && !(version == "00" && has_more);
+        let is_sampled = u8::from_str_radix(flags, 16).is_ok_and(|flags| flags & 1 == 1);
+        let context = is_valid.then(|| TraceContext::from_parts(trace, span, is_sampled))??;
+        (context.span_id != 0).then_some(context)
+    }
+
+    /// `traceid-spanid-sampled`, and perhaps the parent of the span.
+    fn from_b3(value: &str) -> Option<TraceContext> {
+        let mut parts = value.split('-');
+        let mut next = || parts.next().unwrap_or_default();
+        let (trace, span, sampled) = (next(), next(), next());
+        TraceContext::from_parts(trace, span, is_b3_sampled(sampled))
+    }
+
+    /// B3 may have 16 digits instead of 32.
+    fn from_parts(trace: &str, span: &str, is_sampled: bool) -> Option<TraceContext> {
+        let (trace, span) = (trace.trim().to_ascii_lowercase(), span.trim().to_ascii_lowercase());
+        if !is_hex(&trace, 32) && !is_hex(&trace, 16) {
+            return None;
+        }
+        let trace_id = u128::from_str_radix(&trace, 16).ok().filter(|id| *id != 0)?;
+        let span_id = if is_hex(&span, 16) { u64::from_str_radix(&span, 16).unwrap_or(0) } else { 0 };
+        Some(TraceContext { trace_id, span_id, is_sampled, state: None })
+    }
+
+    /// The trace id in 32 hexadecimal digits.
+    pub fn trace_id_text(&self) -> String {
+        format!("{:032x}", self.trace_id)
+    }
 }
 
-fn b3_trace_id(value: &str) -> Option<String> {
-    let value = value.trim().to_ascii_lowercase();
-    ((is_id(&value, 32) || is_id(&value, 16)) && !is_zero(&value)).then_some(value)
+/// Sampled, or debug; older versions wrote `true`.
+fn is_b3_sampled(value: &str) -> bool {
+    matches!(value, "1" | "d" | "true")
 }
 
-fn is_id(text: &str, digits: usize) -> bool {
+fn is_hex(text: &str, digits: usize) -> bool {
     text.len() == digits && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
-}
-
-fn is_zero(id: &str) -> bool {
-    id.bytes().all(|byte| byte == b'0')
 }
 
 #[cfg(test)]
@@ -40,29 +86,64 @@ mod tests {
     use super::*;
 
     const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
+    const SPAN: &str = "00f067aa0ba902b7";
+
+    fn read(headers: &[(&str, &str)]) -> Option<(String, u64, bool)> {
+        let header =
+            |name: &str| headers.iter().find(|(found, _)| *found == name).map(|(_, value)| (*value).to_owned());
+        TraceContext::read(header).map(|context| (context.trace_id_text(), context.span_id, context.is_sampled))
+    }
 
     #[test]
-    fn the_trace_id_comes_from_any_of_the_usual_headers() {
-        let of = |name: &str, value: &str| trace_id(|wanted| (wanted == name).then(|| value.to_owned()));
-        let w3c = format!("00-{TRACE}-00f067aa0ba902b7-01");
-        assert_eq!(of("traceparent", &w3c).as_deref(), Some(TRACE));
-        assert_eq!(of("traceparent", &format!("01-{TRACE}-00f067aa0ba902b7-01-more")).as_deref(), Some(TRACE));
-        assert_eq!(of("b3", &format!("{TRACE}-00f067aa0ba902b7-1")).as_deref(), Some(TRACE));
-        assert_eq!(of("b3", "A3CE929D0E0E4736-00f067aa0ba902b7").as_deref(), Some("a3ce929d0e0e4736"));
-        assert_eq!(of("X-B3-TraceId", TRACE).as_deref(), Some(TRACE));
+    fn a_trace_context_comes_from_any_of_the_usual_headers() {
+        let expected = |span, is_sampled| Some((TRACE.to_owned(), span, is_sampled));
+        let span = 0x00f0_67aa_0ba9_02b7;
+        let w3c = |version: &str, end: &str| format!("{version}-{TRACE}-{SPAN}-{end}");
+        assert_eq!(read(&[("traceparent", &w3c("00", "01"))]), expected(span, true));
+        assert_eq!(read(&[("traceparent", &w3c("00", "02"))]), expected(span, false));
+        assert_eq!(read(&[("traceparent", &w3c("01", "03-more"))]), expected(span, true));
+        assert_eq!(read(&[("b3", &format!("{TRACE}-{SPAN}-1"))]), expected(span, true));
+        assert_eq!(read(&[("b3", &format!("{TRACE}-{SPAN}-0-{SPAN}"))]), expected(span, false));
+        assert_eq!(read(&[("b3", &format!("{TRACE}-{SPAN}-d"))]), expected(span, true));
+        assert_eq!(read(&[("b3", &format!("{TRACE}-{SPAN}"))]), expected(span, false), "no decision");
+        let short = "A3CE929D0E0E4736";
+        let padded = format!("{:032x}", 0xa3ce_929d_0e0e_4736_u128);
+        assert_eq!(read(&[("b3", &format!("{short}-{SPAN}-1"))]), Some((padded, span, true)));
+        let parts = [("X-B3-TraceId", TRACE), ("X-B3-SpanId", SPAN), ("X-B3-Sampled", "true")];
+        assert_eq!(read(&parts), expected(span, true));
+        assert_eq!(read(&[parts[0], parts[1], ("X-B3-Flags", "1")]), expected(span, true));
+        assert_eq!(read(&parts[..1]), expected(0, false));
+    }
+
+    #[test]
+    fn an_invalid_trace_context_is_none() {
+        let w3c = format!("00-{TRACE}-{SPAN}-01");
         for invalid in [
             format!("{w3c}-more"),
             w3c.replace("00-4", "ff-4"),
             w3c.replace('4', "G"),
             w3c.replace(TRACE, &"0".repeat(32)),
-            w3c.replace("00f067aa0ba902b7", "0000000000000000"),
+            w3c.replace(SPAN, &"0".repeat(16)),
             w3c.to_uppercase(),
             format!("00-{TRACE}"),
             String::new(),
             "00-é".to_owned(),
         ] {
-            assert_eq!(of("traceparent", &invalid), None, "{invalid}");
+            assert_eq!(read(&[("traceparent", &invalid)]), None, "{invalid}");
         }
-        assert_eq!(of("b3", "0"), None, "not sampled, without an id");
+        assert_eq!(read(&[("b3", "0")]), None, "not sampled, without an id");
+        let fallback = [("traceparent", "no"), ("b3", &format!("{TRACE}-{SPAN}-1"))];
+        assert_eq!(read(&fallback).unwrap().0, TRACE);
+    }
+
+    #[test]
+    fn the_trace_state_is_kept() {
+        let traceparent = format!("00-{TRACE}-{SPAN}-01");
+        let context = TraceContext::read(|name| match name {
+            "traceparent" => Some(traceparent.clone()),
+            "tracestate" => Some("vendor=1".to_owned()),
+            _ => None,
+        });
+        assert_eq!(context.unwrap().state.as_deref(), Some("vendor=1"));
     }
 }

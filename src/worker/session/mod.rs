@@ -2,6 +2,7 @@
 //! how a session is opened, nor what follows its end.
 
 mod accounting;
+mod message_spans;
 mod outcomes;
 mod quarantine;
 
@@ -29,6 +30,7 @@ use super::decode::{self, PendingEvent};
 use super::steering::SteeringReceiver;
 use super::write::{self, BatchOrigin};
 use accounting::Accounting;
+use message_spans::MessageSpans;
 use quarantine::Quarantine;
 
 /// How often gauges are set and slow conditions checked.
@@ -69,6 +71,7 @@ pub struct SessionLoop<'a> {
     writes: FuturesUnordered<BatchWrite>,
     quarantine: Quarantine,
     accounting: Accounting,
+    spans: MessageSpans,
     limits: WriteLimits,
     /// When the last tick was. The timer alone is not enough: under load, other branches of the loop are always ready.
     last_tick: Instant,
@@ -120,6 +123,7 @@ impl<'a> SessionLoop<'a> {
             writes: FuturesUnordered::new(),
             quarantine: Quarantine::new(context.backoff()),
             accounting: Accounting::new(Arc::clone(&context)),
+            spans: MessageSpans::default(),
             limits,
             last_tick: Instant::now(),
             steering,
@@ -212,7 +216,14 @@ impl<'a> SessionLoop<'a> {
             let context = Arc::clone(&self.context);
             let full = matches!(cause, FlushCause::Events | FlushCause::Bytes);
             let origin = BatchOrigin { epoch: self.limits.epoch, full };
-            self.writes.push(Box::pin(async move { write::write(&context, batch, origin).await }));
+            let span = self.spans.batch(&batch, &context.settings.get());
+            self.writes.push(Box::pin(async move {
+                let written = write::write(&context, batch, origin).await;
+                if let Some(span) = span {
+                    span.end();
+                }
+                written
+            }));
             self.context.writes_in_flight.store(self.writes.len(), Ordering::Relaxed);
         }
     }
@@ -222,11 +233,14 @@ impl<'a> SessionLoop<'a> {
         let now = Instant::now();
         self.accounting.received(chunk, now);
         let mut decoded_bytes = 0;
+        let settings = self.context.settings.get();
         let trusted_users = self.context.trusted_users.get();
         for delivery in chunk.drain(..) {
+            self.spans.received(&delivery, &settings.broker.queue, &trusted_users);
             match decode::decode(&mut self.decoder, delivery, &trusted_users) {
                 Ok(pending) => {
                     let bytes = pending.document_bytes();
+                    self.spans.decoded(&pending);
                     self.session.document_added(bytes);
                     self.batcher.push(pending, bytes, now);
                     decoded_bytes += bytes;

@@ -56,7 +56,9 @@ impl SessionLoop<'_> {
 
     /// Makes the dead letter of a rejected delivery.
     pub(super) fn dead_letter(&mut self, delivery: Delivery, rejection: &Rejection) {
-        self.dead_letters.push(PendingDeadLetter::new(&self.context, delivery, rejection));
+        let letter = PendingDeadLetter::new(&self.context, delivery, rejection);
+        self.spans.rejected(&letter, &self.context.settings.get().dead_letter.exchange);
+        self.dead_letters.push(letter);
     }
 
     /// Settles the deliveries whose dead letters are confirmed.
@@ -84,6 +86,7 @@ impl SessionLoop<'_> {
 
     fn settle(&mut self, tag: u64, bytes: usize, outcome: DeliveryOutcome) {
         self.session.settle(tag, bytes);
+        self.spans.settled(tag, outcome);
         self.accounting.settled(outcome);
     }
 

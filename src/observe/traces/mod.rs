@@ -1,0 +1,13 @@
+//! Owns the traces of messages: spans by OpenTelemetry's conventions, exported by OTLP over HTTP if `telemetry.otlp` is set. Off, a
+//! span costs one look at a static. Must not know how a message is processed.
+//!
+//! | module | owns |
+//! |---|---|
+//! | `spans` | which spans there are, and what they say |
+//! | `export` | the queue of ended spans and their export |
+
+mod export;
+mod spans;
+
+pub use export::{SpanExport, install};
+pub use spans::{BatchSpan, MessageSpan, ReplaySpan};
