@@ -77,6 +77,7 @@ pub struct BrokerSettings {
     pub queue: String,
     pub routing_keys: Vec<String>,
     pub queue_type: QueueType,
+    pub shards: u16,
     pub declare: bool,
     pub prefetch: u16,
     pub prefetch_bytes: Size,
@@ -107,6 +108,17 @@ impl StoreSettings {
 }
 
 impl BrokerSettings {
+    /// The queues that the worker consumes: `queue`, and with several shards `queue.2` and so on.
+    pub fn queues(&self) -> Vec<String> {
+        let further = (2..=self.shards).map(|shard| format!("{}.{shard}", self.queue));
+        std::iter::once(self.queue.clone()).chain(further).collect()
+    }
+
+    /// The exchange that spreads messages over several shards.
+    pub fn shard_exchange(&self) -> String {
+        format!("{}.shards", self.queue)
+    }
+
     /// `uri`; if it came from a file, what the file says now.
     pub fn current_uri(&self) -> SecretString {
         current_uri(&self.uri, &self.uri_file, |uri| validate::broker_uri_fault(uri, self.allow_plaintext))

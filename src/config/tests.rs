@@ -137,6 +137,8 @@ fn errors_name_file_line_key_and_fix() {
         "[http]\nlisten = \"everywhere\"\n",
         "[log]\nfilter = \"info,[\"\n",
         "[telemetry]\notlp = \"collector:4318\"\n",
+        "[broker]\nshards = 65\n",
+        "[broker]\nqueue = \"q\"\nshards = 2\n[dead_letter]\nqueue = \"q.2\"\n",
         "[telemetry]\notlp = \"http://u:s3cret@collector:4318\"\n",
     ]
     .into_iter()
@@ -170,6 +172,8 @@ fn errors_name_file_line_key_and_fix() {
     FILE, line 2: http.listen has a wrong value: expected an address such as "127.0.0.1:9464"
     FILE, line 2: log.filter is not a valid filter; write for instance "info", or "info,ticketlog::rabbitmq=debug"
     FILE, line 2: telemetry.otlp must be the address of a collector that takes OTLP over HTTP, such as http://collector:4318, or empty
+    FILE, line 2: broker.shards must be 1 to 64
+    FILE, line 2: broker.queue is also a dead-letter queue; use another queue
     FILE, line 2: telemetry.otlp must have no user name, password and query: OTEL_EXPORTER_OTLP_HEADERS can hold a credential
     "#);
     insta::assert_snapshot!(with_env(&[("TICKETLOG_BROKER__PREFECH", "5")]).unwrap_err(), @"environment variable TICKETLOG_BROKER__PREFECH: broker.prefech is an unknown setting; did you mean prefetch?");

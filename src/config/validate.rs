@@ -20,6 +20,8 @@ pub(super) struct SettingFault {
 /// Most bytes of documents in one command: MongoDB accepts commands of 16 MiB and 16 KiB. A larger single document is a
 /// command of its own.
 const MAX_COMMAND: Size = Size(15 << 20);
+/// `.shards`, the longest.
+const SHARD_SUFFIX_BYTES: usize = 7;
 const HOUR: Duration = Duration::from_secs(3600);
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -60,7 +62,10 @@ fn check_names(s: &Settings, faults: &mut Faults) {
     let (queue, dead, parked) = (&s.broker.queue, &s.dead_letter.queue, &s.dead_letter.parked_queue);
     let exchanges_differ = s.broker.exchange != s.dead_letter.exchange;
     faults.require(exchanges_differ, "dead_letter.exchange", "is also broker.exchange; use another exchange");
-    faults.require(queue != dead && queue != parked, "broker.queue", "is also a dead-letter queue; use another queue");
+    let is_shared = s.broker.queues().iter().any(|queue| queue == dead || queue == parked);
+    faults.require(!is_shared, "broker.queue", "is also a dead-letter queue; use another queue");
+    let fits = s.broker.shards <= 1 || queue.len() <= 255 - SHARD_SUFFIX_BYTES;
+    faults.require(fits, "broker.queue", "must have at most 248 bytes with several shards, whose names are longer");
     faults.require(dead != parked, "dead_letter.parked_queue", "is also dead_letter.queue; use another queue");
     let keys = &s.broker.routing_keys;
     faults.require(!keys.is_empty(), "broker.routing_keys", "needs at least one key, such as \"#\"");
@@ -161,6 +166,7 @@ fn unencrypted(host: &str, encrypted: &str, allow: &str) -> String {
 }
 
 fn check_bounds(s: &Settings, faults: &mut Faults) {
+    faults.require((1..=64).contains(&s.broker.shards), "broker.shards", "must be 1 to 64");
     faults.require(s.broker.prefetch > 0, "broker.prefetch", "must be 1 to 65535");
     faults.require((1..=10_000).contains(&s.batch.max_events), "batch.max_events", "must be 1 to 10000");
     faults.require((1..=64).contains(&s.write.concurrency), "write.concurrency", "must be 1 to 64");

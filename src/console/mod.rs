@@ -148,7 +148,8 @@ impl Console {
 
     /// Number of messages that are ready in each queue; none if it is not known.
     async fn depths(&self) -> Result<[Option<u32>; 2], BrokerError> {
-        let names = [QueueKind::DeadLetters, QueueKind::Parked].map(|queue| self.queue_name(queue));
+        let names = [QueueKind::DeadLetters, QueueKind::Parked].map(|queue| [self.queue_name(queue)]);
+        let names = names.each_ref().map(|queue| &queue[..]);
         let counts = self.depths.lock().await.read(&self.settings.broker, &names).await?;
         let ready = |at: usize| counts.get(at).copied().flatten().map(|counts| counts.ready);
         Ok([ready(0), ready(1)])

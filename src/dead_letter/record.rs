@@ -92,6 +92,12 @@ pub struct XDeath {
     pub routing_key: String,
 }
 
+/// Whether it is the worker's queue, or one of its shards: `queue.2` and so on.
+fn is_shard_of(queue: &str, worker_queue: &str) -> bool {
+    let shard = queue.strip_prefix(worker_queue).and_then(|rest| rest.strip_prefix('.')?.parse::<u16>().ok());
+    queue == worker_queue || shard.is_some_and(|shard| shard >= 2)
+}
+
 impl DeadLetterRecord {
     /// The id that names the message in its replays: the `dl-copy-id` of its first dead letter.
     pub fn first_letter_id(&self) -> Option<&str> {
@@ -107,7 +113,7 @@ impl DeadLetterRecord {
     ) -> DeadLetterRecord {
         let text = |name: &str| get(name).and_then(HeaderValue::text);
         let reason = match (&death, text("dl-reason")) {
-            (Some(death), Some(_)) if death.queue == worker_queue => None,
+            (Some(death), Some(_)) if is_shard_of(&death.queue, worker_queue) => None,
             (_, reason) => reason,
         };
         let Some(reason) = reason else {

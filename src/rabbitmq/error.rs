@@ -73,7 +73,7 @@ pub enum BrokerError {
     MemoryBudget,
 }
 
-/// A refusal of a request that names topology: reply codes 403 to 406.
+/// A refusal of a request that names topology: reply codes 403 to 406, and 503.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {
     /// What it means.
@@ -95,6 +95,8 @@ pub enum RefusalKind {
     ResourceLocked,
     /// 406: it exists with other properties, or the request is not valid.
     PreconditionFailed,
+    /// 503: the plugin of the exchange type is not enabled.
+    UnknownExchangeType,
 }
 
 impl std::fmt::Display for Refusal {
@@ -104,6 +106,10 @@ impl std::fmt::Display for Refusal {
             RefusalKind::NotFound => "; run `ticketlog setup`, or set broker.declare = true",
             RefusalKind::QueueDown => "; start the node that hosts the queue",
             RefusalKind::ResourceLocked => "",
+            RefusalKind::UnknownExchangeType => {
+                "; broker.shards needs a plugin of RabbitMQ: run `rabbitmq-plugins enable rabbitmq_consistent_hash_exchange` on every \
+                 node"
+            }
             RefusalKind::PreconditionFailed => {
                 "; it exists with other properties. Change the configuration to match, delete it once it is empty, or set \
                  broker.declare = false to use it as it is"
@@ -122,6 +128,8 @@ impl Refusal {
             404 if text.starts_with("NOT_FOUND - no ") => RefusalKind::NotFound,
             404 => RefusalKind::QueueDown,
             405 => RefusalKind::ResourceLocked,
+            // 3.x refuses a type that it has never heard of as an invalid request.
+            406 | 503 if text.contains("exchange type") => RefusalKind::UnknownExchangeType,
             406 => RefusalKind::PreconditionFailed,
             _ => return None,
         };
@@ -221,6 +229,7 @@ mod tests {
             (404, "NOT_FOUND - queue 'q' in vhost '/' process is stopped", RefusalKind::QueueDown),
             (405, "RESOURCE_LOCKED - cannot obtain exclusive access", RefusalKind::ResourceLocked),
             (406, "PRECONDITION_FAILED - inequivalent arg 'durable'", RefusalKind::PreconditionFailed),
+            (503, "COMMAND_INVALID - unknown exchange type 'x-consistent-hash'", RefusalKind::UnknownExchangeType),
         ] {
             assert_eq!(Refusal::new(code, text).map(|refusal| refusal.kind), Some(kind), "{text}");
         }

@@ -1,7 +1,7 @@
 //! Owns exchanges, queues, their arguments and bindings: declared, or checked passively with `broker.declare = false`. Must
 //! not know consumers or messages.
 
-use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
+use lapin::options::{ExchangeBindOptions, ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{Channel, ExchangeKind};
 
@@ -13,6 +13,9 @@ use super::{BrokerError, RefusalKind};
 /// The delivery limit of dead-letter queues, which no message reaches. `-1` and `0` mean "no limit" on RabbitMQ 4, but on
 /// 3.x they destroy every message at its first requeue; dead letters must survive being browsed.
 pub(super) const DEAD_LETTER_DELIVERY_LIMIT: i64 = 2_000_000_000;
+
+/// The routing key of a binding to the shard exchange: the share of the queue.
+pub(super) const SHARD_WEIGHT: &str = "1";
 
 /// Ensures the topology, on a channel of its own: declares it, or with `broker.declare = false` checks that it exists.
 ///
@@ -26,15 +29,19 @@ pub(super) async fn ensure(
     let limit = broker.call_timeout.0;
     let channel = call(limit, "opening a channel", connection.create_channel()).await?;
     let mut declaration = Declaration { connection, channel, broker, passive: !broker.declare };
-    declaration.exchange(&dead_letter.exchange, ExchangeKind::Direct).await?;
+    declaration.exchange(&dead_letter.exchange, ExchangeKind::Direct, FieldTable::default()).await?;
     for queue in [&dead_letter.queue, &dead_letter.parked_queue] {
         declaration.queue(queue, dead_letter_queue_arguments(broker)).await?;
         declaration.bind(queue, &dead_letter.exchange, queue).await?;
     }
-    declaration.exchange(&broker.exchange, ExchangeKind::Topic).await?;
+    declaration.exchange(&broker.exchange, ExchangeKind::Topic, FieldTable::default()).await?;
     declaration.queue(&broker.queue, worker_queue_arguments(broker, dead_letter)).await?;
-    for key in &broker.routing_keys {
-        declaration.bind(&broker.queue, &broker.exchange, key).await?;
+    if broker.shards > 1 {
+        declaration.shards(dead_letter).await?;
+    } else {
+        for key in &broker.routing_keys {
+            declaration.bind(&broker.queue, &broker.exchange, key).await?;
+        }
     }
     call(limit, "closing a channel", declaration.channel.close(200, "closing".into())).await
 }
@@ -77,10 +84,30 @@ impl Declaration<'_> {
         }
     }
 
-    async fn exchange(&mut self, name: &str, kind: ExchangeKind) -> Result<(), BrokerError> {
+    /// Puts the shard exchange between the exchange and the queues. In this order no message is lost or routed to two queues, also
+    /// while the first queue is still bound directly: RabbitMQ delivers a message once to a queue, however many bindings lead to it.
+    async fn shards(&mut self, dead_letter: &DeadLetterSettings) -> Result<(), BrokerError> {
+        let broker = self.broker;
+        let shard_exchange = broker.shard_exchange();
+        self.exchange(&shard_exchange, shard_exchange_kind(), shard_exchange_arguments()).await?;
+        self.bind(&broker.queue, &shard_exchange, SHARD_WEIGHT).await?;
+        for key in &broker.routing_keys {
+            self.bind_exchange(&shard_exchange, &broker.exchange, key).await?;
+        }
+        for key in &broker.routing_keys {
+            self.unbind(&broker.queue, &broker.exchange, key).await?;
+        }
+        for queue in broker.queues().iter().skip(1) {
+            self.queue(queue, shard_queue_arguments(broker, dead_letter)).await?;
+            self.bind(queue, &shard_exchange, SHARD_WEIGHT).await?;
+        }
+        Ok(())
+    }
+
+    async fn exchange(&mut self, name: &str, kind: ExchangeKind, arguments: FieldTable) -> Result<(), BrokerError> {
         let options = ExchangeDeclareOptions { durable: true, passive: self.passive, ..Default::default() };
         let channel = self.channel.clone();
-        let request = channel.exchange_declare(name.into(), kind, options, FieldTable::default());
+        let request = channel.exchange_declare(name.into(), kind, options, arguments);
         self.call("declaring an exchange", request).await
     }
 
@@ -100,6 +127,37 @@ impl Declaration<'_> {
         let request = channel.queue_bind(queue.into(), exchange.into(), key.into(), options, FieldTable::default());
         self.call("binding a queue", request).await
     }
+
+    async fn bind_exchange(&mut self, to: &str, from: &str, key: &str) -> Result<(), BrokerError> {
+        if self.passive {
+            return Ok(());
+        }
+        let options = ExchangeBindOptions::default();
+        let channel = self.channel.clone();
+        let request = channel.exchange_bind(to.into(), from.into(), key.into(), options, FieldTable::default());
+        self.call("binding an exchange", request).await
+    }
+
+    async fn unbind(&mut self, queue: &str, exchange: &str, key: &str) -> Result<(), BrokerError> {
+        if self.passive {
+            return Ok(());
+        }
+        let channel = self.channel.clone();
+        let request = channel.queue_unbind(queue.into(), exchange.into(), key.into(), FieldTable::default());
+        self.call("unbinding a queue", request).await
+    }
+}
+
+/// The type of the shard exchange, of the plugin `rabbitmq_consistent_hash_exchange`.
+pub(super) fn shard_exchange_kind() -> ExchangeKind {
+    ExchangeKind::Custom("x-consistent-hash".to_owned())
+}
+
+/// Equal messages go to the same queue, but nothing depends on it.
+pub(super) fn shard_exchange_arguments() -> FieldTable {
+    let mut arguments = FieldTable::default();
+    arguments.insert("hash-property".into(), long_string("message_id"));
+    arguments
 }
 
 fn queue_arguments(broker: &BrokerSettings) -> FieldTable {
@@ -123,6 +181,13 @@ pub(super) fn worker_queue_arguments(broker: &BrokerSettings, dead_letter: &Dead
     let mut arguments = queue_arguments(broker);
     arguments.insert("x-dead-letter-exchange".into(), long_string(&dead_letter.exchange));
     arguments.insert("x-dead-letter-routing-key".into(), long_string(&dead_letter.queue));
+    arguments
+}
+
+/// The arguments of the further shards: as those of the first, and their leaders are spread over the nodes.
+pub(super) fn shard_queue_arguments(broker: &BrokerSettings, dead_letter: &DeadLetterSettings) -> FieldTable {
+    let mut arguments = worker_queue_arguments(broker, dead_letter);
+    arguments.insert("x-queue-leader-locator".into(), long_string("balanced"));
     arguments
 }
 

@@ -63,8 +63,10 @@ async fn probe(context: &WorkerContext) {
 pub async fn queues(context: Arc<WorkerContext>) {
     let settings = context.settings.get();
     let (broker, dead_letter) = (&settings.broker, &settings.dead_letter);
+    let queues = broker.queues();
+    let shards: Vec<&str> = queues.iter().map(String::as_str).collect();
     // In the order of the roles.
-    let names = [broker.queue.as_str(), &dead_letter.queue, &dead_letter.parked_queue];
+    let names = [&shards[..], &[&dead_letter.queue], &[&dead_letter.parked_queue]];
     let mut depths = QueueDepths::default();
     let mut filled_since = [0.0; QueueRole::VARIANTS.len()];
     while !context.stop.is_cancelled() {

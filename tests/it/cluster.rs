@@ -1,8 +1,14 @@
-//! Faults of a cluster of three RabbitMQ nodes under load, with two workers: faults 31 to 35 in docs/reliability.md.
+//! Faults of a cluster of three RabbitMQ nodes under load, with two workers: faults 31 to 36 in docs/reliability.md.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::harness::{Cluster, DEADLINE, LoadPublisher, SHORT_TIMEOUTS, TestEnv, Worker, eventually, scaled};
+
+/// The names of four shards.
+fn shards(queue: &str) -> Vec<String> {
+    std::iter::once(queue.to_owned()).chain((2..=4).map(|shard| format!("{queue}.{shard}"))).collect()
+}
 
 /// A cluster with two workers.
 struct ClusterTest {
@@ -20,6 +26,20 @@ impl ClusterTest {
         cluster.wait_until_complete(&env.queue()).await;
         let workers = vec![env.worker_with(&SHORT_TIMEOUTS).await, env.worker_with(&SHORT_TIMEOUTS).await];
         ClusterTest { cluster, env, workers, published: 0 }
+    }
+
+    /// Replaces the workers, under load, by workers with four shards.
+    async fn grow(&mut self) {
+        let load = LoadPublisher::start(&self.env, self.published);
+        let settings: Vec<_> = SHORT_TIMEOUTS.into_iter().chain([("BROKER__SHARDS", "4")]).collect();
+        let grown = vec![self.env.worker_with(&settings).await, self.env.worker_with(&settings).await];
+        for (worker, old) in grown.iter().zip(&mut self.workers) {
+            worker.wait_until_ready().await;
+            assert_eq!(old.stop().await.code(), Some(0));
+        }
+        self.workers = grown;
+        self.published = load.stop().await;
+        self.env.reconnect().await;
     }
 
     /// Publishes while `fault` happens, and until events are stored again. Then asserts that all of them are stored.
@@ -45,7 +65,7 @@ impl ClusterTest {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn faults_31_to_35_of_a_cluster_of_three() {
+async fn faults_31_to_36_of_a_cluster_of_three() {
     let mut test = ClusterTest::start().await;
     let pause = scaled(1, 10);
     test.under_load("31 cluster, leader moved to each node", async |cluster, queue| {
@@ -87,6 +107,20 @@ async fn faults_31_to_35_of_a_cluster_of_three() {
         cluster.separate(leader, false);
     })
     .await;
+    test.grow().await;
+    test.under_load("36 cluster, one queue becomes four, each node killed", async |cluster, queue| {
+        for node in 0..3 {
+            cluster.kill(node);
+            tokio::time::sleep(pause).await;
+            cluster.restart(&[node]);
+            for queue in shards(queue) {
+                cluster.wait_until_complete(&queue).await;
+            }
+        }
+    })
+    .await;
+    let leaders: BTreeSet<usize> = shards(&test.env.queue()).iter().map(|queue| test.cluster.leader(queue)).collect();
+    println!("the leaders of four shards are on {} nodes", leaders.len());
     for worker in &mut test.workers {
         assert_eq!(worker.stop().await.code(), Some(0));
     }

@@ -26,6 +26,7 @@ mod outages;
 mod security;
 mod server_faults;
 mod shadow;
+mod shards;
 mod steering;
 mod tail;
 mod traces;

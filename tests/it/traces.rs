@@ -106,7 +106,8 @@ async fn a_message_is_followed_from_its_publisher_to_its_document_its_dead_lette
     assert_eq!(worker.stop().await.code(), Some(0));
     // Without the setting, nothing of the replay above was exported; this one is.
     let mut replay = env.build_dead_command(&["replay", "--yes"]);
-    assert!(replay.env("TELEMETRY__OTLP", &collector.address).status().unwrap().success());
+    replay.env("TICKETLOG_TELEMETRY__OTLP", &collector.address);
+    assert!(tokio::task::spawn_blocking(move || replay.status()).await.unwrap().unwrap().success());
 
     let documents = env.documents().await;
     for n in 0..20 {

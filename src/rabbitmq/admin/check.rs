@@ -57,13 +57,25 @@ struct Check<'a> {
 impl Check<'_> {
     async fn run(&self, findings: &mut Vec<Finding>) -> Result<(), BrokerError> {
         let (broker, dead) = (&self.settings.broker, &self.settings.dead_letter);
-        findings.push(self.exchange("broker.exchange", &broker.exchange, ExchangeKind::Topic).await?);
-        findings.push(self.exchange("dead_letter.exchange", &dead.exchange, ExchangeKind::Direct).await?);
-        let arguments = topology::worker_queue_arguments(broker, dead);
-        if self.queue("broker.queue", &broker.queue, arguments, findings).await? {
+        let none = FieldTable::default;
+        findings.push(self.exchange("broker.exchange", &broker.exchange, ExchangeKind::Topic, none()).await?);
+        findings.push(self.exchange("dead_letter.exchange", &dead.exchange, ExchangeKind::Direct, none()).await?);
+        if broker.shards > 1 {
+            let (kind, arguments) = (topology::shard_exchange_kind(), topology::shard_exchange_arguments());
+            findings.push(self.exchange("broker.shards", &broker.shard_exchange(), kind, arguments).await?);
+        }
+        let mut exist = true;
+        for (at, queue) in broker.queues().iter().enumerate() {
+            let arguments = match at {
+                0 => topology::worker_queue_arguments(broker, dead),
+                _ => topology::shard_queue_arguments(broker, dead),
+            };
+            exist &= self.queue("broker.queue", queue, arguments, findings).await?;
+            findings.extend(self.read_permission(queue).await?);
+        }
+        if exist {
             self.bindings(findings).await?;
         }
-        findings.extend(self.read_permission(&broker.queue).await?);
         for (subject, queue) in [("dead_letter.queue", &dead.queue), ("dead_letter.parked_queue", &dead.parked_queue)] {
             let arguments = topology::dead_letter_queue_arguments(broker);
             if self.queue(subject, queue, arguments, findings).await? {
@@ -79,12 +91,18 @@ impl Check<'_> {
         self.prober.connection
     }
 
-    async fn exchange(&self, subject: &'static str, name: &str, kind: ExchangeKind) -> Result<Finding, BrokerError> {
+    async fn exchange(
+        &self,
+        subject: &'static str,
+        name: &str,
+        kind: ExchangeKind,
+        arguments: FieldTable,
+    ) -> Result<Finding, BrokerError> {
         let what = format!("exchange {name}");
-        if let Err(refusal) = self.prober.exchange(name, kind.clone(), true).await? {
+        if let Err(refusal) = self.prober.exchange(name, kind.clone(), FieldTable::default(), true).await? {
             return Ok(self.lookup_refused(subject, &what, refusal.kind, refusal.text));
         }
-        let answer = self.prober.exchange(name, kind, false).await?;
+        let answer = self.prober.exchange(name, kind, arguments, false).await?;
         Ok(self.comparison(subject, &what, answer))
     }
 
@@ -166,15 +184,36 @@ impl Check<'_> {
             ));
             return Ok(());
         };
-        let keys = broker.routing_keys.iter();
-        findings
-            .extend(keys.map(|key| self.binding("broker.routing_keys", &broker.queue, &broker.exchange, key, &bound)));
+        if broker.shards > 1 {
+            self.shard_bindings(api.as_ref(), findings).await;
+        } else {
+            let binding =
+                |key: &String| self.binding("broker.routing_keys", &broker.queue, &broker.exchange, key, &bound);
+            findings.extend(broker.routing_keys.iter().map(binding));
+        }
         for queue in [&dead.queue, &dead.parked_queue] {
             if let Some(bound) = bindings_of(api.as_ref(), queue).await {
                 findings.push(self.binding("dead_letter.exchange", queue, &dead.exchange, queue, &bound));
             }
         }
         Ok(())
+    }
+
+    /// Checks the bindings of the shards. A queue that is bound to the exchange too gets some messages that another shard also gets.
+    async fn shard_bindings(&self, api: Option<&ManagementApi>, findings: &mut Vec<Finding>) {
+        let broker = &self.settings.broker;
+        let exchange = broker.shard_exchange();
+        for queue in broker.queues() {
+            let Some(bound) = bindings_of(api, &queue).await else { continue };
+            findings.push(self.binding("broker.shards", &queue, &exchange, topology::SHARD_WEIGHT, &bound));
+            if let Some((_, key)) = bound.iter().find(|(source, _)| *source == broker.exchange) {
+                let message =
+                    format!("queue {queue} is bound to exchange {} with {key}, and so is {exchange}", broker.exchange);
+                let fix =
+                    "stop the workers with broker.shards = 1, and run `ticketlog setup`: some messages come twice";
+                findings.push(Finding::fail("broker.shards", message, fix));
+            }
+        }
     }
 
     fn binding(

@@ -36,10 +36,16 @@ impl Prober<'_> {
     }
 
     /// Declares an exchange, passively or not. Call it with `passive: false` only for one that exists.
-    pub async fn exchange(&self, name: &str, kind: ExchangeKind, passive: bool) -> Result<Answer, BrokerError> {
+    pub async fn exchange(
+        &self,
+        name: &str,
+        kind: ExchangeKind,
+        arguments: FieldTable,
+        passive: bool,
+    ) -> Result<Answer, BrokerError> {
         let options = ExchangeDeclareOptions { passive, durable: true, ..Default::default() };
         let channel = self.channel().await?;
-        self.answer(channel.exchange_declare(name.into(), kind, options, FieldTable::default())).await
+        self.answer(channel.exchange_declare(name.into(), kind, options, arguments)).await
     }
 
     /// Declares a queue, passively or not. Call it with `passive: false` only for one that exists.

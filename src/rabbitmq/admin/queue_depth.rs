@@ -23,6 +23,15 @@ pub struct QueueCounts {
     pub consumers: u32,
 }
 
+impl QueueCounts {
+    /// Of queues that are used as one: the sum of the messages, and the consumers of the queue that has the fewest.
+    fn of_shards(shards: Vec<Option<QueueCounts>>) -> Option<QueueCounts> {
+        let shards: Vec<QueueCounts> = shards.into_iter().collect::<Option<_>>()?;
+        let ready = shards.iter().map(|counts| counts.ready).fold(0, u32::saturating_add);
+        Some(QueueCounts { ready, consumers: shards.iter().map(|counts| counts.consumers).min()? })
+    }
+}
+
 /// A connection for reading queue depths, opened when needed.
 #[derive(Default)]
 pub struct QueueDepths {
@@ -30,29 +39,33 @@ pub struct QueueDepths {
 }
 
 impl QueueDepths {
-    /// The counts of each queue; none for a queue that does not exist or may not be looked up.
+    /// The counts of each of `queues`, whose shards count as one; none if one of them does not exist or may not be looked up.
     ///
     /// # Errors
     /// As for connecting; the next call opens a new connection.
     pub async fn read(
         &mut self,
         settings: &BrokerSettings,
-        queues: &[&str],
+        queues: &[&[&str]],
     ) -> Result<Vec<Option<QueueCounts>>, BrokerError> {
         let connection = match self.connection.take() {
             Some(connection) => connection,
             None => connect_with_frame_max(settings, "queue depths", Some(FRAME_MAX)).await?,
         };
         let mut all = Vec::with_capacity(queues.len());
-        for queue in queues {
-            match queue_counts(&connection, queue, settings.call_timeout.0).await {
-                Ok(counts) => all.push(Some(counts)),
-                Err(BrokerError::Refused(_)) => all.push(None),
-                Err(error) => {
-                    close(&connection, Duration::from_secs(1)).await;
-                    return Err(error);
+        for shards in queues {
+            let mut counts = Vec::with_capacity(shards.len());
+            for queue in *shards {
+                match queue_counts(&connection, queue, settings.call_timeout.0).await {
+                    Ok(found) => counts.push(Some(found)),
+                    Err(BrokerError::Refused(_)) => counts.push(None),
+                    Err(error) => {
+                        close(&connection, Duration::from_secs(1)).await;
+                        return Err(error);
+                    }
                 }
             }
+            all.push(QueueCounts::of_shards(counts));
         }
         self.connection = Some(connection);
         Ok(all)
@@ -74,4 +87,17 @@ pub(in crate::rabbitmq) async fn queue_counts(
     let queue = call_topology(limit, "looking up a queue", declare).await?;
     call(limit, "closing a channel", channel.close(200, "closing".into())).await?;
     Ok(QueueCounts { ready: queue.message_count(), consumers: queue.consumer_count() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shards_count_as_one_queue() {
+        let counts = |ready, consumers| Some(QueueCounts { ready, consumers });
+        assert_eq!(QueueCounts::of_shards(vec![counts(3, 2), counts(4, 0)]), counts(7, 0));
+        assert_eq!(QueueCounts::of_shards(vec![counts(3, 2)]), counts(3, 2));
+        assert_eq!(QueueCounts::of_shards(vec![counts(3, 2), None]), None);
+    }
 }

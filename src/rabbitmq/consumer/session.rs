@@ -2,6 +2,7 @@
 //! together: after any error the session is over, and the broker delivers again what was not acknowledged. Must not know
 //! what becomes of a delivery, only that it is settled.
 
+use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -11,7 +12,7 @@ use futures_util::Stream;
 use futures_util::stream::FuturesUnordered;
 use lapin::Acker;
 use lapin::options::{BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions};
-use lapin::types::{FieldTable, ShortString};
+use lapin::types::FieldTable;
 use lapin::{Channel, Consumer};
 use tokio::time::timeout;
 
@@ -38,8 +39,11 @@ type AckFuture = Pin<Box<dyn Future<Output = Result<bool, ()>> + Send>>;
 pub struct Session {
     connection: Connection,
     channel: Channel,
-    consumer: Consumer,
-    queue: ShortString,
+    /// One for each queue.
+    consumers: Vec<Consumer>,
+    queues: Vec<String>,
+    /// What arrived and is not received yet; in the order of the tags before anything is received.
+    arrived: VecDeque<lapin::message::Delivery>,
     call_timeout: Duration,
     settlement: Settlement<Acker>,
     /// Acks being written. The next ones start when these are done, so that none overtakes another.
@@ -83,15 +87,16 @@ impl Session {
         let opened = async {
             topology::ensure(&connection, broker, &settings.dead_letter).await?;
             let channel = call(limit, "opening a channel", connection.create_channel()).await?;
-            let consumer = consume(&channel, broker.queue.as_str().into(), prefetch.current(), limit).await?;
-            Ok((channel, consumer))
+            let consumers = consume(&channel, &broker.queues(), prefetch.current(), limit).await?;
+            Ok((channel, consumers))
         };
         match opened.await {
-            Ok((channel, consumer)) => Ok(Session {
+            Ok((channel, consumers)) => Ok(Session {
                 connection,
                 channel,
-                consumer,
-                queue: broker.queue.as_str().into(),
+                consumers,
+                queues: broker.queues(),
+                arrived: VecDeque::new(),
                 call_timeout: limit,
                 settlement: Settlement::default(),
                 acks: FuturesUnordered::new(),
@@ -132,16 +137,43 @@ impl Session {
             if self.prefetch.overflows() {
                 return Err(BrokerError::MemoryBudget);
             }
-            match Pin::new(&mut self.consumer).poll_next(cx) {
-                Poll::Ready(Some(Ok(delivery))) => {
-                    bytes += delivery.data.len();
-                    chunk.push(self.receive(delivery)?);
+            if !self.has_next() {
+                self.poll_consumers(cx)?;
+            }
+            // While the later consumers were polled, deliveries may have arrived at the earlier ones.
+            if !self.has_next() && !self.arrived.is_empty() {
+                self.poll_consumers(cx)?;
+            }
+            let Some(delivery) = self.arrived.pop_front() else { break };
+            bytes += delivery.data.len();
+            chunk.push(self.receive(delivery)?);
+        }
+        Ok(())
+    }
+
+    /// Whether the next delivery in the order of the tags has arrived.
+    fn has_next(&self) -> bool {
+        self.arrived.front().is_some_and(|delivery| delivery.delivery_tag == self.settlement.next_tag())
+    }
+
+    /// Takes what has arrived: of one consumer one delivery, of several all of them, because only together they are in the order of
+    /// the tags.
+    fn poll_consumers(&mut self, cx: &mut Context) -> Result<(), BrokerError> {
+        let is_alone = self.consumers.len() == 1;
+        for consumer in &mut self.consumers {
+            loop {
+                match Pin::new(&mut *consumer).poll_next(cx) {
+                    Poll::Ready(Some(Ok(delivery))) => self.arrived.push_back(delivery),
+                    Poll::Ready(Some(Err(error))) => return Err(BrokerError::from_request(&error)),
+                    Poll::Ready(None) => return Err(BrokerError::ConsumerCancelled),
+                    Poll::Pending => break,
                 }
-                Poll::Ready(Some(Err(error))) => return Err(BrokerError::from_request(&error)),
-                Poll::Ready(None) => return Err(BrokerError::ConsumerCancelled),
-                Poll::Pending => break,
+                if is_alone {
+                    return Ok(());
+                }
             }
         }
+        self.arrived.make_contiguous().sort_unstable_by_key(|delivery| delivery.delivery_tag);
         Ok(())
     }
 
@@ -235,26 +267,34 @@ impl Session {
     /// The session is over.
     pub async fn adjust_prefetch(&mut self) -> Result<(), BrokerError> {
         let Some(prefetch) = self.prefetch.target() else { return Ok(()) };
-        self.cancel_consumer().await?;
-        self.consumer = consume(&self.channel, self.queue.clone(), prefetch, self.call_timeout).await?;
+        self.cancel_consumers().await?;
+        self.consumers = consume(&self.channel, &self.queues, prefetch, self.call_timeout).await?;
         self.prefetch.changed(prefetch);
         Ok(())
     }
 
-    /// Cancels the consumer and receives what the broker had sent already.
-    async fn cancel_consumer(&mut self) -> Result<(), BrokerError> {
+    /// Cancels the consumers and receives what the broker had sent already.
+    async fn cancel_consumers(&mut self) -> Result<(), BrokerError> {
         let limit = self.call_timeout;
-        let cancel = self.channel.basic_cancel(self.consumer.tag(), BasicCancelOptions::default());
-        call(limit, "cancelling the consumer", cancel).await?;
+        for consumer in &self.consumers {
+            let cancel = self.channel.basic_cancel(consumer.tag(), BasicCancelOptions::default());
+            call(limit, "cancelling the consumer", cancel).await?;
+        }
         let drained = timeout(limit, async {
-            while let Some(delivery) = poll_fn(|cx| Pin::new(&mut self.consumer).poll_next(cx)).await {
-                let delivery = delivery.map_err(|error| BrokerError::from_request(&error))?;
-                let delivery = self.receive(delivery)?;
-                self.undelivered.push(delivery);
+            for consumer in &mut self.consumers {
+                while let Some(delivery) = poll_fn(|cx| Pin::new(&mut *consumer).poll_next(cx)).await {
+                    self.arrived.push_back(delivery.map_err(|error| BrokerError::from_request(&error))?);
+                }
             }
             Ok(())
         });
-        drained.await.unwrap_or(Err(BrokerError::Timeout("draining the cancelled consumer")))
+        drained.await.unwrap_or(Err(BrokerError::Timeout("draining the cancelled consumer")))?;
+        self.arrived.make_contiguous().sort_unstable_by_key(|delivery| delivery.delivery_tag);
+        while let Some(delivery) = self.arrived.pop_front() {
+            let delivery = self.receive(delivery)?;
+            self.undelivered.push(delivery);
+        }
+        Ok(())
     }
 
     /// Stops consuming for good. What the broker had sent already is moved into `chunk`, to be settled or requeued.
@@ -262,7 +302,7 @@ impl Session {
     /// # Errors
     /// The session is over.
     pub async fn stop(&mut self, chunk: &mut Vec<Delivery>) -> Result<(), BrokerError> {
-        self.cancel_consumer().await?;
+        self.cancel_consumers().await?;
         self.stopped = true;
         chunk.append(&mut self.undelivered);
         Ok(())
@@ -308,14 +348,22 @@ async fn ack(acker: Acker, multiple: bool, limit: Duration) -> Result<bool, ()> 
     timeout(limit, acker.ack(BasicAckOptions { multiple })).await.map_err(|_| ())?.map_err(|_| ())
 }
 
+/// Starts a consumer for each queue. They share the prefetch, because a quorum queue knows none of a whole channel (RabbitMQ's page on
+/// quorum queues, "Global QoS").
 async fn consume(
     channel: &Channel,
-    queue: ShortString,
+    queues: &[String],
     prefetch: u16,
     limit: Duration,
-) -> Result<Consumer, BrokerError> {
-    let qos = channel.basic_qos(prefetch, BasicQosOptions { global: false });
+) -> Result<Vec<Consumer>, BrokerError> {
+    let share = prefetch.div_ceil(u16::try_from(queues.len()).unwrap_or(1).max(1));
+    let qos = channel.basic_qos(share, BasicQosOptions { global: false });
     call(limit, "setting the prefetch", qos).await?;
-    let request = channel.basic_consume(queue, "".into(), BasicConsumeOptions::default(), FieldTable::default());
-    call_topology(limit, "starting the consumer", request).await
+    let mut consumers = Vec::with_capacity(queues.len());
+    for queue in queues {
+        let (options, arguments) = (BasicConsumeOptions::default(), FieldTable::default());
+        let request = channel.basic_consume(queue.as_str().into(), "".into(), options, arguments);
+        consumers.push(call_topology(limit, "starting the consumer", request).await?);
+    }
+    Ok(consumers)
 }

@@ -49,12 +49,16 @@ impl<H> Settlement<H> {
     /// Adds the next delivery. False if `tag` is not the next tag; the channel must not be used any more then.
     #[must_use]
     pub fn receive(&mut self, tag: u64, handle: H) -> bool {
-        let expected = self.first + self.slots.len() as u64;
-        if tag != expected {
+        if tag != self.next_tag() {
             return false;
         }
         self.slots.push_back(Slot::Pending(handle));
         true
+    }
+
+    /// The tag of the next delivery.
+    pub fn next_tag(&self) -> u64 {
+        self.first + self.slots.len() as u64
     }
 
     /// Records that the delivery has an outcome. A tag that is unknown or settled already is ignored.

@@ -31,6 +31,7 @@ impl Cluster {
         let start = |port| {
             DedicatedServer::prepared_at(ServerKind::Rabbitmq, port, |directory, _| {
                 std::fs::write(directory.join("cluster"), &list).unwrap();
+                std::fs::write(directory.join("enabled_plugins"), "[rabbitmq_consistent_hash_exchange].").unwrap();
                 std::fs::write(directory.join("extra.conf"), "cluster_partition_handling = pause_minority\n").unwrap();
             })
         };
@@ -81,7 +82,7 @@ impl Cluster {
     /// The node that leads a quorum queue, as another node sees it.
     pub fn leader(&self, queue: &str) -> usize {
         let listed = self.nodes[0].ctl(&["list_queues", "name", "leader"]);
-        let line = listed.lines().find(|line| line.starts_with(queue)).unwrap_or_else(|| panic!("{queue}: {listed}"));
+        let line = line_of(queue, &listed).unwrap_or_else(|| panic!("{queue}: {listed}"));
         (0..self.nodes.len()).find(|node| line.contains(&self.name(*node))).unwrap()
     }
 
@@ -99,7 +100,7 @@ impl Cluster {
     pub async fn wait_until_complete(&self, queue: &str) {
         eventually("all replicas of the queue run", DEADLINE, async || {
             let listed = self.nodes[0].try_ctl(&["list_queues", "name", "online"]).unwrap_or_default();
-            let line = listed.lines().find(|line| line.starts_with(queue)).unwrap_or_default().to_owned();
+            let line = line_of(queue, &listed).unwrap_or_default();
             (0..self.nodes.len()).all(|node| line.contains(&self.name(node)))
         })
         .await;
@@ -108,6 +109,11 @@ impl Cluster {
     fn name(&self, node: usize) -> String {
         format!("ticketlog_{}@localhost", self.nodes[node].port())
     }
+}
+
+/// The line of a queue in a list whose first column is the name.
+fn line_of<'a>(queue: &str, listed: &'a str) -> Option<&'a str> {
+    listed.lines().find(|line| line.split_whitespace().next() == Some(queue))
 }
 
 /// Publishes numbered events until it is stopped. What was not confirmed it publishes again, to another node.
