@@ -189,9 +189,11 @@ DEAD_LETTERS = [
               ("sum by (reason) (round(increase(ticketlog_dead_letters_total@[5m]))) > 0 or on () label_replace(vector(0), \"reason\", \"none\", \"\", \"\")", "{{reason}}"), stack=True, w=24,
               runbooks=["TicketlogDeadLetterRatio"]),
         bars("By publisher", "short", "Since the start of each worker, by app_id, or else user_id, of the publisher.",
-             "sort_desc(sum by (publisher) (ticketlog_dead_letters_by_publisher_total@) > 0) or on () label_replace(vector(0), \"publisher\", \"none\", \"\", \"\")", "{{publisher}}", w=12),
+             "sort_desc(sum by (publisher) (ticketlog_dead_letters_by_publisher_total@) > 0) or on () label_replace(vector(0), \"publisher\", \"none\", \"\", \"\")", "{{publisher}}", w=8),
+        events("New causes", "Causes that a worker met for the first time since its start, in five minutes. The log names them.",
+              ("sum by (instance) (round(increase(ticketlog_dead_letter_causes_total@[5m])))", "{{instance}}"), w=8, runbooks=["TicketlogNewDeadLetterCause"]),
         bars("Since the start, by reason", "short", "Since the start of each worker. Reasons that did not occur are left out.",
-             "sort_desc(sum by (reason) (ticketlog_dead_letters_total@) > 0) or on () label_replace(vector(0), \"reason\", \"none\", \"\", \"\")", "{{reason}}", w=12),
+             "sort_desc(sum by (reason) (ticketlog_dead_letters_total@) > 0) or on () label_replace(vector(0), \"reason\", \"none\", \"\", \"\")", "{{reason}}", w=8),
     ]),
     ("Publishing dead letters", [
         graph("Failures", "suffix:/s", "Dead letters that could not be published, by cause. They are retried; the original messages stay unacknowledged.",

@@ -19,7 +19,7 @@ use crate::observe::metrics::{self, FlowMetrics};
 use crate::observe::status::RecentActivity;
 use crate::observe::{admin, logging, systemd, traces};
 use crate::worker::backoff::Backoff;
-use crate::worker::{self, SharedConcurrency, SharedSettings, Steering, TrustedUsers, WorkerContext};
+use crate::worker::{self, KnownCauses, SharedConcurrency, SharedSettings, Steering, TrustedUsers, WorkerContext};
 use crate::{rabbitmq, system};
 
 use super::steer::{Action, Steerer};
@@ -82,6 +82,7 @@ fn worker_context(
     WorkerContext {
         rules: Arc::new(settings.rules()),
         store,
+        causes: KnownCauses::default(),
         health,
         recent,
         metrics: FlowMetrics::new(),

@@ -13,7 +13,7 @@ use super::validate::{SettingFault, validate};
 use super::{DEFAULT, Settings, redacted, uri};
 
 /// Settings whose value is never shown, and which can come from a file (`<key>_file`).
-const SECRETS: [&str; 2] = ["broker.uri", "store.uri"];
+const SECRETS: [&str; 3] = ["broker.uri", "event.mask_key", "store.uri"];
 /// Most edits between an unknown name and a suggestion for it.
 const MAX_SUGGESTION_DISTANCE: usize = 3;
 

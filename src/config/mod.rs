@@ -22,11 +22,11 @@ mod tests;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
-use secrecy::SecretString;
+use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
 use url::Url;
 
-use crate::event::{Field, FieldKind, Rules};
+use crate::event::{Field, FieldKind, HiddenField, MaskKey, Rules, Treatment};
 
 pub use error::{ConfigError, ConfigErrors, Source};
 #[cfg(any(test, feature = "fuzzing"))]
@@ -218,6 +218,11 @@ pub struct RetrySettings {
 pub struct EventSettings {
     pub max_bytes: Size,
     pub max_depth: usize,
+    pub drop: Vec<String>,
+    pub mask: Vec<String>,
+    pub mask_key: SecretString,
+    /// The file that `mask_key` was read from; empty if it came from elsewhere.
+    pub mask_key_file: String,
     pub fields: BTreeMap<String, FieldSettings>,
 }
 
@@ -293,6 +298,14 @@ pub struct ShutdownSettings {
     pub timeout: HumanDuration,
 }
 
+impl EventSettings {
+    fn hidden_fields(&self) -> Vec<HiddenField> {
+        let hidden = |treatment| move |path: &String| HiddenField { path: path.clone(), treatment };
+        let masked = self.mask.iter().map(hidden(Treatment::Mask));
+        self.drop.iter().map(hidden(Treatment::Drop)).chain(masked).collect()
+    }
+}
+
 impl Settings {
     /// What a running worker can change.
     pub const RELOADABLE: [&str; 6] = [
@@ -316,6 +329,8 @@ impl Settings {
             max_depth: self.event.max_depth,
             fields: self.event.fields.iter().map(field).collect(),
             add_ingested_at: self.store.retention.0.is_some(),
+            hidden_fields: self.event.hidden_fields(),
+            mask_key: MaskKey(self.event.mask_key.expose_secret().as_bytes().to_vec()),
         }
     }
 }

@@ -97,6 +97,11 @@ fn a_secret_can_come_from_a_file_and_is_not_shown() {
     assert_eq!(redacted("mongodb://u:p@ss@h/d?authSource=admin&x=s3"), "mongodb://u:***@h/d?authSource=***&***");
     assert_eq!(redacted("amqp://h"), "amqp://h");
     assert_eq!(redacted("s3cret"), "***");
+    file.as_file().set_len(0).unwrap();
+    std::fs::write(file.path(), "a long s3cret key\n").unwrap();
+    let environment = [("TICKETLOG_EVENT__MASK_KEY_FILE", path), ("TICKETLOG_EVENT__MASK", "card, payment.card")];
+    let rules = with_env(&environment).unwrap().rules();
+    assert_eq!((rules.mask_key.0.as_slice(), rules.hidden_fields.len()), (&b"a long s3cret key"[..], 2));
 }
 
 #[test]
@@ -137,6 +142,9 @@ fn errors_name_file_line_key_and_fix() {
         "[http]\nlisten = \"everywhere\"\n",
         "[log]\nfilter = \"info,[\"\n",
         "[telemetry]\notlp = \"collector:4318\"\n",
+        "[event]\ndrop = [\"a..b\"]\n",
+        "[event]\nmask = [\"user_id\"]\nmask_key = \"0123456789abcdef\"\n",
+        "[event]\nmask = [\"card\"]\nmask_key = \"s3cret\"\n",
         "[broker]\nshards = 65\n",
         "[broker]\nqueue = \"q\"\nshards = 2\n[dead_letter]\nqueue = \"q.2\"\n",
         "[telemetry]\notlp = \"http://u:s3cret@collector:4318\"\n",
@@ -172,6 +180,9 @@ fn errors_name_file_line_key_and_fix() {
     FILE, line 2: http.listen has a wrong value: expected an address such as "127.0.0.1:9464"
     FILE, line 2: log.filter is not a valid filter; write for instance "info", or "info,ticketlog::rabbitmq=debug"
     FILE, line 2: telemetry.otlp must be the address of a collector that takes OTLP over HTTP, such as http://collector:4318, or empty
+    FILE, line 2: event.drop has a name that is not allowed: empty, _id, or with an empty part or a NUL
+    FILE, line 2: event.mask has user_id, which event.fields makes a number; a mask is a text. Drop it instead
+    FILE, line 3: event.mask_key must have at least 16 bytes if event.mask names fields: a short one can be guessed
     FILE, line 2: broker.shards must be 1 to 64
     FILE, line 2: broker.queue is also a dead-letter queue; use another queue
     FILE, line 2: telemetry.otlp must have no user name, password and query: OTEL_EXPORTER_OTLP_HEADERS can hold a credential

@@ -8,7 +8,7 @@ use url::Url;
 
 use super::uri;
 use super::{HumanDuration, Settings, Size};
-use crate::event::MAX_DOCUMENT_BYTES;
+use crate::event::{FieldKind, MAX_DOCUMENT_BYTES};
 
 /// A setting that cannot be used: its key, what is wrong, and how to fix it.
 #[derive(Debug, PartialEq, Eq)]
@@ -22,6 +22,8 @@ pub(super) struct SettingFault {
 const MAX_COMMAND: Size = Size(15 << 20);
 /// `.shards`, the longest.
 const SHARD_SUFFIX_BYTES: usize = 7;
+/// Least bytes of `event.mask_key`.
+const MIN_MASK_KEY: usize = 16;
 const HOUR: Duration = Duration::from_secs(3600);
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -82,6 +84,30 @@ fn check_fields(s: &Settings, faults: &mut Faults) {
     let valid = |name: &String| !name.is_empty() && name != "_id" && !name.contains('\0');
     let text = "has a field name that is not allowed: empty, _id, or with a NUL";
     faults.require(s.event.fields.keys().all(valid), "event.fields", text);
+    check_hidden_fields(s, faults);
+}
+
+fn check_hidden_fields(s: &Settings, faults: &mut Faults) {
+    let (drop, mask) = (&s.event.drop, &s.event.mask);
+    let valid = |path: &String| {
+        path.split('.').all(|name| !name.is_empty() && !name.contains('\0'))
+            && path != "_id"
+            && !path.starts_with("_id.")
+    };
+    let text = "has a name that is not allowed: empty, _id, or with an empty part or a NUL";
+    faults.require(drop.iter().all(valid), "event.drop", text);
+    faults.require(mask.iter().all(valid), "event.mask", text);
+    let number =
+        mask.iter().find(|name| s.event.fields.get(*name).is_some_and(|field| field.r#type == FieldKind::Number));
+    let text =
+        number.map(|name| format!("has {name}, which event.fields makes a number; a mask is a text. Drop it instead"));
+    faults.require(number.is_none(), "event.mask", text.unwrap_or_default());
+    let reserved = |path: &String| s.store.retention.0.is_some() && path == "ingested_at";
+    faults.require(!drop.iter().chain(mask).any(reserved), "event.drop", "has ingested_at, which store.retention adds");
+    let key = s.event.mask_key.expose_secret();
+    let text =
+        format!("must have at least {MIN_MASK_KEY} bytes if event.mask names fields: a short one can be guessed");
+    faults.require(mask.is_empty() || key.len() >= MIN_MASK_KEY, "event.mask_key", text);
 }
 
 /// MongoDB manual, "Naming Restrictions".

@@ -208,7 +208,7 @@ pub fn headers(
 }
 
 /// Equal for equal causes: the same reason, field and kind of fault, whatever the positions, sizes and routing keys.
-pub(super) fn fingerprint(rejection: &Rejection) -> String {
+pub fn fingerprint(rejection: &Rejection) -> String {
     let kind: String = rejection.detail.chars().filter(|c| !c.is_ascii_digit()).collect();
     let field = rejection.field.as_deref().unwrap_or_default();
     let cause = [rejection.reason.as_str(), field, &kind].join("\n");

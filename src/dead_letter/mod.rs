@@ -24,7 +24,7 @@ pub use copies::{Copies, Met};
 pub use filter::{BodyCondition, Filter, LetterFields};
 pub use groups::{Group, Groups};
 pub use headers::{
-    COPY_ID, FIRST_ID, HeaderValue, ID, LetterIds, Origin, PREFIX, REPLAYS, ReplayMark, USER_ID, headers,
+    COPY_ID, FIRST_ID, HeaderValue, ID, LetterIds, Origin, PREFIX, REPLAYS, ReplayMark, USER_ID, fingerprint, headers,
 };
 pub use record::{Cause, DeadLetterRecord, XDeath};
 pub use render::{escape, fault_offset, indent_json, render_hex, render_text, terminal_safe_json};

@@ -9,6 +9,7 @@ use serde::de::Deserializer;
 use super::bson_writer::Writer;
 use super::duplicate_keys::Keys;
 use super::fields::{BodyId, FieldStates};
+use super::privacy::Privacy;
 use super::root::Root;
 use super::rules::MAX_DOCUMENT_BYTES;
 use super::walk::{Walk, document_too_large};
@@ -67,12 +68,14 @@ pub struct Decoder {
     writer: Writer,
     keys: Keys,
     fields: FieldStates,
+    privacy: Option<Privacy>,
 }
 
 impl Decoder {
     /// A decoder with these rules.
     pub fn new(rules: Arc<Rules>) -> Self {
-        Decoder { rules, writer: Writer::default(), keys: Keys::default(), fields: FieldStates::default() }
+        let privacy = Privacy::new(&rules);
+        Decoder { rules, writer: Writer::default(), keys: Keys::default(), fields: FieldStates::default(), privacy }
     }
 
     /// The rules in force.
@@ -96,6 +99,10 @@ impl Decoder {
         self.fields.check(&rules)?;
         let (id, identity) = self.identify(message, text, fresh_id);
         let document = self.writer.finish(id);
+        let document = match &self.privacy {
+            Some(privacy) => privacy.apply(&document).ok_or_else(not_bson)?,
+            None => document,
+        };
         // Room for `ingested_at`, which is added later.
         let limit = MAX_DOCUMENT_BYTES - if rules.add_ingested_at { 32 } else { 0 };
         self.writer.shrink(MAX_KEPT_BYTES);
@@ -142,6 +149,10 @@ impl Decoder {
         let seconds = identity::seconds(self.fields.time, message.timestamp);
         (identity::object_id(token, text.as_bytes(), seconds), identity)
     }
+}
+
+fn not_bson() -> Rejection {
+    Rejection::new(Reason::RejectedByStore, "the event is not a valid BSON document")
 }
 
 /// The body, decompressed as its `content_encoding` says, within the limits.

@@ -11,6 +11,7 @@
 //! | `fields` | the state of the configured fields |
 //! | `duplicate_keys`, `bson_writer` | the bytes of the document |
 //! | `identity` | the `_id` |
+//! | `privacy` | fields that are not stored, or only as a hash |
 //! | `rejection`, `rules` | why a message is rejected, and by which rules |
 
 mod bson_writer;
@@ -21,6 +22,7 @@ mod encoding;
 mod fields;
 mod identity;
 mod js_number;
+mod privacy;
 mod rejection;
 mod root;
 mod rules;
@@ -34,6 +36,7 @@ mod property_tests;
 
 pub use bson_writer::{same_event, with_ingested_at};
 pub use decode::{Decoder, Event, Identity, Message, decompressed_body};
+pub use privacy::{HiddenField, MaskKey, Treatment};
 pub use rejection::{Reason, Rejection, Stage};
 pub use rules::{Field, FieldKind, MAX_DOCUMENT_BYTES, Rules};
 pub use surrogates::replace_lone as replace_lone_surrogates;

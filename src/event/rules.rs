@@ -2,6 +2,8 @@
 
 use serde::Deserialize;
 
+use super::{HiddenField, MaskKey};
+
 /// MongoDB's limit on one document, in bytes: `maxBsonObjectSize`, 16 MiB since version 1.8.
 pub const MAX_DOCUMENT_BYTES: usize = 16 * 1024 * 1024;
 
@@ -16,6 +18,10 @@ pub struct Rules {
     pub fields: Vec<Field>,
     /// Whether the worker adds `ingested_at` to documents; the name is reserved then.
     pub add_ingested_at: bool,
+    /// The fields that are not stored, or only as a hash.
+    pub hidden_fields: Vec<HiddenField>,
+    /// The key of these hashes.
+    pub mask_key: MaskKey,
 }
 
 /// A configured top-level field.
@@ -54,6 +60,8 @@ impl Default for Rules {
                 field("status", FieldKind::String),
             ],
             add_ingested_at: false,
+            hidden_fields: Vec::new(),
+            mask_key: MaskKey::default(),
         }
     }
 }

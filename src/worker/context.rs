@@ -15,6 +15,7 @@ use crate::observe::status::RecentActivity;
 
 use super::adaptive_concurrency::{AdaptiveConcurrency, Bounds};
 use super::backoff::Backoff;
+use super::causes::KnownCauses;
 use super::steering::Steering;
 
 /// What every part of the worker is given.
@@ -29,6 +30,8 @@ pub struct WorkerContext {
     pub rules: Arc<Rules>,
     /// The collection.
     pub store: Store,
+    /// The causes of dead letters that this process has met.
+    pub causes: KnownCauses,
     /// What readiness depends on.
     pub health: Arc<Health>,
     /// The latest dead letters and replays, for `/status`.

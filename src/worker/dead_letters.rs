@@ -70,10 +70,7 @@ impl PendingDeadLetter {
         let ids = delivery.letter_ids(&cause, exchange, routing_key);
         let id = ids.id.clone();
         let headers = dead_letter::headers(rejection, &origin, ids, time);
-        if let Some(suppressed) = REJECTION_THROTTLE.permit(Instant::now()) {
-            let (reason, detail) = (rejection.reason.as_str(), rejection.detail.as_ref());
-            warn!(reason, detail, dl_id = id, trace_id, suppressed, "a message is rejected and becomes a dead letter");
-        }
+        log_rejection(context, rejection, &id, trace_id.as_deref());
         let (tag, bytes) = (delivery.tag, delivery.body.len());
         let dead_letter = &settings.dead_letter;
         let message = delivery.into_dead_letter(&dead_letter.exchange, &dead_letter.queue, headers);
@@ -81,6 +78,19 @@ impl PendingDeadLetter {
         let summary = DeadLetterSummary { id, time, cause, detail };
         let replay_id = replay.map(|replay| replay.id);
         PendingDeadLetter { tag, bytes, reason: rejection.reason, summary, replay_id, publisher, message }
+    }
+}
+
+/// A cause is logged when it is met for the first time, and at most one rejection a second besides.
+fn log_rejection(context: &WorkerContext, rejection: &Rejection, dl_id: &str, trace_id: Option<&str>) {
+    let fingerprint = dead_letter::fingerprint(rejection);
+    let (reason, detail) = (rejection.reason.as_str(), rejection.detail.as_ref());
+    if context.causes.is_new(&fingerprint) {
+        metrics::new_cause();
+        let text = "a message is rejected for a new cause and becomes a dead letter";
+        warn!(reason, detail, fingerprint, dl_id, trace_id, "{text}");
+    } else if let Some(suppressed) = REJECTION_THROTTLE.permit(Instant::now()) {
+        warn!(reason, detail, dl_id, trace_id, suppressed, "a message is rejected and becomes a dead letter");
     }
 }
 

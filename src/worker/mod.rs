@@ -13,6 +13,7 @@
 //! | `probes` | checks beside the flow: an idle store, its clock, queue depths |
 //! | `backoff` | the delays between attempts |
 //! | `steering` | what an operator asks of the flow: pause, resume, other settings |
+//! | `causes` | which causes of dead letters were met before |
 //! | `context` | what all parts share: settings, store, health, counters |
 
 pub mod adaptive_concurrency;
@@ -20,6 +21,7 @@ pub mod backoff;
 mod batch_progress;
 pub mod batcher;
 mod breaker;
+mod causes;
 mod context;
 mod dead_letters;
 mod decode;
@@ -31,6 +33,7 @@ mod steering;
 mod supervisor;
 mod write;
 
+pub use causes::KnownCauses;
 pub use context::{SharedConcurrency, SharedSettings, TrustedUsers, WorkerContext};
 pub use steering::Steering;
 pub use supervisor::run;

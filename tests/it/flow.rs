@@ -102,6 +102,8 @@ async fn a_dead_letter_is_the_original_message_with_the_reason() {
     );
     assert_eq!((header("dl-fingerprint").len(), header("dl-trace-id").as_str()), (16, TRACE));
     assert!(worker.log().contains(&format!("\"trace_id\":\"{TRACE}\"")), "{}", worker.log());
+    assert!(worker.log().contains("a message is rejected for a new cause"), "{}", worker.log());
+    assert_eq!(worker.metrics()["ticketlog_dead_letter_causes_total"], 1.0);
     let kept = &dead.properties;
     assert_eq!((kept.expiration(), kept.user_id(), kept.delivery_mode()), (&None, &None, &Some(2)));
     assert_eq!(kept.reply_to(), sent.properties.reply_to());
@@ -353,5 +355,29 @@ async fn documents_have_the_readers_indexes_and_types() {
     );
     let plan = format!("{:?}", explained.await.unwrap());
     assert!(plan.contains("IXSCAN") && !plan.contains("COLLSCAN") && !plan.contains("\"SORT\""), "{plan}");
+    env.clean().await;
+}
+
+#[tokio::test]
+async fn hidden_fields_are_not_stored_and_equal_messages_are_still_stored_once() {
+    let key = "a key that nobody sees";
+    let env = TestEnv::new().await;
+    let settings = [("EVENT__DROP", "payment.pan"), ("EVENT__MASK", "email,payment.card"), ("EVENT__MASK_KEY", key)];
+    let worker = env.worker_with(&settings).await;
+    let body = r#"{"user_id":1,"email":"a@b","payment":{"pan":"4111","card":"4111","kept":true}}"#;
+    let sent = TestMessage::body(body).with(|properties| properties.with_message_id("m".into()));
+    env.publish_all([sent.clone(), sent.clone(), TestMessage::body(body.replace(":1,", ":\"x\","))]).await;
+    worker.wait_until_settled(3).await;
+    assert_eq!((worker.settled("stored"), worker.settled("duplicate")), (1, 1));
+    let document = env.documents().await.pop().unwrap();
+    let payment = document.get_document("payment").unwrap();
+    assert!(document.get_str("email").unwrap().starts_with("hmac-sha256:"));
+    assert!(payment.get_str("card").unwrap().starts_with("hmac-sha256:"));
+    assert!(payment.get_bool("kept").unwrap() && !payment.contains_key("pan"));
+    let dead = env.take_dead_letters(1).await.pop().unwrap();
+    assert!(String::from_utf8(dead.body).unwrap().contains("a@b"), "a dead letter is the original message");
+    let mut config = env.command();
+    let shown = config.env("TICKETLOG_EVENT__MASK_KEY", key).arg("config").output().unwrap();
+    assert!(shown.status.success() && !String::from_utf8(shown.stdout).unwrap().contains(key));
     env.clean().await;
 }

@@ -39,6 +39,7 @@ pub(super) const LAST_STORED: &str = "ticketlog_last_stored_timestamp_seconds";
 pub(super) const CLOCK_SKEW: &str = "ticketlog_clock_skew_seconds";
 pub(super) const DEAD_LETTERS: &str = "ticketlog_dead_letters_total";
 pub(super) const DEAD_LETTERS_BY_PUBLISHER: &str = "ticketlog_dead_letters_by_publisher_total";
+pub(super) const DEAD_LETTER_CAUSES: &str = "ticketlog_dead_letter_causes_total";
 pub(super) const DEAD_LETTERS_WAITING: &str = "ticketlog_dead_letters_waiting";
 pub(super) const DEAD_LETTER_FAILURES: &str = "ticketlog_dead_letter_publish_failures_total";
 pub(super) const REPLAYED: &str = "ticketlog_replayed_messages_total";
@@ -245,6 +246,11 @@ fn dead_letters() -> Vec<Metric> {
             "Confirmed dead letters, by app_id, or else user_id, of their publishers; the first twenty, and then other",
         )
         .by("publisher", || vec!["unknown"]),
+        metric(
+            DEAD_LETTER_CAUSES,
+            Counter,
+            "Causes of dead letters (`dl-fingerprint`) that the process met for the first time",
+        ),
         metric(DEAD_LETTERS_WAITING, Gauge, "Rejected messages whose dead letter is not confirmed yet"),
         metric(DEAD_LETTER_FAILURES, Counter, "Dead letters that could not be published and will be retried, by cause")
             .by("cause", names::<PublishFailure>),

@@ -172,6 +172,11 @@ pub fn dead_letter_confirmed(reason: Reason, publisher: &str) {
     counter!(DEAD_LETTERS_BY_PUBLISHER, "publisher" => PUBLISHERS_SEEN.name(publisher)).increment(1);
 }
 
+/// A message was rejected for a cause that this process has not met before.
+pub fn new_cause() {
+    counter!(DEAD_LETTER_CAUSES).increment(1);
+}
+
 /// A replayed message has its outcome.
 pub fn replayed(outcome: DeliveryOutcome) {
     let outcome: &'static str = outcome.into();

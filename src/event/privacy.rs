@@ -1,0 +1,175 @@
+//! Owns which fields are not stored, or only as a keyed hash. Works on the finished document, so that the identity and the casts see
+//! the original, and a worker that hides nothing does nothing. Must not know JSON, nor where the rules come from.
+
+use bson::RawBsonRef;
+use bson::raw::{RawArray, RawArrayBuf, RawBson, RawDocument, RawDocumentBuf};
+use ring::hmac;
+
+use super::Rules;
+
+/// In front of the hash, in 64 hexadecimal digits.
+const PREFIX: &str = "hmac-sha256:";
+
+/// How a field is hidden.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Treatment {
+    /// It is not stored.
+    Drop,
+    /// Its HMAC-SHA-256 is stored.
+    Mask,
+}
+
+/// A field that is hidden.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HiddenField {
+    /// Its name; with dots, a field of an object, or of each object in an array.
+    pub path: String,
+    /// How.
+    pub treatment: Treatment,
+}
+
+/// The key of masks. Not shown by `Debug`.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct MaskKey(pub Vec<u8>);
+
+impl std::fmt::Debug for MaskKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        f.write_str("MaskKey")
+    }
+}
+
+/// The rules about hidden fields, ready for use.
+#[derive(Debug)]
+pub(super) struct Privacy {
+    fields: Vec<(Vec<String>, Treatment)>,
+    key: hmac::Key,
+}
+
+/// What is left of a path below an object.
+type Rest<'a> = (&'a [String], Treatment);
+
+impl Privacy {
+    /// None if nothing is hidden.
+    pub fn new(rules: &Rules) -> Option<Privacy> {
+        let split = |field: &HiddenField| (field.path.split('.').map(str::to_owned).collect(), field.treatment);
+        let fields: Vec<_> = rules.hidden_fields.iter().map(split).collect();
+        let key = hmac::Key::new(hmac::HMAC_SHA256, &rules.mask_key.0);
+        (!fields.is_empty()).then_some(Privacy { fields, key })
+    }
+
+    /// The document without what is hidden. None if it is not valid BSON, which a document of the decoder is.
+    pub fn apply(&self, document: &[u8]) -> Option<Vec<u8>> {
+        let rests: Vec<Rest> = self.fields.iter().map(|(path, treatment)| (path.as_slice(), *treatment)).collect();
+        let document = RawDocument::from_bytes(document).ok()?;
+        Some(self.object(document, &rests)?.into_bytes())
+    }
+
+    fn object(&self, document: &RawDocument, rests: &[Rest]) -> Option<RawDocumentBuf> {
+        let mut kept = RawDocumentBuf::new();
+        for element in document {
+            let (name, value) = element.ok()?;
+            let below = rests.iter().filter_map(|(path, treatment)| match path.split_first() {
+                Some((first, rest)) if first.as_str() == name.as_str() => Some((rest, *treatment)),
+                _ => None,
+            });
+            let below: Vec<Rest> = below.collect();
+            match below.iter().find(|(rest, _)| rest.is_empty()) {
+                Some((_, Treatment::Drop)) => {}
+                Some((_, Treatment::Mask)) => kept.append(name, self.mask(value)),
+                None if below.is_empty() => kept.append(name, value),
+                None => kept.append(name, self.value(value, &below)?),
+            }
+        }
+        Some(kept)
+    }
+
+    fn value(&self, value: RawBsonRef, rests: &[Rest]) -> Option<RawBson> {
+        Some(match value {
+            RawBsonRef::Document(document) => RawBson::Document(self.object(document, rests)?),
+            RawBsonRef::Array(array) => RawBson::Array(self.array(array, rests)?),
+            other => other.into(),
+        })
+    }
+
+    fn array(&self, array: &RawArray, rests: &[Rest]) -> Option<RawArrayBuf> {
+        let mut kept = RawArrayBuf::new();
+        for element in array {
+            kept.push(self.value(element.ok()?, rests)?);
+        }
+        Some(kept)
+    }
+
+    /// Of a text, the hash is that of its UTF-8; of another value, that of the BSON document with this value under the empty name.
+    fn mask(&self, value: RawBsonRef) -> RawBson {
+        let hash = match value {
+            RawBsonRef::Null => return RawBson::Null,
+            RawBsonRef::String(text) => hmac::sign(&self.key, text.as_bytes()),
+            other => {
+                let mut document = RawDocumentBuf::new();
+                document.append(bson::raw::cstr!(""), other);
+                hmac::sign(&self.key, document.as_bytes())
+            }
+        };
+        let digits: String = hash.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+        RawBson::String(format!("{PREFIX}{digits}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bson::{Bson, Document, doc};
+
+    use super::super::{Decoder, Message};
+    use super::*;
+
+    fn rules(drop: &[&str], mask: &[&str]) -> Rules {
+        let hidden = |treatment| move |path: &&str| HiddenField { path: (*path).to_owned(), treatment };
+        let hidden_fields = drop.iter().map(hidden(Treatment::Drop)).chain(mask.iter().map(hidden(Treatment::Mask)));
+        Rules { hidden_fields: hidden_fields.collect(), mask_key: MaskKey(b"key".to_vec()), ..Rules::default() }
+    }
+
+    fn decode(rules: Rules, body: &str) -> (bson::oid::ObjectId, Document) {
+        let message = Message { body: body.as_bytes(), message_id: Some("m"), ..Message::default() };
+        let event = Decoder::new(rules.into()).decode(&message, || [0; 12]).unwrap();
+        let mut document = Document::try_from(RawDocument::from_bytes(&event.document).unwrap()).unwrap();
+        let id = document.remove("_id").unwrap().as_object_id().unwrap();
+        assert_eq!(id.bytes(), event.id);
+        (id, document)
+    }
+
+    const BODY: &str = r#"{"user_id":7,"uuid":"u","card":"4111","n":5,"z":null,
+        "payment":{"card":"4111","pan":{"last":1},"kept":true},"items":[{"card":"1","a":1},2,[{"card":"2"}]]}"#;
+
+    #[test]
+    fn dropped_fields_are_not_stored_also_in_objects_and_arrays() {
+        let (id, document) =
+            decode(rules(&["card", "payment.card", "payment.pan", "items.card", "none.at.all"], &[]), BODY);
+        let items = vec![Bson::from(doc! { "a": 1 }), Bson::from(2), Bson::from(vec![Bson::from(doc! {})])];
+        let kept = doc! { "user_id": 7, "uuid": "u", "n": 5, "z": null, "payment": { "kept": true }, "items": items };
+        assert_eq!(document, kept);
+        assert_eq!(id, decode(Rules::default(), BODY).0, "the identity is that of the original");
+    }
+
+    #[test]
+    fn masked_fields_are_keyed_hashes() {
+        let (_, document) = decode(rules(&[], &["card", "payment.card", "n", "z", "uuid"]), BODY);
+        // printf 4111 | openssl dgst -sha256 -hmac key
+        let card = "hmac-sha256:af7765bc688fb399e2b836cf292efba8dd997bb9e980d584c5d01fd7d187bf10";
+        assert_eq!(document.get_str("card").unwrap(), card);
+        assert_eq!(document.get_document("payment").unwrap().get_str("card").unwrap(), card);
+        assert_eq!((document.get("z"), document.get("user_id")), (Some(&Bson::Null), Some(&Bson::Int32(7))));
+        assert!(document.get_str("n").unwrap().len() == 76 && document.get_str("uuid").unwrap() != "u");
+        let other_key = Rules { mask_key: MaskKey(b"other".to_vec()), ..rules(&[], &["card"]) };
+        assert_ne!(decode(other_key, BODY).1.get_str("card").unwrap(), card);
+        assert_eq!(format!("{:?}", MaskKey(b"secret".to_vec())), "MaskKey");
+    }
+
+    #[test]
+    fn a_required_field_may_be_dropped_but_not_absent() {
+        let mut required = rules(&["status"], &[]);
+        required.fields.iter_mut().for_each(|field| field.required = field.name == "status");
+        assert_eq!(decode(required.clone(), r#"{"status":"x","status":"y"}"#).1, doc! {});
+        let message = Message { body: b"{}", ..Message::default() };
+        assert!(Decoder::new(required.into()).decode(&message, || [0; 12]).is_err());
+    }
+}

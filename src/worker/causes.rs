@@ -1,0 +1,34 @@
+//! Owns which causes of dead letters this process has met: a new one is worth a look while it has cost little. Bounded. Must not know
+//! what a cause is.
+
+use std::collections::HashSet;
+use std::sync::{Mutex, PoisonError};
+
+/// Most causes that are remembered; beyond it none is new. A cause has no value of a message in it, so there are few.
+const MAX_CAUSES: usize = 1_000;
+
+/// The fingerprints of the causes met so far.
+#[derive(Debug, Default)]
+pub struct KnownCauses(Mutex<HashSet<String>>);
+
+impl KnownCauses {
+    /// Whether it is new. It is known from now on.
+    pub fn is_new(&self, fingerprint: &str) -> bool {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        !known.contains(fingerprint) && known.len() < MAX_CAUSES && known.insert(fingerprint.to_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cause_is_new_once_and_the_memory_is_bounded() {
+        let known = KnownCauses::default();
+        assert!(known.is_new("a") && !known.is_new("a") && known.is_new("b"));
+        let new = (0..2 * MAX_CAUSES).filter(|n| known.is_new(&n.to_string())).count();
+        assert_eq!(new, MAX_CAUSES - 2);
+        assert!(!known.is_new("c"));
+    }
+}
