@@ -200,6 +200,7 @@ pub struct BatchSettings {
 pub struct WriteSettings {
     pub concurrency: usize,
     pub adaptive: bool,
+    pub max_rate: u32,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -308,13 +309,14 @@ impl EventSettings {
 
 impl Settings {
     /// What a running worker can change.
-    pub const RELOADABLE: [&str; 6] = [
+    pub const RELOADABLE: [&str; 7] = [
         "batch.linger",
         "batch.max_bytes",
         "batch.max_events",
         "broker.prefetch",
         "broker.prefetch_bytes",
         "log.filter",
+        "write.max_rate",
     ];
 
     /// The decoder's rules.

@@ -143,6 +143,7 @@ fn errors_name_file_line_key_and_fix() {
         "[log]\nfilter = \"info,[\"\n",
         "[telemetry]\notlp = \"collector:4318\"\n",
         "[event]\ndrop = [\"a..b\"]\n",
+        "[write]\nmax_rate = 13\n",
         "[event]\nmask = [\"user_id\"]\nmask_key = \"0123456789abcdef\"\n",
         "[event]\nmask = [\"card\"]\nmask_key = \"s3cret\"\n",
         "[broker]\nshards = 65\n",
@@ -181,6 +182,7 @@ fn errors_name_file_line_key_and_fix() {
     FILE, line 2: log.filter is not a valid filter; write for instance "info", or "info,ticketlog::rabbitmq=debug"
     FILE, line 2: telemetry.otlp must be the address of a collector that takes OTLP over HTTP, such as http://collector:4318, or empty
     FILE, line 2: event.drop has a name that is not allowed: empty, _id, or with an empty part or a NUL
+    FILE, line 2: write.max_rate must be 0 or at least 2 * broker.prefetch / retry.requeue_after = 14, so that what is in flight is written in time; raise it, or lower broker.prefetch
     FILE, line 2: event.mask has user_id, which event.fields makes a number; a mask is a text. Drop it instead
     FILE, line 3: event.mask_key must have at least 16 bytes if event.mask names fields: a short one can be guessed
     FILE, line 2: broker.shards must be 1 to 64

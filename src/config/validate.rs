@@ -244,6 +244,12 @@ fn check_times(s: &Settings, faults: &mut Faults) {
 }
 
 fn check_outage_times(s: &Settings, faults: &mut Faults) {
+    let least = (2.0 * f64::from(s.broker.prefetch) / s.retry.requeue_after.0.as_secs_f64().max(1.0)).ceil() as u32;
+    let text = format!(
+        "must be 0 or at least 2 * broker.prefetch / retry.requeue_after = {least}, so that what is in flight is written in time; raise it, \
+         or lower broker.prefetch"
+    );
+    faults.require(s.write.max_rate == 0 || s.write.max_rate >= least, "write.max_rate", text);
     let write = s.store.write_timeout;
     let text = format!("must be longer than store.write_timeout = {write:?}, and at most 25min");
     let valid = s.retry.requeue_after > write && s.retry.requeue_after.0 <= MINUTE * 25;

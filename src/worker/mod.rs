@@ -10,6 +10,7 @@
 //! | `dead_letters` | rejected messages until their dead letters are confirmed |
 //! | `breaker` | when rejected messages are held instead of dead-lettered |
 //! | `adaptive_concurrency` | how many batches are written at a time, and how large they are |
+//! | `pace` | at most so many events a second |
 //! | `probes` | checks beside the flow: an idle store, its clock, queue depths |
 //! | `backoff` | the delays between attempts |
 //! | `steering` | what an operator asks of the flow: pause, resume, other settings |
@@ -25,6 +26,7 @@ mod causes;
 mod context;
 mod dead_letters;
 mod decode;
+mod pace;
 mod probes;
 mod session;
 #[cfg(test)]

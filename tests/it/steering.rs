@@ -187,3 +187,28 @@ async fn the_socket_belongs_to_one_worker_and_its_user() {
     assert_eq!(std::fs::read_to_string(&socket).unwrap(), "a file", "nothing but a socket is replaced");
     env.clean().await;
 }
+
+#[tokio::test]
+async fn a_worker_keeps_to_its_rate_until_a_reload_lifts_it() {
+    const RATE: u32 = 20;
+    const EVENTS: i32 = 2_000;
+    let env = TestEnv::new().await;
+    let directory = tempfile::tempdir().unwrap();
+    let directory = directory.path();
+    let started = std::time::Instant::now();
+    let _worker = steered_worker(&env, directory, &format!("[write]\nmax_rate = {RATE}\n")).await;
+    env.publish_all((0..EVENTS).map(TestMessage::numbered)).await;
+    eventually("some are stored", DEADLINE, async || {
+        let stored = env.count().await;
+        let most = f64::from(RATE) * started.elapsed().as_secs_f64() + f64::from(RATE) / 10.0;
+        assert!((stored as f64) <= most, "{stored} are more than {most}");
+        stored > 60
+    })
+    .await;
+    configure(directory, "");
+    let (code, text) = steer(&env, directory, "reload");
+    assert!(code == 0 && text.contains("write.max_rate = 0"), "{text}");
+    eventually("all are stored", DEADLINE, async || env.count().await == EVENTS as u64).await;
+    env.assert_exactly(EVENTS).await;
+    env.clean().await;
+}

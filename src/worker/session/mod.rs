@@ -27,6 +27,7 @@ use super::breaker::Breaker;
 use super::context::WorkerContext;
 use super::dead_letters::{DeadLetterPublisher, PendingDeadLetter};
 use super::decode::{self, PendingEvent};
+use super::pace::Pace;
 use super::steering::SteeringReceiver;
 use super::write::{self, BatchOrigin};
 use accounting::Accounting;
@@ -73,6 +74,7 @@ pub struct SessionLoop<'a> {
     accounting: Accounting,
     spans: MessageSpans,
     limits: WriteLimits,
+    pace: Pace,
     /// When the last tick was. The timer alone is not enough: under load, other branches of the loop are always ready.
     last_tick: Instant,
     steering: SteeringReceiver,
@@ -125,6 +127,7 @@ impl<'a> SessionLoop<'a> {
             accounting: Accounting::new(Arc::clone(&context)),
             spans: MessageSpans::default(),
             limits,
+            pace: Pace::new(settings.write.max_rate),
             last_tick: Instant::now(),
             steering,
             linger,
@@ -192,18 +195,24 @@ impl<'a> SessionLoop<'a> {
     }
 
     fn can_write(&self) -> bool {
-        self.writes.len() < self.limits.concurrency
+        self.writes.len() < self.limits.concurrency && self.paced_until().is_none()
+    }
+
+    /// When the next batch may start, if it must wait. In a session that ends nothing waits.
+    fn paced_until(&self) -> Option<Instant> {
+        if self.draining.is_some() { None } else { self.pace.wait_until(Instant::now()) }
     }
 
     fn linger_timer(&self) -> Option<Instant> {
-        let deadline = self.batcher.linger_deadline().filter(|_| self.can_write());
-        deadline.and_then(|deadline| deadline.checked_sub(TIMER_RESOLUTION))
+        let deadline = self.batcher.linger_deadline().filter(|_| self.writes.len() < self.limits.concurrency);
+        let deadline = deadline.and_then(|deadline| deadline.checked_sub(TIMER_RESOLUTION));
+        deadline.map(|deadline| self.paced_until().map_or(deadline, |until| until.max(deadline)))
     }
 
     /// Starts writing batches that are due, as long as writers are free.
     fn start_writes(&mut self) {
         self.limits = self.context.concurrency.lock().limits();
-        self.batcher.set_max_events(self.limits.events);
+        self.batcher.set_max_events(self.limits.events.min(self.pace.max_events()));
         // While the prefetch is exhausted, no further event can arrive, and lingering gains nothing.
         let exhausted = self.accounting.in_flight() >= usize::from(self.session.prefetch());
         while self.can_write() {
@@ -213,8 +222,10 @@ impl<'a> SessionLoop<'a> {
             let early = if at_once { self.linger } else { TIMER_RESOLUTION };
             let Some((batch, cause)) = self.batcher.take(Instant::now() + early) else { break };
             metrics::batch_closed(cause, batch.len(), batch.iter().map(PendingEvent::document_bytes).sum());
+            self.pace.started(batch.len(), Instant::now());
             let context = Arc::clone(&self.context);
-            let full = matches!(cause, FlushCause::Events | FlushCause::Bytes);
+            let is_paced = self.pace.max_events() < self.limits.events;
+            let full = !is_paced && matches!(cause, FlushCause::Events | FlushCause::Bytes);
             let origin = BatchOrigin { epoch: self.limits.epoch, full };
             let span = self.spans.batch(&batch, &context.settings.get());
             self.writes.push(Box::pin(async move {
