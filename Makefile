@@ -70,7 +70,7 @@ bench:           ## throughput, latency, growth, tuning and memory against bare 
 	cargo test --no-run --bench end_to_end --bench latency
 	benches/others/prepare.sh
 	$(SERVICES) run cargo test --bench latency
-	$(SERVICES) run cargo test --bench end_to_end
+	TICKETLOG_LOCAL_TLS=1 $(SERVICES) run cargo test --bench end_to_end
 
 chart:           ## renders the Helm chart and checks it against the schemas of Kubernetes, KEDA and the Prometheus Operator (needs python3, npm and the network, once)
 	cargo build

@@ -62,6 +62,31 @@ pub fn measure_others(bench: &Bench) {
     block.write("others");
 }
 
+/// The worker with and without TLS to both servers, which serve both.
+pub fn measure_tls(bench: &Bench) {
+    let Ok(broker) = std::env::var("TICKETLOG_LOCAL_TLS_BROKER_URI") else {
+        println!("tls: these servers take no TLS (TICKETLOG_LOCAL_TLS=1 with native servers); nothing measured");
+        return;
+    };
+    let of = |name: &str| std::env::var(name).unwrap();
+    let settings = vec![
+        ("BROKER__URI", broker),
+        ("BROKER__TLS_CA", of("TICKETLOG_LOCAL_TLS_CA")),
+        ("STORE__URI", of("TICKETLOG_LOCAL_TLS_STORE_URI")),
+    ];
+    let mut block = Block::default();
+    block.line(&bench.provenance());
+    let all = [
+        ("bare pipe, best, no TLS", Contender::Pipe("best")),
+        ("ticketlog run, no TLS", Contender::Ticketlog(1, vec![])),
+        ("ticketlog run, TLS", Contender::Ticketlog(1, settings)),
+    ];
+    let events = number("BENCH_EVENTS", 300_000);
+    compare(bench, &mut block, "about 280 bytes", &Load::of(events), &all, OTHER_ROUNDS);
+    compare(bench, &mut block, "2 KiB", &Load::sized(events / 4, 2 << 10), &all[1..], OTHER_ROUNDS);
+    block.write("tls");
+}
+
 /// Runs all in turn, every other round in reverse order. Returns their medians.
 fn compare(bench: &Bench, block: &mut Block, size: &str, load: &Load, contenders: Contenders, rounds: u64) -> Vec<Run> {
     let rounds = Bench::rounds(rounds);

@@ -18,6 +18,8 @@
 #        services.sh ctl DIR PORT ARGS…   rabbitmqctl for a RabbitMQ that was started with DIR and PORT
 #        services.sh promtool ARGS…       promtool of Prometheus
 #        TICKETLOG_SERVICES=native        skips 1 and 2
+#        TICKETLOG_LOCAL_TLS=1            `run` and `up`: native servers that take TLS as well; the environment of COMMAND then
+#                                        has TICKETLOG_LOCAL_TLS_CA, _TLS_BROKER_URI and _TLS_STORE_URI
 #        RABBITMQ=3.10|4.0|4.3            the version of the native RabbitMQ [default: 4.3, or else the system's own]; 3.10
 #                                        is that of Debian 12, the others run in a directory tree of another Debian suite
 set -euo pipefail
@@ -280,6 +282,20 @@ foreground() { # rabbitmq|mongodb|replica|prometheus DIR PORT: until standard in
   cat >/dev/null
 }
 
+# A certificate for 127.0.0.1, which both servers use and clients trust, and what makes the servers use it.
+prepare_tls() { # RUN RABBITMQ_TLS_PORT
+  local key=$1/rabbitmq/key.pem certificate=$1/rabbitmq/certificate.pem; mkdir -p "$1/rabbitmq" "$1/mongodb"
+  openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 30 -subj /CN=127.0.0.1 \
+    -addext subjectAltName=IP:127.0.0.1 -addext extendedKeyUsage=serverAuth,clientAuth -keyout "$key" -out "$certificate" 2>/dev/null ||
+    die "TLS needs openssl"
+  printf '%s\n' "listeners.ssl.default = 127.0.0.1:$2" "ssl_options.certfile = $certificate" "ssl_options.keyfile = $key" \
+    "ssl_options.cacertfile = $certificate" 'ssl_options.verify = verify_none' >>"$1/rabbitmq/extra.conf"
+  cat "$key" "$certificate" >"$1/mongodb/both.pem"
+  printf '%s\n' --tlsMode preferTLS --tlsCertificateKeyFile "$1/mongodb/both.pem" --tlsCAFile "$certificate" \
+    --tlsAllowConnectionsWithoutCertificates >"$1/mongodb/arguments"
+  export TICKETLOG_LOCAL_TLS_CA=$certificate TICKETLOG_LOCAL_TLS_BROKER_URI=amqps://guest:guest@127.0.0.1:$2/%2f
+}
+
 # ---- both servers together -----------------------------------------------------------------------------------------
 
 compose() { # docker-compose.yml needs passwords; these are only for temporary servers
@@ -323,12 +339,14 @@ provide() { # sets broker_uri, store_uri, and for stopping them: pids, or in_doc
   local port; mkdir -p "$base/run"; run=$(mktemp -d "$base/run/XXXXXX")
   say "starting RabbitMQ and MongoDB in $run"
   local home=$HOME
+  [ -z "${TICKETLOG_LOCAL_TLS:-}" ] || prepare_tls "$run" "$(free_port)"
   port=$(free_port); start_rabbitmq "$run/rabbitmq" "$port"; pids+=("$server" "$helper"); export HOME=$home
   export TICKETLOG_LOCAL_RABBITMQ_PID=$server TICKETLOG_LOCAL_RABBITMQ="$run/rabbitmq $port"
   broker_uri=amqp://guest:guest@127.0.0.1:$port/%2f
   port=$(free_port); start_mongodb "$run/mongodb" "$port"; pids+=("$server")
   export TICKETLOG_LOCAL_MONGODB_PID=$server
   store_uri="mongodb://127.0.0.1:$port/?replicaSet=rs0"
+  [ -z "${TICKETLOG_LOCAL_TLS:-}" ] || export TICKETLOG_LOCAL_TLS_STORE_URI="$store_uri&tls=true&tlsCAFile=$TICKETLOG_LOCAL_TLS_CA"
 }
 
 withdraw() {
@@ -358,5 +376,5 @@ case ${1:-} in
     [ -e "$base/up" ] || { say "no servers are up"; exit 0; }
     mapfile -t state < <(sed -n 's/^# \{0,1\}//p' "$base/up"); read -r -a pids <<<"${state[0]:-}"; in_docker=${state[1]:-} run=${state[2]:-}
     withdraw; rm -f "$base/up" ;;
-  *) sed -n '2,23s/^# \{0,1\}//p' "$0" >&2; exit 64 ;;
+  *) sed -n '2,25s/^# \{0,1\}//p' "$0" >&2; exit 64 ;;
 esac
