@@ -286,7 +286,7 @@ foreground() { # rabbitmq|mongodb|replica|prometheus DIR PORT: until standard in
 prepare_tls() { # RUN RABBITMQ_TLS_PORT
   local key=$1/rabbitmq/key.pem certificate=$1/rabbitmq/certificate.pem; mkdir -p "$1/rabbitmq" "$1/mongodb"
   openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 30 -subj /CN=127.0.0.1 \
-    -addext subjectAltName=IP:127.0.0.1 -addext extendedKeyUsage=serverAuth,clientAuth -keyout "$key" -out "$certificate" 2>/dev/null ||
+    -addext basicConstraints=critical,CA:FALSE -addext subjectAltName=IP:127.0.0.1 -addext extendedKeyUsage=serverAuth,clientAuth -keyout "$key" -out "$certificate" 2>/dev/null ||
     die "TLS needs openssl"
   printf '%s\n' "listeners.ssl.default = 127.0.0.1:$2" "ssl_options.certfile = $certificate" "ssl_options.keyfile = $key" \
     "ssl_options.cacertfile = $certificate" 'ssl_options.verify = verify_none' >>"$1/rabbitmq/extra.conf"

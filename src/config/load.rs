@@ -13,7 +13,9 @@ use super::validate::{SettingFault, validate};
 use super::{DEFAULT, Settings, redacted, uri};
 
 /// Settings whose value is never shown, and which can come from a file (`<key>_file`).
-const SECRETS: [&str; 3] = ["broker.uri", "event.mask_key", "store.uri"];
+const SECRETS: [&str; 3] = ["broker.uri", MASK_KEY, "store.uri"];
+/// The secret that is no URI.
+const MASK_KEY: &str = "event.mask_key";
 /// Most edits between an unknown name and a suggestion for it.
 const MAX_SUGGESTION_DISTANCE: usize = 3;
 
@@ -47,7 +49,10 @@ impl Loaded {
         let mut names: Vec<String> =
             own.keys().chain(others.keys()).filter(|name| own.get(*name) != others.get(*name)).cloned().collect();
         let (broker, store) = (&self.settings.broker, &self.settings.store);
+        let (mask_key, other_key) = (&self.settings.event.mask_key, &other.settings.event.mask_key);
         for (name, file, own, other) in [
+            // Unlike the URIs it is not read again, whether it came from a file or not.
+            ("event.mask_key", &String::new(), mask_key, other_key),
             ("broker.uri", &broker.uri_file, &broker.uri, &other.settings.broker.uri),
             ("store.uri", &store.uri_file, &store.uri, &other.settings.store.uri),
         ] {
@@ -233,7 +238,10 @@ impl MergedSettings {
         {
             let path = format!("{section}.{key}");
             let value = match value {
-                Value::String(text) if SECRETS.contains(&path.as_str()) => Value::String(redacted(text)),
+                Value::String(text) if path == MASK_KEY && !text.is_empty() => Value::String("***".to_owned()),
+                Value::String(text) if SECRETS.contains(&path.as_str()) && path != MASK_KEY => {
+                    Value::String(redacted(text))
+                }
                 other => other.clone(),
             };
             let source = self.source(&path);

@@ -147,6 +147,7 @@ fn errors_name_file_line_key_and_fix() {
         "[event]\nmask = [\"user_id\"]\nmask_key = \"0123456789abcdef\"\n",
         "[event]\nmask = [\"card\"]\nmask_key = \"s3cret\"\n",
         "[broker]\nshards = 65\n",
+        "[broker]\nshards = 5\n",
         "[broker]\nqueue = \"q\"\nshards = 2\n[dead_letter]\nqueue = \"q.2\"\n",
         "[telemetry]\notlp = \"http://u:s3cret@collector:4318\"\n",
     ]
@@ -186,6 +187,7 @@ fn errors_name_file_line_key_and_fix() {
     FILE, line 2: event.mask has user_id, which event.fields makes a number; a mask is a text. Drop it instead
     FILE, line 3: event.mask_key must have at least 16 bytes if event.mask names fields: a short one can be guessed
     FILE, line 2: broker.shards must be 1 to 64
+    FILE, line 2: broker.prefetch_bytes is less than event.max_bytes * broker.shards = 40.0 MiB; raise it
     FILE, line 2: broker.queue is also a dead-letter queue; use another queue
     FILE, line 2: telemetry.otlp must have no user name, password and query: OTEL_EXPORTER_OTLP_HEADERS can hold a credential
     "#);
@@ -252,6 +254,9 @@ fn differences_name_the_settings_and_see_a_changed_password() {
     assert!(first.differences(&first).is_empty());
     let second = loaded("[broker]\nuri = \"amqp://a:two@127.0.0.1/\"\nprefetch = 5000\n[batch]\nmax_events = 10\n");
     assert_eq!(first.differences(&second), ["broker.prefetch", "broker.uri"]);
+    let [one, two] = ["one", "two"].map(|key| loaded(&format!("[event]\nmask_key = \"a long key://{key}\"\n")));
+    assert_eq!(one.differences(&two), ["event.mask_key"]);
+    assert!(one.effective.iter().all(|setting| !setting.value.to_string().contains("a long key")), "it is not shown");
     let defaults = loaded("");
     let known: Vec<_> = defaults.effective.iter().map(EffectiveSetting::name).collect();
     assert!(Settings::RELOADABLE.iter().all(|name| known.iter().any(|known| known == name)), "{known:?}");

@@ -22,6 +22,7 @@ pub(super) struct SettingFault {
 const MAX_COMMAND: Size = Size(15 << 20);
 /// `.shards`, the longest.
 const SHARD_SUFFIX_BYTES: usize = 7;
+const SHARDS: std::ops::RangeInclusive<u16> = 1..=64;
 /// Least bytes of `event.mask_key`.
 const MIN_MASK_KEY: usize = 16;
 const HOUR: Duration = Duration::from_secs(3600);
@@ -63,6 +64,13 @@ fn check_names(s: &Settings, faults: &mut Faults) {
     }
     let (queue, dead, parked) = (&s.broker.queue, &s.dead_letter.queue, &s.dead_letter.parked_queue);
     let exchanges_differ = s.broker.exchange != s.dead_letter.exchange;
+    let is_free =
+        s.broker.shards <= 1 || ![&s.broker.exchange, &s.dead_letter.exchange].contains(&&s.broker.shard_exchange());
+    faults.require(
+        is_free,
+        "broker.queue",
+        "with .shards at its end is also the name of another exchange; use another queue",
+    );
     faults.require(exchanges_differ, "dead_letter.exchange", "is also broker.exchange; use another exchange");
     let is_shared = s.broker.queues().iter().any(|queue| queue == dead || queue == parked);
     faults.require(!is_shared, "broker.queue", "is also a dead-letter queue; use another queue");
@@ -102,8 +110,10 @@ fn check_hidden_fields(s: &Settings, faults: &mut Faults) {
     let text =
         number.map(|name| format!("has {name}, which event.fields makes a number; a mask is a text. Drop it instead"));
     faults.require(number.is_none(), "event.mask", text.unwrap_or_default());
-    let reserved = |path: &String| s.store.retention.0.is_some() && path == "ingested_at";
-    faults.require(!drop.iter().chain(mask).any(reserved), "event.drop", "has ingested_at, which store.retention adds");
+    let text = "has user_id, by which `ticketlog erase` and the readers find documents";
+    for (key, paths) in [("event.drop", drop), ("event.mask", mask)] {
+        faults.require(!paths.iter().any(|path| path == "user_id"), key, text);
+    }
     let key = s.event.mask_key.expose_secret();
     let text =
         format!("must have at least {MIN_MASK_KEY} bytes if event.mask names fields: a short one can be guessed");
@@ -192,7 +202,7 @@ fn unencrypted(host: &str, encrypted: &str, allow: &str) -> String {
 }
 
 fn check_bounds(s: &Settings, faults: &mut Faults) {
-    faults.require((1..=64).contains(&s.broker.shards), "broker.shards", "must be 1 to 64");
+    faults.require(SHARDS.contains(&s.broker.shards), "broker.shards", "must be 1 to 64");
     faults.require(s.broker.prefetch > 0, "broker.prefetch", "must be 1 to 65535");
     faults.require((1..=10_000).contains(&s.batch.max_events), "batch.max_events", "must be 1 to 10000");
     faults.require((1..=64).contains(&s.write.concurrency), "write.concurrency", "must be 1 to 64");
@@ -215,8 +225,12 @@ fn check_sizes(s: &Settings, faults: &mut Faults) {
     faults.require(within(s.event.max_bytes, max_document), "event.max_bytes", "must be 1 byte to 16MiB");
     let text = "must be 1 byte to 15MiB, so that a batch fits into one command";
     faults.require(within(s.batch.max_bytes, MAX_COMMAND), "batch.max_bytes", text);
-    let text = format!("is less than event.max_bytes = {}; raise it", s.event.max_bytes);
-    faults.require(s.broker.prefetch_bytes >= s.event.max_bytes, "broker.prefetch_bytes", text);
+    // Each shard's consumer gets at least one message at a time.
+    let shards = if SHARDS.contains(&s.broker.shards) { u64::from(s.broker.shards) } else { 1 };
+    let least = Size(s.event.max_bytes.0.saturating_mul(shards));
+    let times = if shards > 1 { " * broker.shards" } else { "" };
+    let text = format!("is less than event.max_bytes{times} = {least}; raise it");
+    faults.require(s.broker.prefetch_bytes >= least, "broker.prefetch_bytes", text);
     let needed = s.batch.max_events.saturating_mul(s.write.concurrency.saturating_add(1));
     let text = format!(
         "{} is less than the writers need: batch.max_events * (write.concurrency + 1) = {needed}; raise it, or lower \

@@ -79,17 +79,17 @@ impl<T: Ord + Copy> Transfer<T> {
 
     async fn acknowledge(&mut self, results: Vec<((LetterHandle, T, String), PublishResult)>) -> Result<(), DeskError> {
         let mut handles = Vec::new();
-        for ((handle, kind, destination), result) in results {
+        for ((mut handle, kind, destination), result) in results {
             if result == PublishResult::Confirmed {
+                if let Some(span) = &mut handle.span {
+                    span.confirmed();
+                }
                 if self.document_ids.len() < MAX_DOCUMENT_IDS {
                     self.document_ids.extend(handle.document_id);
                 }
                 handles.push(handle);
                 *self.moved.entry(kind).or_default() += 1;
             } else {
-                if let Some(mut span) = handle.span {
-                    span.failed();
-                }
                 self.count_undeliverable(destination);
             }
         }

@@ -100,7 +100,7 @@ impl Decoder {
         let (id, identity) = self.identify(message, text, fresh_id);
         let document = self.writer.finish(id);
         let document = match &self.privacy {
-            Some(privacy) => privacy.apply(&document).ok_or_else(not_bson)?,
+            Some(privacy) => privacy.apply(&document).ok_or_else(document_too_large)?,
             None => document,
         };
         // Room for `ingested_at`, which is added later.
@@ -149,10 +149,6 @@ impl Decoder {
         let seconds = identity::seconds(self.fields.time, message.timestamp);
         (identity::object_id(token, text.as_bytes(), seconds), identity)
     }
-}
-
-fn not_bson() -> Rejection {
-    Rejection::new(Reason::RejectedByStore, "the event is not a valid BSON document")
 }
 
 /// The body, decompressed as its `content_encoding` says, within the limits.

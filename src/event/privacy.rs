@@ -5,7 +5,7 @@ use bson::RawBsonRef;
 use bson::raw::{RawArray, RawArrayBuf, RawBson, RawDocument, RawDocumentBuf};
 use ring::hmac;
 
-use super::Rules;
+use super::rules::{MAX_DOCUMENT_BYTES, Rules};
 
 /// In front of the hash, in 64 hexadecimal digits.
 const PREFIX: &str = "hmac-sha256:";
@@ -57,7 +57,7 @@ impl Privacy {
         (!fields.is_empty()).then_some(Privacy { fields, key })
     }
 
-    /// The document without what is hidden. None if it is not valid BSON, which a document of the decoder is.
+    /// The document without what is hidden. None if it would become larger than MongoDB permits: a mask may be longer than the value.
     pub fn apply(&self, document: &[u8]) -> Option<Vec<u8>> {
         let rests: Vec<Rest> = self.fields.iter().map(|(path, treatment)| (path.as_slice(), *treatment)).collect();
         let document = RawDocument::from_bytes(document).ok()?;
@@ -70,6 +70,10 @@ impl Privacy {
             let (name, value) = element.ok()?;
             let below = rests.iter().filter_map(|(path, treatment)| match path.split_first() {
                 Some((first, rest)) if first.as_str() == name.as_str() => Some((rest, *treatment)),
+                // A key that has the dots in it, as JSON permits.
+                Some(_) if name.as_str().contains('.') && path.join(".") == name.as_str() => {
+                    Some((&[][..], *treatment))
+                }
                 _ => None,
             });
             let below: Vec<Rest> = below.collect();
@@ -78,6 +82,9 @@ impl Privacy {
                 Some((_, Treatment::Mask)) => kept.append(name, self.mask(value)),
                 None if below.is_empty() => kept.append(name, value),
                 None => kept.append(name, self.value(value, &below)?),
+            }
+            if kept.as_bytes().len() > MAX_DOCUMENT_BYTES {
+                return None;
             }
         }
         Some(kept)
@@ -95,6 +102,9 @@ impl Privacy {
         let mut kept = RawArrayBuf::new();
         for element in array {
             kept.push(self.value(element.ok()?, rests)?);
+            if kept.as_bytes().len() > MAX_DOCUMENT_BYTES {
+                return None;
+            }
         }
         Some(kept)
     }
@@ -110,8 +120,12 @@ impl Privacy {
                 hmac::sign(&self.key, document.as_bytes())
             }
         };
-        let digits: String = hash.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
-        RawBson::String(format!("{PREFIX}{digits}"))
+        let mut text = String::with_capacity(PREFIX.len() + 64);
+        text.push_str(PREFIX);
+        for byte in hash.as_ref() {
+            text.extend([byte >> 4, byte & 15].into_iter().filter_map(|digit| char::from_digit(digit.into(), 16)));
+        }
+        RawBson::String(text)
     }
 }
 
@@ -135,6 +149,17 @@ mod tests {
         let id = document.remove("_id").unwrap().as_object_id().unwrap();
         assert_eq!(id.bytes(), event.id);
         (id, document)
+    }
+
+    #[test]
+    fn a_key_with_dots_in_it_is_hidden_and_a_document_that_grows_too_large_is_rejected() {
+        let body = r#"{"a.b":1,"x":{"a.b":2,"c.d":3},"kept":4}"#;
+        let kept = doc! { "x": { "a.b": 2 }, "kept": 4 };
+        assert_eq!(decode(rules(&["a.b", "x.c.d"], &[]), body).1, kept);
+        let body = format!("{{\"a\":[{}]}}", vec![r#"{"c":1}"#; 300_000].join(","));
+        let message = Message { body: body.as_bytes(), ..Message::default() };
+        let rejection = Decoder::new(rules(&[], &["a.c"]).into()).decode(&message, || [0; 12]).unwrap_err();
+        assert_eq!(rejection.reason, super::super::Reason::TooLarge);
     }
 
     const BODY: &str = r#"{"user_id":7,"uuid":"u","card":"4111","n":5,"z":null,

@@ -8,8 +8,10 @@ use lapin::options::BasicPublishOptions;
 use crate::harness::{DEADLINE, DedicatedServer, ServerKind, TestEnv, TestMessage, Worker, eventually, server_uri};
 
 async fn broker_with_plugin() -> (DedicatedServer, TestEnv) {
-    let broker = DedicatedServer::prepared(ServerKind::Rabbitmq, |directory, _| {
-        std::fs::write(directory.join("enabled_plugins"), "[rabbitmq_consistent_hash_exchange].").unwrap();
+    let broker = DedicatedServer::prepared(ServerKind::Rabbitmq, |directory, port| {
+        let plugins = "[rabbitmq_consistent_hash_exchange, rabbitmq_management].";
+        std::fs::write(directory.join("enabled_plugins"), plugins).unwrap();
+        std::fs::write(directory.join("extra.conf"), format!("management.tcp.port = {}\n", port + 3)).unwrap();
     });
     let env = TestEnv::at(broker.uri(), server_uri("TICKETLOG_STORE__URI")).await;
     (broker, env)
@@ -30,7 +32,7 @@ fn message(n: i32) -> TestMessage {
 #[tokio::test]
 async fn one_queue_becomes_four_under_load_and_each_message_is_stored_once() {
     const EVENTS: i32 = 6_000;
-    let (_broker, env) = broker_with_plugin().await;
+    let (broker, env) = broker_with_plugin().await;
     let mut first = worker(&env, "1").await;
     let publish = async {
         for start in (0..EVENTS).step_by(50) {
@@ -56,10 +58,19 @@ async fn one_queue_becomes_four_under_load_and_each_message_is_stored_once() {
         1.0,
         "deliveries of several queues are in the order of their tags"
     );
-    let check = env.command().env("TICKETLOG_BROKER__SHARDS", "4").arg("check").output().unwrap();
-    let text = String::from_utf8(check.stdout).unwrap();
+    let check = |shards: &str| {
+        let management = format!("http://127.0.0.1:{}", broker.port() + 3);
+        let mut command = env.command();
+        command.env("TICKETLOG_BROKER__SHARDS", shards).args(["check", "--management", &management]);
+        String::from_utf8(command.output().unwrap().stdout).unwrap()
+    };
+    let text = check("4");
     assert!(text.contains(&format!("queue {}.4 is as configured", env.queue())), "{text}");
     assert!(text.contains(&format!("exchange {}.shards is as configured", env.queue())), "{text}");
+    let bound = format!("{}.shards is bound to exchange {} with", env.queue(), env.name);
+    assert!(text.contains(&bound), "{text}");
+    let text = check("2");
+    assert!(text.contains(&format!("queue {}.4 gets a share", env.queue())), "{text}");
 
     // They are spread, and seen as one queue.
     assert_eq!(four.stop().await.code(), Some(0));

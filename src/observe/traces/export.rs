@@ -66,8 +66,8 @@ pub fn install(settings: &TelemetrySettings) -> anyhow::Result<Option<SpanExport
     let version = opentelemetry::KeyValue::new("service.version", env!("CARGO_PKG_VERSION"));
     let resource = Resource::builder().with_attribute(version);
     // OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES are read by the builder.
-    let is_named =
-        ["OTEL_SERVICE_NAME", "OTEL_RESOURCE_ATTRIBUTES"].iter().any(|name| std::env::var_os(name).is_some());
+    let attributes = std::env::var("OTEL_RESOURCE_ATTRIBUTES").unwrap_or_default();
+    let is_named = std::env::var_os("OTEL_SERVICE_NAME").is_some() || attributes.contains("service.name=");
     let resource = if is_named { resource } else { resource.with_service_name("ticketlog") }.build();
     exporter.set_resource(&resource);
     let (sender, receiver) = channel(QUEUE);

@@ -129,7 +129,10 @@ impl BatchSpan {
 
 /// A dead letter that is published again, until RabbitMQ has confirmed it: in the trace of the message.
 #[derive(Debug)]
-pub struct ReplaySpan(Span);
+pub struct ReplaySpan {
+    span: Span,
+    is_confirmed: bool,
+}
 
 impl ReplaySpan {
     /// None if traces are not exported, or this one is not recorded.
@@ -139,12 +142,21 @@ impl ReplaySpan {
         attributes.push(KeyValue::new("messaging.destination.name", exchange.to_owned()));
         attributes.push(KeyValue::new(DEAD_LETTER_ID, dead_letter_id.to_owned()));
         attributes.push(KeyValue::new(REPLAY_ID, replay_id.to_owned()));
-        start(format!("replay {exchange}"), SpanKind::Producer, attributes, &parent).map(ReplaySpan)
+        let span = start(format!("replay {exchange}"), SpanKind::Producer, attributes, &parent)?;
+        Some(ReplaySpan { span, is_confirmed: false })
     }
 
-    /// RabbitMQ did not take it.
-    pub fn failed(&mut self) {
-        self.0.set_status(Status::error("not confirmed"));
+    /// RabbitMQ has confirmed it.
+    pub fn confirmed(&mut self) {
+        self.is_confirmed = true;
+    }
+}
+
+impl Drop for ReplaySpan {
+    fn drop(&mut self) {
+        if !self.is_confirmed {
+            self.span.set_status(Status::error("not confirmed"));
+        }
     }
 }
 

@@ -186,14 +186,21 @@ impl Check<'_> {
         };
         if broker.shards > 1 {
             self.shard_bindings(api.as_ref(), findings).await;
+            self.shard_exchange_bindings(api.as_ref(), findings).await;
         } else {
-            let binding =
-                |key: &String| self.binding("broker.routing_keys", &broker.queue, &broker.exchange, key, &bound);
+            let queue = format!("queue {}", broker.queue);
+            let binding = |key: &String| self.binding("broker.routing_keys", &queue, &broker.exchange, key, &bound);
             findings.extend(broker.routing_keys.iter().map(binding));
         }
         for queue in [&dead.queue, &dead.parked_queue] {
             if let Some(bound) = bindings_of(api.as_ref(), queue).await {
-                findings.push(self.binding("dead_letter.exchange", queue, &dead.exchange, queue, &bound));
+                findings.push(self.binding(
+                    "dead_letter.exchange",
+                    &format!("queue {queue}"),
+                    &dead.exchange,
+                    queue,
+                    &bound,
+                ));
             }
         }
         Ok(())
@@ -205,29 +212,63 @@ impl Check<'_> {
         let exchange = broker.shard_exchange();
         for queue in broker.queues() {
             let Some(bound) = bindings_of(api, &queue).await else { continue };
-            findings.push(self.binding("broker.shards", &queue, &exchange, topology::SHARD_WEIGHT, &bound));
+            findings.push(self.binding(
+                "broker.shards",
+                &format!("queue {queue}"),
+                &exchange,
+                topology::SHARD_WEIGHT,
+                &bound,
+            ));
             if let Some((_, key)) = bound.iter().find(|(source, _)| *source == broker.exchange) {
                 let message =
                     format!("queue {queue} is bound to exchange {} with {key}, and so is {exchange}", broker.exchange);
                 let fix =
-                    "stop the workers with broker.shards = 1, and run `ticketlog setup`: some messages come twice";
+                    "remove this binding, by which messages come twice; a worker with broker.shards = 1 binds it again";
                 findings.push(Finding::fail("broker.shards", message, fix));
             }
+        }
+    }
+
+    /// Checks that the shard exchange gets the messages, and that no queue gets some that no worker with these settings consumes.
+    async fn shard_exchange_bindings(&self, api: Option<&ManagementApi>, findings: &mut Vec<Finding>) {
+        let (broker, exchange) = (&self.settings.broker, self.settings.broker.shard_exchange());
+        let Some(api) = api else { return };
+        let text = |binding: &Value, key: &str| binding.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
+        let to = api.list("exchanges", &[&exchange, "bindings", "destination"]).await.unwrap_or_default();
+        let bound: Vec<_> = to.iter().map(|binding| (text(binding, "source"), text(binding, "routing_key"))).collect();
+        for key in &broker.routing_keys {
+            findings.push(self.binding(
+                "broker.routing_keys",
+                &format!("exchange {exchange}"),
+                &broker.exchange,
+                key,
+                &bound,
+            ));
+        }
+        let own = broker.queues();
+        let from = api.list("exchanges", &[&exchange, "bindings", "source"]).await.unwrap_or_default();
+        for queue in from.iter().map(|binding| text(binding, "destination")).filter(|queue| !own.contains(queue)) {
+            let message = format!(
+                "queue {queue} gets a share of the messages, and broker.shards = {} leaves it out",
+                broker.shards
+            );
+            let fix = "raise broker.shards, or remove the binding and consume what the queue holds";
+            findings.push(Finding::fail("broker.shards", message, fix));
         }
     }
 
     fn binding(
         &self,
         subject: &'static str,
-        queue: &str,
+        what: &str,
         exchange: &str,
         key: &str,
         bound: &[(String, String)],
     ) -> Finding {
         if bound.iter().any(|(source, bound_key)| source == exchange && bound_key == key) {
-            return Finding::ok(subject, format!("queue {queue} is bound to exchange {exchange} with {key}"));
+            return Finding::ok(subject, format!("{what} is bound to exchange {exchange} with {key}"));
         }
-        let missing = format!("queue {queue} is not bound to exchange {exchange} with {key}");
+        let missing = format!("{what} is not bound to exchange {exchange} with {key}");
         match bound.first() {
             _ if self.settings.broker.declare => {
                 Finding::warn(subject, format!("{missing} yet; the worker binds it"), RUN_SETUP)

@@ -42,7 +42,7 @@ pub struct Session {
     /// One for each queue.
     consumers: Vec<Consumer>,
     queues: Vec<String>,
-    /// What arrived and is not received yet; in the order of the tags before anything is received.
+    /// Deliveries that have arrived and are not handed over yet, in the order of their tags.
     arrived: VecDeque<lapin::message::Delivery>,
     call_timeout: Duration,
     settlement: Settlement<Acker>,

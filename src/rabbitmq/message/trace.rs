@@ -18,7 +18,9 @@ impl TraceContext {
     /// From the first of the headers that is valid.
     pub(super) fn read(header: impl Fn(&str) -> Option<String>) -> Option<TraceContext> {
         if let Some(context) = header("traceparent").and_then(|value| TraceContext::from_traceparent(&value)) {
-            return Some(TraceContext { state: header("tracestate"), ..context });
+            // Vendors may cut it off beyond 512 bytes (Trace Context, section 3.3.1.5).
+            let state = header("tracestate").filter(|state| state.len() <= 512);
+            return Some(TraceContext { state, ..context });
         }
         header("b3").and_then(|value| TraceContext::from_b3(&value)).or_else(|| {
             let text = |name| header(name).unwrap_or_default();
