@@ -1,4 +1,4 @@
-//! Owns GET requests over HTTP and HTTPS, bounded in time and size. Must not know what is asked for.
+//! Owns connecting over HTTP and HTTPS, and GET requests, bounded in time and size. Must not know what is asked for.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;

@@ -9,7 +9,7 @@
 //! | [`finding`] | one line of `ticketlog check` | no |
 //! | [`report`] | how a long operation tells a person what it does | no |
 //! | [`system`] | host name and clock | reads them |
-//! | [`http_client`] | GET requests over HTTP and HTTPS | yes |
+//! | [`http_client`] | connecting over HTTP and HTTPS, GET requests | yes |
 //! | [`http_server`] | serving HTTP/1 with bounds | yes |
 //! | [`config`] | the settings, their layers and their validation | reads files |
 //! | [`rabbitmq`] | everything about RabbitMQ; the only module that names lapin | yes |
