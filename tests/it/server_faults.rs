@@ -59,8 +59,7 @@ async fn fault_07_the_consumer_timeout_closes_the_channel() {
     // Up to 4.2 RabbitMQ closes the channel, from 4.3 on it cancels the consumer.
     let ends =
         ["closed", "consumer_cancelled"].map(|cause| format!("ticketlog_session_ends_total{{cause=\"{cause}\"}}"));
-    // From 4.3 on, the queue looks for expired deliveries once a minute (rabbitmq-server, issue 11603).
-    eventually("the session is ended", DEADLINE * 2, async || {
+    eventually("the session is ended", DEADLINE, async || {
         let metrics = worker.metrics();
         ends.iter().any(|name| metrics[name.as_str()] >= 1.0)
     })
