@@ -14,6 +14,10 @@ use super::{CommandError, exit};
 
 const READINESS_TIMEOUT: Duration = Duration::from_secs(3);
 
+/// What is checked of the connections, which are those of all routes.
+const SHARED: [&str; 6] =
+    ["broker.uri", "broker.exchange", "broker.allow_plaintext", "store.uri", "store.allow_plaintext", "clock"];
+
 /// Flags of `ticketlog check`.
 #[derive(Debug, clap::Args)]
 pub struct CheckArgs {
@@ -31,9 +35,9 @@ pub struct CheckArgs {
 
 impl CheckArgs {
     /// With an invalid configuration, only its faults are reported.
-    pub(super) fn run(&self, settings: Result<Settings, CommandError>) -> Result<u8, CommandError> {
-        let (findings, failure_code) = match settings {
-            Ok(settings) => (self.check(&settings)?, exit::UNAVAILABLE),
+    pub(super) fn run(&self, routes: Result<Vec<Settings>, CommandError>) -> Result<u8, CommandError> {
+        let (findings, failure_code) = match routes {
+            Ok(routes) => (self.check(&routes)?, exit::UNAVAILABLE),
             Err(CommandError { code, error }) => {
                 let fix = "correct it; `ticketlog config --default` explains every setting";
                 let text = format!("{error:#}");
@@ -49,25 +53,41 @@ impl CheckArgs {
         Ok(if worst == Level::Fail { failure_code } else { 0 })
     }
 
-    fn check(&self, settings: &Settings) -> Result<Vec<Finding>, CommandError> {
-        if let Some(fault) = self.management.as_ref().and_then(|url| settings.broker.management_fault(url)) {
+    fn check(&self, routes: &[Settings]) -> Result<Vec<Finding>, CommandError> {
+        let fault = |settings: &Settings| settings.broker.management_fault(self.management.as_ref()?);
+        if let Some(fault) = routes.iter().find_map(fault) {
             return Err(CommandError::usage(format!("--management {fault}")));
         }
         let mut findings = vec![Finding::ok("configuration", "is valid")];
         super::block_on(async {
-            match rabbitmq::check_settings(&settings.broker) {
-                Ok(()) => findings.extend(
-                    rabbitmq::check(settings, self.management.as_ref().or(settings.broker.management_url().as_ref()))
-                        .await,
-                ),
-                Err(error) => findings.push(Finding::fail("broker.uri", error.to_string(), "correct it")),
+            for settings in routes {
+                for mut finding in self.check_route(settings).await {
+                    // What all routes share is said once.
+                    if settings.has_several_routes() && !SHARED.contains(&finding.subject) {
+                        finding.message = format!("route {}: {}", settings.route_name, finding.message);
+                    }
+                    if !findings.contains(&finding) {
+                        findings.push(finding);
+                    }
+                }
             }
-            findings.extend(mongodb::check(&settings.store).await);
             for worker in &self.status {
                 findings.push(readiness(worker).await);
             }
             Ok(findings)
         })
+    }
+
+    async fn check_route(&self, settings: &Settings) -> Vec<Finding> {
+        let mut findings = match rabbitmq::check_settings(&settings.broker) {
+            Ok(()) => {
+                let management = self.management.clone().or(settings.broker.management_url());
+                rabbitmq::check(settings, management.as_ref()).await
+            }
+            Err(error) => vec![Finding::fail("broker.uri", error.to_string(), "correct it")],
+        };
+        findings.extend(mongodb::check(&settings.store).await);
+        findings
     }
 }
 

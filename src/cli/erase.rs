@@ -10,6 +10,7 @@ use crate::config::Settings;
 use crate::dead_letter::{BodyCondition, Filter};
 use crate::desk::{self, Purge, Selection, Source, UserLetters};
 use crate::mongodb::Store;
+use crate::observe::logging;
 use crate::report::Report;
 
 use super::CommandError;
@@ -59,6 +60,12 @@ struct Counts {
 }
 
 impl Counts {
+    fn add(&mut self, more: Counts) {
+        self.documents += more.documents;
+        self.dead.found += more.dead.found;
+        self.parked.found += more.parked.found;
+    }
+
     fn to_json(self) -> Value {
         json!({ "documents": self.documents, "dead_letters": self.dead.found, "parked": self.parked.found })
     }
@@ -69,12 +76,24 @@ impl Counts {
     }
 }
 
+/// What one route has stored.
+struct Target<'a> {
+    settings: &'a Settings,
+    store: Store,
+}
+
 impl EraseArgs {
-    pub fn run(&self, settings: &Settings) -> Result<u8, CommandError> {
+    pub fn run(&self, routes: &[Settings]) -> Result<u8, CommandError> {
         super::block_on(async {
             let condition = BodyCondition::parse(&format!("user_id={}", self.user)).map_err(CommandError::usage)?;
-            let store = Store::open(&settings.store, 1, None).await?;
-            let found = self.count(settings, &store, &condition).await?;
+            let mut targets = Vec::new();
+            for settings in routes {
+                targets.push(Target { settings, store: Store::open(&settings.store, 1, None).await? });
+            }
+            let mut found = Counts::default();
+            for target in &targets {
+                self.count(target, &condition, &mut found).await?;
+            }
             let unreadable = found.dead.unreadable + found.parked.unreadable;
             if unreadable > 0 {
                 let letters = desk::dead_letters(unreadable);
@@ -92,7 +111,12 @@ impl EraseArgs {
                     return Err(CommandError::usage("the user_id does not match; nothing was erased"));
                 }
             }
-            let erased = self.erase(settings, &store, &condition).await?;
+            // The audit lines count here; an invalid log filter is reported by `run`.
+            let _logging = routes.first().and_then(|settings| logging::install(&settings.log).ok());
+            let mut erased = Counts::default();
+            for target in &targets {
+                self.erase(target, &condition, &mut erased).await?;
+            }
             self.print("erased", erased)?;
             Ok(0)
         })
@@ -105,56 +129,59 @@ impl EraseArgs {
 
     async fn count(
         &self,
-        settings: &Settings,
-        store: &Store,
+        target: &Target<'_>,
         condition: &BodyCondition,
-    ) -> Result<Counts, CommandError> {
+        found: &mut Counts,
+    ) -> Result<(), CommandError> {
         let report: Arc<dyn Report> = TerminalReport::new(Some(0), "read");
-        let [dead, parked] = self.sources(settings);
-        Ok(Counts {
-            documents: store.count_of_user(&self.user).await?,
-            dead: desk::find_user_letters(settings, &dead, condition, &report).await?,
-            parked: desk::find_user_letters(settings, &parked, condition, &report).await?,
-        })
+        found.documents += target.store.count_of_user(&self.user).await?;
+        let [dead, parked] = self.sources(target.settings);
+        for (source, letters) in [(dead, &mut found.dead), (parked, &mut found.parked)] {
+            let more = desk::find_user_letters(target.settings, &source, condition, &report).await?;
+            letters.found += more.found;
+            letters.unreadable += more.unreadable;
+        }
+        Ok(())
     }
 
-    /// The letters first: a replay between the two would store their events again.
+    /// Erases what one route has, and adds it to `erased`.
     async fn erase(
         &self,
-        settings: &Settings,
-        store: &Store,
+        target: &Target<'_>,
         condition: &BodyCondition,
-    ) -> Result<Counts, CommandError> {
+        erased: &mut Counts,
+    ) -> Result<(), CommandError> {
         // Who was erased stands neither in the log nor in the file.
-        let subject =
-            json!({ "action": "erase", "collection": settings.store.collection, "filter": { "where": ["user_id"] } });
-        let (audit, _logging) = self.audit.begin(settings, subject)?;
-        let mut erased = Counts::default();
-        let ended = self.erase_all(settings, store, condition, &mut erased).await;
-        audit.end(erased.to_json(), ended.is_err());
+        let collection = &target.settings.store.collection;
+        let subject = json!({ "action": "erase", "collection": collection, "filter": { "where": ["user_id"] } });
+        let audit = self.audit.begin_logged(subject)?;
+        let mut here = Counts::default();
+        let ended = self.erase_all(target, condition, &mut here).await;
+        audit.end(here.to_json(), ended.is_err());
+        erased.add(here);
         if ended.is_err() {
             note(format_args!("{} erased before the failure; run it again", erased.to_text()));
         }
-        ended.map(|()| erased)
+        ended
     }
 
+    /// The letters first: a replay between the two would store their events again.
     async fn erase_all(
         &self,
-        settings: &Settings,
-        store: &Store,
+        target: &Target<'_>,
         condition: &BodyCondition,
         erased: &mut Counts,
     ) -> Result<(), CommandError> {
         let report: Arc<dyn Report> = TerminalReport::new(Some(0), "erased");
         let filter = Filter { conditions: vec![condition.clone()], ..Filter::default() };
-        let [dead, parked] = self.sources(settings);
+        let [dead, parked] = self.sources(target.settings);
         for (source, letters) in [(dead, &mut erased.dead), (parked, &mut erased.parked)] {
             let purge = Purge { source, selection: Selection { filter: filter.clone(), limit: None }, backup: None };
-            let (count, ended) = purge.run(settings, &report).await;
+            let (count, ended) = purge.run(target.settings, &report).await;
             letters.found = count;
             ended?;
         }
-        erased.documents = store.delete_of_user(&self.user).await?;
+        erased.documents = target.store.delete_of_user(&self.user).await?;
         Ok(())
     }
 

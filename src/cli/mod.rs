@@ -30,7 +30,7 @@ use std::process::ExitCode;
 
 use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
-use crate::config::{Loaded, Sources, load};
+use crate::config::{Loaded, MAIN_ROUTE, Settings, Sources, load};
 use crate::desk;
 
 pub use error::CommandError;
@@ -56,6 +56,10 @@ struct ConfigArgs {
     /// One setting, such as `broker.prefetch=2000`; repeatable, wins over files and environment.
     #[arg(long = "set", value_name = "SECTION.KEY=VALUE", global = true)]
     set: Vec<String>,
+    /// Only this route of the configuration; `main` is the one that the sections describe. [default: for run, check, setup and erase
+    /// all routes, else main]
+    #[arg(long, value_name = "NAME", global = true, env = "TICKETLOG_ONLY_ROUTE")]
+    route: Option<String>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -137,28 +141,25 @@ fn without_empty_variables(command: clap::Command) -> clap::Command {
 fn dispatch(cli: Cli) -> Result<u8, CommandError> {
     let config = cli.config;
     match cli.command {
-        Command::Run => {
-            let loaded = config.load()?;
-            run::run(config, loaded)
-        }
-        Command::Setup => setup::run(&config.load()?.settings),
-        Command::Check(args) => args.run(config.load().map(|loaded| loaded.settings)),
+        Command::Run => run::run(config),
+        Command::Setup => setup::run(&config.routes()?),
+        Command::Check(args) => args.run(config.routes()),
         Command::Health(args) => args.run(&config.load()?.settings),
         Command::Status(args) => args.run(&config.load()?.settings),
         Command::Pause(args) => args.run(&config, Action::Pause),
         Command::Resume(args) => args.run(&config, Action::Resume),
         Command::Reload(args) => args.run(&config, Action::Reload),
-        Command::Publish(args) => args.run(&config.load()?.settings),
-        Command::Shadow(args) => args.run(&config.load()?.settings),
-        Command::Tail(args) => args.run(&config.load()?.settings),
-        Command::Validate(args) => args.run(&config.load()?.settings),
-        Command::Dead(args) => args.run(&config.load()?.settings),
+        Command::Publish(args) => args.run(&config.one_route()?),
+        Command::Shadow(args) => args.run(&config.one_route()?),
+        Command::Tail(args) => args.run(&config.one_route()?),
+        Command::Validate(args) => args.run(&config.one_route()?),
+        Command::Dead(args) => args.run(&config.one_route()?),
         Command::Evaluate => {
             desk::serve_expressions()?;
             Ok(0)
         }
-        Command::Console(args) => args.run(config.load()?.settings),
-        Command::Erase(args) => args.run(&config.load()?.settings),
+        Command::Console(args) => args.run(config.one_route()?),
+        Command::Erase(args) => args.run(&config.routes()?),
         Command::Config(args) => args.run(|| config.load()),
         Command::Completions(args) => args.run(Cli::command()),
         Command::Man(args) => args.run(Cli::command()),
@@ -177,6 +178,28 @@ impl ConfigArgs {
         };
         let flags = self.set.iter().map(flag).collect::<Result<_, _>>()?;
         Ok(load(&Sources { files: self.config_files.clone(), environment: environment(), flags })?)
+    }
+
+    /// The settings of the routes that a command is about.
+    fn routes(&self) -> Result<Vec<Settings>, CommandError> {
+        self.routes_of(&self.load()?.settings)
+    }
+
+    fn routes_of(&self, settings: &Settings) -> Result<Vec<Settings>, CommandError> {
+        let Some(name) = &self.route else { return Ok(settings.of_all_routes()) };
+        let known = || [MAIN_ROUTE].into_iter().chain(settings.route.keys().map(String::as_str));
+        let unknown = || {
+            let names = known().collect::<Vec<_>>().join(", ");
+            CommandError::text(exit::CONFIG, format!("there is no route {name:?}; the configuration has {names}"))
+        };
+        Ok(vec![settings.of_route(name).ok_or_else(unknown)?])
+    }
+
+    /// The settings of the one route that a command is about.
+    fn one_route(&self) -> Result<Settings, CommandError> {
+        let settings = self.load()?.settings;
+        let mut routes = self.routes_of(&settings)?;
+        Ok(routes.swap_remove(0))
     }
 }
 

@@ -3,20 +3,21 @@
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use anyhow::Context as _;
+use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use metrics_exporter_prometheus::PrometheusHandle;
+use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::config::{Loaded, Settings};
-use crate::mongodb::{self, Failure, FailureClass, Store};
-use crate::observe::health::{Component, Health};
-use crate::observe::http::{self, HttpState};
-use crate::observe::metrics::{self, FlowMetrics};
-use crate::observe::status::RecentActivity;
+use crate::config::Settings;
+use crate::mongodb::{self, Failure, FailureClass, PoolListener, Store};
+use crate::observe::health::Component;
+use crate::observe::http::{self, HttpState, RouteState};
+use crate::observe::metrics::{self, FlowMetrics, RouteScope};
 use crate::observe::{admin, logging, systemd, traces};
 use crate::worker::backoff::Backoff;
 use crate::worker::{self, KnownCauses, SharedConcurrency, SharedSettings, Steering, TrustedUsers, WorkerContext};
@@ -25,14 +26,18 @@ use crate::{rabbitmq, system};
 use super::steer::{Action, Steerer};
 use super::{CommandError, ConfigArgs, exit};
 
-pub(super) fn run(config: ConfigArgs, loaded: Loaded) -> Result<u8, CommandError> {
+pub(super) fn run(config: ConfigArgs) -> Result<u8, CommandError> {
     logging::exit_on_panic();
-    let settings = loaded.settings.clone();
-    let _logging = logging::install(&settings.log).map_err(|error| CommandError::new(exit::CONFIG, error))?;
-    super::block_on(serve(settings, Arc::new(Steerer::new(config, loaded))))
+    let loaded = config.load()?;
+    let routes = config.routes_of(&loaded.settings)?;
+    let _logging = logging::install(&loaded.settings.log).map_err(|error| CommandError::new(exit::CONFIG, error))?;
+    super::block_on(serve(routes, Arc::new(Steerer::new(config, loaded))))
 }
 
-async fn serve(settings: Settings, steerer: Arc<Steerer>) -> Result<u8, CommandError> {
+async fn serve(routes: Vec<Settings>, steerer: Arc<Steerer>) -> Result<u8, CommandError> {
+    // What the routes share is the same in the settings of each.
+    let Some(settings) = routes.first() else { return Ok(0) };
+    let shutdown = settings.shutdown.timeout.0;
     rabbitmq::check_settings(&settings.broker)?;
     let ignored = mongodb::check_settings(&settings.store)?;
     if !ignored.is_empty() {
@@ -43,26 +48,20 @@ async fn serve(settings: Settings, steerer: Arc<Steerer>) -> Result<u8, CommandE
     let traces = traces::install(&settings.telemetry).map_err(|error| CommandError::new(exit::CONFIG, error))?;
     let stop = CancellationToken::new();
     follow_signals(&stop, &steerer)?;
-    let _admin = serve_admin(&settings, &steerer)?;
+    let _admin = serve_admin(settings, &steerer)?;
     let listen = settings.http.listen;
     let listener = http::bind(listen)
         .await
         .with_context(|| format!("cannot listen on http.listen = {listen}; is another worker running here?"))
         .map_err(|error| CommandError::new(exit::UNAVAILABLE, error))?;
-    metrics::set_requeue_after(settings.retry.requeue_after.0);
-    let health = Arc::new(Health::default());
-    let recent = Arc::<RecentActivity>::default();
-    let state = http_state(&settings, prometheus, &health, &recent);
-    let address = listener.local_addr().map(|address| address.to_string()).unwrap_or_default();
-    info!(version = env!("CARGO_PKG_VERSION"), http = address, queue = settings.broker.queue, "starting");
-    tokio::spawn(http::serve(listener, Arc::new(state)));
-    systemd::notify_ready(&health);
-    let Some(store) = open_store(&settings, &health, &stop).await? else { return Ok(0) };
-    let context = Arc::new(worker_context(settings, store, (health, recent), stop));
-    steerer.set_worker(Arc::clone(&context));
+    let states: Vec<RouteState> =
+        routes.iter().enumerate().map(|(at, route)| route_state(route, at, routes.len())).collect();
+    show(listener, prometheus, states.clone());
+    let Some(contexts) = open_routes(routes, &states, &stop).await? else { return Ok(0) };
+    steerer.set_workers(contexts.clone());
     tokio::select! {
-        () = worker::run(Arc::clone(&context)) => {}
-        () = shutdown_timeout(&context) => {
+        () = run_routes(&contexts) => {}
+        () = shutdown_timeout(&stop, shutdown) => {
             warn!("shutdown.timeout has passed: exiting; unacknowledged messages are in the queue");
         }
     }
@@ -72,20 +71,67 @@ async fn serve(settings: Settings, steerer: Arc<Steerer>) -> Result<u8, CommandE
     Ok(0)
 }
 
-fn worker_context(
-    settings: Settings,
-    store: Store,
-    (health, recent): (Arc<Health>, Arc<RecentActivity>),
-    stop: CancellationToken,
-) -> WorkerContext {
+/// Serves the endpoints, and tells systemd that the process has started.
+fn show(listener: TcpListener, metrics: PrometheusHandle, routes: Vec<RouteState>) {
+    let http = listener.local_addr().map(|address| address.to_string()).unwrap_or_default();
+    for route in &routes {
+        let (version, queue) = (env!("CARGO_PKG_VERSION"), &route.queue);
+        route.scope.enter(|| info!(version, http, queue, "starting"));
+    }
+    systemd::notify_ready(routes.clone());
+    tokio::spawn(http::serve(listener, Arc::new(HttpState { metrics, started: SystemTime::now(), routes })));
+}
+
+/// Runs the routes beside each other on this thread, until all have stopped.
+async fn run_routes(contexts: &[Arc<WorkerContext>]) {
+    let run = |context: &Arc<WorkerContext>| context.scope.clone().run(worker::run(Arc::clone(context)));
+    contexts.iter().map(run).collect::<FuturesUnordered<_>>().collect::<()>().await;
+}
+
+/// What is shown of a route. The first one is counted as the process is.
+fn route_state(settings: &Settings, at: usize, count: usize) -> RouteState {
+    let (name, queue) = (&settings.route_name, &settings.broker.queue);
+    let scope = match at {
+        0 if count == 1 => RouteScope::default(),
+        0 => RouteScope::of_first_route(name),
+        _ => RouteScope::of_route(name, queue),
+    };
+    scope.enter(|| metrics::set_requeue_after(settings.retry.requeue_after.0));
+    RouteState {
+        name: name.clone(),
+        queue: queue.clone(),
+        collection: format!("{}.{}", settings.store.database, settings.store.collection),
+        health: Arc::default(),
+        recent: Arc::default(),
+        scope,
+    }
+}
+
+/// Opens the stores; none if the process is asked to stop first.
+async fn open_routes(
+    routes: Vec<Settings>,
+    states: &[RouteState],
+    stop: &CancellationToken,
+) -> Result<Option<Vec<Arc<WorkerContext>>>, Failure> {
+    let mut contexts = Vec::new();
+    for (settings, state) in routes.into_iter().zip(states) {
+        let opened = state.scope.clone().run(open_store(&settings, state, stop)).await?;
+        let Some(store) = opened else { return Ok(None) };
+        contexts.push(Arc::new(worker_context(settings, store, state.clone(), stop.clone())));
+    }
+    Ok(Some(contexts))
+}
+
+fn worker_context(settings: Settings, store: Store, state: RouteState, stop: CancellationToken) -> WorkerContext {
     let own_user = rabbitmq::user_name(&settings.broker);
     WorkerContext {
         rules: Arc::new(settings.rules()),
         store,
         causes: KnownCauses::default(),
-        health,
-        recent,
-        metrics: FlowMetrics::new(),
+        health: state.health,
+        recent: state.recent,
+        metrics: state.scope.enter(FlowMetrics::new),
+        scope: state.scope,
         stop,
         writes_in_flight: AtomicUsize::new(0),
         unknown_code: AtomicBool::new(false),
@@ -100,40 +146,30 @@ fn worker_context(
     }
 }
 
-fn http_state(
-    settings: &Settings,
-    metrics: PrometheusHandle,
-    health: &Arc<Health>,
-    recent: &Arc<RecentActivity>,
-) -> HttpState {
-    HttpState {
-        health: Arc::clone(health),
-        metrics,
-        recent: Arc::clone(recent),
-        started: SystemTime::now(),
-        queue: settings.broker.queue.clone(),
-        collection: format!("{}.{}", settings.store.database, settings.store.collection),
-    }
-}
-
 /// Returns `shutdown.timeout` after the process was asked to stop: something does not answer.
-async fn shutdown_timeout(context: &WorkerContext) {
-    context.stop.cancelled().await;
+async fn shutdown_timeout(stop: &CancellationToken, timeout: Duration) {
+    stop.cancelled().await;
     systemd::notify_stopping();
-    tokio::time::sleep(context.settings.get().shutdown.timeout.0).await;
+    tokio::time::sleep(timeout).await;
 }
 
 /// Opens the store; none if the process is asked to stop first. Only a URI that can never work ends the process: a name
 /// that cannot be resolved is an outage.
-async fn open_store(settings: &Settings, health: &Health, stop: &CancellationToken) -> Result<Option<Store>, Failure> {
+async fn open_store(
+    settings: &Settings,
+    state: &RouteState,
+    stop: &CancellationToken,
+) -> Result<Option<Store>, Failure> {
     let mut backoff = Backoff::new(settings.retry.initial.0, settings.retry.max.0);
-    let concurrency = settings.write.concurrency;
+    let scope = state.scope.clone();
+    let listener: PoolListener =
+        Arc::new(move |name, connections| scope.enter(|| metrics::set_store_connections(name, connections)));
     loop {
-        match Store::open(&settings.store, concurrency, Some(metrics::set_store_connections)).await {
+        match Store::open(&settings.store, settings.write.concurrency, Some(Arc::clone(&listener))).await {
             Ok(store) => return Ok(Some(store)),
             Err(failure) if failure.class != FailureClass::Transient => return Err(failure),
             Err(failure) => {
-                health.down(Component::Store, failure.to_string());
+                state.health.down(Component::Store, failure.to_string());
                 warn!(kind = failure.label(), "waiting for MongoDB: {failure}");
             }
         }

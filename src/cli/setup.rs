@@ -7,27 +7,41 @@ use crate::rabbitmq;
 use super::terminal::{note, print_line};
 use super::{CommandError, exit};
 
-pub(super) fn run(settings: &Settings) -> Result<u8, CommandError> {
+pub(super) fn run(routes: &[Settings]) -> Result<u8, CommandError> {
     super::block_on(async {
-        mongodb::check_settings(&settings.store)?;
-        rabbitmq::setup(settings).await?;
-        print_line("RabbitMQ: the exchanges, queues and bindings exist")?;
-        let store = Store::open(&settings.store, 1, None).await?;
-        store.probe().await?;
         let mut code = 0;
-        for report in mongodb::ensure_indexes(&store, settings.store.retention.0).await? {
-            match report {
-                IndexReport::Ready(name) => print_line(format_args!("MongoDB: index {name} exists"))?,
-                IndexReport::Differs(name) => {
-                    print_line(format_args!("MongoDB: index {name} has other options and stays as it is"))?
-                }
-                IndexReport::Failed(name, failure) => {
-                    let advice = mongodb::index_advice(&failure);
-                    note(format_args!("MongoDB: index {name} could not be created: {failure}; {advice}"));
-                    code = exit::UNAVAILABLE;
-                }
+        for settings in routes {
+            if settings.has_several_routes() {
+                print_line(format_args!("route {}:", settings.route_name))?;
+            }
+            mongodb::check_settings(&settings.store)?;
+            rabbitmq::setup(settings).await?;
+            print_line("RabbitMQ: the exchanges, queues and bindings exist")?;
+            if !ensure_indexes(settings).await? {
+                code = exit::UNAVAILABLE;
             }
         }
         Ok(code)
     })
+}
+
+/// Creates the indexes; false if some could not be created.
+async fn ensure_indexes(settings: &Settings) -> Result<bool, CommandError> {
+    let store = Store::open(&settings.store, 1, None).await?;
+    store.probe().await?;
+    let mut complete = true;
+    for report in mongodb::ensure_indexes(&store, settings.store.retention.0).await? {
+        match report {
+            IndexReport::Ready(name) => print_line(format_args!("MongoDB: index {name} exists"))?,
+            IndexReport::Differs(name) => {
+                print_line(format_args!("MongoDB: index {name} has other options and stays as it is"))?
+            }
+            IndexReport::Failed(name, failure) => {
+                let advice = mongodb::index_advice(&failure);
+                note(format_args!("MongoDB: index {name} could not be created: {failure}; {advice}"));
+                complete = false;
+            }
+        }
+    }
+    Ok(complete)
 }

@@ -73,18 +73,18 @@ pub(super) struct Steerer {
     /// Where its settings come from, and which are in force.
     config: ConfigArgs,
     loaded: Mutex<Loaded>,
-    /// Set once the worker runs.
-    worker: OnceLock<Arc<WorkerContext>>,
+    /// The routes; set once they run.
+    workers: OnceLock<Vec<Arc<WorkerContext>>>,
 }
 
 impl Steerer {
     pub fn new(config: ConfigArgs, loaded: Loaded) -> Self {
-        Steerer { config, loaded: Mutex::new(loaded), worker: OnceLock::new() }
+        Steerer { config, loaded: Mutex::new(loaded), workers: OnceLock::new() }
     }
 
-    /// From now on the worker can be steered.
-    pub fn set_worker(&self, worker: Arc<WorkerContext>) {
-        let _ = self.worker.set(worker);
+    /// From now on the worker can be steered, all its routes together.
+    pub fn set_workers(&self, workers: Vec<Arc<WorkerContext>>) {
+        let _ = self.workers.set(workers);
     }
 
     /// Does what is asked for, and logs it. The answer for a person.
@@ -92,7 +92,7 @@ impl Steerer {
     /// # Errors
     /// Why it is refused; nothing has changed then.
     pub fn act(&self, action: Action) -> Result<String, String> {
-        let Some(worker) = self.worker.get() else {
+        let Some(workers) = self.workers.get() else {
             let text = "the worker is starting: it waits for MongoDB; try again when it runs";
             warn!(action = action.as_str(), "{text}");
             if action == Action::Reload {
@@ -101,10 +101,10 @@ impl Steerer {
             return Err(text.to_owned());
         };
         match action {
-            Action::Pause => Ok(pause(worker)),
-            Action::Resume => Ok(resume(worker)),
+            Action::Pause => Ok(each(workers, pause)),
+            Action::Resume => Ok(each(workers, resume)),
             Action::Reload => {
-                let reloaded = self.reload(worker);
+                let reloaded = self.reload(workers);
                 metrics::reloaded(reloaded.is_ok());
                 match &reloaded {
                     Ok(text) => info!("{text}"),
@@ -115,7 +115,7 @@ impl Steerer {
         }
     }
 
-    fn reload(&self, worker: &WorkerContext) -> Result<String, String> {
+    fn reload(&self, workers: &[Arc<WorkerContext>]) -> Result<String, String> {
         let mut current = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
         let loaded = self.config.load().map_err(|error| format!("{:#}", error.error))?;
         let changed = current.differences(&loaded);
@@ -134,13 +134,22 @@ impl Steerer {
         }
         logging::set_filter(&loaded.settings.log.filter).map_err(|error| error.to_string())?;
         if changed.iter().any(|name| name != "log.filter") {
-            worker.replace_settings(loaded.settings.clone());
+            for worker in workers {
+                let settings = loaded.settings.of_route(&worker.settings.get().route_name);
+                settings.into_iter().for_each(|settings| worker.replace_settings(settings));
+            }
         }
         let values = loaded.effective.iter().filter(|setting| changed.contains(&setting.name()));
         let values: Vec<_> = values.map(|setting| format!("{} = {}", setting.name(), setting.value)).collect();
         *current = loaded;
         Ok(format!("reloaded: {}", values.join(", ")))
     }
+}
+
+/// Steers every route. The answer of the first one whose state has changed: they are steered together.
+fn each(workers: &[Arc<WorkerContext>], steer: fn(&WorkerContext) -> String) -> String {
+    let mut answers: Vec<String> = workers.iter().map(|worker| worker.scope.enter(|| steer(worker))).collect();
+    answers.swap_remove(0)
 }
 
 fn pause(worker: &WorkerContext) -> String {

@@ -66,7 +66,7 @@ pub(super) fn read_environment(variables: &[(String, String)], defaults: &Table)
         .filter_map(|(name, text)| {
             let (section, key) = name.strip_prefix("TICKETLOG_")?.split_once("__")?;
             let (section, key) = (section.to_ascii_lowercase(), key.to_ascii_lowercase());
-            let value = parse_as_default(text, defaults.get(&section).and_then(|table| table.get(&key)));
+            let value = parse_as_default(text, default_of(defaults, &section, &key));
             Some(Entry { section, key, value, source: Source::Environment(name.clone()) })
         })
         .collect();
@@ -76,8 +76,14 @@ pub(super) fn read_environment(variables: &[(String, String)], defaults: &Table)
 
 /// A setting given on the command line.
 pub(super) fn read_flag(flag: &str, section: &str, key: &str, text: &str, defaults: &Table) -> Entry {
-    let value = parse_as_default(text, defaults.get(section).and_then(|table| table.get(key)));
+    let value = parse_as_default(text, default_of(defaults, section, key));
     Entry { section: section.to_owned(), key: key.to_owned(), value, source: Source::Flag(flag.to_owned()) }
+}
+
+/// The default that a setting replaces. Routes have none, but are tables like the fields.
+fn default_of<'a>(defaults: &'a Table, section: &str, key: &str) -> Option<&'a Value> {
+    let section = defaults.get(section)?;
+    if section.as_table()?.is_empty() { Some(section) } else { section.get(key) }
 }
 
 /// Parses a text as the type of the default. A text that does not fit stays a text and is rejected later, with a type error.

@@ -16,6 +16,8 @@ use super::{DEFAULT, Settings, redacted, uri};
 const SECRETS: [&str; 3] = ["broker.uri", MASK_KEY, "store.uri"];
 /// The secret that is no URI.
 const MASK_KEY: &str = "event.mask_key";
+/// The section whose keys are names of routes.
+pub(super) const ROUTES: &str = "route";
 /// Most edits between an unknown name and a suggestion for it.
 const MAX_SUGGESTION_DISTANCE: usize = 3;
 
@@ -187,7 +189,7 @@ impl MergedSettings {
         let Some(Value::Table(section)) = self.defaults.get(&entry.section) else {
             return unknown(format!("[{}]", entry.section), "section", nearest(&entry.section, self.defaults.keys()));
         };
-        if !section.contains_key(&entry.key) {
+        if entry.section != ROUTES && !section.contains_key(&entry.key) {
             return unknown(entry.path(), "setting", nearest(&entry.key, section.keys()));
         }
         Ok(())
@@ -198,7 +200,7 @@ impl MergedSettings {
         let faults = validate(&self.settings);
         let invalid = faults
             .into_iter()
-            .map(|fault| ConfigError::new(self.source_of_fault(&fault), Some(fault.key.to_owned()), fault.text));
+            .map(|fault| ConfigError::new(self.source_of_fault(&fault), Some(fault.key.clone()), fault.text));
         let invalid: Vec<ConfigError> = invalid.collect();
         self.errors.extend(invalid);
         if self.errors.is_empty() {
@@ -221,7 +223,9 @@ impl MergedSettings {
     /// Where the setting at fault was given, or else the setting that the fault names as contradicting it.
     fn source_of_fault(&self, fault: &SettingFault) -> Source {
         let last = |wanted: &dyn Fn(&str) -> bool| self.given.iter().rev().find(|(path, _)| wanted(path));
-        let found = last(&|path| path == fault.key).or_else(|| last(&|path| fault.text.contains(path)));
+        let is_part =
+            |path: &str| fault.key.strip_prefix(path).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
+        let found = last(&is_part).or_else(|| last(&|path| fault.text.contains(path)));
         found.map_or(Source::Default, |(_, source)| source.clone())
     }
 
@@ -255,6 +259,7 @@ impl MergedSettings {
 fn plain_type_error(message: &str) -> String {
     let line = message.lines().next().unwrap_or_default();
     let line = line.replace("invalid socket address syntax", "expected an address such as \"127.0.0.1:9464\"");
+    let line = line.replace("expected struct RouteSettings", "expected a table: [route.NAME]");
     let line = line.replace("expected u16", "expected a whole number, at most 65535");
     let line = ["u32", "u64", "usize"]
         .iter()

@@ -5,16 +5,19 @@
 //! |---|---|
 //! | `layers` | reading a file, the environment, flags |
 //! | `load` | merging them |
-//! | `validate` | bounds and contradictions |
+//! | `route` | the settings of one route |
+//! | `validate`, `validate_routes` | bounds and contradictions |
 //! | `error` | where a setting was given, and what is wrong with it |
 //! | `units`, `uri` | durations, sizes, server URIs |
 
 mod error;
 mod layers;
 mod load;
+mod route;
 mod units;
 mod uri;
 mod validate;
+mod validate_routes;
 
 #[cfg(test)]
 mod tests;
@@ -32,6 +35,7 @@ pub use error::{ConfigError, ConfigErrors, Source};
 #[cfg(any(test, feature = "fuzzing"))]
 pub use load::load_text;
 pub use load::{EffectiveSetting, Loaded, Sources, load};
+pub use route::{MAIN_ROUTE, RouteSettings};
 pub use units::{HumanDuration, Retention, Size};
 pub use uri::{broker_addresses, redacted, store_database, unencrypted_broker_host, unencrypted_store_host};
 
@@ -55,6 +59,10 @@ pub struct Settings {
     pub log: LogSettings,
     pub telemetry: TelemetrySettings,
     pub shutdown: ShutdownSettings,
+    pub route: BTreeMap<String, RouteSettings>,
+    /// The route that these settings are of; the configuration itself is of [`MAIN_ROUTE`].
+    #[serde(skip, default = "route::main_route")]
+    pub route_name: String,
 }
 
 #[derive(Debug, Clone, Deserialize)]

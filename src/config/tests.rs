@@ -51,7 +51,8 @@ fn the_defaults_are_valid_and_give_the_default_rules() {
 fn the_example_configuration_is_valid() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/config/ticket-refresh-log.toml");
     let settings = load(&Sources { files: vec![path.into()], ..Sources::default() }).unwrap().settings;
-    assert_eq!(settings.store.collection, "bytemark_ticket_refresh_log");
+    let route = settings.of_route("ticket_refresh").unwrap();
+    assert_eq!(route.store.collection, "bytemark_ticket_refresh_log");
 }
 
 #[test]

@@ -7,13 +7,14 @@ use tracing_subscriber::EnvFilter;
 use url::Url;
 
 use super::uri;
+use super::validate_routes::check_routes;
 use super::{HumanDuration, Settings, Size};
 use crate::event::{FieldKind, MAX_DOCUMENT_BYTES};
 
 /// A setting that cannot be used: its key, what is wrong, and how to fix it.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct SettingFault {
-    pub key: &'static str,
+    pub key: String,
     pub text: String,
 }
 
@@ -31,27 +32,39 @@ const MINUTE: Duration = Duration::from_secs(60);
 /// Every fault of the settings.
 pub(super) fn validate(settings: &Settings) -> Vec<SettingFault> {
     let mut faults = Faults::default();
-    for check in [check_names, check_fields, check_servers, check_bounds, check_sizes, check_times, check_outage_times]
-    {
+    for check in [
+        check_names,
+        check_fields,
+        check_servers,
+        check_bounds,
+        check_sizes,
+        check_times,
+        check_outage_times,
+        check_routes,
+    ] {
         check(settings, &mut faults);
     }
     faults.0
 }
 
 #[derive(Default)]
-struct Faults(Vec<SettingFault>);
+pub(super) struct Faults(pub Vec<SettingFault>);
 
 impl Faults {
     /// Adds a fault unless `valid`. A setting has at most one fault, because a contradiction may follow from a value out of
     /// bounds.
-    fn require(&mut self, valid: bool, key: &'static str, text: impl Into<String>) {
-        if !valid && !self.0.iter().any(|fault| fault.key == key) {
+    pub fn require(&mut self, valid: bool, key: impl Into<String>, text: impl Into<String>) {
+        if valid {
+            return;
+        }
+        let key = key.into();
+        if !self.0.iter().any(|fault| fault.key == key) {
             self.0.push(SettingFault { key, text: text.into() });
         }
     }
 }
 
-fn check_names(s: &Settings, faults: &mut Faults) {
+pub(super) fn check_names(s: &Settings, faults: &mut Faults) {
     let valid = |name: &str| (1..=255).contains(&name.len()) && !name.chars().any(char::is_control);
     for (key, name) in [
         ("broker.exchange", &s.broker.exchange),
@@ -88,7 +101,7 @@ fn check_names(s: &Settings, faults: &mut Faults) {
     faults.require(is_database_name(&s.store.database), "store.database", "is not a valid name of a MongoDB database");
 }
 
-fn check_fields(s: &Settings, faults: &mut Faults) {
+pub(super) fn check_fields(s: &Settings, faults: &mut Faults) {
     let valid = |name: &String| !name.is_empty() && name != "_id" && !name.contains('\0');
     let text = "has a field name that is not allowed: empty, _id, or with a NUL";
     faults.require(s.event.fields.keys().all(valid), "event.fields", text);

@@ -26,12 +26,20 @@ const UNKNOWN: Advice = advice(
 );
 
 /// For each reason.
-const BY_REASON: [(Reason, Advice); 19] = [
+const BY_REASON: [(Reason, Advice); 20] = [
     (
         Reason::InvalidProperty,
         advice(
             "The publisher put bytes that are not UTF-8 into a property, a header name or the routing key: often Latin-1, or a text cut in the middle of a character.",
             "Replay it: such bytes are sent as \\xHH. The originals are in dl-original-bytes.",
+            "",
+        ),
+    ),
+    (
+        Reason::UnexpectedRoutingKey,
+        advice(
+            "The queue has a binding that does not belong to its route: left over, or made by hand. `ticketlog check` names it.",
+            "Remove the binding. If the route of that routing key has stored the event, delete the dead letter; else replay it.",
             "",
         ),
     ),

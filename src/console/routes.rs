@@ -92,7 +92,7 @@ async fn now_view(console: &Console) -> NowView {
     let names = stream::iter(&console.options.workers);
     let urls: Vec<_> = names.then(http_client::at_each_address).flat_map(stream::iter).collect().await;
     for url in &urls {
-        let sample = Sample::read(url).await;
+        let sample = Sample::read(url).await.map(|sample| sample.of_queue(&console.settings.broker.queue));
         let mut samples = console.samples.lock().await;
         let shown = sample.map(|now| {
             let before = samples.remove(url);

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::config::Settings;
 use crate::dead_letter::DeadLetterRecord;
-use crate::event::{self, Decoder, Identity, Message};
+use crate::event::{self, Decoder, Identity, Message, Rejection};
 use crate::rabbitmq::Delivery;
 use crate::report::Report;
 
@@ -49,24 +49,31 @@ pub(super) struct Predictor<'a> {
     settings: &'a Settings,
     decoder: Decoder,
     editor: Option<Editor>,
+    /// Whether they go to a queue instead of their exchange.
+    to_queue: bool,
 }
 
 impl<'a> Predictor<'a> {
     /// # Errors
     /// The expression of the edit is wrong.
-    pub async fn new(settings: &'a Settings, edit: Option<&Edit>) -> Result<Self, DeskError> {
+    pub async fn new(settings: &'a Settings, edit: Option<&Edit>, to_queue: bool) -> Result<Self, DeskError> {
         let max_bytes = settings.event.max_bytes.bytes();
         let editor = match edit {
             Some(edit) => Some(Editor::new(edit.clone(), max_bytes).await?),
             None => None,
         };
-        Ok(Predictor { settings, decoder: Decoder::new(Arc::new(settings.rules())), editor })
+        Ok(Predictor { settings, decoder: Decoder::new(Arc::new(settings.rules())), editor, to_queue })
     }
 
     /// The body as an edit receives it: decompressed, if it can be.
     pub fn readable_body<'d>(&self, delivery: &'d Delivery) -> Cow<'d, [u8]> {
         event::decompressed_body(&decoder_message(delivery), self.decoder.rules())
             .unwrap_or(Cow::Borrowed(&delivery.body))
+    }
+
+    fn unexpected_routing_key(&self, record: &DeadLetterRecord) -> Option<Rejection> {
+        let exchange = if self.to_queue { "" } else { &record.exchange };
+        self.settings.unexpected_routing_key(exchange, &record.routing_key)
     }
 
     pub async fn predict(&mut self, delivery: &Delivery, record: &DeadLetterRecord) -> Prediction {
@@ -86,7 +93,11 @@ impl<'a> Predictor<'a> {
             Some(body) => Message { body, content_encoding: None, ..original },
             None => original,
         };
-        match self.decoder.decode(&message, || [0; 12]) {
+        let decoded = match self.unexpected_routing_key(record) {
+            Some(rejection) => Err(rejection),
+            None => self.decoder.decode(&message, || [0; 12]),
+        };
+        match decoded {
             // A replay replaces texts that are not UTF-8, the message_id among them.
             Ok(event) if event.identity == Identity::None || delivery.invalid_texts().is_some() => {
                 Prediction::Accepted { edited, document_id: None }

@@ -9,6 +9,7 @@ use url::Url;
 use crate::dead_letter::escape;
 use crate::http_client;
 use crate::observe::status::ReplayOutcomes;
+use crate::observe::worker_sample::status_of_queue;
 
 /// How long a worker may take to answer.
 const TIMEOUT: Duration = Duration::from_secs(3);
@@ -43,8 +44,8 @@ impl Outcomes {
     }
 }
 
-/// Asks the workers once. A name with several addresses stands for a worker at each.
-pub async fn ask_workers(workers: &[Url], replay_id: &str) -> Outcomes {
+/// Asks the workers of a queue once. A name with several addresses stands for a worker at each.
+pub async fn ask_workers(workers: &[Url], queue: &str, replay_id: &str) -> Outcomes {
     let mut all = Outcomes::default();
     for worker in
         stream::iter(workers).then(http_client::at_each_address).flat_map(stream::iter).collect::<Vec<_>>().await
@@ -53,7 +54,8 @@ pub async fn ask_workers(workers: &[Url], replay_id: &str) -> Outcomes {
         let Some((200, body)) = http_client::get(&url, None, None, TIMEOUT).await else { continue };
         all.answers += 1;
         let Ok(status) = serde_json::from_slice::<Value>(&body) else { continue };
-        all.not_ready = all.not_ready.or_else(|| why_not_ready(&status));
+        let status = status_of_queue(&status, queue);
+        all.not_ready = all.not_ready.or_else(|| why_not_ready(status));
         let Some(found) = status.get("replays").and_then(|replays| replays.get(replay_id)) else { continue };
         let Ok(outcomes) = serde_json::from_value::<ReplayOutcomes>(found.clone()) else { continue };
         all.outcomes.stored += outcomes.stored;

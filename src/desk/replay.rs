@@ -97,7 +97,7 @@ impl Replay {
     /// # Errors
     /// The edit is wrong: where, and what was expected.
     pub async fn check(&self, settings: &Settings) -> Result<(), DeskError> {
-        Predictor::new(settings, self.edit.as_ref()).await.map(drop)
+        Predictor::new(settings, self.edit.as_ref(), self.to_queue.is_some()).await.map(drop)
     }
 
     /// What would become of the selected dead letters, with the first `samples` of them in full. Nothing is changed.
@@ -110,7 +110,7 @@ impl Replay {
         samples: usize,
         report: &Arc<dyn Report>,
     ) -> Result<Forecast, DeskError> {
-        let mut predictor = Predictor::new(settings, self.edit.as_ref()).await?;
+        let mut predictor = Predictor::new(settings, self.edit.as_ref(), self.to_queue.is_some()).await?;
         let mut reader = LetterReader::open(settings, &self.source, &self.selection, report).await?;
         let mut forecast = Forecast::default();
         let read = async {
@@ -147,7 +147,7 @@ impl Replay {
             let text = "parked dead letters are not replayed; unpark them first (`ticketlog dead unpark`)";
             return Err(DeskError::Usage(text.to_owned()));
         }
-        let mut predictor = Predictor::new(settings, self.edit.as_ref()).await?;
+        let mut predictor = Predictor::new(settings, self.edit.as_ref(), self.to_queue.is_some()).await?;
         let mut reader = LetterReader::open(settings, &self.source, &self.selection, report).await?;
         reader.limit_messages(self.max_messages);
         reader.move_letters(self.died_until, Some(&self.id));

@@ -12,6 +12,7 @@
 //! | `duplicate_keys`, `bson_writer` | the bytes of the document |
 //! | `identity` | the `_id` |
 //! | `privacy` | fields that are not stored, or only as a hash |
+//! | `routing_key` | which routing keys a binding matches |
 //! | `rejection`, `rules` | why a message is rejected, and by which rules |
 
 mod bson_writer;
@@ -25,6 +26,7 @@ mod js_number;
 mod privacy;
 mod rejection;
 mod root;
+mod routing_key;
 mod rules;
 mod surrogates;
 mod walk;
@@ -38,5 +40,6 @@ pub use bson_writer::{same_event, with_ingested_at};
 pub use decode::{Decoder, Event, Identity, Message, decompressed_body};
 pub use privacy::{HiddenField, MaskKey, Treatment};
 pub use rejection::{Reason, Rejection, Stage};
+pub use routing_key::{binding_matches, bindings_overlap};
 pub use rules::{Field, FieldKind, MAX_DOCUMENT_BYTES, Rules};
 pub use surrogates::replace_lone as replace_lone_surrogates;

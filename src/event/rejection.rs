@@ -12,6 +12,8 @@ use strum::{EnumString, IntoStaticStr, VariantArray};
 pub enum Reason {
     /// An AMQP property, the routing key, the exchange or the name of a header is not UTF-8.
     InvalidProperty,
+    /// With several routes: the routing key belongs to none of the patterns of its queue.
+    UnexpectedRoutingKey,
     /// The body is empty, as received or decompressed.
     EmptyBody,
     /// The body is not UTF-8 (or is UTF-16 or UTF-32).
@@ -130,7 +132,7 @@ mod tests {
     #[test]
     fn the_names_never_change() {
         let names: Vec<_> = Reason::VARIANTS.iter().map(|reason| reason.as_str()).collect();
-        insta::assert_snapshot!(names.join(" "), @"invalid_property empty_body invalid_utf8 invalid_json not_an_object too_large too_deep invalid_field missing_field invalid_field_name invalid_id unsupported_encoding identity_conflict duplicate_key rejected_by_store delivery_limit expired maxlen rejected_by_client");
+        insta::assert_snapshot!(names.join(" "), @"invalid_property unexpected_routing_key empty_body invalid_utf8 invalid_json not_an_object too_large too_deep invalid_field missing_field invalid_field_name invalid_id unsupported_encoding identity_conflict duplicate_key rejected_by_store delivery_limit expired maxlen rejected_by_client");
         assert!(Reason::VARIANTS.iter().all(|reason| reason.as_str().parse() == Ok(*reason)));
         assert!("no_such_reason".parse::<Reason>().is_err());
     }

@@ -31,7 +31,7 @@ use super::insert::{InsertCommand, InsertResult, UNKNOWN_OUTCOME};
 use super::{Failure, uri};
 
 /// Called with `open` or `in_use` and the number of such connections in the pool, whenever it changes.
-pub type PoolListener = fn(state: &'static str, connections: usize);
+pub type PoolListener = Arc<dyn Fn(&'static str, usize) + Send + Sync>;
 
 /// Codes of a command that say that inserts fail: Unauthorized, AtlasError, DatabaseDifferCase, OutOfDiskSpace. Servers without
 /// transactions answer with others.
@@ -97,7 +97,7 @@ impl Store {
         concurrency: usize,
         listener: Option<PoolListener>,
     ) -> Result<Self, Failure> {
-        let client = Handles::open(settings, concurrency, listener).await?;
+        let client = Handles::open(settings, concurrency, listener.clone()).await?;
         let timeout = settings.write_timeout.0;
         let w_timeout = i32::try_from(w_timeout(timeout).as_millis()).unwrap_or(i32::MAX);
         let insert = InsertCommand::new(&settings.database, &settings.collection, w_timeout);
@@ -118,7 +118,7 @@ impl Store {
         if self.handles().login.is_current(&self.settings) {
             return;
         }
-        if let Ok(renewed) = Handles::open(&self.settings, self.concurrency, self.listener).await {
+        if let Ok(renewed) = Handles::open(&self.settings, self.concurrency, self.listener.clone()).await {
             info!("store.uri or its TLS files have changed: logging in to MongoDB again");
             *self.client.write().unwrap_or_else(PoisonError::into_inner) = renewed;
         }

@@ -11,13 +11,14 @@ use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue};
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use metrics_exporter_prometheus::PrometheusHandle;
-use serde_json::json;
+use serde_json::{Map, Value, json};
 use strum::VariantArray as _;
 use tokio::net::TcpListener;
 
 use crate::http_server;
 
 use super::health::{Component, Health};
+use super::metrics::RouteScope;
 use super::status::RecentActivity;
 use super::{logging, metrics};
 
@@ -31,18 +32,43 @@ const PROMETHEUS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// What the endpoints show.
 pub struct HttpState {
-    /// The problems of the components.
-    pub health: Arc<Health>,
     /// The metrics.
     pub metrics: PrometheusHandle,
-    /// The latest dead letters and replays.
-    pub recent: Arc<RecentActivity>,
     /// When the process started.
     pub started: SystemTime,
+    /// The routes that run here, at least one.
+    pub routes: Vec<RouteState>,
+}
+
+/// What the endpoints show of a route.
+#[derive(Clone)]
+pub struct RouteState {
+    /// Its name.
+    pub name: String,
     /// The queue that is consumed.
     pub queue: String,
     /// The collection that is written to, as `database.collection`.
     pub collection: String,
+    /// The problems of the components.
+    pub health: Arc<Health>,
+    /// The latest dead letters and replays.
+    pub recent: Arc<RecentActivity>,
+    /// Where its series are counted.
+    pub scope: RouteScope,
+}
+
+/// The problems of all routes; lines of one of several begin with its name.
+pub fn problem_lines(routes: &[RouteState]) -> Vec<String> {
+    lines_of(routes, Health::problem_lines)
+}
+
+fn lines_of(routes: &[RouteState], lines: impl Fn(&Health) -> Vec<String>) -> Vec<String> {
+    let mut all = Vec::new();
+    for route in routes {
+        let prefix = if routes.len() > 1 { format!("route {}: ", route.name) } else { String::new() };
+        all.extend(lines(&route.health).into_iter().map(|line| format!("{prefix}{line}")));
+    }
+    all
 }
 
 /// Binds the address.
@@ -77,39 +103,48 @@ async fn handle(request: Request<Incoming>, state: Arc<HttpState>) -> Result<Res
         "/metrics" => {
             metrics_process::Collector::default().collect();
             metrics::set_log_lines_lost(logging::lines_lost());
-            metrics::set_health(&state.health);
+            state.routes.iter().for_each(|route| route.scope.enter(|| metrics::set_health(&route.health)));
             reply(StatusCode::OK, PROMETHEUS_TYPE, state.metrics.render())
         }
         "/livez" => reply(StatusCode::OK, TEXT_TYPE, "alive\n".to_owned()),
-        "/readyz" => readiness(&state.health),
+        "/readyz" => readiness(&state.routes),
         "/status" => reply(StatusCode::OK, "application/json", status(&state)),
         _ => reply(StatusCode::NOT_FOUND, TEXT_TYPE, "try /metrics, /livez, /readyz or /status\n".to_owned()),
     })
 }
 
-fn readiness(health: &Health) -> Response<Full<Bytes>> {
-    let problems = health.problem_lines();
+fn readiness(routes: &[RouteState]) -> Response<Full<Bytes>> {
+    let problems = problem_lines(routes);
     let (code, mut lines) = match problems.is_empty() {
         true => (StatusCode::OK, vec!["ready".to_owned()]),
         false => (StatusCode::SERVICE_UNAVAILABLE, problems),
     };
-    lines.extend(health.warnings().into_iter().map(|warning| format!("warning: {warning}")));
+    lines.extend(lines_of(routes, Health::warnings).into_iter().map(|warning| format!("warning: {warning}")));
     reply(code, TEXT_TYPE, lines.join("\n") + "\n")
 }
 
+/// The first route, as if it were the only one, and the others under `routes`.
 fn status(state: &HttpState) -> String {
-    let problems = state.health.problems();
-    let components: serde_json::Map<_, _> = Component::VARIANTS
+    let mut routes = state.routes.iter().map(route_status);
+    let mut status = routes.next().unwrap_or_default();
+    status.insert("version".to_owned(), env!("CARGO_PKG_VERSION").into());
+    status.insert("uptime_seconds".to_owned(), state.started.elapsed().unwrap_or_default().as_secs().into());
+    status.insert("routes".to_owned(), routes.collect());
+    format!("{:#}\n", Value::from(status))
+}
+
+fn route_status(route: &RouteState) -> Map<String, Value> {
+    let problems = route.health.problems();
+    let components: Map<_, _> = Component::VARIANTS
         .iter()
         .map(|component| (component.as_str().to_owned(), json!(problems.get(component).map_or("ok", String::as_str))))
         .collect();
-    let uptime = state.started.elapsed().unwrap_or_default().as_secs();
-    let body = json!({
-        "version": env!("CARGO_PKG_VERSION"), "uptime_seconds": uptime, "ready": problems.is_empty(),
-        "components": components, "warnings": state.health.warnings(), "queue": state.queue, "collection": state.collection,
-        "replays": state.recent.replays(), "last_dead_letters": state.recent.dead_letters(),
+    let status = json!({
+        "route": route.name, "ready": problems.is_empty(), "components": components, "warnings": route.health.warnings(),
+        "queue": route.queue, "collection": route.collection,
+        "replays": route.recent.replays(), "last_dead_letters": route.recent.dead_letters(),
     });
-    format!("{body:#}\n")
+    if let Value::Object(status) = status { status } else { Map::new() }
 }
 
 fn reply(status: StatusCode, content_type: &'static str, body: String) -> Response<Full<Bytes>> {

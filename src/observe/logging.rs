@@ -49,7 +49,7 @@ pub fn install(log: &LogSettings) -> Result<Logging, FilterError> {
             .json()
             .log_internal_errors(false)
             .flatten_event(true)
-            .with_current_span(false)
+            .with_current_span(true)
             .with_span_list(false)
             .with_writer(writer)
             .boxed()

@@ -1,21 +1,20 @@
 //! Owns the notifications to systemd: ready, status, stopping, watchdog. Does nothing unless `NOTIFY_SOCKET` is set. Must
 //! not know the flow.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use sd_notify::NotifyState;
 
-use super::health::Health;
+use super::http::{RouteState, problem_lines};
 
 /// How often the status is sent, unless the watchdog needs it more often.
 const STATUS_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Notifies that the process has started: it answers over HTTP. The status says whether it consumes, because an outage is
 /// not a failed start.
-pub fn notify_ready(health: &Arc<Health>) {
+pub fn notify_ready(routes: Vec<RouteState>) {
     let _ = sd_notify::notify(&[NotifyState::Ready]);
-    tokio::spawn(notify_status(Arc::clone(health)));
+    tokio::spawn(notify_status(routes));
 }
 
 /// Notifies that the process is stopping.
@@ -24,13 +23,13 @@ pub fn notify_stopping() {
 }
 
 /// Sends status and watchdog notifications. It runs on the worker's own thread: if that blocks, they stop.
-async fn notify_status(health: Arc<Health>) {
+async fn notify_status(routes: Vec<RouteState>) {
     if std::env::var_os("NOTIFY_SOCKET").is_none() {
         return;
     }
     let interval = sd_notify::watchdog_enabled().map_or(STATUS_INTERVAL, |limit| limit / 3).min(STATUS_INTERVAL);
     loop {
-        let problems = health.problem_lines();
+        let problems = problem_lines(&routes);
         let status = if problems.is_empty() { "consuming".to_owned() } else { problems.join("; ") };
         let _ = sd_notify::notify(&[NotifyState::Status(&status), NotifyState::Watchdog]);
         tokio::time::sleep(interval).await;

@@ -11,6 +11,7 @@ use crate::http_client;
 const TIMEOUT: Duration = Duration::from_secs(3);
 
 /// The answers of one worker.
+#[derive(Clone)]
 pub struct Sample {
     at: Instant,
     /// Its `/status`.
@@ -27,14 +28,38 @@ impl Sample {
         Some(Sample { at: Instant::now(), status, metrics: parse(&String::from_utf8_lossy(&metrics)) })
     }
 
+    /// What it says of each of its routes, the first one first.
+    pub fn routes(&self) -> Vec<Sample> {
+        let of = |status: &Value| {
+            let queue = status.get("queue").and_then(Value::as_str).unwrap_or_default();
+            let label = format!("queue=\"{}\"", queue.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n"));
+            let metrics = self.metrics.iter().filter(|(series, _)| series.contains(&label)).cloned().collect();
+            let mut status = status.clone();
+            if let Value::Object(status) = &mut status {
+                status.remove("routes");
+                for key in ["version", "uptime_seconds"] {
+                    status.insert(key.to_owned(), self.status.get(key).cloned().unwrap_or_default());
+                }
+            }
+            Sample { at: self.at, status, metrics }
+        };
+        route_statuses(&self.status).map(of).collect()
+    }
+
+    /// What it says of the route that consumes this queue; of the first one if there is none.
+    pub fn of_queue(self, queue: &str) -> Sample {
+        let has = |sample: &Sample| sample.status.get("queue").and_then(Value::as_str) == Some(queue);
+        self.routes().into_iter().find(has).unwrap_or(self)
+    }
+
     /// Whether it was taken within the last second.
     pub fn is_recent(&self) -> bool {
         self.at.elapsed() < Duration::from_secs(1)
     }
 
-    /// Whether it says that it is ready.
+    /// Whether it says that it is ready, in all its routes.
     pub fn is_ready(&self) -> bool {
-        self.status.get("ready") == Some(&Value::Bool(true))
+        route_statuses(&self.status).all(|status| status.get("ready") == Some(&Value::Bool(true)))
     }
 
     /// The sum of all series of this name whose labels contain `label`, such as `outcome="stored"`; none if there is none,
@@ -75,6 +100,18 @@ impl Sample {
         });
         found.filter(move |(labels, _)| labels.contains(label))
     }
+}
+
+/// What `/status` says of each route.
+fn route_statuses(status: &Value) -> impl Iterator<Item = &Value> {
+    let further = status.get("routes").and_then(Value::as_array).into_iter().flatten();
+    std::iter::once(status).chain(further)
+}
+
+/// What `/status` says of the route that consumes this queue; of the first one if there is none.
+pub fn status_of_queue<'a>(status: &'a Value, queue: &str) -> &'a Value {
+    let has = |status: &&Value| status.get("queue").and_then(Value::as_str) == Some(queue);
+    route_statuses(status).find(has).unwrap_or(status)
 }
 
 /// The series of Prometheus' text format, without timestamps.

@@ -10,7 +10,7 @@ use crate::config::Settings;
 use crate::event::Rules;
 use crate::mongodb::Store;
 use crate::observe::health::Health;
-use crate::observe::metrics::FlowMetrics;
+use crate::observe::metrics::{FlowMetrics, RouteScope};
 use crate::observe::status::RecentActivity;
 
 use super::adaptive_concurrency::{AdaptiveConcurrency, Bounds};
@@ -36,6 +36,8 @@ pub struct WorkerContext {
     pub health: Arc<Health>,
     /// The latest dead letters and replays, for `/status`.
     pub recent: Arc<RecentActivity>,
+    /// Which route is counted and logged for.
+    pub scope: RouteScope,
     /// The metrics of the session loop.
     pub metrics: FlowMetrics,
     /// Cancelled when the process is asked to stop.

@@ -4,6 +4,7 @@
 use bson::oid::ObjectId;
 use bson::raw::RawDocumentBuf;
 
+use crate::config::Settings;
 use crate::event::{self, Decoder, Message, Reason, Rejection};
 use crate::rabbitmq::Delivery;
 use crate::system::now_millis;
@@ -36,7 +37,7 @@ impl PendingEvent {
 /// A rejected delivery and the reason.
 pub type RejectedDelivery = (Delivery, Rejection);
 
-/// Decodes a delivery. `trusted_users` are the users at the broker whose replays are trusted.
+/// Decodes a delivery, if its routing key belongs to the route of the settings. `trusted_users` are the users at the broker whose replays are trusted.
 ///
 /// # Errors
 /// The delivery and its rejection.
@@ -44,11 +45,15 @@ pub type RejectedDelivery = (Delivery, Rejection);
 #[allow(clippy::result_large_err)]
 pub fn decode(
     decoder: &mut Decoder,
+    settings: &Settings,
     delivery: Delivery,
     trusted_users: &[String],
 ) -> Result<PendingEvent, RejectedDelivery> {
     if let Some(locations) = delivery.invalid_texts() {
         return Err((delivery, Rejection::new(Reason::InvalidProperty, format!("not UTF-8: {locations}"))));
+    }
+    if let Some(rejection) = settings.unexpected_routing_key(delivery.exchange(), delivery.routing_key()) {
+        return Err((delivery, rejection));
     }
     let replay = delivery.replay_mark(trusted_users);
     let message = Message {

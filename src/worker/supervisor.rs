@@ -136,11 +136,12 @@ async fn wait_until_resumed(context: &WorkerContext) -> bool {
 }
 
 fn start_background_tasks(context: &Arc<WorkerContext>) -> [tokio::task::JoinHandle<()>; 4] {
+    let scope = || context.scope.clone();
     [
-        tokio::spawn(ensure_indexes(Arc::clone(context))),
-        tokio::spawn(probes::store(Arc::clone(context))),
-        tokio::spawn(probes::queues(Arc::clone(context))),
-        tokio::spawn(probes::policies(Arc::clone(context))),
+        tokio::spawn(scope().run(ensure_indexes(Arc::clone(context)))),
+        tokio::spawn(scope().run(probes::store(Arc::clone(context)))),
+        tokio::spawn(scope().run(probes::queues(Arc::clone(context)))),
+        tokio::spawn(scope().run(probes::policies(Arc::clone(context)))),
     ]
 }
 

@@ -23,6 +23,7 @@ mod invalid_text;
 mod leaks;
 mod observability;
 mod outages;
+mod routes;
 mod security;
 mod server_faults;
 mod shadow;

@@ -44,7 +44,7 @@ pub(super) async fn follow(
     let mut replay = FollowedReplay { outcomes: Outcomes::default(), expected };
     let (mut last_change, mut any_answer) = (Instant::now(), false);
     loop {
-        let outcomes = ask_workers(&workers, replay_id).await;
+        let outcomes = ask_workers(&workers, &settings.broker.queue, replay_id).await;
         any_answer |= outcomes.answers > 0;
         let waiting = outcomes.not_ready.as_ref().map(|cause| format!("waiting: {cause}"));
         bar.set_message(waiting.unwrap_or_default());

@@ -158,8 +158,12 @@ impl AuditArgs {
     pub fn begin(&self, settings: &Settings, subject: Value) -> Result<(Audit, Option<Logging>), CommandError> {
         // The audit file counts here; an invalid log filter is reported by `run`.
         let logging = logging::install(&settings.log).ok();
-        let audit = Audit::begin(self.audit_file.as_deref(), &desk::operator(), subject)?;
-        Ok((audit, logging))
+        Ok((self.begin_logged(subject)?, logging))
+    }
+
+    /// The same, where the log has begun.
+    pub fn begin_logged(&self, subject: Value) -> Result<Audit, CommandError> {
+        Ok(Audit::begin(self.audit_file.as_deref(), &desk::operator(), subject)?)
     }
 }
 

@@ -33,7 +33,7 @@ pub(super) struct StatusArgs {
     /// Draw it again every two seconds, until Ctrl-C.
     #[arg(long, conflicts_with = "json")]
     watch: bool,
-    /// Print one JSON object for each worker.
+    /// Print one JSON object for each worker, and each route of it.
     #[arg(long)]
     json: bool,
 }
@@ -73,11 +73,15 @@ impl StatusArgs {
                 print_line(format_args!("{worker}  {}", terminal::red(text)))
             };
         };
-        if self.json {
-            print_line(screen::as_json(worker, before, now))
-        } else {
-            screen::lines(worker, before, now).into_iter().try_for_each(print_line)
+        let before = before.map(Sample::routes).unwrap_or_default();
+        for (at, now) in now.routes().iter().enumerate() {
+            if self.json {
+                print_line(screen::as_json(worker, before.get(at), now))?;
+            } else {
+                screen::lines(worker, before.get(at), now).into_iter().try_for_each(print_line)?;
+            }
         }
+        Ok(())
     }
 }
 

@@ -4,7 +4,9 @@
 mod catalogue;
 mod flow;
 mod labels;
+mod scope;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use ::metrics::{counter, gauge, histogram};
@@ -21,6 +23,7 @@ use catalogue::*;
 pub use flow::{FlowMetrics, GaugeValues};
 use labels::BoundedNames;
 pub use labels::{Activity, DeliveryOutcome, FlushCause, PublishFailure, QueueRole, SpanOutcome, WriteResult};
+pub use scope::RouteScope;
 
 /// The publishers of dead letters that have a series of their own.
 static PUBLISHERS_SEEN: BoundedNames = BoundedNames::new(20);
@@ -28,21 +31,40 @@ static PUBLISHERS_SEEN: BoundedNames = BoundedNames::new(20);
 /// The levels of log lines.
 const LOG_LEVELS: [&str; 5] = ["error", "warn", "info", "debug", "trace"];
 
+/// Why there are no metrics.
+#[derive(Debug, thiserror::Error)]
+pub enum InstallError {
+    /// The recorder cannot be built.
+    #[error(transparent)]
+    Build(#[from] BuildError),
+    /// Another recorder is installed already.
+    #[error("another recorder of metrics is installed already")]
+    InstalledAlready,
+}
+
 /// Installs the recorder for the whole process. Every series has the label `queue`, so that one scrape job may hold the
-/// workers of several queues.
+/// workers of several queues; for one of several routes it is that of its [`RouteScope`].
 ///
 /// # Errors
 /// Another recorder is installed already.
-pub fn install(queue: &str) -> Result<PrometheusHandle, BuildError> {
+pub fn install(queue: &str) -> Result<PrometheusHandle, InstallError> {
     let builder = PrometheusBuilder::new().add_global_label("queue", queue);
-    let handle = catalogue::set_buckets(builder)?.install_recorder()?;
+    let recorder = Arc::new(catalogue::set_buckets(builder)?.build_recorder());
+    let handle = recorder.handle();
+    ::metrics::set_global_recorder(Arc::clone(&recorder)).map_err(|_| InstallError::InstalledAlready)?;
+    let _ = scope::RECORDER.set(recorder);
+    create_series();
+    gauge!(BUILD_INFO, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
+    metrics_process::Collector::default().describe();
+    Ok(handle)
+}
+
+/// Creates all series, so that each exists before anything is counted.
+fn create_series() {
     catalogue::create_all();
     for role in QueueRole::VARIANTS {
         set_queue_counts(*role, None);
     }
-    gauge!(BUILD_INFO, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
-    metrics_process::Collector::default().describe();
-    Ok(handle)
 }
 
 /// `retry.requeue_after`, for alerts to compare with.

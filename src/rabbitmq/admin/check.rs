@@ -191,6 +191,7 @@ impl Check<'_> {
             let queue = format!("queue {}", broker.queue);
             let binding = |key: &String| self.binding("broker.routing_keys", &queue, &broker.exchange, key, &bound);
             findings.extend(broker.routing_keys.iter().map(binding));
+            findings.extend(bound.iter().filter_map(|bound| self.unexpected_binding(bound)));
         }
         for queue in [&dead.queue, &dead.parked_queue] {
             if let Some(bound) = bindings_of(api.as_ref(), queue).await {
@@ -204,6 +205,19 @@ impl Check<'_> {
             }
         }
         Ok(())
+    }
+
+    /// A binding by which one of several routes gets messages that are not its own.
+    fn unexpected_binding(&self, (exchange, key): &(String, String)) -> Option<Finding> {
+        let broker = &self.settings.broker;
+        if !self.settings.has_several_routes() || *exchange != broker.exchange || broker.routing_keys.contains(key) {
+            return None;
+        }
+        let message = format!(
+            "queue {} is also bound to exchange {exchange} with {key}: what this route does not expect becomes a dead letter",
+            broker.queue
+        );
+        Some(Finding::warn("broker.routing_keys", message, "remove the binding, or add the key to the route"))
     }
 
     /// Checks the bindings of the shards. A queue that is bound to the exchange too gets some messages that another shard also gets.

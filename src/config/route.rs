@@ -1,0 +1,130 @@
+//! Owns routes: further logs in the same process, each with a queue and a collection of its own. Everything else they share. Must
+//! not know what runs them.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+
+use crate::event::{Reason, Rejection, binding_matches};
+
+use super::{FieldSettings, Settings};
+
+/// The name of the log that the sections themselves describe.
+pub const MAIN_ROUTE: &str = "main";
+
+pub(super) fn main_route() -> String {
+    MAIN_ROUTE.to_owned()
+}
+
+/// What differs from the sections.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs)]
+pub struct RouteSettings {
+    pub queue: String,
+    pub routing_keys: Vec<String>,
+    pub collection: String,
+    /// None: `queue` and `.dead`.
+    pub dead_letter_queue: Option<String>,
+    /// None: `queue` and `.parked`.
+    pub parked_queue: Option<String>,
+    /// None: those of `event.fields`.
+    pub fields: Option<BTreeMap<String, FieldSettings>>,
+}
+
+impl Settings {
+    /// The settings of every route, the main one first.
+    pub fn of_all_routes(&self) -> Vec<Settings> {
+        let further = self.route.keys().filter(|name| *name != MAIN_ROUTE).filter_map(|name| self.of_route(name));
+        std::iter::once(self.clone()).chain(further).collect()
+    }
+
+    /// The settings of a route; none if there is no such route.
+    pub fn of_route(&self, name: &str) -> Option<Settings> {
+        if name == MAIN_ROUTE {
+            return Some(self.clone());
+        }
+        let route = self.route.get(name)?.clone();
+        let mut settings = self.clone();
+        name.clone_into(&mut settings.route_name);
+        let named = |given: Option<String>, suffix| given.unwrap_or_else(|| format!("{}{suffix}", route.queue));
+        settings.dead_letter.queue = named(route.dead_letter_queue, ".dead");
+        settings.dead_letter.parked_queue = named(route.parked_queue, ".parked");
+        settings.broker.queue = route.queue;
+        settings.broker.routing_keys = route.routing_keys;
+        settings.store.collection = route.collection;
+        if let Some(fields) = route.fields {
+            settings.event.fields = fields;
+        }
+        Some(settings)
+    }
+
+    /// Whether these settings are of one route of several.
+    pub fn has_several_routes(&self) -> bool {
+        !self.route.is_empty()
+    }
+
+    /// Why a message is rejected that came through the exchange with this routing key. With one route never: then every message of
+    /// the queue is meant for it. With several, a binding that is left over, or was made by hand, would put it into the wrong
+    /// collection.
+    pub fn unexpected_routing_key(&self, exchange: &str, key: &str) -> Option<Rejection> {
+        if !self.has_several_routes() || exchange != self.broker.exchange {
+            return None;
+        }
+        let is_expected = self.broker.routing_keys.iter().any(|pattern| binding_matches(pattern, key));
+        (!is_expected).then(|| {
+            let detail = "the routing key matches no pattern of the route that the queue belongs to";
+            Rejection::new(Reason::UnexpectedRoutingKey, detail)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::load_text;
+    use super::*;
+
+    const ROUTES: &str = r#"
+        [broker]
+        prefetch = 3000
+        [route.refresh]
+        queue = "refresh.log"
+        routing_keys = ["ticket_refresh.#"]
+        collection = "refresh_log"
+        [route.audit]
+        queue = "audit"
+        routing_keys = ["audit.*"]
+        collection = "audit_log"
+        parked_queue = "elsewhere"
+        fields = { n = { type = "number", required = true } }
+    "#;
+
+    #[test]
+    fn a_route_shares_what_it_does_not_name() {
+        let all = load_text("f", ROUTES).unwrap().settings.of_all_routes();
+        let names: Vec<&str> = all.iter().map(|settings| settings.route_name.as_str()).collect();
+        assert_eq!(names, ["main", "audit", "refresh"]);
+        let [main, audit, refresh] = &all[..] else { panic!("three routes") };
+        assert_eq!(main.broker.queue, "bytemark.tickets.log");
+        assert_eq!((refresh.broker.queue.as_str(), refresh.broker.prefetch), ("refresh.log", 3000));
+        assert_eq!(refresh.store.collection, "refresh_log");
+        assert_eq!(refresh.dead_letter.queue, "refresh.log.dead");
+        assert_eq!((refresh.dead_letter.parked_queue.as_str(), refresh.event.fields.len()), ("refresh.log.parked", 4));
+        assert_eq!((audit.dead_letter.parked_queue.as_str(), audit.event.fields.len()), ("elsewhere", 1));
+        assert!(main.of_route("other").is_none());
+    }
+
+    #[test]
+    fn only_with_several_routes_a_routing_key_can_be_unexpected() {
+        let all = load_text("f", ROUTES).unwrap().settings.of_all_routes();
+        let unexpected = |settings: &Settings, exchange: &str, key: &str| {
+            settings.unexpected_routing_key(exchange, key).map(|rejection| rejection.reason)
+        };
+        let exchange = all[0].broker.exchange.clone();
+        assert_eq!(unexpected(&all[0], &exchange, "ticket.buy"), None);
+        assert_eq!(unexpected(&all[0], &exchange, "audit.login"), Some(Reason::UnexpectedRoutingKey));
+        assert_eq!(unexpected(&all[1], &exchange, "audit.login"), None);
+        assert_eq!(unexpected(&all[1], "", "audit"), None, "the queue itself was named");
+        assert_eq!(unexpected(&load_text("f", "").unwrap().settings, &exchange, "audit.login"), None);
+    }
+}
