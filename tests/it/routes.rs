@@ -143,7 +143,11 @@ async fn each_message_is_stored_in_the_collection_of_its_route() {
     })
     .await;
     let log = worker.log();
-    assert!(log.lines().any(|line| line.contains("\"route\"") && line.contains("rejected for a new cause")), "{log}");
+    assert!(
+        log.lines()
+            .any(|line| line.contains("\"span\":{\"route\":\"refresh\"") && line.contains("rejected for a new cause")),
+        "{log}"
+    );
     let status: serde_json::Value = serde_json::from_str(&worker.get("/status").1).unwrap();
     assert_eq!((status["queue"].as_str(), status["routes"][0]["queue"].as_str()), (Some(&*main), Some(&*refresh)));
     assert_eq!(status["routes"][0]["last_dead_letters"].as_array().unwrap().len(), 2);

@@ -54,7 +54,6 @@ pub fn install(queue: &str) -> Result<PrometheusHandle, InstallError> {
     ::metrics::set_global_recorder(Arc::clone(&recorder)).map_err(|_| InstallError::InstalledAlready)?;
     let _ = scope::RECORDER.set(recorder);
     create_series();
-    gauge!(BUILD_INFO, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
     metrics_process::Collector::default().describe();
     Ok(handle)
 }
@@ -65,6 +64,7 @@ fn create_series() {
     for role in QueueRole::VARIANTS {
         set_queue_counts(*role, None);
     }
+    gauge!(BUILD_INFO, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
 }
 
 /// `retry.requeue_after`, for alerts to compare with.

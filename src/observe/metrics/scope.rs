@@ -39,7 +39,7 @@ impl RouteScope {
     /// The scope of the first of several routes, whose queue is that of the process.
     pub fn of_first_route(name: &str) -> Self {
         // Of the highest level, so that no filter of the log removes it.
-        RouteScope { recorder: None, span: error_span!("route", name) }
+        RouteScope { recorder: None, span: error_span!("route", route = name) }
     }
 
     /// The scope of a further route, with all its series. To be called after `install`.
