@@ -8,8 +8,9 @@ cp "$root"/tests/interop/*.js* "$root"/tests/interop/*.py "$work/"
 if ! (cd "$work" && npm ls >/dev/null 2>&1); then
   (cd "$work" && npm install --no-package-lock --no-audit --no-fund --loglevel=error)
 fi
-if [ ! -d "$work/python/pika" ] || [ ! -d "$work/python/opentelemetry" ]; then
-  python3 -m pip install -q --root-user-action ignore --upgrade --target "$work/python" pika==1.3.2 opentelemetry-proto==1.45.2
+if [ ! -d "$work/python/pika" ] || [ ! -d "$work/python/opentelemetry/instrumentation/pika" ]; then
+  python3 -m pip install -q --root-user-action ignore --upgrade --target "$work/python" pika==1.3.2 \
+    opentelemetry-exporter-otlp-proto-http==1.45.1 opentelemetry-instrumentation-pika==0.66b1
 fi
 export CORPUS_NOW; CORPUS_NOW=$(date +%s%3N)
 name=interop_$$
@@ -38,5 +39,7 @@ P
 done
 [ "$settled" -eq "$wanted" ] || { echo "settled $settled of $wanted" >&2; cat "$work/worker.log" >&2; exit 1; }
 node "$work/read.js"
-OTEL_EXPORTER_OTLP_ENDPOINT=$TICKETLOG_TELEMETRY__OTLP node "$work/traced.js"
+export OTEL_EXPORTER_OTLP_ENDPOINT=$TICKETLOG_TELEMETRY__OTLP
+node "$work/traced.js"
+OTEL_SERVICE_NAME=pika PYTHONPATH=$work/python python3 "$work/traced.py"
 python3 "$work/traces.py" "$work/spans.ndjson"
