@@ -122,3 +122,59 @@ async fn a_broker_without_the_plugin_is_named() {
     );
     env.clean().await;
 }
+
+/// Works off a queue that no worker consumes any more, and deletes it.
+async fn work_off(env: &TestEnv, queue: &str) {
+    let settings = [("BROKER__QUEUE", queue), ("BROKER__SHARDS", "1"), ("BROKER__DECLARE", "false")];
+    let mut worker = env.worker_with(&settings).await;
+    worker.wait_until_ready().await;
+    eventually("the queue is empty", DEADLINE, async || {
+        env.depth(queue).await == 0 && worker.metrics()["ticketlog_messages_in_flight"] == 0.0
+    })
+    .await;
+    assert_eq!(worker.stop().await.code(), Some(0));
+    env.channel.queue_delete(queue.into(), Default::default()).await.unwrap();
+}
+
+/// As docs/scaling.md says under "To shrink".
+#[tokio::test]
+async fn four_queues_become_two_and_then_one_under_load() {
+    const EVENTS: i32 = 4_000;
+    let (_broker, env) = broker_with_plugin().await;
+    let (queue, shards) = (env.queue(), format!("{}.shards", env.queue()));
+    let unbind = async |queue: &str| {
+        let unbound = env.channel.queue_unbind(queue.into(), shards.as_str().into(), "1".into(), Default::default());
+        unbound.await.unwrap();
+    };
+    let publish = async {
+        for start in (0..EVENTS).step_by(50) {
+            env.publish_all((start..start + 50).map(message)).await;
+            tokio::time::sleep(Duration::from_millis(60)).await;
+        }
+    };
+    let shrink = async {
+        let mut four = worker(&env, "4").await;
+        eventually("some are stored", DEADLINE, async || env.count().await > 300).await;
+        let mut two = worker(&env, "2").await;
+        assert_eq!(four.stop().await.code(), Some(0));
+        for left in [format!("{queue}.3"), format!("{queue}.4")] {
+            unbind(&left).await;
+            work_off(&env, &left).await;
+        }
+        unbind(&format!("{queue}.2")).await;
+        assert_eq!(two.stop().await.code(), Some(0));
+        let one = worker(&env, "1").await;
+        work_off(&env, &format!("{queue}.2")).await;
+        let (from, key) = (env.name.as_str().into(), "ticket.#".into());
+        env.channel
+            .exchange_unbind(shards.as_str().into(), from, key, Default::default(), Default::default())
+            .await
+            .unwrap();
+        one
+    };
+    let (mut one, ()) = tokio::join!(shrink, publish);
+    eventually("all are stored", DEADLINE, async || env.count().await >= EVENTS as u64).await;
+    env.assert_exactly(EVENTS).await;
+    assert_eq!(one.stop().await.code(), Some(0));
+    env.clean().await;
+}
