@@ -19,6 +19,7 @@ cat >"$work/all.yaml" <<'Y'
 config:
   broker: { queue: tickets.refresh, exchange: tickets, prefetch: 6000, routing_keys: ["ticket.#", "refresh.*"], declare: false }
   event: { fields: { user_id: { type: number, required: true }, "a b": { type: string } } }
+  route: { refresh: { queue: refresh.log, routing_keys: ["other.#"], collection: refresh_log, fields: { n: { type: number } } } }
   dead_letter: { operators: [desk] }
 serviceMonitor: { enabled: true, labels: { release: prometheus } }
 prometheusRule: { enabled: true }
