@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use serde_json::json;
 
-use crate::config::Settings;
+use crate::config::{MAIN_ROUTE, Settings};
 use crate::rabbitmq::{BatchPublisher, Outgoing, Publisher};
 use crate::system::since_epoch;
 
@@ -45,9 +45,9 @@ pub(super) struct PublishArgs {
     /// Most messages a second, such as `500` or `500/s`.
     #[arg(long, value_name = "N/s", value_parser = rate)]
     rate: Option<f64>,
-    /// Routing key of messages from files.
-    #[arg(long, default_value = "ticket.event")]
-    routing_key: String,
+    /// Routing key [default: ticket.event; of generated events, ticket. and the operation].
+    #[arg(long, value_name = "KEY")]
+    routing_key: Option<String>,
     /// Print the summary as JSON.
     #[arg(long)]
     json: bool,
@@ -83,6 +83,7 @@ fn now_millis() -> u64 {
 
 impl PublishArgs {
     pub fn run(&self, settings: &Settings) -> Result<u8, CommandError> {
+        self.check_routing_key(settings)?;
         super::block_on(async {
             let publisher = Publisher::open_without_topology(&settings.broker, "publish").await?;
             let exchange = &settings.broker.exchange;
@@ -104,6 +105,24 @@ impl PublishArgs {
             publisher.flush().await?;
             self.report(publisher, malformed).await
         })
+    }
+
+    /// The routing key of messages from files.
+    fn key(&self) -> &str {
+        self.routing_key.as_deref().unwrap_or("ticket.event")
+    }
+
+    /// With --route, what is published must reach that route.
+    fn check_routing_key(&self, settings: &Settings) -> Result<(), CommandError> {
+        if self.key().len() > 255 {
+            return Err(CommandError::usage("--routing-key has at most 255 bytes"));
+        }
+        let (name, broker) = (&settings.route_name, &settings.broker);
+        if name != MAIN_ROUTE && settings.unexpected_routing_key(&broker.exchange, self.key()).is_some() {
+            let patterns = broker.routing_keys.join(", ");
+            return Err(CommandError::usage(format!("route {name} needs a --routing-key that matches {patterns}")));
+        }
+        Ok(())
     }
 
     async fn publish_generated(
@@ -132,8 +151,8 @@ impl PublishArgs {
             malformed += u64::from(message.malformed);
             let id = Some(message.message_id.as_str());
             let seconds = generator.millis() / 1000;
-            let mut outgoing =
-                Outgoing::event(&settings.broker.exchange, &message.routing_key, id, seconds, message.body);
+            let key = self.routing_key.as_ref().unwrap_or(&message.routing_key);
+            let mut outgoing = Outgoing::event(&settings.broker.exchange, key, id, seconds, message.body);
             if let Some(encoding) = message.content_encoding {
                 outgoing = outgoing.with_content_encoding(encoding);
             }
@@ -148,9 +167,6 @@ impl PublishArgs {
         settings: &Settings,
         publisher: &mut BatchPublisher<()>,
     ) -> Result<u64, CommandError> {
-        if self.routing_key.len() > 255 {
-            return Err(CommandError::usage("--routing-key has at most 255 bytes"));
-        }
         let (sender, mut bodies) = tokio::sync::mpsc::channel(READ_AHEAD);
         let files = self.files.clone();
         let reader = tokio::task::spawn_blocking(move || {
@@ -160,7 +176,7 @@ impl PublishArgs {
         });
         while let Some(body) = bodies.recv().await {
             let seconds = since_epoch().as_secs();
-            let outgoing = Outgoing::event(&settings.broker.exchange, &self.routing_key, None, seconds, body);
+            let outgoing = Outgoing::event(&settings.broker.exchange, self.key(), None, seconds, body);
             publisher.push(outgoing, ()).await?;
         }
         reader.await.map_err(|_| CommandError::text(exit::SOFTWARE, "reading the input was aborted"))??;

@@ -167,6 +167,9 @@ async fn each_message_is_stored_in_the_collection_of_its_route() {
     assert!(checked.contains("route refresh: queue") && checked.contains("route main: queue"), "{checked}");
     assert_eq!(routes.run(&["dead", "list", "--route", "refesh"]).matches("main, refresh").count(), 1);
 
+    let refused = routes.run(&["publish", "--route", "refresh", "--generate", "1"]);
+    assert!(refused.contains("needs a --routing-key that matches refresh.#"), "{refused}");
+
     // Both are paused, resumed and erased together.
     worker.signal("USR1");
     eventually("both pause", DEADLINE, async || {
