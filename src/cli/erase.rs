@@ -90,6 +90,7 @@ impl EraseArgs {
             for settings in routes {
                 targets.push(Target { settings, store: Store::open(&settings.store, 1, None).await? });
             }
+            self.note_collections(routes);
             let mut found = Counts::default();
             for target in &targets {
                 self.count(target, &condition, &mut found).await?;
@@ -120,6 +121,18 @@ impl EraseArgs {
             self.print("erased", erased)?;
             Ok(0)
         })
+    }
+
+    /// Says where it looks, and what --route leaves out.
+    fn note_collections(&self, routes: &[Settings]) {
+        let Some(first) = routes.first().filter(|settings| settings.has_several_routes()) else { return };
+        let collections: Vec<_> = routes.iter().map(|settings| settings.store.collection.as_str()).collect();
+        note(format_args!("collections: {}", collections.join(", ")));
+        if routes.len() <= first.route.len() {
+            note(
+                "--route (or TICKETLOG_ONLY_ROUTE) leaves the collections of other routes out: what they hold of the user stays",
+            );
+        }
     }
 
     fn sources(&self, settings: &Settings) -> [Source; 2] {

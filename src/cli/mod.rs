@@ -56,10 +56,10 @@ struct ConfigArgs {
     /// One setting, such as `broker.prefetch=2000`; repeatable, wins over files and environment.
     #[arg(long = "set", value_name = "SECTION.KEY=VALUE", global = true)]
     set: Vec<String>,
-    /// Only this route of the configuration; `main` is the one that the sections describe. [default: for run, check, setup and erase
-    /// all routes, else main]
-    #[arg(long, value_name = "NAME", global = true, env = "TICKETLOG_ONLY_ROUTE")]
-    route: Option<String>,
+    /// Only this route of the configuration; `main` is the one that the sections describe. run, check, setup and erase take several
+    /// [default: all]; publish, shadow, tail, validate, dead and console take one [default: main]; it changes nothing for others.
+    #[arg(long, value_name = "NAME", global = true, env = "TICKETLOG_ONLY_ROUTE", value_delimiter = ',')]
+    route: Vec<String>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -186,18 +186,30 @@ impl ConfigArgs {
     }
 
     fn routes_of(&self, settings: &Settings) -> Result<Vec<Settings>, CommandError> {
-        let Some(name) = &self.route else { return Ok(settings.of_all_routes()) };
+        if self.route.is_empty() {
+            return Ok(settings.of_all_routes());
+        }
         let known = || [MAIN_ROUTE].into_iter().chain(settings.route.keys().map(String::as_str));
-        let unknown = || {
+        let unknown = |name: &String| {
             let names = known().collect::<Vec<_>>().join(", ");
             CommandError::text(exit::CONFIG, format!("there is no route {name:?}; the configuration has {names}"))
         };
-        Ok(vec![settings.of_route(name).ok_or_else(unknown)?])
+        let of = |name: &String| settings.of_route(name).ok_or_else(|| unknown(name));
+        let mut names: Vec<&String> = self.route.iter().collect();
+        names.dedup();
+        names.into_iter().map(of).collect()
     }
 
     /// The settings of the one route that a command is about.
     fn one_route(&self) -> Result<Settings, CommandError> {
         let settings = self.load()?.settings;
+        if self.route.len() > 1 {
+            return Err(CommandError::usage("this command is about one route; name one with --route"));
+        }
+        if self.route.is_empty() && settings.has_several_routes() {
+            let others = settings.route.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
+            terminal::note(format_args!("this is about the route main; --route names another: {others}"));
+        }
         let mut routes = self.routes_of(&settings)?;
         Ok(routes.swap_remove(0))
     }

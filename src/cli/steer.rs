@@ -33,6 +33,11 @@ pub(super) struct SteerArgs {
 impl SteerArgs {
     /// Asks the worker, and prints its answer. With --socket, no configuration is read.
     pub fn run(&self, config: &ConfigArgs, action: Action) -> Result<u8, CommandError> {
+        if !config.route.is_empty() {
+            let text =
+                "the routes of a process are steered together; run a route in a process of its own to steer it alone";
+            return Err(CommandError::usage(text));
+        }
         let socket = match &self.socket {
             Some(socket) => socket.clone(),
             None => PathBuf::from(config.load()?.settings.admin.socket),
@@ -146,10 +151,11 @@ impl Steerer {
     }
 }
 
-/// Steers every route. The answer of the first one whose state has changed: they are steered together.
+/// Steers every route. The answer of one that has work in flight, if there is one: they are steered together.
 fn each(workers: &[Arc<WorkerContext>], steer: fn(&WorkerContext) -> String) -> String {
     let mut answers: Vec<String> = workers.iter().map(|worker| worker.scope.enter(|| steer(worker))).collect();
-    answers.swap_remove(0)
+    let busy = answers.iter().position(|answer| answer.starts_with("pausing"));
+    answers.swap_remove(busy.unwrap_or(0))
 }
 
 fn pause(worker: &WorkerContext) -> String {

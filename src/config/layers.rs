@@ -39,7 +39,10 @@ pub(super) fn read_file(path: &Path, text: &str) -> (Vec<Entry>, Vec<ConfigError
     };
     for (section, table) in spans.get_ref() {
         let DeValue::Table(keys) = table.get_ref() else {
-            let text = "is outside a section; put it under one, such as [broker]";
+            let text = match table.get_ref() {
+                DeValue::Array(_) => "is a list; a section is written once, such as [broker] or [route.NAME]",
+                _ => "is outside a section; put it under one, such as [broker]",
+            };
             errors.push(ConfigError::new(at(section.span().start), Some(section.get_ref().to_string()), text));
             continue;
         };

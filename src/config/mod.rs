@@ -63,6 +63,9 @@ pub struct Settings {
     /// The route that these settings are of; the configuration itself is of [`MAIN_ROUTE`].
     #[serde(skip, default = "route::main_route")]
     pub route_name: String,
+    /// The routing keys of the main route, in the settings of another one.
+    #[serde(skip)]
+    pub main_routing_keys: Vec<String>,
 }
 
 #[derive(Debug, Clone, Deserialize)]

@@ -51,7 +51,7 @@ impl Settings {
         settings.dead_letter.queue = named(route.dead_letter_queue, ".dead");
         settings.dead_letter.parked_queue = named(route.parked_queue, ".parked");
         settings.broker.queue = route.queue;
-        settings.broker.routing_keys = route.routing_keys;
+        settings.main_routing_keys = std::mem::replace(&mut settings.broker.routing_keys, route.routing_keys);
         settings.store.collection = route.collection;
         if let Some(fields) = route.fields {
             settings.event.fields = fields;
@@ -62,6 +62,13 @@ impl Settings {
     /// Whether these settings are of one route of several.
     pub fn has_several_routes(&self) -> bool {
         !self.route.is_empty()
+    }
+
+    /// Whether some route takes a message with this routing key.
+    pub fn is_key_of_a_route(&self, key: &str) -> bool {
+        let further = self.route.values().flat_map(|route| &route.routing_keys);
+        let all = self.broker.routing_keys.iter().chain(&self.main_routing_keys).chain(further);
+        all.into_iter().any(|pattern| binding_matches(pattern, key))
     }
 
     /// Why a message is rejected that came through the exchange with this routing key. With one route never: then every message of
@@ -125,6 +132,10 @@ mod tests {
         assert_eq!(unexpected(&all[0], &exchange, "audit.login"), Some(Reason::UnexpectedRoutingKey));
         assert_eq!(unexpected(&all[1], &exchange, "audit.login"), None);
         assert_eq!(unexpected(&all[1], "", "audit"), None, "the queue itself was named");
+        for route in &all {
+            assert!(route.is_key_of_a_route("ticket.buy") && route.is_key_of_a_route("ticket_refresh.a"));
+            assert!(!route.is_key_of_a_route("left.over"));
+        }
         assert_eq!(unexpected(&load_text("f", "").unwrap().settings, &exchange, "audit.login"), None);
     }
 }

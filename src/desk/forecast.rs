@@ -71,7 +71,12 @@ impl<'a> Predictor<'a> {
             .unwrap_or(Cow::Borrowed(&delivery.body))
     }
 
+    /// A routing key of another route is no fault: RabbitMQ takes the replayed message there, and the rules of this route are only a
+    /// guess at what becomes of it.
     fn unexpected_routing_key(&self, record: &DeadLetterRecord) -> Option<Rejection> {
+        if self.settings.is_key_of_a_route(&record.routing_key) {
+            return None;
+        }
         let exchange = if self.to_queue { "" } else { &record.exchange };
         self.settings.unexpected_routing_key(exchange, &record.routing_key)
     }

@@ -9,7 +9,7 @@ use url::Url;
 use crate::dead_letter::escape;
 use crate::http_client;
 use crate::observe::status::ReplayOutcomes;
-use crate::observe::worker_sample::status_of_queue;
+use crate::observe::worker_sample::{route_statuses, status_of_queue};
 
 /// How long a worker may take to answer.
 const TIMEOUT: Duration = Duration::from_secs(3);
@@ -36,6 +36,17 @@ impl Outcomes {
         self.outcomes.stored + self.outcomes.duplicate + self.dead_again()
     }
 
+    /// Adds what one route of a worker says.
+    fn add(&mut self, status: &Value, replay_id: &str) {
+        let found = status.get("replays").and_then(|replays| replays.get(replay_id));
+        let Some(Ok(found)) = found.cloned().map(serde_json::from_value::<ReplayOutcomes>) else { return };
+        self.outcomes.stored += found.stored;
+        self.outcomes.duplicate += found.duplicate;
+        for (cause, count) in found.dead_again {
+            *self.outcomes.dead_again.entry(cause).or_default() += count;
+        }
+    }
+
     /// As JSON; `expected` is the number of messages that were replayed.
     pub fn to_json(&self, expected: u64) -> Value {
         let ReplayOutcomes { stored, duplicate, dead_again } = &self.outcomes;
@@ -54,15 +65,9 @@ pub async fn ask_workers(workers: &[Url], queue: &str, replay_id: &str) -> Outco
         let Some((200, body)) = http_client::get(&url, None, None, TIMEOUT).await else { continue };
         all.answers += 1;
         let Ok(status) = serde_json::from_slice::<Value>(&body) else { continue };
-        let status = status_of_queue(&status, queue);
-        all.not_ready = all.not_ready.or_else(|| why_not_ready(status));
-        let Some(found) = status.get("replays").and_then(|replays| replays.get(replay_id)) else { continue };
-        let Ok(outcomes) = serde_json::from_value::<ReplayOutcomes>(found.clone()) else { continue };
-        all.outcomes.stored += outcomes.stored;
-        all.outcomes.duplicate += outcomes.duplicate;
-        for (cause, count) in outcomes.dead_again {
-            *all.outcomes.dead_again.entry(cause).or_default() += count;
-        }
+        all.not_ready = all.not_ready.or_else(|| why_not_ready(status_of_queue(&status, queue)));
+        // A replay goes to the exchange, and its messages may belong to another route.
+        route_statuses(&status).for_each(|status| all.add(status, replay_id));
     }
     all
 }

@@ -103,7 +103,7 @@ impl Sample {
 }
 
 /// What `/status` says of each route.
-fn route_statuses(status: &Value) -> impl Iterator<Item = &Value> {
+pub fn route_statuses(status: &Value) -> impl Iterator<Item = &Value> {
     let further = status.get("routes").and_then(Value::as_array).into_iter().flatten();
     std::iter::once(status).chain(further)
 }

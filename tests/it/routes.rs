@@ -157,7 +157,18 @@ async fn each_message_is_stored_in_the_collection_of_its_route() {
     // The desk of a route knows its fields.
     let letters = routes.run(&["dead", "list", "--route", "refresh"]);
     assert!(letters.contains("missing_field") && letters.contains("unexpected_routing_key"), "{letters}");
-    let fixed = ["dead", "replay", "--route", "refresh", "--reason", "missing_field", "--edit", ".n = 1", "--yes"];
+    let fixed = [
+        "dead",
+        "replay",
+        "--route",
+        "refresh",
+        "--reason",
+        "missing_field",
+        "--edit",
+        ".n = 1",
+        "--no-backup",
+        "--yes",
+    ];
     let shown = routes.run(&fixed);
     assert!(shown.contains("1"), "{shown}");
     routes.wait_until_stored(300, 202).await;
@@ -169,6 +180,11 @@ async fn each_message_is_stored_in_the_collection_of_its_route() {
 
     let refused = routes.run(&["publish", "--route", "refresh", "--generate", "1"]);
     assert!(refused.contains("needs a --routing-key that matches refresh.#"), "{refused}");
+
+    assert!(routes.run(&["pause", "--route", "refresh", "--socket", "/none"]).contains("steered together"));
+    let both = routes.run(&["setup", "--route", "refresh,main"]);
+    assert!(both.contains("route main:") && both.contains("route refresh:"), "{both}");
+    assert!(routes.run(&["dead", "stats", "--route", "refresh,main"]).contains("about one route"));
 
     // Both are paused, resumed and erased together.
     worker.signal("USR1");

@@ -191,7 +191,7 @@ impl Check<'_> {
             let queue = format!("queue {}", broker.queue);
             let binding = |key: &String| self.binding("broker.routing_keys", &queue, &broker.exchange, key, &bound);
             findings.extend(broker.routing_keys.iter().map(binding));
-            findings.extend(bound.iter().filter_map(|bound| self.unexpected_binding(bound)));
+            findings.extend(bound.iter().filter_map(|bound| self.unexpected_binding(&queue, bound)));
         }
         for queue in [&dead.queue, &dead.parked_queue] {
             if let Some(bound) = bindings_of(api.as_ref(), queue).await {
@@ -208,14 +208,13 @@ impl Check<'_> {
     }
 
     /// A binding by which one of several routes gets messages that are not its own.
-    fn unexpected_binding(&self, (exchange, key): &(String, String)) -> Option<Finding> {
+    fn unexpected_binding(&self, what: &str, (exchange, key): &(String, String)) -> Option<Finding> {
         let broker = &self.settings.broker;
         if !self.settings.has_several_routes() || *exchange != broker.exchange || broker.routing_keys.contains(key) {
             return None;
         }
         let message = format!(
-            "queue {} is also bound to exchange {exchange} with {key}: what this route does not expect becomes a dead letter",
-            broker.queue
+            "{what} is also bound to exchange {exchange} with {key}: what this route does not expect becomes a dead letter"
         );
         Some(Finding::warn("broker.routing_keys", message, "remove the binding, or add the key to the route"))
     }
@@ -259,6 +258,8 @@ impl Check<'_> {
                 &bound,
             ));
         }
+        let what = format!("exchange {exchange}");
+        findings.extend(bound.iter().filter_map(|bound| self.unexpected_binding(&what, bound)));
         let own = broker.queues();
         let from = api.list("exchanges", &[&exchange, "bindings", "source"]).await.unwrap_or_default();
         for queue in from.iter().map(|binding| text(binding, "destination")).filter(|queue| !own.contains(queue)) {
