@@ -13,6 +13,8 @@ def _expand(expression):
     selected = 'job=~"$job",queue=~"$queue",instance=~"$instance"'
     workers = '(up{job=~"$job",instance=~"$instance"} and on (job, instance) last_over_time(ticketlog_build_info@[1d]))'
     expression = expression.replace("WORKERS", workers)
+    # A process has the queue of its first route only.
+    expression = expression.replace("{P}", '{job=~"$job",instance=~"$instance"}').replace("OF_QUEUE", "and on (job, instance) ticketlog_build_info@")
     return expression.replace("{@", "{" + selected).replace("@", "{" + selected + "}")
 
 
@@ -129,7 +131,7 @@ PIPELINE = [
               ("sum by (activity) (rate(ticketlog_loop_seconds_sum@[$__rate_interval])) / scalar(count(ticketlog_build_info@))", "{{activity}}"),
               stack=True, w=12),
         graph("Processor", "percentunit", "Cores used by each worker, over five minutes, because the metric has whole seconds.",
-              ("rate(process_cpu_seconds_total@[5m])", "{{instance}}"), w=12),
+              ("rate(process_cpu_seconds_total{P}[5m]) OF_QUEUE", "{{instance}}"), w=12),
         quantiles("Writes", "Duration of insert commands, by outcome.", "ticketlog_store_write_duration_seconds", 0.5, 0.99, by="outcome"),
         graph("Writes at a time", "short", "Batches being written, and the present limit, which adapts to the duration of writes, up to write.concurrency.",
               ("sum(ticketlog_store_writes_in_flight@)", "in flight"), ("sum(ticketlog_store_write_concurrency@)", "limit")),
@@ -159,9 +161,9 @@ PIPELINE = [
               ("sum(ticketlog_messages_in_flight@)", "in flight"), ("sum(ticketlog_batch_events_waiting@)", "waiting for a writer"),
               ("sum(ticketlog_deliveries_unacked@)", "unacknowledged")),
         graph("Prefetch used", "percentunit", "Unacknowledged deliveries as a share of the prefetch. At 1 RabbitMQ waits for the worker.",
-              ("ticketlog_deliveries_unacked@ / (ticketlog_prefetch@ > 0)", "{{instance}}")),
+              ("ticketlog_deliveries_unacked@ / (ticketlog_prefetch@ > 0)", "{{instance}} {{queue}}")),
         graph("Bytes", "bytes", "Bodies and documents in flight (bounded by broker.prefetch_bytes), and the memory of the process.",
-              ("sum(ticketlog_message_bytes_in_flight@)", "in flight"), ("sum(process_resident_memory_bytes@)", "resident")),
+              ("sum(ticketlog_message_bytes_in_flight@)", "in flight"), ("sum(process_resident_memory_bytes{P} OF_QUEUE)", "resident")),
         graph("Bytes received", "Bps", "Bodies of deliveries.",
               ("sum(rate(ticketlog_messages_received_bytes_total@[$__rate_interval]))", "received")),
     ]),
@@ -215,7 +217,7 @@ DEAD_LETTERS = [
 DEPENDENCIES = [
     ("State", [
         states("By worker", "Each component of each worker over time. /readyz describes the problem; for the breaker it means open.",
-               "ticketlog_component_up@", "{{instance}} {{component}}", w=24, h=7, runbooks=["TicketlogUnready"]),
+               "ticketlog_component_up@", "{{instance}} {{queue}} {{component}}", w=24, h=7, runbooks=["TicketlogUnready"]),
     ]),
     ("RabbitMQ", [
         events("Ends of sessions", "In five minutes, by cause. `consumer_cancelled`: the queue was deleted or its leader moved; `closed`: RabbitMQ closed the channel or the connection.",
@@ -226,7 +228,7 @@ DEPENDENCIES = [
         graph("Queues", "short", "Messages ready in each queue, by passive declarations.", ("sum by (role) (max by (job, queue, role) (ticketlog_queue_messages@))", "{{role}}")),
         graph("Consumers", "short", "Consumers of each queue, of all workers together.", ("sum by (role) (max by (job, queue, role) (ticketlog_queue_consumers@))", "{{role}}"),
               runbooks=["TicketlogNoConsumer"]),
-        graph("Prefetch", "short", "The prefetch in force. It grows while messages are small, and is 0 without a session.", ("ticketlog_prefetch@", "{{instance}}")),
+        graph("Prefetch", "short", "The prefetch in force. It grows while messages are small, and is 0 without a session.", ("ticketlog_prefetch@", "{{instance}} {{queue}}")),
     ]),
     ("MongoDB", [
         graph("Writes", "suffix:/s", "Insert commands by outcome. `partial`: MongoDB rejected some of the documents.",
@@ -238,16 +240,16 @@ DEPENDENCIES = [
               ("max by (against) (ticketlog_clock_skew_seconds@)", "{{against}}"), min=None, runbooks=["TicketlogClockSkew"]),
     ]),
     ("The process", [
-        graph("Memory", "bytes", "Resident memory of each worker.", ("process_resident_memory_bytes@", "{{instance}}")),
-        graph("File descriptors", "short", "Open file descriptors, and the limit.", ("process_open_fds@", "{{instance}}"), ("min(process_max_fds@)", "limit")),
-        graph("Uptime", "s", "Since the start of the process.", ("time() - process_start_time_seconds@", "{{instance}}"),
+        graph("Memory", "bytes", "Resident memory of each worker.", ("process_resident_memory_bytes{P} OF_QUEUE", "{{instance}}")),
+        graph("File descriptors", "short", "Open file descriptors, and the limit.", ("process_open_fds{P} OF_QUEUE", "{{instance}}"), ("min(process_max_fds{P} OF_QUEUE)", "limit")),
+        graph("Uptime", "s", "Since the start of the process.", ("(time() - process_start_time_seconds{P}) OF_QUEUE", "{{instance}}"),
               runbooks=["TicketlogRestarting"]),
-        graph("Threads", "short", "Threads of each worker.", ("process_threads@", "{{instance}}")),
+        graph("Threads", "short", "Threads of each worker.", ("process_threads{P} OF_QUEUE", "{{instance}}")),
         events("Log lines", "Lines logged in a minute, by level, and lines lost because standard error was not read fast enough; spans of traces that were lost.",
               ("sum by (level) (round(increase(ticketlog_log_lines_total@[1m])))", "{{level}}"),
               ("sum(round(increase(ticketlog_log_lines_lost_total@[1m])))", "lost"),
               ('sum(round(increase(ticketlog_spans_total{@,outcome!="exported"}[1m])))', "spans lost")),
-        graph("Versions", "short", "Workers by version.", ("count by (version) (ticketlog_build_info@)", "{{version}}")),
+        graph("Versions", "short", "Workers by version.", ("count by (version) (max by (job, instance, version) (ticketlog_build_info@))", "{{version}}")),
     ]),
 ]  # fmt: skip
 
