@@ -47,6 +47,9 @@ pub struct Cli {
     command: Command,
 }
 
+/// The environment variable that stands for `--route`.
+const ONLY_ROUTE: &str = "TICKETLOG_ONLY_ROUTE";
+
 /// Where the configuration comes from, in addition to the built-in defaults and the environment.
 #[derive(Debug, Args)]
 struct ConfigArgs {
@@ -57,8 +60,8 @@ struct ConfigArgs {
     #[arg(long = "set", value_name = "SECTION.KEY=VALUE", global = true)]
     set: Vec<String>,
     /// Only this route of the configuration; `main` is the one that the sections describe. run, check, setup and erase take several
-    /// [default: all]; publish, shadow, tail, validate, dead and console take one [default: main]; it changes nothing for others.
-    #[arg(long, value_name = "NAME", global = true, env = "TICKETLOG_ONLY_ROUTE", value_delimiter = ',')]
+    /// [default: all]; publish, shadow, tail, validate, dead and console take one [default: main].
+    #[arg(long, value_name = "NAME", global = true, env = ONLY_ROUTE, value_delimiter = ',')]
     route: Vec<String>,
 }
 
@@ -195,9 +198,9 @@ impl ConfigArgs {
             CommandError::text(exit::CONFIG, format!("there is no route {name:?}; the configuration has {names}"))
         };
         let of = |name: &String| settings.of_route(name).ok_or_else(|| unknown(name));
-        let mut names: Vec<&String> = self.route.iter().collect();
-        names.dedup();
-        names.into_iter().map(of).collect()
+        let names =
+            self.route.iter().enumerate().filter(|(at, name)| !self.route.iter().take(*at).any(|other| other == *name));
+        names.map(|(_, name)| of(name)).collect()
     }
 
     /// The settings of the one route that a command is about.

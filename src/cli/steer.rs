@@ -33,7 +33,9 @@ pub(super) struct SteerArgs {
 impl SteerArgs {
     /// Asks the worker, and prints its answer. With --socket, no configuration is read.
     pub fn run(&self, config: &ConfigArgs, action: Action) -> Result<u8, CommandError> {
-        if !config.route.is_empty() {
+        // Set in the environment of a worker, the routes may be all that it runs.
+        let is_flag = std::env::var_os(super::ONLY_ROUTE).is_none_or(|routes| routes.is_empty());
+        if is_flag && !config.route.is_empty() {
             let text =
                 "the routes of a process are steered together; run a route in a process of its own to steer it alone";
             return Err(CommandError::usage(text));

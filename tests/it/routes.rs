@@ -182,7 +182,8 @@ async fn each_message_is_stored_in_the_collection_of_its_route() {
     assert!(refused.contains("needs a --routing-key that matches refresh.#"), "{refused}");
 
     assert!(routes.run(&["pause", "--route", "refresh", "--socket", "/none"]).contains("steered together"));
-    let both = routes.run(&["setup", "--route", "refresh,main"]);
+    let both = routes.run(&["setup", "--route", "refresh,main,refresh"]);
+    assert_eq!(both.matches("route refresh:").count(), 1);
     assert!(both.contains("route main:") && both.contains("route refresh:"), "{both}");
     assert!(routes.run(&["dead", "stats", "--route", "refresh,main"]).contains("about one route"));
 

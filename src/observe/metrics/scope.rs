@@ -1,7 +1,6 @@
 //! Owns which route is counted and logged for: while code runs in a scope, every series that it touches has the label `queue` of the
 //! route, and every line of the log names the route. Must not know what is counted.
 
-use std::fmt;
 use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::{Arc, OnceLock};
@@ -26,12 +25,6 @@ pub struct RouteScope {
 impl Default for RouteScope {
     fn default() -> Self {
         RouteScope { recorder: None, span: Span::none() }
-    }
-}
-
-impl fmt::Debug for RouteScope {
-    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        f.write_str("RouteScope")
     }
 }
 
