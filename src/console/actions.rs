@@ -164,14 +164,14 @@ pub(super) async fn replay(
         return Err(Problem::bad_request("rate: expected messages a second, such as 500"));
     }
     let again = Replay::new(predicted.source.clone(), predicted.selection.clone());
-    let replay = Replay {
+    let mut replay = Replay {
         // The id is a new one: a forecast may be replayed twice.
         id: again.id,
-        max_messages: Some(u32::try_from(outcome.messages).unwrap_or(u32::MAX)),
         skip_rejected: fields.get("skip").is_some(),
         rate,
         ..predicted.clone()
     };
+    replay.limit_to(&outcome);
     Ok(to_job(&operations::start(&console, Task::Replay(replay), forecast.query.clone(), &operator.name)?))
 }
 

@@ -159,9 +159,8 @@ async fn read_queue(console: &Console, queue: QueueKind, report: &Arc<dyn Report
         Ok(())
     }
     .await;
-    let copies = reader.copies();
     reader.close(read).await?;
-    let snapshot = builder.finish(taken, began.elapsed(), copies);
+    let snapshot = builder.finish(taken, began.elapsed());
     if report.is_stopped() {
         return Err(DeskError::Stopped);
     }

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
-use crate::dead_letter::{Cause, Filter, LetterFields};
+use crate::dead_letter::{Cause, Filter, LetterFields, SameIds};
 
 /// Number of points of a group's history.
 pub(super) const POINTS: usize = 24;
@@ -32,6 +32,7 @@ struct Letter {
     time: Option<i64>,
     replays: i64,
     bytes: u32,
+    has_same_id: bool,
 }
 
 /// A dead letter, as pages show it in lists.
@@ -40,6 +41,8 @@ pub(super) struct LetterLine<'a> {
     pub fields: LetterFields<'a>,
     /// Length of its body.
     pub bytes: u32,
+    /// Whether an earlier one has the same id.
+    pub has_same_id: bool,
 }
 
 /// The dead letters with one fingerprint.
@@ -65,8 +68,8 @@ pub(super) struct Snapshot {
     pub taken: i64,
     /// How long reading took.
     pub took: Duration,
-    /// Dead letters that are copies of others.
-    pub copies: usize,
+    /// Number of dead letters that have the same id as an earlier one.
+    pub same_ids: u64,
 }
 
 /// Collects a snapshot.
@@ -75,6 +78,7 @@ pub(super) struct SnapshotBuilder {
     letters: Vec<Letter>,
     texts: Vec<Box<str>>,
     ids: HashMap<Box<str>, TextId>,
+    same_ids: SameIds,
 }
 
 impl SnapshotBuilder {
@@ -100,6 +104,7 @@ impl SnapshotBuilder {
             time: fields.time,
             replays: fields.replays,
             bytes: u32::try_from(bytes).unwrap_or(u32::MAX),
+            has_same_id: self.same_ids.add(fields.id, u32::try_from(self.letters.len()).unwrap_or(u32::MAX)).is_some(),
         };
         self.letters.push(letter);
     }
@@ -115,9 +120,9 @@ impl SnapshotBuilder {
         id
     }
 
-    pub fn finish(mut self, taken: i64, took: Duration, copies: usize) -> Snapshot {
+    pub fn finish(mut self, taken: i64, took: Duration) -> Snapshot {
         self.letters.shrink_to_fit();
-        Snapshot { letters: self.letters, texts: self.texts, taken, took, copies }
+        Snapshot { letters: self.letters, texts: self.texts, taken, took, same_ids: self.same_ids.count }
     }
 }
 
@@ -144,7 +149,7 @@ impl Snapshot {
             replays: letter.replays,
             replay_id: letter.replay_id.map(text),
         };
-        LetterLine { fields, bytes: letter.bytes }
+        LetterLine { fields, bytes: letter.bytes, has_same_id: letter.has_same_id }
     }
 
     /// The selected dead letters, in the order of the queue. A filter on bodies selects nothing.
@@ -223,7 +228,7 @@ mod tests {
             let fingerprint = if n % 4 == 0 { "a" } else { "b" };
             builder.add(&fields(&format!("id{n}"), fingerprint, 1000 + n), 10);
         }
-        builder.finish(5, Duration::ZERO, 0)
+        builder.finish(5, Duration::ZERO)
     }
 
     #[test]

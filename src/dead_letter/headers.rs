@@ -11,18 +11,16 @@ pub const VERSION: i64 = 1;
 /// Headers with this prefix belong to the worker: on a dead letter they replace those of the publisher.
 pub const PREFIX: &str = "dl-";
 
-/// The id of a dead letter, by which operators select it: a pure function of the message and its cause, so that all copies
-/// have it.
+/// The id of a dead letter, by which operators select it. If the message has an identity, it is a pure function of the message
+/// and its cause; else it is unique to the dead letter.
 pub const ID: &str = "dl-id";
-/// Differs for every dead letter that is written, also for copies; messages that RabbitMQ returns are matched by it.
-pub const COPY_ID: &str = "dl-copy-id";
-/// How often RabbitMQ had delivered the message before. Copies of one message differ in it.
-pub(super) const DELIVERY_COUNT: &str = "dl-delivery-count";
+/// Unique to each dead letter that version 0.2.0 wrote, where `dl-id` was the same for equal messages without an identity.
+pub(super) const UNIQUE_ID_0_2: &str = "dl-copy-id";
 /// How often the message was replayed.
 pub const REPLAYS: &str = "dl-replays";
 /// The id of the replay that sent the message.
 pub const REPLAY_ID: &str = "dl-replay-id";
-/// The `dl-copy-id` of the first dead letter of a message that was replayed: its identity if it has no other.
+/// The id of the first dead letter of a message that was replayed: its identity if it has no other.
 pub const FIRST_ID: &str = "dl-first-id";
 /// MongoDB's error code, if MongoDB rejected the document.
 pub(super) const CODE: &str = "dl-code";
@@ -51,7 +49,7 @@ pub struct ReplayMark {
     pub id: String,
     /// How often the message was replayed, including this time.
     pub count: i64,
-    /// The `dl-copy-id` of the message's first dead letter: its identity if it has no other.
+    /// The id of the message's first dead letter: its identity if it has no other.
     pub first_id: String,
     /// Where the message was published originally.
     pub exchange: String,
@@ -144,31 +142,11 @@ impl<'a> Origin<'a> {
     }
 }
 
-/// What tells a dead letter from others.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LetterIds {
-    /// `dl-id`.
-    pub id: String,
-    /// `dl-copy-id`.
-    pub copy_id: String,
-    /// `dl-delivery-count`; none if the queue does not count deliveries.
-    pub delivery_count: Option<i64>,
-}
-
-impl LetterIds {
-    /// The headers that say this.
-    pub(super) fn headers(self) -> Vec<(&'static str, HeaderValue)> {
-        let mut headers = vec![(ID, HeaderValue::Text(self.id)), (COPY_ID, HeaderValue::Text(self.copy_id))];
-        headers.extend(self.delivery_count.map(|count| (DELIVERY_COUNT, HeaderValue::Int(count))));
-        headers
-    }
-}
-
 /// The headers of a dead letter. Together at most about 2.5 KiB, whatever the message is.
 pub fn headers(
     rejection: &Rejection,
     origin: &Origin,
-    ids: LetterIds,
+    id: String,
     now_millis: i64,
 ) -> Vec<(&'static str, HeaderValue)> {
     let text = |value: &str, max: usize| HeaderValue::Text(one_line(value, max));
@@ -187,7 +165,7 @@ pub fn headers(
         ("dl-fingerprint", HeaderValue::Text(fingerprint(rejection))),
         (REPLAYS, HeaderValue::Int(origin.replay.map_or(0, |replay| replay.count))),
     ];
-    headers.extend(ids.headers());
+    headers.push((ID, HeaderValue::Text(id)));
     if let Some(replay) = origin.replay {
         headers.push((REPLAY_ID, text(&replay.id, MAX_TEXT_BYTES)));
         headers.push((FIRST_ID, text(&replay.first_id, MAX_TEXT_BYTES)));
@@ -238,16 +216,12 @@ mod tests {
         trace_id: None,
     };
 
-    fn ids(id: &str) -> LetterIds {
-        LetterIds { id: id.to_owned(), copy_id: "0c".to_owned(), delivery_count: Some(2) }
-    }
-
     #[test]
     fn headers_name_the_fault_the_origin_and_the_time() {
         let rejection =
             Rejection::of_field(Reason::InvalidField, "user_id", "user_id expects a Number, found an array");
         let origin = Origin { user_id: Some("app"), ..ORIGIN };
-        let lines: Vec<String> = headers(&rejection, &origin, ids("0a"), 5)
+        let lines: Vec<String> = headers(&rejection, &origin, "0a".to_owned(), 5)
             .iter()
             .map(|(name, value)| format!("{name} = {value:?}"))
             .collect();
@@ -264,8 +238,6 @@ mod tests {
         dl-fingerprint = Text("ac8a1069dbed955b")
         dl-replays = Int(0)
         dl-id = Text("0a")
-        dl-copy-id = Text("0c")
-        dl-delivery-count = Int(2)
         dl-field = Text("user_id")
         dl-user-id = Text("app")
         "#);
@@ -282,7 +254,7 @@ mod tests {
         #[test]
         fn headers_stay_small_and_on_one_line(detail in ".{0,2000}", field in ".{0,600}", key in "[a-z.]{0,255}") {
             let rejection = Rejection::of_field(Reason::RejectedByStore, &field, detail);
-            let all = headers(&rejection, &Origin { routing_key: &key, ..ORIGIN }, ids("id"), 0);
+            let all = headers(&rejection, &Origin { routing_key: &key, ..ORIGIN }, "id".to_owned(), 0);
             let mut bytes = 0;
             for (name, value) in &all {
                 prop_assert!(name.starts_with(PREFIX));

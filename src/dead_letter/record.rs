@@ -5,8 +5,8 @@ use strum::VariantArray as _;
 use crate::event::{Reason, Rejection};
 
 use super::headers::{
-    CODE, COPY_ID, DELIVERY_COUNT, EXCHANGE, FIRST_ID, HeaderValue, ID, LetterIds, REPLAY_ID, REPLAYS, ROUTING_KEY,
-    USER_ID, VERSION, fingerprint, one_line,
+    CODE, EXCHANGE, FIRST_ID, HeaderValue, ID, REPLAY_ID, REPLAYS, ROUTING_KEY, UNIQUE_ID_0_2, USER_ID, VERSION,
+    fingerprint, one_line,
 };
 
 /// Why a message is in a dead-letter queue, as far as its headers say.
@@ -43,11 +43,7 @@ impl Cause {
 pub struct DeadLetterRecord {
     /// `dl-id`; none if the worker did not write the dead letter.
     pub id: Option<String>,
-    /// `dl-copy-id`, which differs for every copy.
-    pub copy_id: Option<String>,
-    /// How often RabbitMQ had delivered the message before it died.
-    pub delivery_count: Option<i64>,
-    /// The `dl-copy-id` of the message's first dead letter, if this is not the first.
+    /// The id of the message's first dead letter, if this is not the first.
     pub first_id: Option<String>,
     /// Why it is a dead letter.
     pub cause: Cause,
@@ -99,9 +95,9 @@ fn is_shard_of(queue: &str, worker_queue: &str) -> bool {
 }
 
 impl DeadLetterRecord {
-    /// The id that names the message in its replays: the `dl-copy-id` of its first dead letter.
+    /// The id of the message's first dead letter, which names the message in its replays.
     pub fn first_letter_id(&self) -> Option<&str> {
-        [&self.first_id, &self.copy_id, &self.id].into_iter().find_map(Option::as_deref)
+        self.first_id.as_deref().or(self.id.as_deref())
     }
 
     /// Reads the worker's headers, or else `x-death`. `x-death` has priority if its queue is `worker_queue`: then RabbitMQ
@@ -122,9 +118,7 @@ impl DeadLetterRecord {
         let or_empty = |name: &str| text(name).unwrap_or_default();
         DeadLetterRecord {
             id: text(ID),
-            copy_id: text(COPY_ID),
-            delivery_count: get(DELIVERY_COUNT).and_then(|count| count.int()),
-            first_id: text(FIRST_ID),
+            first_id: text(FIRST_ID).or_else(|| text(UNIQUE_ID_0_2)),
             cause: reason.parse().map_or(Cause::Unknown, Cause::Reason),
             field: text("dl-field"),
             code: get(CODE).and_then(|code| code.int()),
@@ -144,8 +138,6 @@ impl DeadLetterRecord {
     fn unknown() -> DeadLetterRecord {
         DeadLetterRecord {
             id: None,
-            copy_id: None,
-            delivery_count: None,
             first_id: None,
             cause: Cause::Unknown,
             field: None,
@@ -189,7 +181,7 @@ impl DeadLetterRecord {
     }
 
     /// The `dl-` headers for a dead letter that the worker did not write.
-    pub fn headers(&self, ids: LetterIds) -> Vec<(&'static str, HeaderValue)> {
+    pub fn headers(&self, id: String) -> Vec<(&'static str, HeaderValue)> {
         let text = |text: &String| HeaderValue::Text(text.clone());
         let mut headers = vec![
             ("dl-version", HeaderValue::Int(VERSION)),
@@ -202,7 +194,7 @@ impl DeadLetterRecord {
             ("dl-fingerprint", text(&self.fingerprint)),
             (REPLAYS, HeaderValue::Int(self.replays)),
         ];
-        headers.extend(ids.headers());
+        headers.push((ID, HeaderValue::Text(id)));
         headers.extend(self.time.map(|time| ("dl-time", HeaderValue::Int(time))));
         headers.extend(self.user_id.clone().map(|user_id| (USER_ID, HeaderValue::Text(user_id))));
         headers
@@ -252,9 +244,8 @@ mod tests {
             let death = XDeath { reason: name.into(), ..XDeath::default() };
             assert_eq!(read(&[], Some(death)).cause.as_str(), cause);
         }
-        let ids = LetterIds { id: "b".into(), copy_id: "c".into(), delivery_count: None };
-        let read_again = read(&from_broker.headers(ids), None);
-        assert_eq!(DeadLetterRecord { id: None, copy_id: None, ..read_again }, from_broker);
+        let read_again = read(&from_broker.headers("b".to_owned()), None);
+        assert_eq!(DeadLetterRecord { id: None, ..read_again }, from_broker);
         assert_eq!(read(&[], None).cause, Cause::Unknown);
         let forged =
             read(&[("dl-reason", text("too_deep"))], Some(XDeath { queue: "work".into(), ..XDeath::default() }));

@@ -143,8 +143,6 @@ pub struct Forecast {
     pub edit_failed: BTreeMap<String, u64>,
     /// The first of them.
     pub samples: Vec<Sample>,
-    /// Number of messages met: the dead letters and their copies.
-    pub messages: u64,
 }
 
 impl Forecast {

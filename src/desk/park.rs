@@ -6,7 +6,6 @@ use serde_json::{Value, json};
 
 use crate::config::Settings;
 use crate::report::Report;
-use crate::system::now_millis;
 
 use super::reader::{LetterReader, SelectedLetter};
 use super::transfer::{Transfer, TransferReport};
@@ -44,7 +43,7 @@ impl Park {
         Ok(Park { source, selection, to, reset_replays: back, rate: None })
     }
 
-    /// Moves what had died when this begins. Returns what was moved, and how it ended.
+    /// Moves those that are in the queue when this begins. Returns what was moved, and how it ended.
     ///
     /// # Errors
     /// The queue cannot be opened; nothing was moved.
@@ -53,8 +52,7 @@ impl Park {
         settings: &Settings,
         report: &Arc<dyn Report>,
     ) -> Result<(ParkReport, Result<(), DeskError>), DeskError> {
-        let mut reader = LetterReader::open(settings, &self.source, &self.selection, report).await?;
-        reader.move_letters(now_millis(), None);
+        let reader = LetterReader::open_to_remove(settings, &self.source, &self.selection, report).await?;
         let mut transfer = Transfer::new(settings, reader, self.rate, report).await?;
         let exchange = &settings.dead_letter.exchange;
         let sent = async {

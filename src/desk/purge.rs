@@ -43,13 +43,12 @@ impl Purge {
         PathBuf::from(format!("{}-{}.ndjson", queue.replace('/', "_"), now_millis()))
     }
 
-    /// Deletes what had died when this begins. Returns their number, and how it ended.
+    /// Deletes those that are in the queue when this begins. Returns their number, and how it ended.
     pub async fn run(&self, settings: &Settings, report: &Arc<dyn Report>) -> (u64, Result<(), DeskError>) {
-        let mut reader = match LetterReader::open(settings, &self.source, &self.selection, report).await {
+        let mut reader = match LetterReader::open_to_remove(settings, &self.source, &self.selection, report).await {
             Ok(reader) => reader,
             Err(error) => return (0, Err(error)),
         };
-        reader.move_letters(now_millis(), None);
         let mut run = Run {
             reader: &mut reader,
             backup: self.backup.clone().map(BackupFile::new),

@@ -11,7 +11,6 @@ use crate::config::Settings;
 use crate::observe::traces::ReplaySpan;
 use crate::rabbitmq::{self, ReplayTarget};
 use crate::report::Report;
-use crate::system::now_millis;
 
 use super::archive_file::BackupFile;
 use super::edit::Edit;
@@ -29,10 +28,6 @@ pub struct Replay {
     pub source: Source,
     /// Which of its dead letters.
     pub selection: Selection,
-    /// Those that died later (milliseconds since 1970) stay.
-    pub died_until: i64,
-    /// Most messages in all, copies included.
-    pub max_messages: Option<u32>,
     /// How their bodies are changed.
     pub edit: Option<Edit>,
     /// The new file for those that are changed, as they were.
@@ -65,14 +60,12 @@ pub struct ReplayReport {
 }
 
 impl Replay {
-    /// Everything that is selected and has died by now, unchanged.
+    /// Everything that is selected, unchanged.
     pub fn new(source: Source, selection: Selection) -> Replay {
         Replay {
             id: ObjectId::new().to_hex(),
             source,
             selection,
-            died_until: now_millis(),
-            max_messages: None,
             edit: None,
             backup: None,
             to_queue: None,
@@ -126,7 +119,6 @@ impl Replay {
             Ok(())
         }
         .await;
-        forecast.messages = forecast.total() + reader.copies() as u64;
         reader.close(read).await?;
         if report.is_stopped() {
             return Err(DeskError::Stopped);
@@ -134,7 +126,13 @@ impl Replay {
         Ok(forecast)
     }
 
-    /// Replays them. Returns what was done, and how it ended.
+    /// Limits it to as many as the forecast has counted.
+    pub fn limit_to(&mut self, forecast: &Forecast) {
+        let count = u32::try_from(forecast.total()).unwrap_or(u32::MAX);
+        self.selection.limit = Some(self.selection.limit.map_or(count, |limit| limit.min(count)));
+    }
+
+    /// Replays those that are in the queue when this begins. Returns what was done, and how it ended.
     ///
     /// # Errors
     /// The edit is wrong, or the queue cannot be opened; nothing was moved.
@@ -148,9 +146,7 @@ impl Replay {
             return Err(DeskError::Usage(text.to_owned()));
         }
         let mut predictor = Predictor::new(settings, self.edit.as_ref(), self.to_queue.is_some()).await?;
-        let mut reader = LetterReader::open(settings, &self.source, &self.selection, report).await?;
-        reader.limit_messages(self.max_messages);
-        reader.move_letters(self.died_until, Some(&self.id));
+        let reader = LetterReader::open_to_remove(settings, &self.source, &self.selection, report).await?;
         let mut transfer = Transfer::new(settings, reader, self.rate, report).await?;
         let mut progress = Progress { backup: self.backup.clone().map(BackupFile::new), ..Progress::default() };
         let sent = self.send(settings, &mut transfer, &mut predictor, &mut progress, &**report).await;

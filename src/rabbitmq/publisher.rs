@@ -2,9 +2,10 @@
 //! and a publisher that failed is dropped. Must not know why something is published.
 //!
 //! lapin attaches a returned message to whichever confirm comes next, not to its own. So the results of messages
-//! that are published together are known only when all their confirms are in, and returns are matched by return key.
+//! that are published together are known only when all their confirms are in, and returns are matched by return key. Where
+//! several messages share the key of one that was returned, none of them counts as confirmed.
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 use std::pin::pin;
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use futures_util::future::try_join_all;
 use lapin::Channel;
 use lapin::Confirmation;
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions, ExchangeDeclareOptions};
-use lapin::types::FieldTable;
+use lapin::types::{FieldTable, ShortString};
 use tokio::time::timeout;
 
 use crate::config::{BrokerSettings, DeadLetterSettings};
@@ -161,10 +162,10 @@ impl Publisher {
     }
 }
 
-/// Combines confirms and returns.
+/// Combines confirms and returns. Where several messages share address and key of one that was returned, it is not known which
+/// of them it was: none of them counts as confirmed.
 fn match_returns(messages: &[Outgoing], confirmations: Vec<Confirmation>) -> Result<Vec<PublishResult>, BrokerError> {
-    let mut returned: HashMap<String, usize> = HashMap::new();
-    let mut unmatched = 0;
+    let mut returned: HashSet<(ShortString, ShortString, Option<String>)> = HashSet::new();
     let mut results = Vec::with_capacity(messages.len());
     for confirmation in confirmations {
         let (result, message) = match confirmation {
@@ -173,24 +174,20 @@ fn match_returns(messages: &[Outgoing], confirmations: Vec<Confirmation>) -> Res
             Confirmation::NotRequested => return Err(BrokerError::ConnectionLost),
         };
         results.push(result);
-        match message.map(|message| return_key(&message.delivery.properties)) {
-            Some(Some(key)) => *returned.entry(key).or_default() += 1,
-            Some(None) => unmatched += 1,
-            None => {}
-        }
+        let address = |delivery: lapin::message::Delivery| {
+            let key = return_key(&delivery.properties);
+            (delivery.exchange, delivery.routing_key, key)
+        };
+        returned.extend(message.map(|message| address(message.delivery)));
     }
-    for (message, result) in messages.iter().zip(&mut results) {
-        match returned.get_mut(&message.return_key) {
-            Some(count) if *count > 0 => {
-                *count -= 1;
-                *result = PublishResult::Returned;
-            }
-            _ => {}
-        }
-    }
-    if unmatched > 0 || returned.values().any(|count| *count > 0) {
-        // A return without a match leaves open which message it was: none of them counts as confirmed.
-        for result in results.iter_mut().filter(|result| **result == PublishResult::Confirmed) {
+    let address = |message: &Outgoing| {
+        let key = Some(message.return_key.clone()).filter(|key| !key.is_empty());
+        (message.exchange.clone(), message.routing_key.clone(), key)
+    };
+    let sent: HashSet<_> = if returned.is_empty() { HashSet::new() } else { messages.iter().map(address).collect() };
+    let any_unmatched = !returned.is_subset(&sent);
+    for (message, result) in messages.iter().zip(&mut results).filter(|_| !returned.is_empty()) {
+        if any_unmatched || returned.contains(&address(message)) {
             *result = PublishResult::Returned;
         }
     }

@@ -67,9 +67,9 @@ impl PendingDeadLetter {
             None => rejection.reason_and_field(),
         };
         let (exchange, routing_key) = origin.published_to();
-        let ids = delivery.letter_ids(&cause, exchange, routing_key);
-        let id = ids.id.clone();
-        let headers = dead_letter::headers(rejection, &origin, ids, time);
+        let first_id = replay.as_ref().map(|replay| replay.first_id.as_str());
+        let id = delivery.new_letter_id(&cause, exchange, routing_key, first_id);
+        let headers = dead_letter::headers(rejection, &origin, id.clone(), time);
         log_rejection(context, rejection, &id, trace_id.as_deref());
         let (tag, bytes) = (delivery.tag, delivery.body.len());
         let dead_letter = &settings.dead_letter;

@@ -150,7 +150,9 @@ async fn a_replay_whose_connections_are_cut_loses_nothing() {
         let uri = format!("broker.uri={}", proxy.proxied_uri(&env.broker_uri));
         let output = env.dead_command(&["replay", "--yes", "--json", "--rate", "2000", "--set", &uri]).await;
         assert_eq!((output.code, proxy.times_triggered()), (Some(69), 1), "{output:?}");
-        assert!(output.json()[0]["replayed"].as_u64().unwrap() < 3000);
+        // Nothing is printed if it was cut before the first was sent.
+        let replayed = output.json().first().map_or(0, |summary| summary["replayed"].as_u64().unwrap());
+        assert!(replayed < 3000);
     }
     // The broker requeues what the lost connection had taken, after some time.
     eventually("all are stored", DEADLINE, async || {

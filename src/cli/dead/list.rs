@@ -10,7 +10,7 @@ use console::{Alignment, pad_str};
 use serde_json::json;
 
 use crate::config::Settings;
-use crate::dead_letter::{escape, terminal_safe_json};
+use crate::dead_letter::{SameIds, escape, terminal_safe_json};
 use crate::desk::{DeskError, LetterReader, SelectedLetter, age, rfc3339};
 
 use super::super::CommandError;
@@ -91,11 +91,13 @@ impl ListArgs {
         if let Some(widths) = &widths {
             lines.write(aligned(&COLUMNS.map(|column| column.name.to_owned()), widths)).await?;
         }
+        let mut same_ids = SameIds::default();
         while let Some(letter) = reader.next().await? {
+            let same_as = same_ids.add(&letter.id, letter.position);
             let line = match &widths {
-                _ if self.json => as_json(&letter),
-                Some(widths) => aligned(&cells(&letter), widths),
-                None => cells(&letter).join("\t"),
+                _ if self.json => as_json(&letter, same_as),
+                Some(widths) => aligned(&cells(&letter, same_as), widths),
+                None => cells(&letter, same_as).join("\t"),
             };
             lines.write(line).await?;
         }
@@ -108,7 +110,8 @@ impl ListArgs {
     }
 }
 
-fn cells(letter: &SelectedLetter) -> [String; 10] {
+/// `same_as` is the position of an earlier dead letter with the same id.
+fn cells(letter: &SelectedLetter, same_as: Option<u32>) -> [String; 10] {
     let record = &letter.record;
     let or_dash = |text: Option<&str>| text.filter(|text| !text.is_empty()).map_or("-".to_owned(), escape);
     [
@@ -116,7 +119,10 @@ fn cells(letter: &SelectedLetter) -> [String; 10] {
         age(record.time),
         record.cause.as_str().to_owned(),
         or_dash(record.field.as_deref()),
-        or_dash(Some(&record.detail)),
+        match same_as {
+            Some(first) => format!("same id as @{first}: {}", escape(&record.detail)),
+            None => or_dash(Some(&record.detail)),
+        },
         or_dash(letter.delivery.message_id()),
         or_dash(Some(&record.routing_key)),
         letter.delivery.body.len().to_string(),
@@ -135,10 +141,10 @@ fn aligned(cells: &[String; 10], widths: &[usize; 10]) -> String {
     line.trim_end().to_owned()
 }
 
-fn as_json(letter: &SelectedLetter) -> String {
+fn as_json(letter: &SelectedLetter, same_as: Option<u32>) -> String {
     let (record, delivery) = (&letter.record, &letter.delivery);
     let line = json!({
-        "position": letter.position, "id": letter.id, "time": record.time, "time_text": rfc3339(record.time),
+        "position": letter.position, "id": letter.id, "same_id_as": same_as, "time": record.time, "time_text": rfc3339(record.time),
         "reason": record.cause.as_str(), "field": record.field, "code": record.code, "detail": record.detail,
         "message_id": delivery.message_id(), "exchange": record.exchange, "routing_key": record.routing_key,
         "bytes": delivery.body.len(), "replays": record.replays, "replay_id": record.replay_id,

@@ -95,8 +95,7 @@ impl ReplayArgs {
             if !confirm("replay them? [y/N]", &["y", "Y", "yes"], "--yes or --dry-run")? {
                 return Err(CommandError::usage("nothing was replayed"));
             }
-            // Dead letters that came after the forecast are not replayed.
-            replay.max_messages = Some(u32::try_from(forecast.messages).unwrap_or(u32::MAX));
+            replay.limit_to(&forecast);
         }
         self.run_replay(settings, &replay).await
     }

@@ -6,7 +6,7 @@ use clap::Args;
 use serde_json::json;
 
 use crate::config::Settings;
-use crate::dead_letter::{Groups, escape, terminal_safe_json};
+use crate::dead_letter::{Groups, SameIds, escape, terminal_safe_json};
 use crate::desk::{LetterReader, age, dead_letters, rfc3339};
 
 use super::super::CommandError;
@@ -37,24 +37,25 @@ impl StatsArgs {
     pub async fn run(&self, settings: &Settings) -> Result<u8, CommandError> {
         let (source, selection) = (self.queue.source(settings), self.selection.to_desk());
         let mut reader = LetterReader::open(settings, &source, &selection, &TerminalReport::notes()).await?;
-        let mut groups = Groups::default();
+        let (mut groups, mut same_ids) = (Groups::default(), SameIds::default());
         let read = async {
             while let Some(letter) = reader.next().await? {
                 groups.add(&letter.record, letter.delivery.body.len());
+                same_ids.add(&letter.id, letter.position);
             }
             Ok(())
         }
         .await;
-        let copies = reader.copies();
         reader.close(read).await?;
         let queue = self.queue.name(settings);
-        let text = if self.json { as_json(queue, &groups, copies) } else { as_text(queue, &groups) };
+        let text =
+            if self.json { as_json(queue, &groups, same_ids.count) } else { as_text(queue, &groups, same_ids.count) };
         std::io::stdout().write_all(text.as_bytes())?;
         Ok(0)
     }
 }
 
-fn as_json(queue: &str, groups: &Groups, copies: usize) -> String {
+fn as_json(queue: &str, groups: &Groups, same_id: u64) -> String {
     let (oldest, newest) = groups.span();
     let by_reason: serde_json::Map<_, _> =
         groups.by_cause().into_iter().map(|(cause, count)| (cause.as_str().to_owned(), json!(count))).collect();
@@ -72,13 +73,13 @@ fn as_json(queue: &str, groups: &Groups, copies: usize) -> String {
     let by_replays: serde_json::Map<_, _> =
         groups.by_replays.iter().map(|(times, count)| (times.to_string(), json!(count))).collect();
     let all = json!({
-        "queue": queue, "count": groups.count, "copies": copies, "bytes": groups.bytes, "oldest": oldest, "newest": newest,
+        "queue": queue, "count": groups.count, "same_id": same_id, "bytes": groups.bytes, "oldest": oldest, "newest": newest,
         "by_reason": by_reason, "by_replays": by_replays, "by_fingerprint": by_fingerprint,
     });
     format!("{}\n", terminal_safe_json(&all.to_string()))
 }
 
-fn as_text(queue: &str, groups: &Groups) -> String {
+fn as_text(queue: &str, groups: &Groups, same_id: u64) -> String {
     let (oldest, newest) = groups.span();
     let total = dead_letters(groups.count);
     let mut out = format!("{queue}: {total}, {} bytes\n", groups.bytes);
@@ -93,7 +94,11 @@ fn as_text(queue: &str, groups: &Groups) -> String {
         .iter()
         .map(|(times, count)| if *times == 0 { format!("never {count}") } else { format!("{times}× {count}") })
         .collect();
-    out.push_str(&format!("replayed: {}\n\n   count  reason\n", replays.join(", ")));
+    out.push_str(&format!("replayed: {}\n", replays.join(", ")));
+    if same_id > 0 {
+        out.push_str(&format!("same id as another: {same_id} (each is a dead letter of its own)\n"));
+    }
+    out.push_str("\n   count  reason\n");
     for (cause, count) in groups.by_cause() {
         out.push_str(&format!("{count:>8}  {}\n", cause.as_str()));
     }

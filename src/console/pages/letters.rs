@@ -56,9 +56,7 @@ fn freshness(console: &Console, operator: &Operator, queue: QueueKind, snapshot:
     html! {
         div class="freshness" {
             "As read " (time(Some(snapshot.taken))) " in " (format!("{:.1}", snapshot.took.as_secs_f64())) " s. "
-            @if snapshot.copies > 0 {
-                (number(snapshot.copies as u64)) " more are copies, which an interrupted worker wrote again. "
-            }
+            @if snapshot.same_ids > 0 { (number(snapshot.same_ids)) " have the same id as an earlier one. " }
             (look_form(operator, queue, "Read again"))
         }
         @if let Some(change) = console.queue(queue).stale() {
@@ -228,7 +226,7 @@ fn letter_table(queue: QueueKind, lines: &[LetterLine]) -> Markup {
                 @for line in lines {
                     tr {
                         td data-label="Died" { (ago(line.fields.time)) }
-                        td data-label="Dead letter" { a href=(letter_url(queue, line.fields.id)) { (line.fields.id) } }
+                        td data-label="Dead letter" { a href=(letter_url(queue, line.fields.id)) { (line.fields.id) } @if line.has_same_id { " (same id as an earlier one)" } }
                         td data-label="Cause" { (line.fields.cause.as_str()) @if let Some(field) = line.fields.field { ": " (field) } }
                         td data-label="Message id" { (line.fields.message_id.unwrap_or("–")) }
                         td data-label="Routing key" { (line.fields.routing_key) }

@@ -1,5 +1,9 @@
-//! Owns browsing a queue without changing it: messages are held unacknowledged, and either acknowledged (once they are safe
-//! elsewhere) or requeued by RabbitMQ when the channel closes, however it closes. Must not know what is done with a message.
+//! Browsing a queue without changing it: messages are held unacknowledged, and either acknowledged (once they are safe
+//! elsewhere) or requeued by RabbitMQ when the channel closes, however it closes.
+//!
+//! A run that removes messages ends at what was in the queue when it began, which [`QueueBrowser::mark`] fixes without a clock:
+//! each message is delivered once and requeued. RabbitMQ then delivers it with `redelivered` set, and what arrives later
+//! without.
 //!
 //! The order survives on RabbitMQ 3.10 (measured; classic queues keep it by themselves) because of two rules. A quorum queue
 //! requeues the messages of a closed channel consumer by consumer, in the order of consumer tags, for at most 32 consumers;
@@ -8,6 +12,8 @@
 
 mod error;
 mod lock;
+mod mark;
+mod open;
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -21,10 +27,12 @@ use tokio::time::timeout;
 
 use crate::config::BrokerSettings;
 
-use super::admin::delivery_limit::{Browsable, NotBrowsable, check_browsable};
 use super::admin::queue_depth::queue_counts;
 use super::connection::{Connection, call, call_topology, close, connect, flush_single_acks};
 use super::{BrokerError, Delivery};
+
+use mark::Marked;
+use open::{Held, prepare, stable_depth};
 
 pub use error::{BrowseError, BrowseOptions};
 
@@ -40,8 +48,6 @@ const MESSAGE_OVERHEAD: usize = 2048;
 /// How often, and how long each time, to wait for the next message of a queue that is not empty.
 const MAX_IDLE_WAITS: u32 = 50;
 const IDLE_WAIT: Duration = Duration::from_millis(200);
-/// How often to read the depth of a queue until it stops changing.
-const MAX_DEPTH_READS: u32 = 20;
 
 /// A message that is held. When it is dropped, it stays held until the browser closes, and is requeued then.
 pub struct BrowsedMessage {
@@ -88,8 +94,14 @@ pub struct QueueBrowser {
     held: u32,
     last_ack: Option<Instant>,
     idle_waits: u32,
+    /// Whether a message had a priority: then later messages can have overtaken earlier ones.
+    any_priority: bool,
+    /// Set once the messages of the run are marked.
+    marked: Option<Marked>,
     /// Set if policies are unknown, and one may set a lower delivery limit.
     pub policies_unknown: bool,
+    /// Set if something else reads the queue, or holds messages of it.
+    pub has_other_readers: bool,
 }
 
 impl QueueBrowser {
@@ -105,7 +117,7 @@ impl QueueBrowser {
     ) -> Result<QueueBrowser, BrowseError> {
         let connection = connect(broker, "dead letters").await?;
         match prepare(&connection, broker, queue, options, on_wait).await {
-            Ok((channel, count, browsable)) => Ok(QueueBrowser {
+            Ok((channel, (count, has_other_readers), browsable)) => Ok(QueueBrowser {
                 connection,
                 channel,
                 queue: queue.to_owned(),
@@ -124,7 +136,10 @@ impl QueueBrowser {
                 held: 0,
                 last_ack: None,
                 idle_waits: 0,
+                any_priority: false,
+                marked: None,
                 policies_unknown: !browsable.policies_known,
+                has_other_readers,
             }),
             Err(error) => {
                 close(&connection, broker.call_timeout.0).await;
@@ -150,23 +165,42 @@ impl QueueBrowser {
     }
 
     /// Browses further messages: those that are in the queue now. False if there are none.
-    ///
-    /// # Errors
-    /// The connection is lost, or the queue is gone.
-    pub async fn extend(&mut self) -> Result<bool, BrowseError> {
+    async fn extend(&mut self) -> Result<bool, BrowseError> {
         self.cancel_consumer().await?;
-        let ready = stable_depth(&self.connection, &self.queue, self.call_timeout).await?;
+        let (ready, _) = stable_depth(&self.connection, &self.queue, self.call_timeout, Held::ByThisToo).await?;
         let received = u32::try_from(self.undelivered.len()).unwrap_or(0);
         self.count = self.taken + received + ready;
         self.ready_at_start = self.ready_at_start.max(self.count);
         Ok(self.count > self.taken)
     }
 
-    /// The next message, in the order of the queue; none after the last.
+    /// The next message, in the order of the queue; none after the last. Once they are marked, only the messages of the run.
     ///
     /// # Errors
     /// The connection is lost, the queue is gone, or a message is near its delivery limit.
     pub async fn next(&mut self) -> Result<Option<BrowsedMessage>, BrowseError> {
+        loop {
+            if self.marked.as_ref().is_some_and(|marked| marked.remaining == 0) {
+                return Ok(None);
+            }
+            let Some(message) = self.take_checked().await? else {
+                let any = self.marked.as_mut().is_some_and(|marked| std::mem::take(&mut marked.any_since_extended));
+                if any && self.extend().await? {
+                    continue;
+                }
+                return Ok(None);
+            };
+            let Some(marked) = &mut self.marked else { return Ok(Some(message)) };
+            if message.delivery.redelivered {
+                marked.remaining -= 1;
+                marked.any_since_extended = true;
+                return Ok(Some(message));
+            }
+            marked.later += 1;
+        }
+    }
+
+    async fn take_checked(&mut self) -> Result<Option<BrowsedMessage>, BrowseError> {
         let Some(message) = self.take().await? else { return Ok(None) };
         let count = message.delivery.delivery_count();
         match self.delivery_limit {
@@ -234,6 +268,7 @@ impl QueueBrowser {
         let (delivery, acker) = Delivery::new(delivery, self.channel.id(), &self.connection.invalid_texts);
         self.largest_recent = self.largest_recent.max(delivery.body.len() + MESSAGE_OVERHEAD);
         self.last_was_requeued = delivery.delivery_count() > 0;
+        self.any_priority |= delivery.has_priority();
         BrowsedMessage { delivery, position: self.taken, acker }
     }
 
@@ -295,6 +330,13 @@ impl QueueBrowser {
     /// # Errors
     /// The connection is lost; the broker has requeued everything then.
     pub async fn close(mut self) -> Result<(), BrowseError> {
+        self.requeue().await?;
+        close(&self.connection, self.call_timeout).await;
+        Ok(())
+    }
+
+    /// Requeues everything that is not acknowledged, each message in its place, and closes the channel.
+    async fn requeue(&mut self) -> Result<(), BrowseError> {
         self.count = self.ready_at_start;
         while self.last_was_requeued && self.take().await?.is_some() {}
         self.cancel_consumer().await?;
@@ -310,50 +352,10 @@ impl QueueBrowser {
             }
             tokio::time::sleep(IDLE_WAIT / 10).await;
         }
-        close(&self.connection, limit).await;
         Ok(())
     }
 
     async fn depth(&self) -> Result<u32, BrokerError> {
         Ok(queue_counts(&self.connection, &self.queue, self.call_timeout).await?.ready)
     }
-}
-
-async fn prepare(
-    connection: &Connection,
-    broker: &BrokerSettings,
-    queue: &str,
-    options: &BrowseOptions,
-    on_wait: impl FnOnce(),
-) -> Result<(Channel, u32, Browsable), BrowseError> {
-    let limit = broker.call_timeout.0;
-    // The queue must exist before anything is declared under its name.
-    queue_counts(connection, queue, limit).await?;
-    let browsable = if options.trust_queue {
-        Browsable { limit: None, policies_known: true }
-    } else {
-        match check_browsable(connection, broker, queue, options.management.as_ref()).await? {
-            Ok(browsable) => browsable,
-            Err(NotBrowsable::NoPermission) => return Err(BrowseError::NoPermission { queue: queue.to_owned() }),
-            Err(reason) => return Err(BrowseError::Unsafe { queue: queue.to_owned(), reason: reason.to_string() }),
-        }
-    };
-    lock::acquire(connection, queue, limit, options, on_wait).await?;
-    let count = stable_depth(connection, queue, limit).await?;
-    let channel = call(limit, "opening a channel", connection.create_channel()).await?;
-    Ok((channel, count, browsable))
-}
-
-/// The depth of a queue once it stops changing: what a browser held that has just ended is requeued little by little.
-async fn stable_depth(connection: &Connection, queue: &str, limit: Duration) -> Result<u32, BrokerError> {
-    let mut depth = queue_counts(connection, queue, limit).await?.ready;
-    for _ in 0..MAX_DEPTH_READS {
-        tokio::time::sleep(IDLE_WAIT / 2).await;
-        let now = queue_counts(connection, queue, limit).await?.ready;
-        if now == depth {
-            break;
-        }
-        depth = now;
-    }
-    Ok(depth)
 }

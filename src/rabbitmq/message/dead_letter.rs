@@ -8,7 +8,7 @@ use lapin::types::AMQPValue;
 
 use xxhash_rust::xxh3::Xxh3;
 
-use crate::dead_letter::{self, ArchivedMessage, DeadLetterRecord, HeaderValue, LetterFields, LetterIds};
+use crate::dead_letter::{self, ArchivedMessage, DeadLetterRecord, HeaderValue, LetterFields};
 
 use super::super::connection::invalid_text::InvalidText;
 use super::headers::{Headers, ORIGINAL_BYTES, filtered, insert, is_publisher_header, is_transport_header, kept_cc};
@@ -19,27 +19,43 @@ use super::{Delivery, Outgoing, json};
 const MAX_ORIGINAL_BYTES: usize = 6 << 10;
 
 impl Delivery {
-    /// The ids of its dead letter for this cause. `exchange` and `routing_key` are those that it was published to first.
-    pub fn letter_ids(&self, cause: &str, exchange: &str, routing_key: &str) -> LetterIds {
-        // What a replay does not keep is left out, so that a message that was replayed has the same id again.
+    /// The id of its new dead letter for this cause. `exchange` and `routing_key` are those that it was published to first,
+    /// `first_id` is the id of its first dead letter, if a replay sent it.
+    ///
+    /// A message without an identity gets an id of its own each time: equal ones are different events, and a replay makes the
+    /// id their identity.
+    pub fn new_letter_id(&self, cause: &str, exchange: &str, routing_key: &str, first_id: Option<&str>) -> String {
+        match (self.identifying_message_id(), first_id) {
+            (None, None) => ObjectId::new().to_hex(),
+            (Some(_), _) => self.letter_hash(cause, exchange, routing_key, ""),
+            (None, Some(first_id)) => self.letter_hash(cause, exchange, routing_key, first_id),
+        }
+    }
+
+    /// The `message_id`, unless it is empty: that is no identity for the decoder either.
+    fn identifying_message_id(&self) -> Option<&str> {
+        self.message_id().filter(|id| !id.is_empty())
+    }
+
+    /// What a replay does not keep is left out, so that a message that was replayed has the same id again.
+    fn letter_hash(&self, cause: &str, exchange: &str, routing_key: &str, first_id: &str) -> String {
         let kept = republished(&self.properties, Headers::new());
         let headers = filtered(&self.properties, is_publisher_header);
         let properties = serde_json::Value::Object(json::properties_to_json(&kept)).to_string();
         let headers = serde_json::Value::Object(json::headers_to_json(&headers.into())).to_string();
         let mut hash = Xxh3::new();
-        let parts = [cause.as_bytes(), exchange.as_bytes(), routing_key.as_bytes(), properties.as_bytes()];
+        let parts = [cause, exchange, routing_key, first_id, &properties].map(str::as_bytes);
         let texts = self.invalid_texts.iter().map(|invalid| invalid.bytes.as_slice());
         for part in parts.into_iter().chain([headers.as_bytes(), self.body.as_slice()]).chain(texts) {
             hash.update(&(part.len() as u64).to_be_bytes());
             hash.update(part);
         }
-        let id = format!("{:032x}", hash.digest128()).split_off(8);
-        LetterIds { id, copy_id: ObjectId::new().to_hex(), delivery_count: self.earlier_deliveries() }
+        format!("{:032x}", hash.digest128()).split_off(8)
     }
 
-    /// The id of a dead letter: its `dl-id`, or the one that it gets when it leaves its queue.
+    /// The id by which a dead letter is shown and selected: its `dl-id`, or a hash of what it is if the worker did not write it.
     pub fn letter_id(&self, record: &DeadLetterRecord) -> String {
-        let computed = || self.letter_ids(record.cause.as_str(), &record.exchange, &record.routing_key).id;
+        let computed = || self.letter_hash(record.cause.as_str(), &record.exchange, &record.routing_key, "");
         record.id.clone().unwrap_or_else(computed)
     }
 
@@ -112,9 +128,8 @@ impl Delivery {
         }
         let mut headers = filtered(&self.properties, is_publisher_header);
         headers.extend(kept_cc(&self.properties));
-        let ids = self.letter_ids(record.cause.as_str(), &record.exchange, &record.routing_key);
-        // RabbitMQ has moved it once, and counts its deliveries from another queue.
-        insert(&mut headers, record.headers(LetterIds { delivery_count: None, ..ids }));
+        let id = self.new_letter_id(record.cause.as_str(), &record.exchange, &record.routing_key, None);
+        insert(&mut headers, record.headers(id));
         insert(&mut headers, self.lost_parts());
         headers
     }

@@ -115,6 +115,11 @@ impl Delivery {
         *self.properties.timestamp()
     }
 
+    /// Whether it has an AMQP `priority` above 0, by which queues deliver it before others.
+    pub fn has_priority(&self) -> bool {
+        self.properties.priority().is_some_and(|priority| priority > 0)
+    }
+
     /// AMQP `app_id`.
     pub fn app_id(&self) -> Option<&str> {
         self.properties.app_id().as_ref().map(ShortString::as_str)

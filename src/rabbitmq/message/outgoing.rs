@@ -70,15 +70,15 @@ pub(super) fn short_string(text: &str) -> ShortString {
     text.get(..text.floor_char_boundary(255)).unwrap_or_default().into()
 }
 
-/// The return key of a message: `dl-copy-id` of a dead letter, `dl-first-id` of a replayed message, `dl-id` of a dead letter
-/// that an older version wrote, or else the `message_id`.
+/// The return key of a message: `dl-id` of a dead letter, `dl-first-id` of a replayed message, or else the `message_id`. Messages
+/// may share one.
 pub(in crate::rabbitmq) fn return_key(properties: &BasicProperties) -> Option<String> {
     let headers = properties.headers().as_ref().map(FieldTable::inner);
     let text = |name: &str| match headers.and_then(|headers| headers.get(name)) {
         Some(AMQPValue::LongString(id)) => Some(id.to_string()),
         _ => None,
     };
-    let own = [dead_letter::COPY_ID, dead_letter::FIRST_ID, dead_letter::ID].into_iter().find_map(text);
+    let own = [dead_letter::ID, dead_letter::FIRST_ID].into_iter().find_map(text);
     own.or_else(|| properties.message_id().as_ref().map(ToString::to_string))
 }
 

@@ -2,6 +2,7 @@
 //! oracle that finds lost and duplicated events.
 
 pub mod access_control;
+mod clock;
 mod cluster;
 mod console;
 mod dead_letters;
@@ -13,6 +14,7 @@ mod worker;
 
 use std::time::{Duration, Instant};
 
+pub use clock::shift_clock;
 pub use cluster::{Cluster, LoadPublisher};
 pub use dead_letters::{CommandOutput, HIGH_LIMIT, QueuedMessage, kill};
 pub use env::{TestEnv, TestMessage, server_uri};
