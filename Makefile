@@ -6,7 +6,7 @@ FUZZ_SECONDS ?= 900
 MSRV := $(shell sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
 NEXTEST := $(shell cargo nextest --version >/dev/null 2>&1 && echo yes)
 
-.PHONY: help demo test lint msrv interop console-test chaos compat fuzz audit bench chart dist docs screenshots up down
+.PHONY: help demo test lint msrv interop console-test chaos compat worlds fuzz audit bench chart dist docs screenshots up down
 help:            ## lists the commands
 	@sed -n 's/^\([a-z-]*\): *\([^#]*\)## \(.*\)/  make \1\t\3/p' $(MAKEFILE_LIST) | expand -t 20
 
@@ -44,6 +44,10 @@ chaos:           ## every fault at full length; writes the table in docs/reliabi
 compat:          ## the integration tests on RabbitMQ 3.10, 4.0 and 4.3; writes the table in docs/reliability.md (about 10 minutes)
 	cargo nextest run --no-run --test it
 	tests/compat.sh
+
+worlds:          ## the integration tests with other clocks, logins, delays and a cluster; writes the table in docs/reliability.md
+	cargo nextest run --no-run --test it
+	tests/worlds.sh
 
 fuzz:            ## random bytes for everything that parses input, FUZZ_SECONDS per target (needs cargo-fuzz and clang)
 	for target in message archive headers frames configuration; do \

@@ -2,8 +2,11 @@
 
 usage: initiate.py SET PORT...
 
+With TICKETLOG_LOCAL_LOGINS it also creates the user `admin`, with the password `secret`.
+
 Implements only the part of the wire protocol (OP_MSG) that two commands need.
 """
+import os
 import socket
 import struct
 import sys
@@ -52,6 +55,8 @@ def main():
         if time.monotonic() > deadline:
             sys.exit(f"no mongod on the ports {ports} became primary within a minute")
         time.sleep(0.1)
+    if os.environ.get("TICKETLOG_LOCAL_LOGINS"):
+        command(ports[0], {"createUser": "admin", "pwd": "secret", "roles": ["root"]})
 
 
 main()

@@ -20,6 +20,8 @@
 #        TICKETLOG_SERVICES=native        skips 1 and 2
 #        TICKETLOG_LOCAL_TLS=1            `run` and `up`: native servers that take TLS as well; the environment of COMMAND then
 #                                        has TICKETLOG_LOCAL_TLS_CA, _TLS_BROKER_URI and _TLS_STORE_URI
+#        TICKETLOG_LOCAL_LOGINS=1        the same, and MongoDB requires a login: `admin` with the password `secret`
+#        TICKETLOG_LOCAL_CLUSTER=1       `run`: RabbitMQ is a cluster of three nodes
 #        RABBITMQ=3.10|4.0|4.3            the version of the native RabbitMQ [default: 4.3, or else the system's own]; 3.10
 #                                        is that of Debian 12, the others run in a directory tree of another Debian suite
 set -euo pipefail
@@ -211,6 +213,23 @@ C
   server=$(cat "$dir/pid" 2>/dev/null || echo "$server")
 }
 
+start_cluster() { # RUN: three nodes and their epmd; sets broker_uri, and server and port of the first node; adds to pids
+  local ports=() at dir starting=(); broker_uri=
+  while [ ${#ports[@]} -lt 4 ]; do at=$(free_port); [[ " ${ports[*]} " == *" $at "* ]] || ports+=("$at"); done
+  mkdir -p "$1/epmd"; rabbitmq_environment "$1/epmd" "${ports[0]}"
+  start_epmd "$1/epmd" "${ports[0]}"; pids+=("$server")
+  for at in 1 2 3; do # all at the same time: they wait for each other
+    dir=$1/rabbitmq${at#1}; mkdir -p "$dir"; echo "${ports[*]}" >"$dir/cluster"
+    echo '[rabbitmq_consistent_hash_exchange].' >"$dir/enabled_plugins"
+    (start_rabbitmq "$dir" "${ports[$at]}"; echo "$server" >"$dir/started") & starting+=("$!")
+  done
+  for at in "${starting[@]}"; do wait "$at" || die "a node of the cluster did not start"; done
+  for at in 3 2 1; do
+    server=$(cat "$1/rabbitmq${at#1}/started") port=${ports[$at]}; pids+=("$server")
+    broker_uri="amqp://guest:guest@127.0.0.1:$port/%2f${broker_uri:+,$broker_uri}"
+  done
+}
+
 start_epmd() { # DIR PORT; sets server
   in_rabbitmq "$1" "$epmd" -address 127.0.0.1 -port "$2" >"$1/out.log" 2>&1 9>&- </dev/null & server=$!
   wait_for "$2" "$server" "$1/out.log" epmd
@@ -293,6 +312,10 @@ prepare_tls() { # RUN RABBITMQ_TLS_PORT
   cat "$key" "$certificate" >"$1/mongodb/both.pem"
   printf '%s\n' --tlsMode preferTLS --tlsCertificateKeyFile "$1/mongodb/both.pem" --tlsCAFile "$certificate" \
     --tlsAllowConnectionsWithoutCertificates >"$1/mongodb/arguments"
+  if [ -n "${TICKETLOG_LOCAL_LOGINS:-}" ]; then
+    echo 'a key for the members of this replica set alone' >"$1/mongodb/members.key"; chmod 400 "$1/mongodb/members.key"
+    printf '%s\n' --auth --keyFile "$1/mongodb/members.key" >>"$1/mongodb/arguments"
+  fi
   export TICKETLOG_LOCAL_TLS_CA=$certificate TICKETLOG_LOCAL_TLS_BROKER_URI=amqps://guest:guest@127.0.0.1:$2/%2f
 }
 
@@ -339,13 +362,17 @@ provide() { # sets broker_uri, store_uri, and for stopping them: pids, or in_doc
   local port; mkdir -p "$base/run"; run=$(mktemp -d "$base/run/XXXXXX")
   say "starting RabbitMQ and MongoDB in $run"
   local home=$HOME
+  [ -z "${TICKETLOG_LOCAL_LOGINS:-}" ] || TICKETLOG_LOCAL_TLS=1
   [ -z "${TICKETLOG_LOCAL_TLS:-}" ] || prepare_tls "$run" "$(free_port)"
-  port=$(free_port); start_rabbitmq "$run/rabbitmq" "$port"; pids+=("$server" "$helper"); export HOME=$home
-  export TICKETLOG_LOCAL_RABBITMQ_PID=$server TICKETLOG_LOCAL_RABBITMQ="$run/rabbitmq $port"
-  broker_uri=amqp://guest:guest@127.0.0.1:$port/%2f
+  if [ -n "${TICKETLOG_LOCAL_CLUSTER:-}" ]; then start_cluster "$run"; else
+    port=$(free_port); start_rabbitmq "$run/rabbitmq" "$port"; pids+=("$server" "$helper")
+    broker_uri=amqp://guest:guest@127.0.0.1:$port/%2f
+  fi
+  export HOME=$home TICKETLOG_LOCAL_RABBITMQ_PID=$server TICKETLOG_LOCAL_RABBITMQ="$run/rabbitmq $port"
   port=$(free_port); start_mongodb "$run/mongodb" "$port"; pids+=("$server")
   export TICKETLOG_LOCAL_MONGODB_PID=$server
   store_uri="mongodb://127.0.0.1:$port/?replicaSet=rs0"
+  [ -z "${TICKETLOG_LOCAL_LOGINS:-}" ] || store_uri="mongodb://admin:secret@127.0.0.1:$port/?replicaSet=rs0&authSource=admin"
   [ -z "${TICKETLOG_LOCAL_TLS:-}" ] || export TICKETLOG_LOCAL_TLS_STORE_URI="$store_uri&tls=true&tlsCAFile=$TICKETLOG_LOCAL_TLS_CA"
 }
 

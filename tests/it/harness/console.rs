@@ -43,7 +43,7 @@ impl TestEnv {
     pub async fn console(&self, arguments: &[&str]) -> Console {
         let log = tempfile::NamedTempFile::new().unwrap();
         let output = || std::fs::OpenOptions::new().append(true).open(log.path()).unwrap();
-        let mut command: Command = self.command();
+        let mut command: Command = self.operator_command();
         command.args(["console", "--listen", "127.0.0.1:0"]).args(arguments);
         let child = command.stdin(Stdio::null()).stdout(output()).stderr(output()).spawn().unwrap();
         let mut console = Console { child, log, address: String::new() };

@@ -55,7 +55,7 @@ impl TestEnv {
 
     /// `ticketlog dead …`. It logs errors only, because without the management API it warns of unknown policies.
     pub fn build_dead_command(&self, arguments: &[&str]) -> Command {
-        let mut command = self.command();
+        let mut command = self.operator_command();
         command.arg("dead").args(arguments).stdin(Stdio::null()).env("TICKETLOG_LOG__FILTER", "error");
         command
     }

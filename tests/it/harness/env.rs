@@ -13,7 +13,8 @@ use mongodb::{Client, Collection};
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use super::{DEADLINE, DedicatedServer, Worker, eventually};
+use super::world::{Access, Accesses};
+use super::{DEADLINE, DedicatedServer, Worker, World, eventually};
 
 /// A message that a test published.
 #[derive(Debug, Clone)]
@@ -45,6 +46,7 @@ pub struct TestEnv {
     pub collection: Collection<Document>,
     pub client: Client,
     pub connection: Connection,
+    accesses: Accesses,
 }
 
 impl TestEnv {
@@ -70,6 +72,7 @@ impl TestEnv {
 
     /// On servers at these addresses.
     pub async fn at(broker_uri: String, store_uri: String) -> Self {
+        let (broker_uri, store_uri) = World::current().addresses(broker_uri, store_uri);
         let name = format!("t{:016x}", rand::random::<u64>());
         let connection = connect(&broker_uri).await;
         let channel = connection.create_channel().await.unwrap();
@@ -79,15 +82,19 @@ impl TestEnv {
         options.server_selection_timeout = Some(DEADLINE);
         let client = Client::with_options(options).unwrap();
         let collection = client.database(&name).collection("log");
-        let env = TestEnv { name, broker_uri, store_uri, channel, collection, client, connection };
-        let output = env.command().arg("setup").output().unwrap();
+        let world = World::current();
+        let accesses = world.accesses(&name, &client, &broker_uri, &store_uri).await;
+        let env = TestEnv { name, broker_uri, store_uri, channel, collection, client, connection, accesses };
+        let administrator =
+            Access { broker_uri: env.broker_uri.clone(), store_uri: env.store_uri.clone(), settings: Vec::new() };
+        let output = env.command_with(&administrator).arg("setup").output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         env
     }
 
     /// RabbitMQ's version: 3.10.8 is `(3, 10)`.
     pub async fn broker_version(&self) -> (u32, u32) {
-        let url = url::Url::parse(&self.broker_uri).unwrap();
+        let url = url::Url::parse(self.broker_uri.split(",amqp").next().unwrap()).unwrap();
         let mut stream = tokio::net::TcpStream::connect(("127.0.0.1", url.port().unwrap())).await.unwrap();
         stream.write_all(b"AMQP\0\0\x09\x01").await.unwrap();
         let mut start = vec![0; 2048];
@@ -107,18 +114,27 @@ impl TestEnv {
         self.connection = connection;
     }
 
-    /// The program, configured for this environment, with short delays.
+    /// The program, configured for this environment, with short delays, and with the worker's login.
     pub fn command(&self) -> Command {
+        self.command_with(&self.accesses.worker)
+    }
+
+    /// The same with the operators' login.
+    pub fn operator_command(&self) -> Command {
+        self.command_with(&self.accesses.operator)
+    }
+
+    fn command_with(&self, access: &Access) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_ticketlog"));
         command.env_remove("RUST_MIN_STACK");
         for (key, value) in [
-            ("BROKER__URI", self.broker_uri.as_str()),
+            ("BROKER__URI", access.broker_uri.as_str()),
             ("BROKER__EXCHANGE", &self.name),
             ("BROKER__QUEUE", &format!("{}.q", self.name)),
             ("DEAD_LETTER__EXCHANGE", &format!("{}.dlx", self.name)),
             ("DEAD_LETTER__QUEUE", &format!("{}.dead", self.name)),
             ("DEAD_LETTER__PARKED_QUEUE", &format!("{}.parked", self.name)),
-            ("STORE__URI", &self.store_uri),
+            ("STORE__URI", &access.store_uri),
             ("STORE__DATABASE", &self.name),
             ("STORE__COLLECTION", "log"),
             ("HTTP__LISTEN", "127.0.0.1:0"),
@@ -127,6 +143,10 @@ impl TestEnv {
         ] {
             command.env(format!("TICKETLOG_{key}"), value);
         }
+        for (key, value) in &access.settings {
+            command.env(format!("TICKETLOG_{key}"), value);
+        }
+        World::current().set_clock(&mut command, false);
         command
     }
 

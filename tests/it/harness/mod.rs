@@ -10,7 +10,9 @@ mod env;
 mod oracle;
 mod proxy;
 mod servers;
+mod slow_link;
 mod worker;
+mod world;
 
 use std::time::{Duration, Instant};
 
@@ -21,6 +23,7 @@ pub use env::{TestEnv, TestMessage, server_uri};
 pub use proxy::{ACK, Action, DELIVER, Frame, PUBLISH, Proxy};
 pub use servers::{DedicatedServer, ServerKind, signal};
 pub use worker::Worker;
+pub use world::World;
 
 /// Polls until the condition is true. Panics with `what` after `limit`.
 pub async fn eventually<F: AsyncFnMut() -> bool>(what: &str, limit: Duration, mut condition: F) {

@@ -86,7 +86,7 @@ pub struct Proxy {
 impl Proxy {
     /// A proxy in front of the server at this URI.
     pub fn in_front_of(uri: &str) -> Self {
-        let url = url::Url::parse(uri).unwrap();
+        let url = url::Url::parse(first_of(uri)).unwrap();
         let protocol = if url.scheme() == "amqp" { Protocol::Amqp } else { Protocol::Mongo };
         Proxy::start(url.port().unwrap(), protocol)
     }
@@ -110,7 +110,7 @@ impl Proxy {
 
     /// The URI of the server, with the port of the proxy.
     pub fn proxied_uri(&self, uri: &str) -> String {
-        let mut url = url::Url::parse(uri).unwrap();
+        let mut url = url::Url::parse(first_of(uri)).unwrap();
         if url.scheme() == "mongodb" {
             url.set_query(Some("directConnection=true"));
         }
@@ -160,6 +160,11 @@ impl Drop for Proxy {
             runtime.shutdown_background();
         }
     }
+}
+
+/// The first node of a cluster of brokers.
+fn first_of(uris: &str) -> &str {
+    uris.split(",amqp").next().unwrap()
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

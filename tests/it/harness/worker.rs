@@ -7,7 +7,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use super::servers::signal;
-use super::{DEADLINE, eventually};
+use super::{DEADLINE, World, eventually};
 
 /// A worker process; killed when dropped.
 pub struct Worker {
@@ -19,6 +19,7 @@ pub struct Worker {
 impl Worker {
     /// Starts it, and waits until its log names its HTTP address.
     pub async fn start(mut command: Command) -> Self {
+        World::current().set_clock(&mut command, true);
         let log = tempfile::NamedTempFile::new().unwrap();
         let output = || std::fs::OpenOptions::new().append(true).open(log.path()).unwrap();
         let child = command.arg("run").stdin(Stdio::null()).stdout(output()).stderr(output()).spawn().unwrap();
