@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::config;
 use crate::dead_letter::{ArchivedMessage, fault_offset, render_text};
-use crate::event::{Decoder, Message, Reason, Rules, replace_lone_surrogates};
+use crate::event::{Decoder, Message, Printed, Reason, Rules, read_json, replace_lone_surrogates};
 use crate::rabbitmq::Delivery;
 
 /// A message body is rejected, or becomes a valid document that starts with its `_id`, the same each time. `serde_json`
@@ -36,6 +36,10 @@ pub fn message(body: &[u8]) {
         Err(rejection) => {
             drop(render_text(&String::from_utf8_lossy(body), fault_offset("", &rejection.detail, None), false))
         }
+    }
+    let _ = decoder.field(&message, "user_id");
+    if let Some(read) = read_json(body) {
+        assert_eq!(read_json(Printed(&read).to_string().as_bytes()).as_ref(), Some(&read), "printing changes a body");
     }
     for encoding in ["gzip", "zstd"] {
         let _ = decoder.decode(&Message { content_encoding: Some(encoding), ..message }, || [9; 12]);

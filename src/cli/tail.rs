@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
+use bson::{Bson, Document};
 use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::config::Settings;
 use crate::dead_letter::BodyCondition;
+use crate::event::Printed;
 use crate::mongodb::{Failure, Store};
 
 use super::terminal::{note, print_line};
@@ -15,7 +17,8 @@ use super::{CommandError, exit};
 /// Flags of `ticketlog tail`.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Prints one JSON document a line, until it is interrupted. It needs a replica set, and a login that may find and
+    after_help = "Prints one JSON document a line, until it is interrupted: as it was sent, keys such as `$oid` too. Only `_id` and
+`ingested_at` are extended JSON; and what others store with types that JSON does not have. It needs a replica set, and a login that may find and
 follow changes: the role ticketlogReader has both.
 
 Examples:
@@ -55,9 +58,13 @@ impl TailArgs {
             let Some(document) = watch.next().await.map_err(|failure| self.explained(failure))? else {
                 return Err(CommandError::text(exit::UNAVAILABLE, "the collection was dropped or renamed"));
             };
-            let json = serde_json::to_value(&document).unwrap_or_default();
-            if self.conditions.iter().all(|condition| condition.matches(&json)) {
-                print_line(&json)?;
+            let Ok(document) = Document::try_from(document) else {
+                note("a document was stored that is not valid BSON; it is left out");
+                continue;
+            };
+            let document = Bson::Document(document);
+            if self.conditions.iter().all(|condition| condition.matches(&document)) {
+                print_line(Printed(&document))?;
                 printed += 1;
             }
         }

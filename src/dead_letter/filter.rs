@@ -1,15 +1,15 @@
 //! Owns which dead letters a command selects. Must not know where they come from.
 
-use serde_json::Value;
+use bson::Bson;
 
 use super::Cause;
-use crate::event::binding_matches;
+use crate::event::{Wanted, binding_matches};
 
-/// A condition on the JSON body: the value at a dotted path.
+/// A condition on a body or a document: the value at a dotted path.
 #[derive(Debug, Clone, PartialEq)]
 pub struct BodyCondition {
     path: Vec<String>,
-    expected: String,
+    wanted: Wanted,
 }
 
 impl BodyCondition {
@@ -19,8 +19,8 @@ impl BodyCondition {
     /// There is no `=`, or no path before it.
     pub fn parse(text: &str) -> Result<BodyCondition, String> {
         match text.split_once('=') {
-            Some((path, expected)) if !path.is_empty() => {
-                Ok(BodyCondition { path: path.split('.').map(str::to_owned).collect(), expected: expected.to_owned() })
+            Some((path, wanted)) if !path.is_empty() => {
+                Ok(BodyCondition { path: path.split('.').map(str::to_owned).collect(), wanted: Wanted::new(wanted) })
             }
             _ => Err("expected a path and a value, such as ticket_details.route=42".to_owned()),
         }
@@ -31,17 +31,23 @@ impl BodyCondition {
         self.path.join(".")
     }
 
-    /// Whether a body has the value. A string is compared literally, any other value as JSON. A key that itself has dots is
-    /// found by its full name.
-    pub fn matches(&self, body: &Value) -> bool {
-        let nested = self.path.iter().try_fold(body, |value, key| match value {
-            Value::Array(values) => values.get(key.parse::<usize>().ok()?),
-            _ => value.get(key),
-        });
-        let found = nested.or_else(|| body.get(self.path()));
-        found.is_some_and(|found| match found {
-            Value::String(text) => *text == self.expected,
-            other => serde_json::from_str::<Value>(&self.expected).is_ok_and(|expected| expected == *other),
+    /// Whether there is the value. Dots of the path may be part of keys.
+    pub fn matches(&self, found: &Bson) -> bool {
+        self.matches_below(found, &self.path)
+    }
+
+    fn matches_below(&self, found: &Bson, path: &[String]) -> bool {
+        if path.is_empty() {
+            return self.wanted.matches(found);
+        }
+        (1..=path.len()).any(|keys| {
+            let (key, rest) = path.split_at_checked(keys).unwrap_or_default();
+            let next = match (found, key) {
+                (Bson::Document(document), _) => document.get(key.join(".")),
+                (Bson::Array(values), [index]) => index.parse::<usize>().ok().and_then(|index| values.get(index)),
+                _ => None,
+            };
+            next.is_some_and(|next| self.matches_below(next, rest))
         })
     }
 }
@@ -109,7 +115,7 @@ impl Filter {
     }
 
     /// Whether the dead letter is selected. `body` is called only if needed; it returns none if the body is not JSON.
-    pub fn matches(&self, letter: &LetterFields, body: impl FnOnce() -> Option<Value>) -> bool {
+    pub fn matches(&self, letter: &LetterFields, body: impl FnOnce() -> Option<Bson>) -> bool {
         fn any<T>(wanted: &[T], found: impl FnMut(&T) -> bool) -> bool {
             wanted.is_empty() || wanted.iter().any(found)
         }
@@ -134,10 +140,8 @@ impl Filter {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
-    use crate::event::Reason;
+    use crate::event::{Reason, read_json};
 
     fn selects(filter: &Filter) -> bool {
         let letter = LetterFields {
@@ -155,7 +159,8 @@ mod tests {
             replays: 1,
             replay_id: None,
         };
-        filter.matches(&letter, || Some(json!({"a": {"b": [1, "x"]}, "n": 5, "t": "5", "d.e": true})))
+        filter
+            .matches(&letter, || read_json(br#"{"a":{"b":[1,"x"],"c.d":{"e.f":1}},"n":5,"m":42.0,"t":"5","d.e":true}"#))
     }
 
     #[test]
@@ -199,6 +204,7 @@ mod tests {
             selects(&Filter { conditions: vec![BodyCondition::parse(text).unwrap()], ..Filter::default() })
         };
         assert!(holds("t=5") && holds("n=5") && holds("d.e=true") && holds("a.b.0=1") && holds("a.b=[1,\"x\"]"));
+        assert!(holds("m=42") && holds("m=4.2e1") && holds("n=5.0") && holds("a.c.d.e.f=1"));
         assert!(!holds("t=\"5\"") && !holds("n=05") && !holds("nothing=null") && !holds("a=x"));
         assert!(BodyCondition::parse("a").is_err() && BodyCondition::parse("=1").is_err());
     }

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
+use bson::Bson;
 use bson::oid::ObjectId;
-use serde_json::Value;
 
 use crate::config::Settings;
 use crate::dead_letter::{DeadLetterRecord, Filter};
@@ -195,11 +195,7 @@ pub fn decoder_message(delivery: &Delivery) -> Message<'_> {
     }
 }
 
-/// U+FEFF in UTF-8, which the decoder accepts before JSON.
-const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
-
-/// The body as JSON; none if it is something else.
-pub(super) fn json_body(delivery: &Delivery, rules: &Rules) -> Option<Value> {
-    let body = event::decompressed_body(&decoder_message(delivery), rules).ok()?;
-    serde_json::from_slice(body.strip_prefix(BYTE_ORDER_MARK).unwrap_or(&body)).ok()
+/// The body as JSON, as it was sent; none if it is something else.
+pub(super) fn json_body(delivery: &Delivery, rules: &Rules) -> Option<Bson> {
+    event::read_json(&event::decompressed_body(&decoder_message(delivery), rules).ok()?)
 }

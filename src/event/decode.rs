@@ -4,6 +4,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
+use bson::{Bson, RawDocument};
 use serde::de::Deserializer;
 
 use super::bson_writer::Writer;
@@ -92,10 +93,7 @@ impl Decoder {
         let rules = Arc::clone(&self.rules);
         let body = decompressed_body(message, &rules)?;
         let text = utf8_text(&body)?;
-        self.walk(text, &rules).or_else(|rejection| {
-            let replaced = (rejection.reason == Reason::InvalidJson).then(|| surrogates::replace_lone(text)).flatten();
-            replaced.map_or(Err(rejection), |text: String| self.walk(&text, &rules))
-        })?;
+        self.read(text, &rules)?;
         self.fields.check(&rules)?;
         let (id, identity) = self.identify(message, text, fresh_id);
         let document = self.writer.finish(id);
@@ -111,6 +109,28 @@ impl Decoder {
             return Err(document_too_large());
         }
         Ok(Event { id, identity, document, time: self.fields.time })
+    }
+
+    /// What would be stored under a top-level field, whatever else is wrong with the message, and before anything is hidden. None if it
+    /// has no such field.
+    ///
+    /// # Errors
+    /// The message cannot be read so far, or the field cannot be cast.
+    pub fn field(&mut self, message: &Message, name: &str) -> Result<Option<Bson>, Rejection> {
+        let rules = Arc::clone(&self.rules);
+        self.read(utf8_text(&decompressed_body(message, &rules)?)?, &rules)?;
+        self.fields.check_cast(&rules, name)?;
+        let document = self.writer.finish([0; 12]);
+        let found = RawDocument::from_bytes(&document).and_then(|document| document.get(name)).ok().flatten();
+        Ok(found.and_then(|value| value.try_into().ok()))
+    }
+
+    /// Reads the JSON into the open document and the states of the fields.
+    fn read(&mut self, text: &str, rules: &Rules) -> Result<(), Rejection> {
+        self.walk(text, rules).or_else(|rejection| {
+            let replaced = (rejection.reason == Reason::InvalidJson).then(|| surrogates::replace_lone(text)).flatten();
+            replaced.map_or(Err(rejection), |text: String| self.walk(&text, rules))
+        })
     }
 
     fn walk(&mut self, text: &str, rules: &Rules) -> Result<(), Rejection> {
@@ -169,7 +189,7 @@ pub fn decompressed_body<'a>(message: &Message<'a>, rules: &Rules) -> Result<Cow
 
 /// The JSON text: UTF-8, without byte order mark. UTF-16 and UTF-32 are recognised by a NUL among the first two bytes, where
 /// JSON in UTF-8 has none (RFC 4627, section 3).
-fn utf8_text(bytes: &[u8]) -> Result<&str, Rejection> {
+pub(super) fn utf8_text(bytes: &[u8]) -> Result<&str, Rejection> {
     if bytes.is_empty() {
         return Err(Rejection::new(Reason::EmptyBody, "the body is empty after decompression"));
     }

@@ -1,7 +1,7 @@
 //! Owns the state of the configured fields while one message is decoded, and the check of all of them at the end. Must not
 //! know JSON or BSON.
 
-use super::{FieldKind, Reason, Rejection, Rules};
+use super::{Field, FieldKind, Reason, Rejection, Rules};
 
 /// `_id` in the body.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -71,6 +71,12 @@ impl FieldStates {
         }
     }
 
+    /// The fault of one field.
+    pub fn check_cast(&self, rules: &Rules, name: &str) -> Result<(), Rejection> {
+        let mut fields = rules.fields.iter().zip(&self.states);
+        fields.find(|(field, _)| field.name == name).map_or(Ok(()), |(field, state)| state.check_cast(field))
+    }
+
     /// The first fault, in the order of the rules.
     pub fn check(&self, rules: &Rules) -> Result<(), Rejection> {
         if self.id == BodyId::Invalid {
@@ -81,14 +87,7 @@ impl FieldStates {
             ));
         }
         for (field, state) in rules.fields.iter().zip(&self.states) {
-            if let Some(fault) = state.fault {
-                let expected = if field.kind == FieldKind::String { "String" } else { "Number" };
-                return Err(Rejection::of_field(
-                    Reason::InvalidField,
-                    &field.name,
-                    format!("{} expects a {expected}, found {fault}", field.name),
-                ));
-            }
+            state.check_cast(field)?;
             if field.required && !state.present {
                 return Err(Rejection::of_field(
                     Reason::MissingField,
@@ -98,6 +97,15 @@ impl FieldStates {
             }
         }
         Ok(())
+    }
+}
+
+impl State {
+    fn check_cast(self, field: &Field) -> Result<(), Rejection> {
+        let Some(fault) = self.fault else { return Ok(()) };
+        let expected = if field.kind == FieldKind::String { "String" } else { "Number" };
+        let detail = format!("{} expects a {expected}, found {fault}", field.name);
+        Err(Rejection::of_field(Reason::InvalidField, &field.name, detail))
     }
 }
 

@@ -1,14 +1,31 @@
 //! Owns which routing keys a binding of a topic exchange matches (AMQP 0-9-1, section 3.1.3.3): `*` is one word, `#` any number of
 //! them. Must not know exchanges or queues.
 
+/// What a pattern is compared with.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Other {
+    /// A routing key.
+    Key,
+    /// A pattern, of which one key must match.
+    Overlapping,
+    /// A pattern, of which every key must match.
+    Covered,
+}
+
 /// Whether a binding with this pattern matches the routing key.
 pub fn binding_matches(pattern: &str, key: &str) -> bool {
-    can_be_equal(pattern, key, false)
+    can_be_equal(pattern, key, Other::Key)
 }
 
 /// Whether some routing key is matched by both patterns.
 pub fn bindings_overlap(pattern: &str, other: &str) -> bool {
-    can_be_equal(pattern, other, true)
+    can_be_equal(pattern, other, Other::Overlapping)
+}
+
+/// Whether every routing key that `other` matches is matched by `pattern`, too. It may say no where both are the same in a roundabout
+/// way, such as `*.#` and `#.*`.
+pub fn binding_covers(pattern: &str, other: &str) -> bool {
+    can_be_equal(pattern, other, Other::Covered)
 }
 
 /// The words; an empty text has none.
@@ -16,9 +33,9 @@ fn words(text: &str) -> Vec<&str> {
     if text.is_empty() { Vec::new() } else { text.split('.').collect() }
 }
 
-/// Whether the words of both can be equal; those of `other` are words of a key, unless it is a pattern. Fills a table of all pairs of
+/// Whether the words of both can be equal. Fills a table of all pairs of
 /// suffixes, from the end, so that many `#` take no longer than many words.
-fn can_be_equal(pattern: &str, other: &str, other_is_pattern: bool) -> bool {
+fn can_be_equal(pattern: &str, other: &str, kind: Other) -> bool {
     let (ours, theirs) = (words(pattern), words(other));
     // After an iteration, `row` says of each suffix of `theirs` whether it can equal the suffix of `ours` at hand.
     let mut row: Vec<bool> = Vec::new();
@@ -31,9 +48,10 @@ fn can_be_equal(pattern: &str, other: &str, other_is_pattern: bool) -> bool {
             let can = match (ours, theirs) {
                 (None, None) => true,
                 (Some("#"), _) => is_below(at) || right,
-                (_, Some("#")) if other_is_pattern => right || is_below(at),
+                (_, Some("#")) if kind == Other::Overlapping => right || is_below(at),
+                (_, Some("#")) if kind == Other::Covered => false,
                 (Some(ours), Some(theirs)) => {
-                    let equal = ours == "*" || ours == theirs || (other_is_pattern && theirs == "*");
+                    let equal = ours == "*" || ours == theirs || (kind == Other::Overlapping && theirs == "*");
                     equal && is_below(at + 1)
                 }
                 (None, Some(_)) | (Some(_), None) => false,
@@ -91,6 +109,21 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_pattern_covers_narrower_ones() {
+        for (pattern, other, expected) in [
+            ("ticket.#", "ticket.*", true),
+            ("ticket.#", "ticket.buy", true),
+            ("ticket.#", "ticket", true),
+            ("ticket.*", "ticket.#", false),
+            ("ticket.*", "*.buy", false),
+            ("*", "#", false),
+            ("#.a", "b.#.a", true),
+        ] {
+            assert_eq!(binding_covers(pattern, other), expected, "{pattern} {other}");
+        }
+    }
+
     /// The definition, word by word.
     fn matches_slowly(pattern: &[&str], key: &[&str]) -> bool {
         match (pattern, key) {
@@ -117,6 +150,10 @@ mod tests {
             if expected && matches_slowly(&other, &key) {
                 prop_assert!(bindings_overlap(&text_of(&pattern), &text_of(&other)));
             }
+            if binding_covers(&text_of(&pattern), &text_of(&other)) && matches_slowly(&other, &key) {
+                prop_assert!(expected);
+            }
+            prop_assert!(binding_covers("#", &text_of(&other)) && binding_covers(&text_of(&other), &text_of(&other)));
         }
     }
 }

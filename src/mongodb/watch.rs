@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use ::mongodb::change_stream::ChangeStream;
 use ::mongodb::change_stream::event::ChangeStreamEvent;
-use bson::{Document, Timestamp, doc};
+use bson::raw::RawDocumentBuf;
+use bson::{Timestamp, doc};
 use futures_util::TryStreamExt as _;
 
 use crate::system;
@@ -12,7 +13,7 @@ use crate::system;
 use super::{Failure, Store};
 
 /// The documents that are inserted, in the order of MongoDB's log.
-pub struct Watch(ChangeStream<ChangeStreamEvent<Document>>);
+pub struct Watch(ChangeStream<ChangeStreamEvent<RawDocumentBuf>>);
 
 impl Store {
     /// Follows the inserts from now on, or from a time ago, as far as MongoDB's log reaches back. Needs a replica set.
@@ -24,7 +25,7 @@ impl Store {
             time: u32::try_from(system::since_epoch().saturating_sub(ago).as_secs()).unwrap_or(u32::MAX),
             increment: 0,
         });
-        let collection = self.collection().clone_with_type::<Document>();
+        let collection = self.collection();
         let stream = collection.watch().pipeline([doc! { "$match": { "operationType": "insert" } }]);
         let opened = async {
             match since {
@@ -37,11 +38,11 @@ impl Store {
 }
 
 impl Watch {
-    /// The next document. The driver continues by itself after a lost connection, if it can.
+    /// The next document, raw: serde would take keys such as `$oid` for types. The driver continues by itself after a lost connection, if it can.
     ///
     /// # Errors
     /// It cannot.
-    pub async fn next(&mut self) -> Result<Option<Document>, Failure> {
+    pub async fn next(&mut self) -> Result<Option<RawDocumentBuf>, Failure> {
         loop {
             let event = self.0.try_next().await.map_err(|error| Failure::from(&error))?;
             match event {
