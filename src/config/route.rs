@@ -71,14 +71,16 @@ impl Settings {
         all.into_iter().any(|pattern| binding_matches(pattern, key))
     }
 
-    /// Why a message is rejected that came through the exchange with this routing key. With one route never: then every message of
+    /// Why a message is rejected that was published to this exchange with this routing key. With one route never: then every message of
     /// the queue is meant for it. With several, a binding that is left over, or was made by hand, would put it into the wrong
-    /// collection.
+    /// collection: a binding of the exchange, or of one in front of it, which is the one that the delivery names. Who names the queue
+    /// itself, through the default exchange, means it.
     pub fn unexpected_routing_key(&self, exchange: &str, key: &str) -> Option<Rejection> {
-        if !self.has_several_routes() || exchange != self.broker.exchange {
+        if !self.has_several_routes() {
             return None;
         }
-        let is_expected = self.broker.routing_keys.iter().any(|pattern| binding_matches(pattern, key));
+        let is_expected = self.broker.routing_keys.iter().any(|pattern| binding_matches(pattern, key))
+            || exchange.is_empty() && self.broker.queues().iter().any(|queue| queue == key);
         (!is_expected).then(|| {
             let detail = "the routing key matches no pattern of the route that the queue belongs to";
             Rejection::new(Reason::UnexpectedRoutingKey, detail)
@@ -132,6 +134,10 @@ mod tests {
         assert_eq!(unexpected(&all[0], &exchange, "audit.login"), Some(Reason::UnexpectedRoutingKey));
         assert_eq!(unexpected(&all[1], &exchange, "audit.login"), None);
         assert_eq!(unexpected(&all[1], "", "audit"), None, "the queue itself was named");
+        assert_eq!(unexpected(&all[1], "upstream", "audit.login"), None);
+        assert_eq!(unexpected(&all[1], "upstream", "ticket.buy"), Some(Reason::UnexpectedRoutingKey));
+        assert_eq!(unexpected(&all[1], "upstream", "audit"), Some(Reason::UnexpectedRoutingKey));
+        assert_eq!(unexpected(&all[1], "", "refresh.log"), Some(Reason::UnexpectedRoutingKey));
         for route in &all {
             assert!(route.is_key_of_a_route("ticket.buy") && route.is_key_of_a_route("ticket_refresh.a"));
             assert!(!route.is_key_of_a_route("left.over"));

@@ -10,7 +10,7 @@ use bson::oid::ObjectId;
 use serde_json::{Value, json};
 
 use crate::config::Settings;
-use crate::dead_letter::DeadLetterRecord;
+use crate::dead_letter::{DeadLetterRecord, escape};
 use crate::event::{self, Decoder, Identity, Message, Rejection};
 use crate::rabbitmq::Delivery;
 use crate::report::Report;
@@ -74,11 +74,11 @@ impl<'a> Predictor<'a> {
     /// A routing key of another route is no fault: RabbitMQ takes the replayed message there, and the rules of this route are only a
     /// guess at what becomes of it.
     fn unexpected_routing_key(&self, record: &DeadLetterRecord) -> Option<Rejection> {
-        if self.settings.is_key_of_a_route(&record.routing_key) {
+        let names_a_queue = self.to_queue || record.exchange.is_empty();
+        if names_a_queue || self.settings.is_key_of_a_route(&record.routing_key) {
             return None;
         }
-        let exchange = if self.to_queue { "" } else { &record.exchange };
-        self.settings.unexpected_routing_key(exchange, &record.routing_key)
+        self.settings.unexpected_routing_key(&record.exchange, &record.routing_key)
     }
 
     pub async fn predict(&mut self, delivery: &Delivery, record: &DeadLetterRecord) -> Prediction {
@@ -173,7 +173,7 @@ impl Forecast {
     pub(super) fn note_failed_edit(&mut self, name: &str, error: &str, report: &dyn Report) {
         let before: u64 = self.edit_failed.values().sum();
         if before < MAX_NAMED {
-            report.note(&format!("{name} stays in the queue: {error}"));
+            report.note(&format!("{} stays in the queue: {}", escape(name), escape(error)));
         }
         count(&mut self.edit_failed, error);
     }
@@ -188,14 +188,14 @@ impl Forecast {
         let mut text = format!("{}:\n", dead_letters(self.total()));
         let _ = writeln!(text, "{:>8}  accepted by the decoder now; MongoDB may still reject them", self.accepted);
         for (cause, count) in &self.rejected {
-            let _ = writeln!(text, "{count:>8}  would be dead-lettered again: {cause}");
+            let _ = writeln!(text, "{count:>8}  would be dead-lettered again: {}", escape(cause));
         }
         if self.parked > 0 {
             let _ =
                 writeln!(text, "{:>8}  would be parked: already replayed dead_letter.max_replays times", self.parked);
         }
         for (error, count) in &self.edit_failed {
-            let _ = writeln!(text, "{count:>8}  would stay: {error}");
+            let _ = writeln!(text, "{count:>8}  would stay: {}", escape(error));
         }
         text
     }

@@ -203,6 +203,34 @@ async fn each_message_is_stored_in_the_collection_of_its_route() {
 }
 
 #[tokio::test]
+async fn a_left_over_binding_is_noticed_behind_an_exchange_in_front() {
+    let routes = Routes::new().await;
+    let mut worker = routes.worker().await;
+    let (upstream, exchange) = (format!("{}.upstream", routes.env.name), routes.env.name.clone());
+    let channel = &routes.env.channel;
+    let kind = lapin::ExchangeKind::Topic;
+    channel.exchange_declare(upstream.as_str().into(), kind, Default::default(), Default::default()).await.unwrap();
+    let (from, to) = (upstream.as_str(), exchange.as_str());
+    let bind = channel.exchange_bind(to.into(), from.into(), "#".into(), Default::default(), Default::default());
+    bind.await.unwrap();
+    let queue = routes.queue.as_str();
+    let bind = channel.queue_bind(queue.into(), to.into(), "ticket.#".into(), Default::default(), Default::default());
+    bind.await.unwrap();
+    for key in ["ticket.buy", "refresh.ok"] {
+        let options = BasicPublishOptions { mandatory: true, immediate: false };
+        let publish = channel.basic_publish(from.into(), key.into(), options, b"{\"n\":1}", Default::default());
+        assert!(publish.await.unwrap().await.unwrap().is_ack());
+    }
+    routes.wait_until_stored(1, 1).await;
+    routes.env.wait_for_depth(&format!("{}.dead", routes.queue), 1).await;
+    let letters = routes.run(&["dead", "list", "--route", "refresh"]);
+    assert!(letters.contains("unexpected_routing_key"), "{letters}");
+    channel.exchange_delete(from.into(), Default::default()).await.unwrap();
+    worker.stop().await;
+    routes.clean().await;
+}
+
+#[tokio::test]
 async fn a_route_whose_collection_rejects_everything_holds_its_events_and_no_others() {
     let routes = Routes::new().await;
     let database = routes.env.client.database(&routes.env.name);
