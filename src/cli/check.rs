@@ -5,10 +5,11 @@ use std::time::Duration;
 use url::Url;
 
 use crate::config::Settings;
+use crate::dead_letter::escape;
 use crate::finding::{Finding, Level};
 use crate::{http_client, mongodb, rabbitmq};
 
-use super::terminal::{green, print_line, red, wrapped, yellow};
+use super::terminal::{green, print_coloured, print_line, red, wrapped, yellow};
 use super::worker_address::parse_http_url;
 use super::{CommandError, exit};
 
@@ -118,7 +119,8 @@ fn print(findings: &[Finding]) -> Result<(), CommandError> {
             Level::Warn => yellow(&level),
             Level::Fail => red(&level),
         };
-        print_line(wrapped(&format!("{level}  {:width$}  {}", finding.subject, finding.message), width + 8))?;
+        let message = escape(&finding.message);
+        print_coloured(wrapped(&format!("{level}  {:width$}  {message}", finding.subject), width + 8))?;
         if let Some(fix) = &finding.fix {
             print_line(wrapped(&format!("{:4}  {:width$}  fix: {fix}", "", ""), width + 8))?;
         }

@@ -1,5 +1,5 @@
-//! Owns printing: results on standard output, notes and questions on standard error. A closed output is an error, not a
-//! panic. Must not know what is printed.
+//! Owns printing: results on standard output, notes and questions on standard error. What a terminal would obey or hide is escaped. A
+//! closed output is an error, not a panic. Must not know what is printed.
 
 use std::fmt::Display;
 use std::io::{BufRead as _, BufWriter, IsTerminal as _, Write, stderr, stdin, stdout};
@@ -8,21 +8,30 @@ use std::thread::JoinHandle;
 use console::{Term, truncate_str};
 use tokio::sync::mpsc;
 
+use crate::dead_letter::{escape, terminal_safe};
 use crate::system;
 
 use super::CommandError;
 
-/// Prints a line of the result on standard output.
+/// Prints text or JSON of the result on standard output.
 ///
 /// # Errors
 /// Standard output is closed.
 pub(super) fn print_line(line: impl Display) -> Result<(), CommandError> {
+    Ok(writeln!(stdout(), "{}", terminal_safe(&line.to_string()))?)
+}
+
+/// Prints a line that has colours of ours, and whose other parts are escaped already.
+///
+/// # Errors
+/// Standard output is closed.
+pub(super) fn print_coloured(line: impl Display) -> Result<(), CommandError> {
     Ok(writeln!(stdout(), "{line}")?)
 }
 
 /// Prints a note or an error on standard error.
 pub(super) fn note(text: impl Display) {
-    let line = format!("ticketlog: {text}");
+    let line = format!("ticketlog: {}", escape(&text.to_string()));
     let columns = columns_of(&Term::stderr());
     let _ = writeln!(stderr(), "{}", columns.map_or(line.clone(), |columns| wrap(&line, columns, 2)));
 }
@@ -79,7 +88,7 @@ pub(super) fn confirm(question: &str, expected: &[&str], flag: &str) -> Result<b
     if !stdin().is_terminal() {
         return Err(CommandError::usage(format!("standard input is not a terminal; pass {flag}")));
     }
-    write!(stderr(), "{question} ")?;
+    write!(stderr(), "{} ", terminal_safe(question))?;
     stderr().flush()?;
     let mut answer = String::new();
     stdin().lock().read_line(&mut answer)?;

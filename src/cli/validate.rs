@@ -4,11 +4,14 @@ use std::io::{BufWriter, Write as _};
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use bson::{Bson, Document};
 use clap::Args;
-use serde_json::{Value, json};
+use serde::Serialize;
+use serde_json::json;
 
 use crate::config::Settings;
-use crate::event::{Decoder, Event, Identity, Message, Rejection};
+use crate::dead_letter::{escape, terminal_safe};
+use crate::event::{Decoder, Event, Identity, Message, Printed, Rejection};
 
 use super::source::{InputMessage, read_messages};
 use super::{CommandError, exit};
@@ -51,9 +54,10 @@ impl ValidateArgs {
                 rejected += 1
             }
             if self.json {
-                writeln!(out, "{}", as_json(&input, &result))?;
+                writeln!(out, "{}", terminal_safe(&as_json(&input, &result)))?;
             } else if let Err(rejection) = &result {
-                writeln!(out, "{}:{}: {}: {}", input.file, input.line, rejection.reason.as_str(), rejection.detail)?;
+                let (file, detail) = (escape(&input.file), escape(&rejection.detail));
+                writeln!(out, "{file}:{}: {}: {detail}", input.line, rejection.reason.as_str())?;
             }
             Ok(())
         })?;
@@ -66,9 +70,19 @@ impl ValidateArgs {
     }
 }
 
-fn as_json(input: &InputMessage, result: &Result<Event, Rejection>) -> Value {
+/// One message that would be stored. The document keeps its order.
+#[derive(Serialize)]
+struct Stored<'a> {
+    file: &'a str,
+    line: usize,
+    outcome: &'static str,
+    identity: &'static str,
+    document: Printed<'a>,
+}
+
+fn as_json(input: &InputMessage, result: &Result<Event, Rejection>) -> String {
     let InputMessage { file, line, .. } = input;
-    match result {
+    let json = match result {
         Ok(event) => {
             let identity = match event.identity {
                 Identity::Body => "_id",
@@ -76,21 +90,24 @@ fn as_json(input: &InputMessage, result: &Result<Event, Rejection>) -> Value {
                 Identity::Uuid => "uuid",
                 Identity::DeadLetter | Identity::None => "none",
             };
-            json!({ "file": file, "line": line, "outcome": "stored", "identity": identity, "document": document(event) })
+            let document = document(event);
+            let document = Printed(&document);
+            let stored = Stored { file, line: *line, outcome: "stored", identity, document };
+            return serde_json::to_string(&stored).unwrap_or_default();
         }
         Err(rejection) => json!({
             "file": file, "line": line, "outcome": "dead_lettered", "reason": rejection.reason.as_str(),
             "field": rejection.field, "detail": rejection.detail,
         }),
-    }
+    };
+    json.to_string()
 }
 
-/// The document as relaxed extended JSON, as `mongosh` and `mongoexport` write it. Without an identity it has no `_id`: the
-/// worker makes a fresh one for each delivery.
-fn document(event: &Event) -> Value {
-    let Ok(mut document) = bson::Document::from_reader(event.document.as_slice()) else { return Value::Null };
+/// The document. Without an identity it has no `_id`: the worker makes a fresh one for each delivery.
+fn document(event: &Event) -> Bson {
+    let Ok(mut document) = Document::from_reader(event.document.as_slice()) else { return Bson::Null };
     if event.identity == Identity::None {
         document.remove("_id");
     }
-    serde_json::to_value(&document).unwrap_or(Value::Null)
+    Bson::Document(document)
 }

@@ -5,7 +5,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::terminal_safe_json;
+use super::terminal_safe;
 
 /// The value of the first key of every line.
 const FORMAT: &str = "ticketlog-dead-letter/1";
@@ -53,7 +53,7 @@ impl ArchivedMessage {
             properties: self.properties.clone(),
             headers: self.headers.clone(),
         };
-        terminal_safe_json(&serde_json::to_string(&line).unwrap_or_default())
+        terminal_safe(&serde_json::to_string(&line).unwrap_or_default())
     }
 
     /// Parses a line.

@@ -24,5 +24,5 @@ pub use filter::{BodyCondition, Filter, LetterFields};
 pub use groups::{Group, Groups};
 pub use headers::{FIRST_ID, HeaderValue, ID, Origin, PREFIX, REPLAYS, ReplayMark, USER_ID, fingerprint, headers};
 pub use record::{Cause, DeadLetterRecord, XDeath};
-pub use render::{escape, fault_offset, indent_json, render_hex, render_text, terminal_safe_json};
+pub use render::{escape, fault_offset, indent_json, render_hex, render_text, terminal_safe};
 pub use same_ids::SameIds;

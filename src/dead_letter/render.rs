@@ -10,26 +10,33 @@ const MAX_COLUMNS: usize = 110;
 /// Deepest indentation of JSON; deeper values are indented as much.
 const MAX_INDENT: usize = 20;
 
-/// Makes a text safe for one line of a terminal: control characters, and those that reorder text, become escapes such as
-/// `\u{1b}`.
-pub fn escape(text: &str) -> String {
+/// Makes a text safe for a terminal, in JSON's way (`\u001b`), so that JSON stays the same JSON: control characters, those that
+/// reorder text or are invisible become escapes. Ends of lines and tabs stay.
+pub fn terminal_safe(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
-        match c {
-            '\t' => out.push_str("\\t"),
-            '\n' => out.push_str("\\n"),
-            '\r' => out.push_str("\\r"),
-            _ if is_unsafe(c) => drop(write!(out, "\\u{{{:x}}}", u32::from(c))),
-            _ => out.push(c),
+        if is_unsafe(c) && !matches!(c, '\n' | '\t') {
+            let mut units = [0; 2];
+            for unit in c.encode_utf16(&mut units) {
+                let _ = write!(out, "\\u{unit:04x}");
+            }
+        } else {
+            out.push(c);
         }
     }
     out
 }
 
-/// Control characters, bidirectional formatting (Unicode UAX 9) and invisible characters.
+/// The same for one line or one cell of a table.
+pub fn escape(text: &str) -> String {
+    terminal_safe(&text.replace('\t', "\\t").replace('\n', "\\n").replace('\r', "\\r"))
+}
+
+/// Control characters (C0, C1), bidirectional formatting (Unicode UAX 9), invisible characters and tags.
 fn is_unsafe(c: char) -> bool {
     c.is_control()
-        || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
+        || matches!(c, '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}')
+        || matches!(c, '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
 }
 
 /// The body as numbered lines, with a caret under `fault` (a byte offset in the body). Without `all`, an excerpt around it.
@@ -138,20 +145,6 @@ pub fn render_hex(bytes: &[u8], max: usize, fault: Option<usize>) -> String {
     out
 }
 
-/// The same JSON, with characters that are unsafe for a terminal escaped.
-pub fn terminal_safe_json(json: &str) -> String {
-    let mut out = String::with_capacity(json.len());
-    for c in json.chars() {
-        // Such characters occur only inside strings, and all are in the basic multilingual plane.
-        if is_unsafe(c) {
-            let _ = write!(out, "\\u{:04x}", u32::from(c));
-        } else {
-            out.push(c);
-        }
-    }
-    out
-}
-
 /// The offset of a fault in the body: the position that the detail names, or else the start of the value of the field.
 pub fn fault_offset(body: &str, detail: &str, field: Option<&str>) -> Option<usize> {
     let number = |after: &str| -> Option<usize> {
@@ -213,7 +206,11 @@ mod tests {
 
     #[test]
     fn control_characters_are_escaped() {
-        assert_eq!(escape("a\u{1b}[2J\u{9b}31m\u{202e}b\r\n\tü"), "a\\u{1b}[2J\\u{9b}31m\\u{202e}b\\r\\n\\tü");
+        assert_eq!(escape("a\u{1b}[2J\u{9b}31m\u{202e}b\r\n\tü"), "a\\u001b[2J\\u009b31m\\u202eb\\r\\n\\tü");
+        assert_eq!(
+            terminal_safe("{\n\t\"a\":\"\u{9b}\u{61c}\u{e0041}\r\u{7f}ü\"}"),
+            "{\n\t\"a\":\"\\u009b\\u061c\\udb40\\udc41\\u000d\\u007fü\"}"
+        );
     }
 
     #[test]
@@ -262,7 +259,6 @@ mod tests {
                         ^^
         … 36 bytes more
         ");
-        assert_eq!(terminal_safe_json("{\"a\":\"\u{9b}\u{202e}ü\"}"), "{\"a\":\"\\u009b\\u202eü\"}");
     }
 
     #[test]

@@ -8,6 +8,7 @@ use bson::oid::ObjectId;
 use serde_json::{Value, json};
 
 use crate::config::Settings;
+use crate::dead_letter::escape;
 use crate::observe::traces::ReplaySpan;
 use crate::rabbitmq::{self, ReplayTarget};
 use crate::report::Report;
@@ -258,7 +259,7 @@ impl ReplayReport {
             [("skipped, still rejected", &self.stayed.rejected), ("not edited", &self.stayed.edit_failed)]
         {
             for (cause, count) in causes {
-                text.push_str(&format!("; {count} {what} ({cause})"));
+                text.push_str(&format!("; {count} {what} ({})", escape(cause)));
             }
         }
         text

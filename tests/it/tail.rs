@@ -7,6 +7,44 @@ use serde_json::Value;
 use crate::harness::{DEADLINE, TestEnv, TestMessage, eventually};
 
 #[tokio::test]
+async fn what_is_stored_is_printed_as_it_was_sent_and_safe_for_a_terminal() {
+    let env = TestEnv::new().await;
+    let mut worker = env.worker().await;
+    let values = [
+        r#"{"$oid":"zz"}"#,
+        r#"{"$oid":"507f1f77bcf86cd799439011"}"#,
+        r#"{"$date":5}"#,
+        r#"{"$numberLong":"x"}"#,
+        r#"{"$numberDecimal":"x"}"#,
+        r#"{"$binary":1}"#,
+        r#"{"$regularExpression":{"pattern":1}}"#,
+        r#"{"$timestamp":{"t":-1}}"#,
+        r#"{"$uuid":"x"}"#,
+        r#"{"$minKey":2}"#,
+        r#"{"$code":{}}"#,
+        r#"{"$dbPointer":{}}"#,
+        r#"{"z":18446744073709551615,"a":-0.0,"$":[]}"#,
+        "\"\u{9b}31m\u{202e}\u{61c}\u{7f}\\u001b]0;owned\\u0007\"",
+    ];
+    env.publish_all(values.map(|value| TestMessage::body(format!("{{\"d\":{value},\"user_id\":42.0}}")))).await;
+    worker.wait_until_settled(values.len() as u64).await;
+    let limit = values.len().to_string();
+    let arguments = ["tail", "--since", "10min", "--where", "user_id=42", "--limit", &limit];
+    let output = env.command().args(arguments).output().unwrap();
+    let out = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    let mut printed: Vec<&str> = out.lines().map(|line| line.split_once(",\"d\":").unwrap().1).collect();
+    let escaped = "\"\\u009b31m\\u202e\\u061c\\u007f\\u001b]0;owned\\u0007\"";
+    let mut expected: Vec<String> = values.iter().map(|value| format!("{value},\"user_id\":42.0}}")).collect();
+    expected[values.len() - 1] = format!("{escaped},\"user_id\":42.0}}");
+    printed.sort_unstable();
+    expected.sort_unstable();
+    assert_eq!(printed, expected);
+    worker.stop().await;
+    env.clean().await;
+}
+
+#[tokio::test]
 async fn tail_prints_what_is_stored() {
     let env = TestEnv::new().await;
     let mut worker = env.worker().await;

@@ -10,7 +10,7 @@ use console::{Alignment, pad_str};
 use serde_json::json;
 
 use crate::config::Settings;
-use crate::dead_letter::{SameIds, escape, terminal_safe_json};
+use crate::dead_letter::{SameIds, escape, terminal_safe};
 use crate::desk::{DeskError, LetterReader, SelectedLetter, age, rfc3339};
 
 use super::super::CommandError;
@@ -150,7 +150,7 @@ fn as_json(letter: &SelectedLetter, same_as: Option<u32>) -> String {
         "bytes": delivery.body.len(), "replays": record.replays, "replay_id": record.replay_id,
         "fingerprint": record.fingerprint, "worker": record.worker,
     });
-    terminal_safe_json(&line.to_string())
+    terminal_safe(&line.to_string())
 }
 
 #[cfg(test)]

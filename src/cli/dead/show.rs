@@ -2,13 +2,14 @@
 //! browsed.
 
 use std::borrow::Cow;
-use std::io::Write as _;
+use std::io::{IsTerminal as _, Write as _};
 
 use clap::{Args, ValueEnum};
+use serde::de::IgnoredAny;
 use serde_json::{Map, Value};
 
 use crate::config::Settings;
-use crate::dead_letter::{DeadLetterRecord, escape, fault_offset, render_hex, render_text};
+use crate::dead_letter::{DeadLetterRecord, escape, fault_offset, indent_json, render_hex, render_text, terminal_safe};
 use crate::desk::{self, DeskError, LetterReader, SelectedLetter, age, decoder_message, rfc3339};
 use crate::event;
 use crate::rabbitmq::Delivery;
@@ -72,6 +73,7 @@ impl ShowArgs {
         };
         let mut out = std::io::stdout();
         if self.raw {
+            self.check_raw(&letter.delivery.body)?;
             out.write_all(&letter.delivery.body)?;
         } else if self.json {
             let archived = letter.delivery.archive(&letter.record, self.queue.name(settings));
@@ -81,6 +83,17 @@ impl ShowArgs {
         }
         out.flush()?;
         Ok(0)
+    }
+
+    /// A terminal would obey what is in a body.
+    fn check_raw(&self, body: &[u8]) -> Result<(), CommandError> {
+        let text = String::from_utf8_lossy(body);
+        if std::io::stdout().is_terminal() && terminal_safe(&text) != text {
+            let text =
+                "the body has characters that a terminal obeys or hides; write it into a file, or leave out --raw";
+            return Err(CommandError::usage(text));
+        }
+        Ok(())
     }
 
     async fn find(&self, reader: &mut LetterReader) -> Result<Option<ShownLetter>, DeskError> {
@@ -132,10 +145,8 @@ impl ShowArgs {
         let Some(readable) = readable else {
             return render_hex(body, max, fault_offset("", &record.detail, None));
         };
-        if self.body == BodyFormat::Json
-            && let Ok(value) = serde_json::from_str::<Value>(&readable)
-        {
-            return render_text(&serde_json::to_string_pretty(&value).unwrap_or_default(), None, self.full);
+        if self.body == BodyFormat::Json && serde_json::from_str::<IgnoredAny>(&readable).is_ok() {
+            return render_text(&indent_json(&readable), None, self.full);
         }
         render_text(&readable, fault_offset(&readable, &record.detail, record.field.as_deref()), self.full)
     }

@@ -6,7 +6,7 @@ use clap::Args;
 use serde_json::json;
 
 use crate::config::Settings;
-use crate::dead_letter::{Groups, SameIds, escape, terminal_safe_json};
+use crate::dead_letter::{Groups, SameIds, escape, terminal_safe};
 use crate::desk::{LetterReader, age, dead_letters, rfc3339};
 
 use super::super::CommandError;
@@ -76,7 +76,7 @@ fn as_json(queue: &str, groups: &Groups, same_id: u64) -> String {
         "queue": queue, "count": groups.count, "same_id": same_id, "bytes": groups.bytes, "oldest": oldest, "newest": newest,
         "by_reason": by_reason, "by_replays": by_replays, "by_fingerprint": by_fingerprint,
     });
-    format!("{}\n", terminal_safe_json(&all.to_string()))
+    format!("{}\n", terminal_safe(&all.to_string()))
 }
 
 fn as_text(queue: &str, groups: &Groups, same_id: u64) -> String {

@@ -7,10 +7,13 @@ use std::time::{Duration, Instant};
 use bson::Document;
 use serde_json::{Value, json};
 
+use crate::dead_letter::escape;
 use crate::event::{Rejection, same_event};
 
-/// Most causes that are told apart; others are counted together.
+/// Most causes, and fields, that are told apart; others are counted together.
 const MAX_CAUSES: usize = 50;
+/// Most characters of a field's name, which publishers choose.
+const MAX_FIELD: usize = 100;
 
 /// What a shadow has seen.
 pub(super) struct Report {
@@ -83,7 +86,9 @@ impl Report {
             Some(stored) => {
                 self.different += 1;
                 for field in different_fields(own, stored) {
-                    *self.fields.entry(field).or_default() += 1;
+                    let field: String = field.chars().take(MAX_FIELD).collect();
+                    let has_room = self.fields.len() < MAX_CAUSES || self.fields.contains_key(&field);
+                    *self.fields.entry(if has_room { field } else { "(other)".to_owned() }).or_default() += 1;
                 }
             }
         }
@@ -134,7 +139,8 @@ impl Report {
         if self.is_compared() {
             let _ = writeln!(text, "compared with what the workers stored:");
             let _ = writeln!(text, "{:>10}  equal", self.equal);
-            let fields: Vec<_> = self.fields.iter().map(|(field, count)| format!("{field} ({count})")).collect();
+            let fields: Vec<_> =
+                self.fields.iter().map(|(field, count)| format!("{} ({count})", escape(field))).collect();
             let _ = writeln!(
                 text,
                 "{:>10}  different{}{}",
@@ -188,5 +194,17 @@ mod tests {
             json!({ "equal": 1, "different": 1, "fields": { "a": 1, "c": 1 }, "not_stored": 1, "not_compared": 0 });
         assert_eq!(json["compared"], compared);
         assert!(report.to_text().contains("1  different: a (1), c (1)"), "{}", report.to_text());
+    }
+
+    #[test]
+    fn names_of_fields_are_escaped_cut_and_few() {
+        let mut report = Report::new();
+        let own = doc! { "_id": 1 }.to_vec().unwrap();
+        for n in 0..1000 {
+            let key = format!("{n:03}\u{9b}31m\n{}", "x".repeat(300));
+            report.compared(&own, Some(&doc! { "_id": 1, key: { "$oid": "zz" } }.to_vec().unwrap()));
+        }
+        let text = report.to_text();
+        assert!(text.len() < 10_000 && text.contains("000\\u009b31m\\n") && text.contains("(other) (950)"), "{text}");
     }
 }

@@ -12,7 +12,7 @@ use url::Url;
 use crate::config::Settings;
 use crate::observe::worker_sample::Sample;
 
-use super::terminal::{self, print_line};
+use super::terminal::{self, print_coloured, print_line};
 use super::worker_address::{own_worker, parse_http_url};
 use super::{CommandError, exit};
 
@@ -70,7 +70,7 @@ impl StatusArgs {
             return if self.json {
                 print_line(json!({ "worker": worker.as_str(), "error": text }))
             } else {
-                print_line(format_args!("{worker}  {}", terminal::red(text)))
+                print_coloured(format_args!("{worker}  {}", terminal::red(text)))
             };
         };
         let before = before.map(Sample::routes).unwrap_or_default();
@@ -78,7 +78,7 @@ impl StatusArgs {
             if self.json {
                 print_line(screen::as_json(worker, before.get(at), now))?;
             } else {
-                screen::lines(worker, before.get(at), now).into_iter().try_for_each(print_line)?;
+                screen::lines(worker, before.get(at), now).into_iter().try_for_each(print_coloured)?;
             }
         }
         Ok(())

@@ -1,13 +1,14 @@
 //! Owns the page of one dead letter: its body with the fault marked, properties, headers, and an editor for its body. Must not
 //! know how it is read.
 
+use bson::Bson;
 use maud::{Markup, html};
 use serde::de::IgnoredAny;
 use serde_json::{Map, Value};
 
-use crate::dead_letter::{escape, fault_offset, indent_json, render_hex, render_text};
+use crate::dead_letter::{escape, fault_offset, indent_json, render_hex, render_text, terminal_safe};
 use crate::desk::decoder_message;
-use crate::event::{Decoder, Event, Identity, Message, Rejection};
+use crate::event::{Decoder, Event, Identity, Message, Printed, Rejection};
 
 use super::super::Console;
 use super::super::access::{Operator, Role};
@@ -162,10 +163,10 @@ fn accepted(event: &Event) -> Markup {
     if event.identity == Identity::None {
         document.remove("_id");
     }
-    let json = serde_json::to_value(&document).unwrap_or_default();
+    let json = serde_json::to_string_pretty(&Printed(&Bson::Document(document))).unwrap_or_default();
     html! {
         p class="good" { strong { "The worker would store this:" } }
-        pre class="body" { (serde_json::to_string_pretty(&json).unwrap_or_default()) }
+        pre class="body" { (terminal_safe(&json)) }
     }
 }
 
