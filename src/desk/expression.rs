@@ -1,11 +1,15 @@
 //! Owns the expressions that mend bodies: jq's language, by jaq. Pure. Must not know where a body comes from, nor how long an
 //! expression may take.
 
+use std::borrow::Cow;
+
 use jaq_core::data::JustLut;
 use jaq_core::load::{self, Arena, File, Loader, lex, parse, span};
 use jaq_core::{Compiler, Ctx, Filter, Vars, compile, unwrap_valr};
 use jaq_json::{Val, read, write};
 use serde::de::IgnoredAny;
+
+use crate::event;
 
 /// Most characters of an error.
 const MAX_ERROR: usize = 200;
@@ -13,7 +17,10 @@ const MAX_ERROR: usize = 200;
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// A compiled expression.
-pub(super) struct Expression(Filter<JustLut<Val>>);
+pub(super) struct Expression {
+    filter: Filter<JustLut<Val>>,
+    text: String,
+}
 
 impl Expression {
     /// Compiles a text such as `.user_id |= tonumber`.
@@ -27,7 +34,8 @@ impl Expression {
         let modules = Loader::new(defs).load(&arena, program).map_err(|errors| load_error(text, errors))?;
         let funs = jaq_core::funs().chain(jaq_std::funs()).chain(jaq_json::funs());
         let filter = Compiler::default().with_funs(funs).compile(modules);
-        filter.map(Expression).map_err(|errors| compile_error(text, errors))
+        let filter = filter.map_err(|errors| compile_error(text, errors))?;
+        Ok(Expression { filter, text: text.to_owned() })
     }
 
     /// The new body. The input is the JSON of the body or, where the body is not JSON, its text as a string (as
@@ -38,28 +46,75 @@ impl Expression {
     /// The expression fails, or does not have exactly one result.
     pub fn apply(&self, body: &[u8]) -> Result<Vec<u8>, String> {
         let body = body.strip_prefix(BYTE_ORDER_MARK).unwrap_or(body);
-        let is_json = serde_json::from_slice::<IgnoredAny>(body).is_ok();
-        let input = match std::str::from_utf8(body) {
-            Ok(_) if is_json => {
-                read::parse_single(body).map_err(|error| format!("the body cannot be read: {error}"))?
-            }
-            Ok(text) => Val::from(text.to_owned()),
-            Err(_) => Val::from(body.iter().map(|byte| char::from(*byte)).collect::<String>()),
-        };
-        let context = Ctx::<JustLut<Val>>::new(&self.0.lut, Vars::new([]));
-        let mut results = self.0.id.run((context, input)).map(unwrap_valr);
+        match std::str::from_utf8(body) {
+            Ok(text) if serde_json::from_str::<IgnoredAny>(text).is_ok() => self.apply_to_json(text),
+            Ok(text) => self.apply_to_text(text.to_owned()),
+            Err(_) => self.apply_to_text(body.iter().map(|byte| char::from(*byte)).collect()),
+        }
+    }
+
+    /// What the expression leaves alone stays what the decoder makes of it: also what jaq cannot hold.
+    fn apply_to_json(&self, text: &str) -> Result<Vec<u8>, String> {
+        let text = with_negative_zeros(text);
+        let hidden = event::hide_lone_surrogates(&text, &self.text);
+        let input = hidden.as_ref().map_or(&*text, |hidden| &hidden.text);
+        let input =
+            read::parse_single(input.as_bytes()).map_err(|error| format!("the body cannot be read: {error}"))?;
+        let new = as_json(&self.run(input)?)?;
+        match (hidden, std::str::from_utf8(&new)) {
+            (Some(hidden), Ok(text)) => Ok(hidden.restore(text).into_bytes()),
+            _ => Ok(new),
+        }
+    }
+
+    fn apply_to_text(&self, text: String) -> Result<Vec<u8>, String> {
+        match self.run(Val::from(text))? {
+            Val::TStr(text) => Ok(text.to_vec()),
+            result => as_json(&result),
+        }
+    }
+
+    fn run(&self, input: Val) -> Result<Val, String> {
+        let context = Ctx::<JustLut<Val>>::new(&self.filter.lut, Vars::new([]));
+        let mut results = self.filter.id.run((context, input)).map(unwrap_valr);
         let result = results.next().ok_or("the expression has no result")?;
         let result = result.map_err(|error| shortened(&format!("the expression fails: {error}")))?;
         if results.next().is_some() {
             return Err("the expression has more than one result".to_owned());
         }
-        if let (Val::TStr(text), false) = (&result, is_json) {
-            return Ok(text.to_vec());
-        }
-        let mut new = Vec::new();
-        write::write(&mut new, &write::Pp::default(), 0, &result).map_err(|error| error.to_string())?;
-        Ok(new)
+        Ok(result)
     }
+}
+
+fn as_json(value: &Val) -> Result<Vec<u8>, String> {
+    let mut json = Vec::new();
+    write::write(&mut json, &write::Pp::default(), 0, value).map_err(|error| error.to_string())?;
+    Ok(json)
+}
+
+/// The same JSON, with `-0` written as `-0.0`: jaq takes the former for the integer 0.
+fn with_negative_zeros(json: &str) -> Cow<'_, str> {
+    let (mut out, mut copied, mut in_string, mut escaped) = (String::new(), 0, false, false);
+    let bytes = json.as_bytes();
+    for (at, byte) in bytes.iter().enumerate() {
+        if in_string {
+            in_string = escaped || *byte != b'"';
+            escaped = *byte == b'\\' && !escaped;
+        } else if *byte == b'"' {
+            in_string = true;
+        } else if *byte == b'0' && at.checked_sub(1).and_then(|before| bytes.get(before)) == Some(&b'-') {
+            // An exponent, as in `1e-0`, is no zero by itself.
+            let is_exponent =
+                at.checked_sub(2).and_then(|before| bytes.get(before)).is_some_and(u8::is_ascii_alphabetic);
+            let goes_on = bytes.get(at + 1).is_some_and(|next| matches!(next, b'.' | b'e' | b'E'));
+            if !is_exponent && !goes_on {
+                out.push_str(json.get(copied..=at).unwrap_or_default());
+                out.push_str(".0");
+                copied = at + 1;
+            }
+        }
+    }
+    if copied == 0 { Cow::Borrowed(json) } else { Cow::Owned(out + json.get(copied..).unwrap_or_default()) }
 }
 
 fn shortened(text: &str) -> String {
@@ -128,6 +183,23 @@ mod tests {
         assert_eq!(mended, "{\"user_id\":7,\"z\":1.50,\"a\":12345678901234567890123,\"t\":\"😀\"}");
         assert_eq!(apply("del(.a)", b"\xef\xbb\xbf{\"a\":1,\"b\":2}").unwrap(), r#"{"b":2}"#);
         assert_eq!(apply(".", br#""text""#).unwrap(), r#""text""#);
+    }
+
+    #[test]
+    fn what_jaq_cannot_hold_survives_an_edit_of_another_field() {
+        let edit = ".user_id |= tonumber";
+        for rest in [
+            r#""a":-0.0"#,
+            r#""a":[-0.0,-0.5,-0.0e1,1e-0,1E-05,"-0"]"#,
+            r#""a":"\ud83d","b\udfff":"\ud83d\ud83d""#,
+            r#""a":18446744073709551615,"b":-9223372036854775809,"c":1e400,"d":0.10"#,
+            r#""a":{"$oid":"zz"},"":null"#,
+        ] {
+            let edited = apply(edit, format!("{{\"user_id\":\"7\",{rest}}}").as_bytes()).unwrap();
+            assert_eq!(edited, format!("{{\"user_id\":7,{rest}}}"));
+        }
+        assert_eq!(apply(edit, br#"{"user_id":"7","a":[-0,-0]}"#).unwrap(), r#"{"user_id":7,"a":[-0.0,-0.0]}"#);
+        assert_eq!(apply(".b = .a", br#"{"a":"x\ud83d"}"#).unwrap(), r#"{"a":"x\ud83d","b":"x\ud83d"}"#);
     }
 
     #[test]

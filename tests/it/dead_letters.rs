@@ -249,6 +249,39 @@ async fn export_and_import_keep_everything_and_import_is_all_or_nothing() {
 }
 
 #[tokio::test]
+async fn bodies_are_found_and_edited_as_the_worker_reads_them() {
+    let env = TestEnv::new().await;
+    let body = r#"{"user_id":42.0,"a":"\ud83d","z":-0,"n":12345678901234567890,"d":{"$oid":"zz"},"t":"x"}"#;
+    let properties = BasicProperties::default().with_headers(env.headers("id-0", "rejected_by_store", 1));
+    env.publish_dead_letters([(body.as_bytes().to_vec(), properties)]).await;
+    for (condition, expected) in [
+        ("user_id=42", 1),
+        ("user_id=4.2e1", 1),
+        ("user_id=43", 0),
+        ("n=12345678901234567890", 1),
+        ("n=12345678901234567891", 0),
+        ("a=\u{fffd}", 1),
+        ("d={\"$oid\":\"zz\"}", 1),
+        ("d.$oid=zz", 1),
+    ] {
+        let listed = env.dead_command_succeeds(&["list", "--json", "--where", condition]).await;
+        assert_eq!(listed.json().len(), expected, "{condition}");
+    }
+    let mut worker = env.worker().await;
+    env.dead_command_succeeds(&["replay", "--where", "user_id=42", "--edit", ".t = \"y\"", "--no-backup", "--yes"])
+        .await;
+    worker.wait_until_settled(1).await;
+    let stored = env.documents().await.remove(0);
+    let text = |name: &str| stored.get_str(name).unwrap();
+    assert_eq!((text("a"), text("t"), stored.get_f64("user_id").unwrap()), ("\u{fffd}", "y", 42.0));
+    assert!(stored.get_f64("z").unwrap().is_sign_negative());
+    assert_eq!(stored.get("n").unwrap().to_string(), "12345678901234567890");
+    assert_eq!(stored.get_document("d").unwrap().get_str("$oid").unwrap(), "zz");
+    worker.stop().await;
+    env.clean().await;
+}
+
+#[tokio::test]
 async fn hostile_bodies_are_escaped() {
     let env = TestEnv::new().await;
     let escapes = "{\"a\":\"\x1b]0;owned\x07\x1b[2J\u{202e}\u{9b}31m\",\n\"user_id\": {}}";
