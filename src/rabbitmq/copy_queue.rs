@@ -19,6 +19,14 @@ const ACK_EVERY: u16 = PREFETCH / 2;
 /// Bytes of copies that wait; RabbitMQ drops the oldest then, so that a slow reader does not fill its memory.
 const MAX_WAITING_BYTES: i64 = 64 << 20;
 
+/// Between the name of the workers' queue and an ObjectId.
+const INFIX: &str = ".shadow-";
+
+/// Whether it is the name of such a queue.
+pub(super) fn is_copy_queue(name: &str) -> bool {
+    name.rsplit_once(INFIX).is_some_and(|(_, id)| ObjectId::parse_str(id).is_ok())
+}
+
 /// A consumer of copies.
 pub struct CopyQueue {
     connection: Connection,
@@ -31,14 +39,15 @@ pub struct CopyQueue {
 }
 
 impl CopyQueue {
-    /// Declares the queue, binds it to the exchange with the workers' routing keys, and starts to consume.
+    /// Declares the queue, binds it to the exchange with these routing keys, and starts to consume. Somebody who stores the messages must
+    /// be bound with each of them: RabbitMQ confirms a mandatory message that only this queue gets.
     ///
     /// # Errors
     /// As for connecting; the login may not configure, write and read `<broker.queue>.shadow-…`, or not read the exchange.
-    pub async fn open(broker: &BrokerSettings) -> Result<CopyQueue, BrokerError> {
+    pub async fn open(broker: &BrokerSettings, keys: &[String]) -> Result<CopyQueue, BrokerError> {
         let connection = connect(broker, "shadow").await?;
-        let name = format!("{}.shadow-{}", broker.queue, ObjectId::new().to_hex());
-        match consume(&connection, broker, &name).await {
+        let name = format!("{}{INFIX}{}", broker.queue, ObjectId::new().to_hex());
+        match consume(&connection, broker, keys, &name).await {
             Ok((channel, consumer)) => {
                 Ok(CopyQueue { connection, channel, consumer, unacknowledged: 0, broker: broker.clone(), name })
             }
@@ -81,6 +90,7 @@ impl CopyQueue {
 async fn consume(
     connection: &Connection,
     broker: &BrokerSettings,
+    keys: &[String],
     name: &str,
 ) -> Result<(Channel, Consumer), BrokerError> {
     let limit = broker.call_timeout.0;
@@ -90,7 +100,7 @@ async fn consume(
     arguments.insert("x-max-length-bytes".into(), AMQPValue::LongLongInt(MAX_WAITING_BYTES));
     let options = QueueDeclareOptions { exclusive: true, auto_delete: true, ..Default::default() };
     call_topology(limit, "declaring a queue", channel.queue_declare(name.into(), options, arguments)).await?;
-    for key in &broker.routing_keys {
+    for key in keys {
         let options = QueueBindOptions::default();
         let exchange = broker.exchange.as_str().into();
         let bind = channel.queue_bind(name.into(), exchange, key.as_str().into(), options, FieldTable::default());

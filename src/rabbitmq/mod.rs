@@ -10,7 +10,7 @@
 //! | `topology` | exchanges, queues, bindings |
 //! | `browser` | reading a queue without changing it |
 //! | `copy_queue` | copies of what is published |
-//! | `admin` | `check`, delivery limits, queue depths, the management API |
+//! | `admin` | `check`, bindings, delivery limits, queue depths, the management API |
 //! | `error` | what refusals and failures mean |
 
 mod admin;
@@ -24,7 +24,9 @@ mod message;
 mod publisher;
 mod topology;
 
-pub use admin::{QueueCounts, QueueDepths, check, removing_policies, source_delivery_limit, source_is_stream};
+pub use admin::{
+    QueueCounts, QueueDepths, check, copied_keys, removing_policies, source_delivery_limit, source_is_stream,
+};
 pub use batch_publisher::{BatchPublisher, PublishCounts};
 pub use browser::{AckHandle, BrowseError, BrowseOptions, BrowsedMessage, QueueBrowser};
 #[cfg(any(test, feature = "fuzzing"))]

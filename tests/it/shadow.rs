@@ -2,7 +2,45 @@
 
 use std::process::Stdio;
 
-use crate::harness::{DEADLINE, TestEnv, TestMessage, eventually};
+use lapin::options::BasicPublishOptions;
+
+use crate::harness::{DEADLINE, DedicatedServer, ServerKind, TestEnv, TestMessage, eventually};
+
+#[tokio::test]
+async fn a_shadow_copies_only_what_others_are_bound_with() {
+    let broker = DedicatedServer::prepared(ServerKind::Rabbitmq, |directory, port| {
+        std::fs::write(directory.join("enabled_plugins"), "[rabbitmq_management].\n").unwrap();
+        std::fs::write(directory.join("extra.conf"), format!("management.tcp.port = {}\n", port + 3)).unwrap();
+    });
+    let env = TestEnv::with_dedicated_broker(&broker).await;
+    let log = tempfile::NamedTempFile::new().unwrap();
+    let start = |keys: &str, management: &str| {
+        let mut shadow = env.command();
+        shadow.env("TICKETLOG_BROKER__ROUTING_KEYS", keys);
+        shadow.args(["shadow", "--for", "60s", "--limit", "1", "--json", "--management", management]);
+        shadow.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log.reopen().unwrap()).spawn().unwrap()
+    };
+    let log_text = || std::fs::read_to_string(log.path()).unwrap();
+    let management = format!("http://127.0.0.1:{}", broker.port() + 3);
+    let shadow = start("ticket.*,new.#", &management);
+    eventually("it reads copies", DEADLINE, async || log_text().contains("reading copies")).await;
+    assert!(log_text().contains("nobody else is bound with it: new.#"), "{}", log_text());
+    let options = BasicPublishOptions { mandatory: true, immediate: false };
+    let exchange = env.name.as_str().into();
+    let publish = env.channel.basic_publish(exchange, "new.a".into(), options, b"{}", Default::default());
+    let returned = publish.await.unwrap().await.unwrap().take_message();
+    assert!(returned.is_some(), "nobody would store it, so its publisher hears of it");
+    env.publish(&TestMessage::body("{}")).await;
+    let output = tokio::task::spawn_blocking(|| shadow.wait_with_output()).await.unwrap().unwrap();
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(report["events"], 1, "{report}");
+    for (keys, management, text) in
+        [("new.#", management.as_str(), "nothing to copy"), ("ticket.#", "http://127.0.0.1:9", "--trust-bindings")]
+    {
+        let refused = start(keys, management).wait_with_output().unwrap();
+        assert!(refused.status.code() == Some(69) && log_text().contains(text), "{}", log_text());
+    }
+}
 
 #[tokio::test]
 async fn a_shadow_reports_what_other_settings_would_do_and_changes_nothing() {
@@ -15,7 +53,9 @@ async fn a_shadow_reports_what_other_settings_would_do_and_changes_nothing() {
     std::fs::write(&config, fields).unwrap();
     let log = tempfile::NamedTempFile::new().unwrap();
     let mut shadow = env.command();
-    shadow.args(["shadow", "--for", "60s", "--limit", "31", "--compare", "--json", "--config"]).arg(&config);
+    shadow
+        .args(["shadow", "--trust-bindings", "--for", "60s", "--limit", "31", "--compare", "--json", "--config"])
+        .arg(&config);
     shadow.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log.reopen().unwrap());
     let shadow = shadow.spawn().unwrap();
     let log_text = || std::fs::read_to_string(log.path()).unwrap();

@@ -9,15 +9,17 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use tokio::time::{sleep, sleep_until};
+use url::Url;
 
 use crate::config::Settings;
 use crate::desk::decoder_message;
 use crate::event::{Decoder, Identity, Reason, Rejection};
 use crate::mongodb::Store;
-use crate::rabbitmq::{CopyQueue, Delivery};
+use crate::rabbitmq::{self, CopyQueue, Delivery};
 
-use super::CommandError;
 use super::terminal::{note, print_line, wrapped};
+use super::worker_address::parse_http_url;
+use super::{CommandError, exit};
 use report::Report;
 
 /// How long after its arrival an event must be stored by the workers.
@@ -33,6 +35,9 @@ const MAX_PENDING_BYTES: usize = 64 << 20;
 write and read `<broker.queue>.shadow-*` and to read the exchange; with --compare, to find documents (the role ticketlogReader).
 Dead letters that are replayed come through the exchange, too.
 
+It copies only what RabbitMQ takes to another queue anyway: otherwise RabbitMQ would confirm messages that nobody stores. For that
+it reads the bindings by the management API, with the login of broker.uri, which needs the tag `management`.
+
 Examples:
   ticketlog shadow --config new.toml --for 10min            what would these settings refuse?
   ticketlog shadow --config new.toml --for 10min --compare  and what would they store differently?"
@@ -47,6 +52,13 @@ pub(super) struct ShadowArgs {
     /// Compare what would be stored with what the workers stored within five seconds.
     #[arg(long)]
     compare: bool,
+    /// RabbitMQ's management API, which shows the bindings [default: broker.management, or else http on port 15672 of the broker's
+    /// host, unless broker.uri uses TLS].
+    #[arg(long, value_name = "URL", env = "TICKETLOG_MANAGEMENT", hide_env_values = true, value_parser = parse_http_url)]
+    management: Option<Url>,
+    /// Do not look at the bindings: a worker is bound with all of broker.routing_keys.
+    #[arg(long)]
+    trust_bindings: bool,
     /// Print the report as JSON.
     #[arg(long)]
     json: bool,
@@ -74,7 +86,8 @@ impl ShadowArgs {
             if let Some(store) = &store {
                 store.probe().await?;
             }
-            let mut copies = CopyQueue::open(&settings.broker).await?;
+            let keys = self.routing_keys(settings).await?;
+            let mut copies = CopyQueue::open(&settings.broker, &keys).await?;
             note(format_args!(
                 "reading copies of {} from {}; nothing is written",
                 settings.broker.exchange, copies.name
@@ -94,6 +107,33 @@ impl ShadowArgs {
             }
             Ok(0)
         })
+    }
+
+    /// The routing keys to copy: those that somebody else is bound with.
+    async fn routing_keys(&self, settings: &Settings) -> Result<Vec<String>, CommandError> {
+        let broker = &settings.broker;
+        if self.trust_bindings {
+            return Ok(broker.routing_keys.clone());
+        }
+        if let Some(fault) = self.management.as_ref().and_then(|url| broker.management_fault(url)) {
+            return Err(CommandError::usage(format!("--management {fault}")));
+        }
+        let management = self.management.clone().or(broker.management_url());
+        let Some(keys) = rabbitmq::copied_keys(broker, management.as_ref()).await? else {
+            let text = "whether a worker is bound with these routing keys is not known: only RabbitMQ's management API shows it, and \
+                        it does not answer this user. Name it with --management URL; or pass --trust-bindings if a worker with \
+                        the same routing keys has run. (RabbitMQ would confirm messages that only the shadow gets.)";
+            return Err(CommandError::text(exit::UNAVAILABLE, text));
+        };
+        let unbound = keys.unbound.join(", ");
+        if keys.bound.is_empty() {
+            let text = format!("nobody is bound to {} with {unbound}: there is nothing to copy", broker.exchange);
+            return Err(CommandError::text(exit::UNAVAILABLE, text));
+        }
+        if !unbound.is_empty() {
+            note(format_args!("left out, because nobody else is bound with it: {unbound}"));
+        }
+        Ok(keys.bound)
     }
 
     async fn read(&self, shadow: &mut Shadow, copies: &mut CopyQueue) -> Result<(), CommandError> {

@@ -1,6 +1,7 @@
 //! Owns what can be found out about RabbitMQ without changing anything: `ticketlog check`, delivery limits, queue depths, the source queue,
 //! the management API. Must not know messages.
 
+mod bindings;
 mod check;
 pub(super) mod delivery_limit;
 mod management_api;
@@ -9,6 +10,7 @@ pub(super) mod queue_depth;
 mod removal;
 mod source_queue;
 
+pub use bindings::copied_keys;
 pub use check::check;
 pub use queue_depth::{QueueCounts, QueueDepths};
 pub use removal::removing_policies;
