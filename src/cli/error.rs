@@ -46,6 +46,7 @@ Exit codes (sysexits):
   73  an output file exists already, or cannot be created
   74  input or output failed
   75  dead: the queue is in use by another `ticketlog dead`, or (replay --follow) some outcomes are not known yet
+      erase: something of the user has come meanwhile
   77  RabbitMQ or MongoDB rejects the user
   78  the configuration is not valid
   130 interrupted";

@@ -1,45 +1,227 @@
-//! Owns finding the dead letters of one user, for their erasure. Must not know how they are deleted, nor documents.
+//! Owns the dead letters of one user: finding and deleting them. A dead letter is the user's if the worker's own decoder would store it
+//! under the user's id. Must not know documents.
 
 use std::sync::Arc;
 
+use bson::Bson;
+
 use crate::config::Settings;
-use crate::dead_letter::BodyCondition;
+use crate::event::{Decoder, Rules, Wanted};
+use crate::rabbitmq::Delivery;
 use crate::report::Report;
+use crate::system::now_millis;
 
-use super::reader::{LetterReader, json_body};
-use super::{DeskError, Selection, Source};
+use super::reader::{LetterHandle, LetterReader, SelectedLetter, json_body};
+use super::{DeskError, Selection, Source, decoder_message};
 
-/// What a queue holds of a user.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+/// The field that says whose an event is.
+const USER_FIELD: &str = "user_id";
+/// Most dead letters that are named because nobody knows whose they are.
+const MAX_NAMED: usize = 1000;
+/// Most dead letters that are acknowledged together.
+const MAX_BATCH: usize = 500;
+
+/// What a queue holds of a user, or what was deleted.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct UserLetters {
     /// Dead letters of the user.
     pub found: u64,
-    /// Dead letters whose bodies are not JSON: nobody knows whose they are.
-    pub unreadable: u64,
+    /// How many may be anybody's, because the decoder cannot tell.
+    pub undecided: u64,
+    /// The first of these.
+    pub named: Vec<Undecided>,
 }
 
-/// Looks through a queue; nothing is changed.
-///
-/// # Errors
-/// The queue cannot be read.
-pub async fn find_user_letters(
-    settings: &Settings,
-    source: &Source,
-    user: &BodyCondition,
-    report: &Arc<dyn Report>,
-) -> Result<UserLetters, DeskError> {
-    let mut reader = LetterReader::open(settings, source, &Selection::default(), report).await?;
-    let (mut letters, rules) = (UserLetters::default(), settings.rules());
-    let read = async {
-        while let Some(letter) = reader.next().await? {
-            match json_body(&letter.delivery, &rules) {
-                Some(body) => letters.found += u64::from(user.matches(&body)),
-                None => letters.unreadable += 1,
+/// A dead letter that may be anybody's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Undecided {
+    /// Its queue.
+    pub queue: String,
+    /// Its `dl-id`.
+    pub id: String,
+    /// Why the decoder cannot tell.
+    pub reason: String,
+}
+
+impl UserLetters {
+    /// Adds those of another queue.
+    pub fn add(&mut self, more: UserLetters) {
+        self.found += more.found;
+        self.undecided += more.undecided;
+        let room = MAX_NAMED.saturating_sub(self.named.len());
+        self.named.extend(more.named.into_iter().take(room));
+    }
+}
+
+/// Whose a dead letter is.
+#[derive(Debug, PartialEq, Eq)]
+enum Owner {
+    User,
+    Other,
+    Undecided(String),
+}
+
+/// Looks for the dead letters of a user.
+pub struct UserSearch<'a> {
+    settings: &'a Settings,
+    user: &'a Wanted,
+    rules: Rules,
+}
+
+impl<'a> UserSearch<'a> {
+    /// With the casts of these settings.
+    pub fn new(settings: &'a Settings, user: &'a Wanted) -> UserSearch<'a> {
+        // An event that is nested too deep is the user's all the same. What is hidden is hidden later.
+        let rules = Rules { max_depth: usize::MAX, add_ingested_at: false, ..settings.rules() };
+        UserSearch { settings, user, rules }
+    }
+
+    /// Looks through a queue; nothing is changed.
+    ///
+    /// # Errors
+    /// The queue cannot be read.
+    pub async fn find(&self, source: &Source, report: &Arc<dyn Report>) -> Result<UserLetters, DeskError> {
+        let mut letters = UserLetters::default();
+        self.read(source, report, false, &mut letters).await.map(|()| letters)
+    }
+
+    /// Deletes them, without a copy. Returns what was deleted, and how it ended.
+    pub async fn delete(&self, source: &Source, report: &Arc<dyn Report>) -> (UserLetters, Result<(), DeskError>) {
+        let mut deleted = UserLetters::default();
+        let ended = self.read(source, report, true, &mut deleted).await;
+        (deleted, ended)
+    }
+
+    async fn read(
+        &self,
+        source: &Source,
+        report: &Arc<dyn Report>,
+        deletes: bool,
+        letters: &mut UserLetters,
+    ) -> Result<(), DeskError> {
+        let mut reader = LetterReader::open(self.settings, source, &Selection::default(), report).await?;
+        if deletes {
+            reader.move_letters(now_millis(), None);
+        }
+        let read = self.read_all(&mut reader, &source.queue, deletes, letters).await;
+        reader.close(read).await
+    }
+
+    async fn read_all(
+        &self,
+        reader: &mut LetterReader,
+        queue: &str,
+        deletes: bool,
+        letters: &mut UserLetters,
+    ) -> Result<(), DeskError> {
+        let mut decoder = Decoder::new(Arc::new(self.rules.clone()));
+        let mut handles = Vec::new();
+        while let Some(SelectedLetter { id, delivery, handle, .. }) = reader.next().await? {
+            match self.owner(&mut decoder, &delivery) {
+                Owner::Other => {}
+                Owner::User if deletes => handles.push(handle),
+                Owner::User => letters.found += 1,
+                Owner::Undecided(reason) => {
+                    let named = Undecided { queue: queue.to_owned(), id, reason };
+                    letters.add(UserLetters { found: 0, undecided: 1, named: vec![named] });
+                }
+            }
+            if handles.len() >= MAX_BATCH {
+                acknowledge(reader, &mut handles, letters).await?;
             }
         }
-        Ok(())
+        acknowledge(reader, &mut handles, letters).await
     }
-    .await;
-    reader.close(read).await?;
-    Ok(letters)
+
+    fn owner(&self, decoder: &mut Decoder, delivery: &Delivery) -> Owner {
+        let stored = decoder.field(&decoder_message(delivery), USER_FIELD);
+        // As it was sent, it may be exactly the id although the worker would not store it, or not exactly.
+        let is_sent = || match json_body(delivery, &self.rules) {
+            Some(Bson::Document(body)) => body.get(USER_FIELD).is_some_and(|sent| self.user.matches(sent)),
+            _ => false,
+        };
+        match stored {
+            Ok(Some(stored)) if self.user.matches(&stored) => Owner::User,
+            Ok(Some(Bson::Double(stored))) if self.user.rounded() == Some(stored) => match is_sent() {
+                true => Owner::User,
+                false => Owner::Undecided(format!("{USER_FIELD} is a number that several ids become")),
+            },
+            Ok(_) => Owner::Other,
+            Err(_) if is_sent() => Owner::User,
+            Err(rejection) => Owner::Undecided(rejection.reason_and_field()),
+        }
+    }
+}
+
+async fn acknowledge(
+    reader: &mut LetterReader,
+    handles: &mut Vec<LetterHandle>,
+    letters: &mut UserLetters,
+) -> Result<(), DeskError> {
+    let count = handles.len() as u64;
+    reader.acknowledge(std::mem::take(handles)).await?;
+    letters.found += count;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::load_text;
+
+    fn owner(settings: &Settings, user: &str, body: &str) -> Owner {
+        let user = Wanted::id(user);
+        let search = UserSearch::new(settings, &user);
+        let mut decoder = Decoder::new(Arc::new(search.rules.clone()));
+        search.owner(&mut decoder, &Delivery::with_body(body))
+    }
+
+    #[test]
+    fn a_dead_letter_is_the_users_if_the_worker_would_store_it_under_the_id() {
+        let settings = load_text("f", "[event]\nmax_depth = 2").unwrap().settings;
+        let undecided = |reason: &str| Owner::Undecided(reason.to_owned());
+        let snowflake = "1234567890123456789";
+        for (user, body, expected) in [
+            ("42", r#"{"user_id":42}"#, Owner::User),
+            ("42", r#"{"user_id":42.0}"#, Owner::User),
+            ("42", r#"{"user_id":4.2e1}"#, Owner::User),
+            ("42", r#"{"user_id":" 42"}"#, Owner::User),
+            ("42", r#"{"user_id":"0x2a"}"#, Owner::User),
+            ("42", r#"{"user_id":{"_id":42}}"#, Owner::User),
+            ("42", r#"{"user_id":{"_id":"42"}}"#, Owner::User),
+            ("42", "\u{feff}{\"user_id\":\"42\",\"a\":\"\\ud83d\"}", Owner::User),
+            ("42", r#"{"user_id":42,"a":{"b":{"c":1}},"timestamp":"x","_id":1}"#, Owner::User),
+            ("42", r#"{"user_id":1,"user_id":42}"#, Owner::User),
+            ("42", r#"{"user_id":42,"user_id":1}"#, Owner::Other),
+            ("42", r#"{"user_id":420}"#, Owner::Other),
+            ("42", r#"{"user_id":42.5}"#, Owner::Other),
+            ("42", r#"{"user_id":null}"#, Owner::Other),
+            ("42", r#"{"other":42}"#, Owner::Other),
+            ("42", r#"[{"user_id":42}]"#, undecided("not_an_object")),
+            ("42", r#""{\"user_id\":42}""#, undecided("not_an_object")),
+            ("42", r#"{"user_id":[42]}"#, undecided("invalid_field user_id")),
+            ("42", r#"{"user_id":"x"}"#, undecided("invalid_field user_id")),
+            ("42", r#"{"user_id":42"#, undecided("invalid_json")),
+            ("x", r#"{"user_id":"x"}"#, Owner::User),
+            (snowflake, r#"{"user_id":1234567890123456789}"#, Owner::User),
+            (snowflake, r#"{"user_id":"1234567890123456789"}"#, Owner::User),
+            (snowflake, r#"{"user_id":1234567890123456768}"#, Owner::Other),
+            (
+                snowflake,
+                r#"{"user_id":"1234567890123456768"}"#,
+                undecided("user_id is a number that several ids become"),
+            ),
+            ("18446744073709551615", r#"{"user_id":18446744073709551615}"#, Owner::User),
+            ("18446744073709551615", r#"{"user_id":18446744073709551614}"#, Owner::Other),
+        ] {
+            assert_eq!(owner(&settings, user, body), expected, "{user} {body}");
+        }
+    }
+
+    #[test]
+    fn an_id_that_is_stored_as_text_is_compared_as_text() {
+        let as_text = load_text("f", "[event.fields]\nuser_id = { type = \"string\" }").unwrap().settings;
+        assert_eq!(owner(&as_text, "42", r#"{"user_id":42.0}"#), Owner::User);
+        assert_eq!(owner(&as_text, "42", r#"{"user_id":" 42"}"#), Owner::Other);
+    }
 }

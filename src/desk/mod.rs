@@ -35,7 +35,7 @@ mod transfer;
 pub use archive_file::{create_file, sync_directory};
 pub use audit::{Audit, operator};
 pub use edit::{Edit, serve_expressions};
-pub use erase::{UserLetters, find_user_letters};
+pub use erase::{Undecided, UserLetters, UserSearch};
 pub use error::DeskError;
 pub use export::export;
 pub use forecast::{Forecast, Sample};

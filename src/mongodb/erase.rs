@@ -1,45 +1,87 @@
 //! Owns counting and deleting the documents of one user. Must not know who asks for it.
 
+use ::mongodb::options::Collation;
 use bson::{Bson, Document, doc};
+
+use crate::event::Wanted;
 
 use super::{Failure, Store};
 
+/// The documents of a user.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct UserDocuments {
+    /// Those whose `user_id` is the id.
+    pub found: u64,
+    /// Those that may be the user's: the `user_id` is an array that holds the id, or the double that this id and others become.
+    pub undecided: u64,
+}
+
 impl Store {
-    /// Number of documents of a user, whose id may be stored as a number or as text.
+    /// Number of documents of a user.
     ///
     /// # Errors
     /// MongoDB does not answer, or the login may not find.
-    pub async fn count_of_user(&self, user: &str) -> Result<u64, Failure> {
+    pub async fn count_of_user(&self, user: &Wanted) -> Result<UserDocuments, Failure> {
         let collection = self.collection();
-        let count = collection.count_documents(of_user(user));
-        self.bounded(async { count.await }).await
+        let found = collection.count_documents(of_user(user)).collation(exact());
+        let found = self.bounded(async { found.await }).await?;
+        let undecided = collection.count_documents(undecided_of(user)).collation(exact());
+        Ok(UserDocuments { found, undecided: self.bounded(async { undecided.await }).await? })
     }
 
-    /// Deletes them; a majority has done so when it returns. There is no timeout, because many may take long.
+    /// Deletes those that are found; a majority has done so when it returns. There is no timeout, because many may take long.
     ///
     /// # Errors
     /// Some may be deleted, and the command can be repeated.
-    pub async fn delete_of_user(&self, user: &str) -> Result<u64, Failure> {
-        let deleted = self.collection().delete_many(of_user(user)).await;
+    pub async fn delete_of_user(&self, user: &Wanted) -> Result<u64, Failure> {
+        let deleted = self.collection().delete_many(of_user(user)).collation(exact()).await;
         deleted.map(|result| result.deleted_count).map_err(|error| Failure::from(&error))
     }
 }
 
-/// Equal numbers of any type match each other in MongoDB.
-fn of_user(user: &str) -> Document {
-    let number = user.parse::<f64>().ok().filter(|number| number.is_finite()).map(Bson::from);
-    let values: Vec<Bson> = [Some(Bson::from(user)), number].into_iter().flatten().collect();
-    doc! { "user_id": { "$in": values } }
+/// Byte by byte: the collection's own collation may take `anna` for `Anna`.
+fn exact() -> Collation {
+    Collation::builder().locale("simple".to_owned()).build()
+}
+
+/// The values that are equal to the id. MongoDB compares numbers of different types exactly.
+fn values(user: &Wanted) -> Vec<Bson> {
+    let number = user.integer().and_then(|digits| {
+        let decimal = || digits.parse().ok().map(Bson::Decimal128);
+        digits.parse().ok().map(Bson::Int64).or_else(decimal)
+    });
+    std::iter::once(Bson::from(user.text())).chain(number).collect()
+}
+
+fn of_user(user: &Wanted) -> Document {
+    doc! { "user_id": { "$in": values(user), "$not": { "$type": "array" } } }
+}
+
+fn undecided_of(user: &Wanted) -> Document {
+    let in_array = doc! { "user_id": { "$in": values(user), "$type": "array" } };
+    let rounded = user.rounded().map(|double| doc! { "user_id": { "$eq": double, "$type": "double" } });
+    let either: Vec<Document> = std::iter::once(in_array).chain(rounded).collect();
+    doc! { "$or": either }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn values_of(user: &str) -> Vec<Bson> {
+        values(&Wanted::id(user))
+    }
+
     #[test]
-    fn a_user_is_a_text_and_perhaps_a_number() {
-        assert_eq!(of_user("42"), doc! { "user_id": { "$in": ["42", 42.0] } });
-        assert_eq!(of_user("anna"), doc! { "user_id": { "$in": ["anna"] } });
-        assert_eq!(of_user("NaN"), doc! { "user_id": { "$in": ["NaN"] } });
+    fn a_user_is_a_text_and_perhaps_an_exact_number() {
+        assert_eq!(values_of("42"), ["42".into(), Bson::Int64(42)]);
+        assert_eq!(values_of("1234567890123456789")[1], Bson::Int64(1_234_567_890_123_456_789));
+        assert_eq!(values_of("18446744073709551615")[1].to_string(), "18446744073709551615");
+        for text in ["anna", "NaN", "42.0", "12e5", "042", " 42", "true"] {
+            assert_eq!(values_of(text), [Bson::from(text)]);
+        }
+        let id = Wanted::id("1234567890123456789");
+        assert_eq!(undecided_of(&id).get_array("$or").unwrap().len(), 2);
+        assert_eq!(undecided_of(&Wanted::id("42")).get_array("$or").unwrap().len(), 1);
     }
 }

@@ -25,6 +25,7 @@ mod watch;
 
 pub use check::check;
 pub use client::{PoolListener, Store};
+pub use erase::UserDocuments;
 pub use error::{DocumentError, Failure, FailureClass, FailureKind};
 pub use indexes::{IndexReport, ensure_indexes, index_advice};
 pub use insert::InsertResult;

@@ -1,0 +1,184 @@
+//! Owns `ticketlog erase`: its flags, its question and what it prints. Must not know how documents or dead letters are deleted.
+
+mod counts;
+
+use std::sync::Arc;
+
+use clap::Args;
+use clap::builder::NonEmptyStringValueParser;
+use serde_json::json;
+
+use crate::config::Settings;
+use crate::desk::{Source, UserSearch};
+use crate::event::Wanted;
+use crate::mongodb::Store;
+use crate::observe::logging;
+use crate::rabbitmq::QueueDepths;
+use crate::report::Report;
+
+use super::dead::{AuditArgs, BrowseArgs};
+use super::terminal::{confirm, note, print_line};
+use super::terminal_report::TerminalReport;
+use super::{CommandError, exit};
+use counts::Counts;
+
+/// Flags of `ticketlog erase`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Counts first: the documents of the user, and the dead and parked letters that a worker with these settings would store
+under that user_id. Then it asks, deletes the letters and the documents, without a backup, reads again, and says what is left. It
+needs a login at MongoDB that may find and remove (the role ticketlogEraser), and the login of operators at RabbitMQ.
+
+Numbers are compared exactly. What may be anybody's stays and is listed: dead letters that the decoder cannot read (see them with
+`ticketlog dead show`), and numbers above 2^53 that the cast of a text or a double has rounded.
+
+Not erased: events that wait in the queue of the workers (it says how many; run it again later), files of `dead export` and of
+backups, MongoDB's log of changes until it has rolled over, and for up to 15 minutes what a console holds in memory.
+
+Exit code 75: something of the user has come meanwhile; run it again.
+
+Examples:
+  ticketlog erase --user 42 --dry-run
+  ticketlog erase --user 42 --audit-file /var/log/ticketlog/erasures.ndjson"
+)]
+pub(super) struct EraseArgs {
+    /// The user_id: a text; and also a number, if it is written in plain digits.
+    #[arg(long, value_name = "ID", allow_negative_numbers = true, value_parser = NonEmptyStringValueParser::new())]
+    user: String,
+    /// Only count.
+    #[arg(long, conflicts_with = "yes")]
+    dry_run: bool,
+    /// Do not ask for the user_id again.
+    #[arg(long)]
+    yes: bool,
+    /// Print the counts as JSON.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    audit: AuditArgs,
+    #[command(flatten, next_help_heading = "Queue")]
+    browse: BrowseArgs,
+}
+
+/// What one route has stored.
+struct Target<'a> {
+    settings: &'a Settings,
+    store: Store,
+}
+
+impl EraseArgs {
+    pub fn run(&self, routes: &[Settings]) -> Result<u8, CommandError> {
+        super::block_on(async {
+            let user = Wanted::id(&self.user);
+            let mut targets = Vec::new();
+            for settings in routes {
+                let store = Store::open(&settings.store, 1, None).await?;
+                targets.push(Target { settings, store });
+            }
+            self.note_collections(routes);
+            let found = self.count(&targets, &user).await?;
+            found.note_undecided();
+            if self.dry_run {
+                self.print("found", &found, None)?;
+                return Ok(0);
+            }
+            if !self.yes {
+                let question = format!("erase {} for ever; type the user_id to confirm:", found.to_text());
+                if !confirm(&question, &[&self.user], "--yes")? {
+                    return Err(CommandError::usage("the user_id does not match; nothing was erased"));
+                }
+            }
+            // The audit lines count here; an invalid log filter is reported by `run`.
+            let _logging = routes.first().and_then(|settings| logging::install(&settings.log).ok());
+            let mut erased = Counts::default();
+            for target in &targets {
+                self.erase(target, &user, &mut erased).await?;
+            }
+            let left = self.count(&targets, &user).await?;
+            self.print("erased", &erased, Some(&left))?;
+            Ok(if left.is_empty() { 0 } else { exit::TEMPORARY })
+        })
+    }
+
+    /// Says where it looks, and what --route leaves out.
+    fn note_collections(&self, routes: &[Settings]) {
+        let Some(first) = routes.first().filter(|settings| settings.has_several_routes()) else { return };
+        let collections: Vec<_> = routes.iter().map(|settings| settings.store.collection.as_str()).collect();
+        note(format_args!("collections: {}", collections.join(", ")));
+        if routes.len() <= first.route.len() {
+            note(
+                "--route (or TICKETLOG_ONLY_ROUTE) leaves the collections of other routes out: what they hold of the user stays",
+            );
+        }
+    }
+
+    fn sources(&self, settings: &Settings) -> [Source; 2] {
+        [&settings.dead_letter.queue, &settings.dead_letter.parked_queue]
+            .map(|queue| Source { queue: queue.clone(), browse: self.browse.options() })
+    }
+
+    /// What there is of the user.
+    async fn count(&self, targets: &[Target<'_>], user: &Wanted) -> Result<Counts, CommandError> {
+        let (mut found, report) = (Counts::default(), TerminalReport::new(Some(0), "read") as Arc<dyn Report>);
+        for target in targets {
+            let documents = target.store.count_of_user(user).await?;
+            found.documents += documents.found;
+            found.undecided_documents += documents.undecided;
+            let search = UserSearch::new(target.settings, user);
+            let [dead, parked] = self.sources(target.settings);
+            found.dead.add(search.find(&dead, &report).await?);
+            found.parked.add(search.find(&parked, &report).await?);
+            let broker = &target.settings.broker;
+            let queues = broker.queues();
+            let queues: Vec<&str> = queues.iter().map(String::as_str).collect();
+            let waiting = QueueDepths::default().read(broker, &[&queues]).await?;
+            let waiting = waiting.first().copied().flatten().map(|counts| u64::from(counts.ready));
+            found.waiting = found.waiting.zip(waiting).map(|(all, waiting)| all + waiting);
+        }
+        Ok(found)
+    }
+
+    /// Erases what one route has, and adds it to `erased`.
+    async fn erase(&self, target: &Target<'_>, user: &Wanted, erased: &mut Counts) -> Result<(), CommandError> {
+        // Who was erased stands neither in the log nor in the file.
+        let collection = &target.settings.store.collection;
+        let subject = json!({ "action": "erase", "collection": collection, "filter": { "where": ["user_id"] } });
+        let audit = self.audit.begin_logged(subject)?;
+        let mut here = Counts::default();
+        let ended = self.erase_all(target, user, &mut here).await;
+        audit.end(here.erased_json(), ended.is_err());
+        erased.add(here);
+        if ended.is_err() {
+            note(format_args!("{} erased before the failure; run it again", erased.to_text()));
+        }
+        ended
+    }
+
+    /// The letters first: a replay between the two would store their events again.
+    async fn erase_all(&self, target: &Target<'_>, user: &Wanted, erased: &mut Counts) -> Result<(), CommandError> {
+        let report: Arc<dyn Report> = TerminalReport::new(Some(0), "erased");
+        let search = UserSearch::new(target.settings, user);
+        let [dead, parked] = self.sources(target.settings);
+        for (source, letters) in [(dead, &mut erased.dead), (parked, &mut erased.parked)] {
+            let (deleted, ended) = search.delete(&source, &report).await;
+            letters.add(deleted);
+            ended?;
+        }
+        erased.documents = target.store.delete_of_user(user).await?;
+        Ok(())
+    }
+
+    fn print(&self, what: &str, counts: &Counts, left: Option<&Counts>) -> Result<(), CommandError> {
+        if self.json {
+            let mut json = counts.erased_json();
+            match (json.as_object_mut(), left) {
+                (Some(json), Some(left)) => drop(json.insert("left".to_owned(), left.to_json())),
+                (Some(_), None) => json = counts.to_json(),
+                _ => {}
+            }
+            return print_line(json);
+        }
+        print_line(format_args!("{what}: {}", counts.to_text()))?;
+        left.map_or(Ok(()), |left| print_line(left.left_text()))
+    }
+}
