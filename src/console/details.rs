@@ -1,8 +1,9 @@
-//! Owns the dead letters that the console holds with their bodies: the first of each group, and those that were shown. Their
-//! size is bounded. Must not know how a queue is read.
+//! Owns the dead letters that the console holds with their bodies: the first of each group, and those that were shown. Their size and
+//! their time are bounded. Must not know how a queue is read.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use crate::dead_letter::DeadLetterRecord;
 use crate::desk::SelectedLetter;
@@ -23,6 +24,7 @@ pub(super) struct Detail {
     pub position: u32,
     /// Its size in memory, estimated.
     bytes: usize,
+    read: Instant,
 }
 
 impl Detail {
@@ -31,7 +33,7 @@ impl Detail {
         let (properties, headers) = delivery.to_json();
         let texts = serde_json::json!([properties, headers]).to_string().len();
         let bytes = delivery.body.len() + texts * 3 + OVERHEAD;
-        Detail { id, delivery, record, position, bytes }
+        Detail { id, delivery, record, position, bytes, read: Instant::now() }
     }
 
     fn bytes(&self) -> usize {
@@ -84,6 +86,15 @@ impl Details {
         }
     }
 
+    /// Forgets those that were read before a time: somebody may have erased them since.
+    pub fn forget_before(&self, time: Instant) {
+        let mut entries = self.entries();
+        let Entries { by_id, order, bytes } = &mut *entries;
+        by_id.retain(|_, detail| detail.read >= time);
+        order.retain(|id| by_id.contains_key(id));
+        *bytes = by_id.values().map(|detail| detail.bytes()).sum();
+    }
+
     /// Forgets all.
     pub fn clear(&self) {
         *self.entries() = Entries::default();
@@ -92,12 +103,14 @@ impl Details {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     fn detail(id: &str, bytes: usize) -> Detail {
         let delivery = Delivery::with_body(&"x".repeat(bytes));
         let record = delivery.record("work");
-        Detail { id: id.to_owned(), delivery, record, position: 1, bytes: bytes + OVERHEAD }
+        Detail { id: id.to_owned(), delivery, record, position: 1, bytes: bytes + OVERHEAD, read: Instant::now() }
     }
 
     #[test]
@@ -113,6 +126,10 @@ mod tests {
         assert_eq!(by_id, order);
         details.add(detail("large", 20 << 20));
         assert!(details.get("9").is_none() && details.get("large").is_some());
+        details.forget_before(details.get("large").unwrap().read);
+        assert!(details.get("large").is_some());
+        details.forget_before(Instant::now() + Duration::from_secs(1));
+        assert_eq!((details.entries().bytes, lengths(&details.entries())), (0, (0, 0)));
         details.clear();
         assert_eq!(details.entries().bytes, 0);
     }

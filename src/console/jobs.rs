@@ -58,6 +58,15 @@ impl Task {
         }
     }
 
+    /// Whether it has parts of bodies: examples, or errors of an edit.
+    fn holds_bodies(&self) -> bool {
+        match self {
+            Task::Forecast(_) => true,
+            Task::Replay(replay) => replay.edit.is_some(),
+            _ => false,
+        }
+    }
+
     /// Whether dead letters leave the queue.
     pub fn changes_queue(&self) -> bool {
         matches!(self, Task::Replay(_) | Task::Park(_) | Task::Purge(_))
@@ -254,6 +263,12 @@ impl Jobs {
         jobs.iter().find(|job| job.id == id).cloned()
     }
 
+    /// Forgets those that hold parts of bodies and have ended before a time, in milliseconds since 1970.
+    pub fn forget_bodies_before(&self, time: i64) {
+        let mut jobs = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        jobs.retain(|job| !(job.task.holds_bodies() && job.is_over() && job.ended().is_some_and(|ended| ended < time)));
+    }
+
     /// Those that have not ended, oldest first.
     pub fn running(&self) -> Vec<Arc<Job>> {
         let jobs = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -265,6 +280,8 @@ impl Jobs {
 mod tests {
     use super::super::query::QueueKind;
     use super::*;
+    use crate::desk::Source;
+    use crate::rabbitmq::BrowseOptions;
 
     fn job() -> Arc<Job> {
         Arc::new(Job::new(Task::Look, LetterQuery::of_queue(QueueKind::DeadLetters), "anna".to_owned()))
@@ -285,6 +302,24 @@ mod tests {
         }
         assert!(jobs.find(&running.id).is_some() && jobs.find(&first.id).is_none());
         assert_eq!(jobs.running().len(), 1);
+    }
+
+    #[test]
+    fn jobs_with_bodies_are_forgotten_in_time() {
+        let jobs = Jobs::default();
+        let queue = LetterQuery::of_queue(QueueKind::DeadLetters);
+        let source = Source { queue: "q".to_owned(), browse: BrowseOptions::default() };
+        let forecast = Task::Forecast(Replay::new(source, queue.selection()));
+        let forecast = Arc::new(Job::new(forecast, queue, "anna".to_owned()));
+        for job in [&forecast, &job()] {
+            jobs.add(Arc::clone(job));
+            job.finish(Phase::Done);
+        }
+        let ended = forecast.ended().unwrap();
+        jobs.forget_bodies_before(ended);
+        assert!(jobs.find(&forecast.id).is_some());
+        jobs.forget_bodies_before(ended + 1000);
+        assert!(jobs.find(&forecast.id).is_none() && jobs.0.lock().unwrap().len() == 1);
     }
 
     #[test]

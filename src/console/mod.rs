@@ -33,7 +33,7 @@ mod snapshot;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
@@ -44,6 +44,7 @@ use crate::desk::Source;
 use crate::http_server;
 use crate::observe::worker_sample::Sample;
 use crate::rabbitmq::{BrokerError, QueueDepths};
+use crate::system::now_millis;
 
 use access::{Logins, Tokens};
 use details::Details;
@@ -56,6 +57,9 @@ pub use options::Options;
 
 /// Longest duration of a connection: an export of a long queue takes its time.
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(3600);
+
+/// How long bodies, and jobs that have parts of them, are held in memory.
+const BODIES_HELD: Duration = Duration::from_secs(14 * 60);
 
 /// What the console knows of one queue.
 #[derive(Debug, Default)]
@@ -189,6 +193,19 @@ pub async fn bind(settings: Settings, options: Options) -> Result<std::io::Resul
     Ok(TcpListener::bind(listen).await.map(|listener| BoundConsole { listener, console: Arc::new(console) }))
 }
 
+/// Drops what was read of bodies some time ago: `ticketlog erase` cannot reach the memory of this process.
+async fn forget_bodies(console: Arc<Console>) {
+    let mut interval = tokio::time::interval(Duration::from_secs(30));
+    loop {
+        interval.tick().await;
+        if let Some(time) = Instant::now().checked_sub(BODIES_HELD) {
+            [&console.dead_letters, &console.parked].iter().for_each(|queue| queue.details.forget_before(time));
+        }
+        let held = i64::try_from(BODIES_HELD.as_millis()).unwrap_or(i64::MAX);
+        console.jobs.forget_bodies_before(now_millis().saturating_sub(held));
+    }
+}
+
 /// Creates the directory, readable for its owner only, if there is none.
 fn create_directory(directory: &std::path::Path) -> std::io::Result<()> {
     use std::os::unix::fs::DirBuilderExt as _;
@@ -203,6 +220,7 @@ impl BoundConsole {
 
     /// Serves for ever.
     pub async fn serve(self) {
+        tokio::spawn(forget_bodies(Arc::clone(&self.console)));
         let router = routes::router(self.console);
         http_server::serve(self.listener, CONNECTION_TIMEOUT, TowerToHyperService::new(router)).await;
     }
