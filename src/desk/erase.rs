@@ -9,7 +9,6 @@ use crate::config::Settings;
 use crate::event::{Decoder, Rules, Wanted};
 use crate::rabbitmq::Delivery;
 use crate::report::Report;
-use crate::system::now_millis;
 
 use super::reader::{LetterHandle, LetterReader, SelectedLetter, json_body};
 use super::{DeskError, Selection, Source, decoder_message};
@@ -99,10 +98,11 @@ impl<'a> UserSearch<'a> {
         deletes: bool,
         letters: &mut UserLetters,
     ) -> Result<(), DeskError> {
-        let mut reader = LetterReader::open(self.settings, source, &Selection::default(), report).await?;
-        if deletes {
-            reader.move_letters(now_millis(), None);
-        }
+        let selection = Selection::default();
+        let mut reader = match deletes {
+            true => LetterReader::open_to_remove(self.settings, source, &selection, report).await?,
+            false => LetterReader::open(self.settings, source, &selection, report).await?,
+        };
         let read = self.read_all(&mut reader, &source.queue, deletes, letters).await;
         reader.close(read).await
     }

@@ -36,7 +36,7 @@ async fn everything_of_one_user_is_erased_and_nothing_of_others() {
     let directory = tempfile::tempdir().unwrap();
     let audit = directory.path().join("audit.ndjson");
     let erase = |arguments: &[&str]| {
-        let output = env.command().args(["erase", "--user"]).args(arguments).output().unwrap();
+        let output = env.operator_command().args(["erase", "--user"]).args(arguments).output().unwrap();
         let text = [output.stdout.clone(), output.stderr].concat();
         (output.status.code().unwrap(), String::from_utf8(output.stdout).unwrap(), String::from_utf8(text).unwrap())
     };
@@ -93,7 +93,7 @@ async fn ids_that_a_double_cannot_hold_are_compared_exactly() {
         env.collection.insert_one(other).await.unwrap();
     }
     let erase = |user: &str| {
-        let output = env.command().args(["erase", "--yes", "--json", "--user", user]).output().unwrap();
+        let output = env.operator_command().args(["erase", "--yes", "--json", "--user", user]).output().unwrap();
         assert_eq!(output.status.code(), Some(0), "{output:?}");
         let counts: Value = serde_json::from_slice(&output.stdout).unwrap();
         (counts["documents"].as_u64().unwrap(), counts["left"]["undecided"]["documents"].as_u64().unwrap())
@@ -145,7 +145,7 @@ async fn a_dead_letter_is_erased_if_the_worker_would_store_it_under_the_user() {
         (body, BasicProperties::default().with_headers(headers).with_content_encoding(encoding.into()))
     });
     env.publish_dead_letters(letters).await;
-    let output = env.command().args(["erase", "--user", "42", "--yes"]).output().unwrap();
+    let output = env.operator_command().args(["erase", "--user", "42", "--yes"]).output().unwrap();
     let (out, err) = (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
     assert_eq!(output.status.code(), Some(0), "{err}");
     let mut lines = out.lines();
