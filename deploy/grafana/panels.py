@@ -162,7 +162,7 @@ PIPELINE = [
               ("sum(ticketlog_deliveries_unacked@)", "unacknowledged")),
         graph("Prefetch used", "percentunit", "Unacknowledged deliveries as a share of the prefetch. At 1 RabbitMQ waits for the worker.",
               ("ticketlog_deliveries_unacked@ / (ticketlog_prefetch@ > 0)", "{{instance}} {{queue}}")),
-        graph("Bytes", "bytes", "Bodies and documents in flight (bounded by broker.prefetch_bytes), and the memory of the process.",
+        graph("Bytes", "bytes", "Messages and documents in flight (bounded by broker.prefetch_bytes), and the memory of the process.",
               ("sum(ticketlog_message_bytes_in_flight@)", "in flight"), ("sum(process_resident_memory_bytes{P} OF_QUEUE)", "resident")),
         graph("Bytes received", "Bps", "Bodies of deliveries.",
               ("sum(rate(ticketlog_messages_received_bytes_total@[$__rate_interval]))", "received")),

@@ -104,7 +104,7 @@ impl<'a> Predictor<'a> {
         };
         match decoded {
             // A replay replaces texts that are not UTF-8, the message_id among them.
-            Ok(event) if event.identity == Identity::None || delivery.invalid_texts().is_some() => {
+            Ok(event) if event.identity == Identity::None || delivery.unreadable_parts().is_some() => {
                 Prediction::Accepted { edited, document_id: None }
             }
             Ok(event) => Prediction::Accepted { edited, document_id: Some(ObjectId::from_bytes(event.id)) },

@@ -22,7 +22,7 @@ pub enum Reason {
     InvalidJson,
     /// The root of the JSON text is not an object.
     NotAnObject,
-    /// Over `event.max_bytes`, before or after decompression, or over MongoDB's 16 MiB as BSON.
+    /// Over `event.max_bytes`, before or after decompression, or over MongoDB's 16 MiB as BSON; or headers over 16 MiB.
     TooLarge,
     /// Nested deeper than `event.max_depth`.
     TooDeep,

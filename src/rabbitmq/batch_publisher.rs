@@ -9,7 +9,7 @@ use crate::report::Report;
 
 use super::{BrokerError, Outgoing, PublishResult, Publisher};
 
-/// Most messages, and bytes of their bodies, that are published together before their confirms are awaited.
+/// Most messages, and bytes of them, that are published together before their confirms are awaited.
 const MAX_BATCH_MESSAGES: usize = 500;
 const MAX_BATCH_BYTES: usize = 4 << 20;
 /// With a rate limit: the number of batches a second, which determines their size.
@@ -76,7 +76,7 @@ impl<T> BatchPublisher<T> {
 
     /// Adds a message, and publishes the batch once it is full; returns the results that are known now.
     pub async fn push(&mut self, message: Outgoing, item: T) -> Result<Vec<(T, PublishResult)>, BrokerError> {
-        self.batch_bytes += message.body_bytes();
+        self.batch_bytes += message.bytes();
         self.batch.push((message, item));
         let max = self.rate.map_or(MAX_BATCH_MESSAGES, |rate| {
             (rate / BATCHES_PER_SECOND).clamp(1.0, MAX_BATCH_MESSAGES as f64) as usize
@@ -94,6 +94,7 @@ impl<T> BatchPublisher<T> {
             self.next_batch = Instant::now() + Duration::from_secs_f64(self.batch.len() as f64 / rate);
         }
         let (mut messages, items): (Vec<_>, Vec<_>) = self.batch.drain(..).unzip();
+        let body_bytes = messages.iter().map(|message| message.body.len() as u64).sum::<u64>();
         let results = match self.publisher.publish(&mut messages, || note_blocked(&*self.report)).await {
             Ok(results) => results,
             Err(BrokerError::Refused(_) | BrokerError::Closed(_)) if self.tolerant => {
@@ -109,7 +110,7 @@ impl<T> BatchPublisher<T> {
             }
         }
         self.counts.published += results.len() as u64;
-        self.counts.bytes += self.batch_bytes as u64;
+        self.counts.bytes += body_bytes;
         self.batch_bytes = 0;
         self.report.set_done(self.counts.published);
         Ok(items.into_iter().zip(results).collect())

@@ -68,7 +68,7 @@ impl CopyQueue {
             Some(Err(error)) => return Err(BrokerError::from_request(&error)),
             None => return Err(BrokerError::ConsumerCancelled),
         };
-        let (delivery, acker) = Delivery::new(delivery, self.channel.id(), &self.connection.invalid_texts);
+        let (delivery, acker) = Delivery::new(delivery, self.channel.id(), &self.connection.incoming);
         self.unacknowledged += 1;
         if self.unacknowledged >= ACK_EVERY {
             self.unacknowledged = 0;

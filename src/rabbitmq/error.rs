@@ -153,6 +153,11 @@ impl BrokerError {
         self.into()
     }
 
+    /// Whether a message that RabbitMQ was delivering can be the reason.
+    pub fn may_be_due_to_a_message(&self) -> bool {
+        matches!(self, BrokerError::UnparsableFrame | BrokerError::ConnectionLost | BrokerError::Closed(_))
+    }
+
     /// What kind of refusal it is, if it is one.
     pub fn refusal(&self) -> Option<RefusalKind> {
         match self {

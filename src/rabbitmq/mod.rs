@@ -33,7 +33,7 @@ pub use browser::{AckHandle, BrowseError, BrowseOptions, BrowsedMessage, QueueBr
 pub use connection::check_frame_filter;
 pub use connection::check_settings;
 pub use connection::uri::user_name;
-pub use consumer::{Acks, Session, SessionOptions, Settlement};
+pub use consumer::{Acks, Session, SessionOptions, Settlement, UnfinishedMessage};
 pub use copy_queue::CopyQueue;
 pub use error::{BrokerError, Refusal, RefusalKind};
 #[cfg(any(test, feature = "fuzzing"))]

@@ -10,10 +10,9 @@ use std::pin::pin;
 use std::time::Duration;
 
 use futures_util::future::try_join_all;
-use lapin::Channel;
-use lapin::Confirmation;
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions, ExchangeDeclareOptions};
 use lapin::types::{FieldTable, ShortString};
+use lapin::{BasicProperties, Channel, Confirmation};
 use tokio::time::timeout;
 
 use crate::config::{BrokerSettings, DeadLetterSettings};
@@ -129,7 +128,7 @@ impl Publisher {
     async fn send(&self, message: &Outgoing) -> lapin::Result<lapin::PublisherConfirm> {
         let options = BasicPublishOptions { mandatory: true, immediate: false };
         let (exchange, key) = (message.exchange.clone(), message.routing_key.clone());
-        self.channel.basic_publish(exchange, key, options, &message.body, message.properties.clone()).await
+        self.channel.basic_publish(exchange, key, options, &message.body, message.published_properties()).await
     }
 
     /// Whether an exchange exists. A publish to one that does not would close the channel.
@@ -162,6 +161,12 @@ impl Publisher {
     }
 }
 
+/// The return key of a returned message. Of its headers the frame filter leaves the short ones of our own.
+fn returned_key(properties: &BasicProperties) -> Option<String> {
+    let none = FieldTable::default();
+    return_key(properties, properties.headers().as_ref().unwrap_or(&none).inner())
+}
+
 /// Combines confirms and returns. Where several messages share address and key of one that was returned, it is not known which
 /// of them it was: none of them counts as confirmed.
 fn match_returns(messages: &[Outgoing], confirmations: Vec<Confirmation>) -> Result<Vec<PublishResult>, BrokerError> {
@@ -175,7 +180,7 @@ fn match_returns(messages: &[Outgoing], confirmations: Vec<Confirmation>) -> Res
         };
         results.push(result);
         let address = |delivery: lapin::message::Delivery| {
-            let key = return_key(&delivery.properties);
+            let key = returned_key(&delivery.properties);
             (delivery.exchange, delivery.routing_key, key)
         };
         returned.extend(message.map(|message| address(message.delivery)));

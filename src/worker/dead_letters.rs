@@ -32,7 +32,7 @@ static REJECTION_THROTTLE: LogThrottle = LogThrottle::new(Duration::from_secs(1)
 pub struct PendingDeadLetter {
     /// The delivery's tag.
     pub tag: u64,
-    /// Bytes of the delivery's body.
+    /// Bytes of the dead letter: body, headers and texts.
     pub bytes: usize,
     /// Why it is rejected.
     pub reason: Reason,
@@ -71,9 +71,10 @@ impl PendingDeadLetter {
         let id = delivery.new_letter_id(&cause, exchange, routing_key, first_id);
         let headers = dead_letter::headers(rejection, &origin, id.clone(), time);
         log_rejection(context, rejection, &id, trace_id.as_deref());
-        let (tag, bytes) = (delivery.tag, delivery.body.len());
+        let tag = delivery.tag;
         let dead_letter = &settings.dead_letter;
         let message = delivery.into_dead_letter(&dead_letter.exchange, &dead_letter.queue, headers);
+        let bytes = message.bytes();
         let (cause, detail) = (rejection.reason_and_field(), rejection.detail.to_string());
         let summary = DeadLetterSummary { id, time, cause, detail };
         let replay_id = replay.map(|replay| replay.id);

@@ -28,9 +28,9 @@ impl PendingEvent {
         self.document.as_bytes().len()
     }
 
-    /// Bytes of body and document.
+    /// Bytes of message and document.
     pub fn bytes(&self) -> usize {
-        self.delivery.body.len() + self.document_bytes()
+        self.delivery.bytes() + self.document_bytes()
     }
 }
 
@@ -49,8 +49,8 @@ pub fn decode(
     delivery: Delivery,
     trusted_users: &[String],
 ) -> Result<PendingEvent, RejectedDelivery> {
-    if let Some(locations) = delivery.invalid_texts() {
-        return Err((delivery, Rejection::new(Reason::InvalidProperty, format!("not UTF-8: {locations}"))));
+    if let Some(rejection) = delivery.unreadable_parts() {
+        return Err((delivery, rejection));
     }
     if let Some(rejection) = settings.unexpected_routing_key(delivery.exchange(), delivery.routing_key()) {
         return Err((delivery, rejection));

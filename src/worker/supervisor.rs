@@ -11,7 +11,7 @@ use crate::mongodb::{self, Failure, IndexReport};
 use crate::observe::health::Component;
 use crate::observe::logging::LogThrottle;
 use crate::observe::metrics;
-use crate::rabbitmq::{self, BrokerError, Publisher, Session, SessionOptions};
+use crate::rabbitmq::{self, BrokerError, Publisher, Session, SessionOptions, UnfinishedMessage};
 
 use super::backoff::Backoff;
 use super::breaker::Breaker;
@@ -53,7 +53,7 @@ pub async fn run(context: Arc<WorkerContext>) {
             Some(Ok(session)) => session,
             Some(Err(error)) => {
                 context.has_session.store(false, Ordering::Relaxed);
-                session_failed(&context, &error, next.backoff.next_delay()).await;
+                session_failed(&context, &error, None, next.backoff.next_delay()).await;
                 continue;
             }
         };
@@ -64,7 +64,7 @@ pub async fn run(context: Arc<WorkerContext>) {
         match end {
             SessionEnd::Stopped => break,
             SessionEnd::Steered => {}
-            SessionEnd::Failed(error) => next.after_failure(error, opened.elapsed()).await,
+            SessionEnd::Failed(error, at) => next.after_failure(error, at, opened.elapsed()).await,
             SessionEnd::Requeued => next.after_requeue(context.stored.load(Ordering::Relaxed) == stored).await,
         }
     }
@@ -78,21 +78,27 @@ struct NextSession {
     backoff: Backoff,
     /// Requeues after which the same might happen again at once.
     requeues_in_a_row: u32,
+    /// The message at which the connection of the last session ended.
+    ended_at: Option<UnfinishedMessage>,
 }
 
 impl NextSession {
     fn new(context: Arc<WorkerContext>) -> Self {
         let backoff = context.backoff();
-        NextSession { context, options: SessionOptions::default(), backoff, requeues_in_a_row: 0 }
+        NextSession { context, options: SessionOptions::default(), backoff, requeues_in_a_row: 0, ended_at: None }
     }
 
-    /// Waits after a session that failed.
-    async fn after_failure(&mut self, error: BrokerError, lasted: Duration) {
+    /// Waits after a session that failed, perhaps while RabbitMQ delivered the message `at`.
+    async fn after_failure(&mut self, error: BrokerError, at: Option<UnfinishedMessage>, lasted: Duration) {
         if lasted >= LONG_SESSION {
             self.backoff.reset();
         }
         // One message at a time, so that the message that ended the session does not use up the delivery limit of the others.
-        let one_message = matches!(error, BrokerError::MemoryBudget | BrokerError::UnparsableFrame);
+        let at = at.filter(|_| error.may_be_due_to_a_message());
+        let one_message = matches!(error, BrokerError::MemoryBudget | BrokerError::UnparsableFrame)
+            || at.as_ref().is_some_and(UnfinishedMessage::is_before_all);
+        let again = self.ended_at.take().zip(at.as_ref()).is_some_and(|(last, at)| last.is_certainly(at));
+        self.ended_at.clone_from(&at);
         self.options.initial_prefetch = one_message.then_some(1);
         let mut delay = self.backoff.next_delay();
         if error == BrokerError::Stream {
@@ -103,7 +109,7 @@ impl NextSession {
             // A stream is noticed only when it delivers a message.
             delay = STREAM_RETRY;
         }
-        session_failed(&self.context, &error, delay).await;
+        session_failed(&self.context, &error, at.filter(|_| again), delay).await;
     }
 
     /// Waits after a session that requeued everything.
@@ -194,12 +200,24 @@ async fn open_session(context: &WorkerContext, options: SessionOptions) -> Optio
     Some(opened)
 }
 
-/// Reports that there is no session, and waits.
-async fn session_failed(context: &WorkerContext, error: &BrokerError, delay: Duration) {
+/// Reports that there is no session, and waits. `again` is the message at which this session and the one before it ended.
+async fn session_failed(
+    context: &WorkerContext,
+    error: &BrokerError,
+    again: Option<UnfinishedMessage>,
+    delay: Duration,
+) {
     metrics::session_ended(error);
-    let changed = context.health.down(Component::Broker, error.to_string());
+    let problem = match again {
+        Some(message) => format!(
+            "{error}, twice in a row while RabbitMQ delivered the same message: {message}. If it does not stop, take this \
+             message out of the queue with another client"
+        ),
+        None => error.to_string(),
+    };
+    let changed = context.health.down(Component::Broker, problem.as_str());
     if changed || THROTTLE.permit(Instant::now()).is_some() {
-        warn!(cause = error.label(), "no session: {error}; retrying, unacknowledged messages are in the queue");
+        warn!(cause = error.label(), "no session: {problem}; retrying, unacknowledged messages are in the queue");
     }
     context.sleep(delay).await;
 }

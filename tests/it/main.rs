@@ -17,6 +17,7 @@ mod dependency_faults;
 mod erasure;
 mod flow;
 mod harness;
+mod header_frames;
 mod http;
 mod inputs;
 mod invalid_text;

@@ -13,7 +13,7 @@ use url::Url;
 
 use crate::config::Settings;
 use crate::desk::decoder_message;
-use crate::event::{Decoder, Identity, Reason, Rejection};
+use crate::event::{Decoder, Identity};
 use crate::mongodb::Store;
 use crate::rabbitmq::{self, CopyQueue, Delivery};
 
@@ -153,8 +153,8 @@ impl ShadowArgs {
 impl Shadow {
     fn decode(&mut self, delivery: &Delivery) {
         let began = Instant::now();
-        let decoded = match delivery.invalid_texts() {
-            Some(locations) => Err(Rejection::new(Reason::InvalidProperty, format!("not UTF-8: {locations}"))),
+        let decoded = match delivery.unreadable_parts() {
+            Some(rejection) => Err(rejection),
             None => self.decoder.decode(&decoder_message(delivery), || [0; 12]),
         };
         self.report.decoded(delivery.body.len(), began.elapsed());

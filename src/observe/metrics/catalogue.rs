@@ -172,7 +172,8 @@ fn ledger() -> Vec<Metric> {
         metric(RECEIVED_BYTES, Counter, "Bytes of the bodies of deliveries").bytes(),
         metric(SETTLED, Counter, "Deliveries by their outcome").by("outcome", names::<DeliveryOutcome>),
         metric(IN_FLIGHT, Gauge, "Deliveries without an outcome"),
-        metric(IN_FLIGHT_BYTES, Gauge, "Bytes of bodies and documents in flight").bytes(),
+        metric(IN_FLIGHT_BYTES, Gauge, "Bytes of messages (bodies, headers, other properties) and documents in flight")
+            .bytes(),
         metric(UNACKED, Gauge, "Deliveries that are not acknowledged, which count against the prefetch"),
         metric(PREFETCH, Gauge, "Prefetch in force; 0 without a session"),
         metric(OLDEST, Gauge, "Age of the oldest delivery that is not acknowledged").seconds(),

@@ -43,7 +43,7 @@ const MAX_STEP: u32 = 512;
 const MAX_STEP_BYTES: usize = 16 << 20;
 /// The number of requests for a long queue; more than 32 could change the order.
 const STEPS: u32 = 20;
-/// Estimated memory of a message beside its body, in bytes.
+/// Estimated memory of a message beside its body, headers and texts, in bytes.
 const MESSAGE_OVERHEAD: usize = 2048;
 /// How often, and how long each time, to wait for the next message of a queue that is not empty.
 const MAX_IDLE_WAITS: u32 = 50;
@@ -265,8 +265,8 @@ impl QueueBrowser {
     fn hold(&mut self, delivery: lapin::message::Delivery) -> BrowsedMessage {
         self.taken += 1;
         self.held += 1;
-        let (delivery, acker) = Delivery::new(delivery, self.channel.id(), &self.connection.invalid_texts);
-        self.largest_recent = self.largest_recent.max(delivery.body.len() + MESSAGE_OVERHEAD);
+        let (delivery, acker) = Delivery::new(delivery, self.channel.id(), &self.connection.incoming);
+        self.largest_recent = self.largest_recent.max(delivery.bytes() + MESSAGE_OVERHEAD);
         self.last_was_requeued = delivery.delivery_count() > 0;
         self.any_priority |= delivery.has_priority();
         BrowsedMessage { delivery, position: self.taken, acker }

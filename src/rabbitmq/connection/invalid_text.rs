@@ -1,10 +1,6 @@
-//! Owns the texts of messages that are not UTF-8: their original bytes, from the frame filter to the delivery. Must not know
-//! frames, nor what becomes of the message.
+//! The texts of messages that are not UTF-8: their original bytes, from the frame filter to the delivery.
 
-use std::collections::HashMap;
 use std::fmt::Write as _;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 
 /// What bytes that are not UTF-8 are replaced by.
 const REPLACEMENTS: &[u8] = b"?0123456789abcdefghijklmnopqrstuvwxyz";
@@ -49,33 +45,5 @@ impl InvalidText {
             }
         }
         (text.len() <= 255).then_some(text)
-    }
-}
-
-/// The invalid texts of the messages of a connection that are not handed over yet, by channel and delivery tag.
-#[derive(Debug, Clone, Default)]
-pub(in crate::rabbitmq) struct InvalidTexts(Arc<Shared>);
-
-#[derive(Debug, Default)]
-struct Shared {
-    /// Whether there ever was one, so that other connections pay nothing.
-    any: AtomicBool,
-    by_delivery: Mutex<HashMap<(u16, u64), Vec<InvalidText>>>,
-}
-
-impl InvalidTexts {
-    pub(super) fn add(&self, channel: u16, delivery_tag: u64, texts: Vec<InvalidText>) {
-        let mut by_delivery = self.0.by_delivery.lock().unwrap_or_else(PoisonError::into_inner);
-        by_delivery.insert((channel, delivery_tag), texts);
-        self.0.any.store(true, Ordering::Release);
-    }
-
-    /// The invalid texts of a delivery, in the order of the message.
-    pub fn take(&self, channel: u16, delivery_tag: u64) -> Vec<InvalidText> {
-        if !self.0.any.load(Ordering::Acquire) {
-            return Vec::new();
-        }
-        let mut by_delivery = self.0.by_delivery.lock().unwrap_or_else(PoisonError::into_inner);
-        by_delivery.remove(&(channel, delivery_tag)).unwrap_or_default()
     }
 }

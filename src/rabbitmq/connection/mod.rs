@@ -4,8 +4,10 @@
 //! lapin's auto-recovery stays off (docs/adr/0001-no-auto-recovery.md), and every request has a timeout of ours, because
 //! lapin has none.
 
+mod content_header;
 mod frame_filter;
 pub(super) mod handshake;
+pub(super) mod incoming;
 pub(super) mod invalid_text;
 mod stream;
 mod tls;
@@ -27,14 +29,15 @@ use crate::system;
 use super::BrokerError;
 #[cfg(any(test, feature = "fuzzing"))]
 pub use frame_filter::check_frame_filter;
-use invalid_text::InvalidTexts;
+use incoming::IncomingMessages;
 use uri::{Endpoints, is_encrypted};
+pub(super) use wire::table;
 
 /// A connection to RabbitMQ.
 pub(super) struct Connection {
     connection: lapin::Connection,
-    /// What was replaced in deliveries that are not handed over yet.
-    pub invalid_texts: InvalidTexts,
+    /// What lapin does not read of deliveries that are not handed over yet.
+    pub incoming: IncomingMessages,
 }
 
 impl Deref for Connection {
@@ -67,7 +70,8 @@ pub(super) async fn connect(settings: &BrokerSettings, purpose: &str) -> Result<
 }
 
 /// As [`connect`], with frames of at most so many bytes; RabbitMQ 4.1 and later require at least 8192. lapin reserves 64
-/// frames per connection, which is 8 MiB by RabbitMQ's default. A message's properties must fit into one frame.
+/// frames per connection, which is 8 MiB by RabbitMQ's default. The properties of a message that is published must fit into one
+/// frame; those of a delivery need not.
 ///
 /// # Errors
 /// As for [`connect`].
@@ -97,11 +101,11 @@ async fn attempt(uri: AMQPUri, name: &str, tls: OwnedTLSConfig, limit: Duration)
     }
     let encrypted = is_encrypted(&uri);
     let properties = ConnectionProperties::default().with_connection_name(name.into());
-    let invalid_texts = InvalidTexts::default();
-    match timeout(limit, stream::open(uri, properties, tls, invalid_texts.clone())).await {
+    let incoming = IncomingMessages::default();
+    match timeout(limit, stream::open(uri, properties, tls, incoming.clone())).await {
         Ok(Ok(connection)) => {
             PEER_SILENT.store(false, Ordering::Relaxed);
-            Ok(Connection { connection, invalid_texts })
+            Ok(Connection { connection, incoming })
         }
         Ok(Err(error)) => Err(BrokerError::from_connect(&error, encrypted)),
         Err(_) => {

@@ -17,23 +17,23 @@ use lapin::uri::AMQPUri;
 use lapin::{Connection, ConnectionProperties};
 
 use super::frame_filter::FrameFilter;
-use super::invalid_text::InvalidTexts;
+use super::incoming::IncomingMessages;
 
 type TcpStream = AsyncTcpStream<<Tokio as Reactor>::TcpStream>;
 
-/// Opens a connection whose frames are filtered; `invalid_texts` receives what the filter replaces.
+/// Opens a connection whose frames are filtered; `incoming` receives what the filter takes out of messages.
 pub(super) async fn open(
     uri: AMQPUri,
     properties: ConnectionProperties,
     tls: OwnedTLSConfig,
-    invalid_texts: InvalidTexts,
+    incoming: IncomingMessages,
 ) -> lapin::Result<Connection> {
     let tokio = Tokio::current();
     let runtime = Runtime::new(RuntimeParts::new(tokio.clone(), FilteringReactor(tokio.clone())));
     let connect = async move |uri: AMQPUri, _| {
         let plain = Runtime::new(tokio.clone());
         let stream = uri.connect_with_config_async(tls.as_ref(), &plain).await?;
-        Ok(AsyncTcpStream::Plain(FilteredStream::new(stream, invalid_texts.clone())))
+        Ok(AsyncTcpStream::Plain(FilteredStream::new(stream, incoming.clone())))
     };
     Connection::connector(uri, runtime, connect, properties).await
 }
@@ -48,8 +48,8 @@ pub(super) struct FilteredStream {
 }
 
 impl FilteredStream {
-    fn new(stream: TcpStream, invalid_texts: InvalidTexts) -> Self {
-        FilteredStream { stream, filter: FrameFilter::new(invalid_texts), ready: Vec::new(), ready_read: 0 }
+    fn new(stream: TcpStream, incoming: IncomingMessages) -> Self {
+        FilteredStream { stream, filter: FrameFilter::new(incoming), ready: Vec::new(), ready_read: 0 }
     }
 
     fn read_ready(&mut self, buffer: &mut [u8]) -> usize {
@@ -143,6 +143,6 @@ impl Reactor for FilteringReactor {
         address: SocketAddr,
     ) -> impl Future<Output = io::Result<Self::TcpStream>> + Send + 'static {
         let connecting = self.0.tcp_connect_addr(address);
-        async move { Ok(FilteredStream::new(AsyncTcpStream::Plain(connecting.await?), InvalidTexts::default())) }
+        async move { Ok(FilteredStream::new(AsyncTcpStream::Plain(connecting.await?), IncomingMessages::default())) }
     }
 }

@@ -4,6 +4,8 @@
 mod prefetch;
 mod session;
 mod settlement;
+mod unfinished;
 
 pub use session::{Session, SessionOptions};
 pub use settlement::{Acks, Settlement};
+pub use unfinished::UnfinishedMessage;

@@ -16,7 +16,7 @@ pub struct Prefetch {
     max: u16,
     budget_bytes: f64,
     current: u16,
-    /// Exponentially weighted mean of the bytes of a message: body and document.
+    /// Exponentially weighted mean of the bytes of a message: body, headers, texts and document.
     mean_bytes: f64,
     messages_seen: u32,
     /// Deliveries settled since the last change.
@@ -46,7 +46,7 @@ impl Prefetch {
         self.current
     }
 
-    /// A message with a body of `bytes` has arrived.
+    /// A message of `bytes` has arrived.
     pub fn received(&mut self, bytes: usize) {
         self.messages_seen = self.messages_seen.saturating_add(1);
         self.mean_bytes += (bytes as f64 - self.mean_bytes) * self.weight();
@@ -68,12 +68,17 @@ impl Prefetch {
         self.bytes_in_flight = self.bytes_in_flight.saturating_sub(bytes);
     }
 
+    /// A message holds `to` bytes instead of `from`.
+    pub fn resized(&mut self, from: usize, to: usize) {
+        self.bytes_in_flight = (self.bytes_in_flight + to).saturating_sub(from);
+    }
+
     /// A delivery was settled.
     pub fn settled(&mut self) {
         self.settled = self.settled.saturating_add(1);
     }
 
-    /// Bytes of bodies and documents in flight.
+    /// Bytes of messages and documents in flight.
     pub fn bytes_in_flight(&self) -> usize {
         self.bytes_in_flight
     }

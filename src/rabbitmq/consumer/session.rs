@@ -22,11 +22,12 @@ use super::super::connection::{Connection, call, call_topology, close, connect, 
 use super::super::{BrokerError, Delivery, topology};
 use super::prefetch::Prefetch;
 use super::settlement::{Acks, Settlement};
+use super::unfinished::UnfinishedMessage;
 
 /// Most deliveries handed over at a time: many, so that the task is not woken for each; bounded, so that nothing else
 /// starves.
 const CHUNK_MESSAGES: usize = 512;
-/// Most bytes of bodies handed over at a time; the last message may exceed it.
+/// Most bytes of messages handed over at a time; the last message may exceed it.
 const CHUNK_BYTES: usize = 2 << 20;
 /// How long an unsettled delivery blocks the acks of settled ones behind it, before those are acknowledged singly.
 const SINGLE_ACKS_AFTER: Duration = Duration::from_secs(1);
@@ -145,8 +146,9 @@ impl Session {
                 self.poll_consumers(cx)?;
             }
             let Some(delivery) = self.arrived.pop_front() else { break };
-            bytes += delivery.data.len();
-            chunk.push(self.receive(delivery)?);
+            let delivery = self.receive(delivery)?;
+            bytes += delivery.bytes();
+            chunk.push(delivery);
         }
         Ok(())
     }
@@ -178,11 +180,11 @@ impl Session {
     }
 
     fn receive(&mut self, delivery: lapin::message::Delivery) -> Result<Delivery, BrokerError> {
-        let (delivery, acker) = Delivery::new(delivery, self.channel.id(), &self.connection.invalid_texts);
+        let (delivery, acker) = Delivery::new(delivery, self.channel.id(), &self.connection.incoming);
         if self.may_be_stream && delivery.tag == 1 && delivery.is_from_stream() {
             return Err(BrokerError::Stream);
         }
-        self.prefetch.received(delivery.body.len());
+        self.prefetch.received(delivery.bytes());
         if self.settlement.receive(delivery.tag, acker) { Ok(delivery) } else { Err(BrokerError::DeliveryTagGap) }
     }
 
@@ -202,9 +204,15 @@ impl Session {
         self.prefetch.document_added(bytes);
     }
 
-    /// `bytes` of a delivery that is not settled yet were freed.
-    pub fn freed(&mut self, bytes: usize) {
-        self.prefetch.freed(bytes);
+    /// A delivery that is not settled yet now holds `to` bytes instead of `from`.
+    pub fn resized(&mut self, from: usize, to: usize) {
+        self.prefetch.resized(from, to);
+    }
+
+    /// The message that RabbitMQ was delivering when the session ended.
+    pub fn unfinished(&self) -> Option<UnfinishedMessage> {
+        let last = self.connection.incoming.last().filter(|last| last.channel == self.channel.id())?;
+        UnfinishedMessage::new(self.queues.first()?, last, self.settlement.next_tag() - 1)
     }
 
     /// Settles a delivery: it has its outcome, and its `bytes` are freed. The ack follows in order.
@@ -240,7 +248,7 @@ impl Session {
         self.settlement.tracked()
     }
 
-    /// Bytes of bodies and documents in flight.
+    /// Bytes of messages and documents in flight.
     pub fn bytes_in_flight(&self) -> usize {
         self.prefetch.bytes_in_flight()
     }

@@ -11,7 +11,7 @@ use xxhash_rust::xxh3::Xxh3;
 use crate::dead_letter::{self, ArchivedMessage, DeadLetterRecord, HeaderValue, LetterFields};
 
 use super::super::connection::invalid_text::InvalidText;
-use super::headers::{Headers, ORIGINAL_BYTES, filtered, insert, is_publisher_header, is_transport_header, kept_cc};
+use super::headers::{Headers, ORIGINAL_BYTES, insert, is_publisher_header, is_transport_header, kept_cc};
 use super::outgoing::{republished, short_string};
 use super::{Delivery, Outgoing, json};
 
@@ -39,8 +39,8 @@ impl Delivery {
 
     /// What a replay does not keep is left out, so that a message that was replayed has the same id again.
     fn letter_hash(&self, cause: &str, exchange: &str, routing_key: &str, first_id: &str) -> String {
-        let kept = republished(&self.properties, Headers::new());
-        let headers = filtered(&self.properties, is_publisher_header);
+        let kept = republished(&self.properties);
+        let headers = self.headers.decode(is_publisher_header);
         let properties = serde_json::Value::Object(json::properties_to_json(&kept)).to_string();
         let headers = serde_json::Value::Object(json::headers_to_json(&headers.into())).to_string();
         let mut hash = Xxh3::new();
@@ -86,12 +86,12 @@ impl Delivery {
         routing_key: &str,
         headers: Vec<(&'static str, HeaderValue)>,
     ) -> Outgoing {
-        let mut all = filtered(&self.properties, is_publisher_header);
-        all.extend(kept_cc(&self.properties));
+        let mut all = self.headers.decode(is_publisher_header);
+        all.extend(kept_cc(&self.headers));
         insert(&mut all, headers);
         insert(&mut all, self.lost_parts());
-        let properties = republished(&self.properties, all);
-        Outgoing::new(short_string(exchange), short_string(routing_key), properties, self.body)
+        let properties = republished(&self.properties);
+        Outgoing::new(short_string(exchange), short_string(routing_key), properties, all, self.body)
     }
 
     /// What the dead letter does not keep as it was, as headers: `expiration`, `delivery_mode`, texts that are not UTF-8.
@@ -122,12 +122,12 @@ impl Delivery {
     /// RabbitMQ 4 drops from what clients publish.
     fn portable_headers(&self, record: &DeadLetterRecord) -> Headers {
         if record.id.is_some() {
-            let mut headers = filtered(&self.properties, |name| !is_transport_header(name));
+            let mut headers = self.headers.decode(|name| !is_transport_header(name));
             insert(&mut headers, self.original_bytes().map(|bytes| (ORIGINAL_BYTES, bytes)).into_iter().collect());
             return headers;
         }
-        let mut headers = filtered(&self.properties, is_publisher_header);
-        headers.extend(kept_cc(&self.properties));
+        let mut headers = self.headers.decode(is_publisher_header);
+        headers.extend(kept_cc(&self.headers));
         let id = self.new_letter_id(record.cause.as_str(), &record.exchange, &record.routing_key, None);
         insert(&mut headers, record.headers(id));
         insert(&mut headers, self.lost_parts());
@@ -156,8 +156,8 @@ impl Delivery {
         if reset_replays {
             insert(&mut headers, vec![(dead_letter::REPLAYS, HeaderValue::Int(0))]);
         }
-        let properties = republished(&self.properties, headers);
-        Outgoing::new(short_string(exchange), short_string(routing_key), properties, self.body.clone())
+        let properties = republished(&self.properties);
+        Outgoing::new(short_string(exchange), short_string(routing_key), properties, headers, self.body.clone())
     }
 
     /// An archived message as if it had been delivered, for tests.
@@ -167,7 +167,8 @@ impl Delivery {
     #[cfg(any(test, feature = "fuzzing"))]
     pub fn from_archive(archived: ArchivedMessage) -> Result<Self, String> {
         let outgoing = Outgoing::from_archive(archived, "", "")?;
-        Ok(Delivery::for_test(outgoing.body, outgoing.properties))
+        let properties = outgoing.published_properties();
+        Ok(Delivery::for_test(outgoing.body, properties))
     }
 }
 
@@ -178,17 +179,17 @@ impl Outgoing {
     /// Which property or header is not valid.
     pub fn from_archive(archived: ArchivedMessage, exchange: &str, routing_key: &str) -> Result<Outgoing, String> {
         let properties = json::properties_from_json(&archived.properties)?;
-        let mut headers = json::headers_from_json(&archived.headers)?;
+        let headers = json::headers_from_json(&archived.headers)?;
         // An archive may hold a message that never was a dead letter of the worker.
-        let headers_kept = headers.inner().iter().filter(|(name, _)| !is_transport_header(name.as_str()));
-        headers = headers_kept.map(|(name, value)| (name.clone(), value.clone())).collect::<Headers>().into();
+        let kept = headers.inner().iter().filter(|(name, _)| !is_transport_header(name.as_str()));
+        let mut headers: Headers = kept.map(|(name, value)| (name.clone(), value.clone())).collect();
         if let Some(user) = properties.user_id()
             && !headers.contains_key(dead_letter::USER_ID)
         {
             headers.insert(dead_letter::USER_ID.into(), AMQPValue::LongString(user.as_str().into()));
         }
-        let properties = republished(&properties, headers.inner().clone());
-        Ok(Outgoing::new(short_string(exchange), short_string(routing_key), properties, archived.body))
+        let properties = republished(&properties);
+        Ok(Outgoing::new(short_string(exchange), short_string(routing_key), properties, headers, archived.body))
     }
 }
 
@@ -235,7 +236,7 @@ mod tests {
         ]);
         assert_eq!((letter.body.as_slice(), letter.return_key.as_str()), (&b"body"[..], "0a"));
         assert_eq!(
-            letter.properties,
+            letter.published_properties(),
             BasicProperties::default()
                 .with_content_type("text/xml".into())
                 .with_priority(255)
@@ -265,7 +266,8 @@ mod tests {
         assert_eq!(names, ["dl-id", "dl-reason", "own"]);
         let line = ArchivedMessage::from_line(archived.to_line().as_bytes()).unwrap();
         let restored = Outgoing::from_archive(line, "dlx", "dead").unwrap();
-        assert_eq!(restored.properties, letter.copy_to(&record, "dlx", "dead", false).properties);
+        let copy = letter.copy_to(&record, "dlx", "dead", false);
+        assert_eq!(restored.published_properties(), copy.published_properties());
         assert_eq!((restored.return_key.as_str(), restored.body.as_slice()), ("0a", &b"body"[..]));
     }
 }

@@ -5,10 +5,14 @@ use lapin::BasicProperties;
 use lapin::types::{AMQPValue, ShortString};
 
 use crate::dead_letter::{DeadLetterRecord, HeaderValue, XDeath};
+use crate::event::{Reason, Rejection};
 
-use super::super::connection::invalid_text::{InvalidText, InvalidTexts};
+use super::super::connection::incoming::{HeadersFault, IncomingMessages};
+use super::super::connection::invalid_text::InvalidText;
+use super::encoded_headers::EncodedHeaders;
 use super::headers::from_amqp;
 use super::json;
+use super::outgoing::text_bytes;
 use super::trace::TraceContext;
 
 /// A message from a queue. The session owns its acknowledgement, under `tag`.
@@ -22,18 +26,22 @@ pub struct Delivery {
     pub body: Vec<u8>,
     exchange: ShortString,
     routing_key: ShortString,
+    /// Without the headers.
     pub(super) properties: Box<BasicProperties>,
+    pub(super) headers: EncodedHeaders,
+    headers_fault: Option<HeadersFault>,
     /// Texts of it that are not UTF-8; they are readable in the fields above.
     pub(super) invalid_texts: Vec<InvalidText>,
 }
 
 impl Delivery {
-    /// A delivery of lapin's on this channel of the connection that filled `invalid_texts`.
+    /// A delivery of lapin's on this channel of the connection that filled `incoming`.
     pub(in crate::rabbitmq) fn new(
         delivery: lapin::message::Delivery,
         channel: u16,
-        invalid_texts: &InvalidTexts,
+        incoming: &IncomingMessages,
     ) -> (Self, lapin::Acker) {
+        let unparsed = incoming.take(channel, delivery.delivery_tag);
         let mut own = Delivery {
             tag: delivery.delivery_tag,
             redelivered: delivery.redelivered,
@@ -41,7 +49,9 @@ impl Delivery {
             exchange: delivery.exchange,
             routing_key: delivery.routing_key,
             properties: Box::new(delivery.properties),
-            invalid_texts: invalid_texts.take(channel, delivery.delivery_tag),
+            headers: unparsed.headers.into(),
+            headers_fault: unparsed.fault,
+            invalid_texts: unparsed.invalid_texts,
         };
         own.escape_invalid_texts();
         (own, delivery.acker)
@@ -60,26 +70,45 @@ impl Delivery {
         }
     }
 
-    /// Which properties, header names or parts of its address are not UTF-8; none if all are.
-    pub fn invalid_texts(&self) -> Option<String> {
+    /// Why it cannot be what its publisher meant: headers that cannot be read, or properties, header names or parts of its address
+    /// that are not UTF-8.
+    pub fn unreadable_parts(&self) -> Option<Rejection> {
+        match self.headers_fault {
+            Some(HeadersFault::TooLarge(bytes)) => {
+                let detail = format!("the headers have {bytes} bytes, more than 16 MiB; they are lost");
+                return Some(Rejection::new(Reason::TooLarge, detail));
+            }
+            Some(HeadersFault::Malformed) => {
+                return Some(Rejection::new(Reason::InvalidProperty, "the headers are not encoded as AMQP says"));
+            }
+            None => {}
+        }
         let mut locations: Vec<&str> = self.invalid_texts.iter().map(|invalid| invalid.location).collect();
         locations.dedup();
-        (!locations.is_empty()).then(|| locations.join(", "))
+        let detail = || format!("not UTF-8: {}", locations.join(", "));
+        (!locations.is_empty()).then(|| Rejection::new(Reason::InvalidProperty, detail()))
+    }
+
+    /// Bytes that it holds in memory: body, headers and texts.
+    pub fn bytes(&self) -> usize {
+        self.body.len() + self.headers.len() + text_bytes(&self.properties)
     }
 
     /// A delivery that no broker sent, for tests.
     #[cfg(any(test, feature = "fuzzing"))]
     pub(super) fn for_test(body: Vec<u8>, properties: BasicProperties) -> Self {
         let mut delivery = lapin::message::Delivery::mock(1, "".into(), "".into(), false, body);
+        let headers = properties.headers().clone().unwrap_or_default();
         delivery.properties = properties;
-        Delivery::new(delivery, 1, &InvalidTexts::default()).0
+        let delivery = Delivery::new(delivery, 1, &IncomingMessages::default()).0;
+        Delivery { headers: EncodedHeaders::encode(headers.inner().clone()), ..delivery }
     }
 
     /// The same after so many deliveries, for tests.
     #[cfg(test)]
     pub fn redelivered(mut self, count: i64) -> Self {
         let counts = [("x-delivery-count".into(), AMQPValue::LongLongInt(count))];
-        *self.properties = BasicProperties::default().with_headers(std::collections::BTreeMap::from(counts).into());
+        self.headers = EncodedHeaders::encode(counts.into());
         self.redelivered = true;
         self
     }
@@ -130,24 +159,22 @@ impl Delivery {
         self.properties.user_id().as_ref().map(ShortString::as_str)
     }
 
-    fn amqp_header(&self, name: &str) -> Option<&AMQPValue> {
-        self.properties.headers().as_ref()?.inner().get(name)
-    }
-
     /// A header, if it is text or an integer.
     pub(super) fn header(&self, name: &str) -> Option<HeaderValue> {
-        self.amqp_header(name).and_then(from_amqp)
+        self.headers.get(name).as_ref().and_then(from_amqp)
     }
 
     /// The span in which it was published, if its publisher says so.
     pub fn trace_context(&self) -> Option<TraceContext> {
-        self.properties.headers().as_ref()?;
+        if self.headers.is_empty() {
+            return None;
+        }
         TraceContext::read(|name| self.header(name)?.text())
     }
 
     /// Whether a stream delivered it (RabbitMQ's page on streams: `x-stream-offset`).
     pub(in crate::rabbitmq) fn is_from_stream(&self) -> bool {
-        self.amqp_header("x-stream-offset").is_some()
+        self.headers.get("x-stream-offset").is_some()
     }
 
     /// How often a quorum queue has delivered it before (`x-delivery-count`).
@@ -172,7 +199,7 @@ impl Delivery {
 
     /// The oldest entry of `x-death`, which is the last of the list.
     fn x_death(&self) -> Option<XDeath> {
-        let AMQPValue::FieldArray(deaths) = self.amqp_header("x-death")? else { return None };
+        let AMQPValue::FieldArray(deaths) = self.headers.get("x-death")? else { return None };
         let AMQPValue::FieldTable(death) = deaths.as_slice().last()? else { return None };
         let get = |name: &str| death.inner().get(name);
         let text = |name| get(name).and_then(from_amqp).and_then(HeaderValue::text).unwrap_or_default();
@@ -192,7 +219,7 @@ impl Delivery {
 
     /// Its properties and its headers as JSON, for display.
     pub fn to_json(&self) -> (serde_json::Map<String, serde_json::Value>, serde_json::Map<String, serde_json::Value>) {
-        let headers = self.properties.headers().as_ref().map(json::headers_to_json).unwrap_or_default();
+        let headers = json::headers_to_json(&self.headers.decode(|_| true).into());
         (json::properties_to_json(&self.properties), headers)
     }
 }

@@ -3,10 +3,11 @@
 
 use std::collections::BTreeMap;
 
-use lapin::BasicProperties;
-use lapin::types::{AMQPValue, FieldTable, ShortString};
+use lapin::types::{AMQPValue, ShortString};
 
 use crate::dead_letter::{self, HeaderValue};
+
+use super::encoded_headers::EncodedHeaders;
 
 /// Headers that RabbitMQ writes when it delivers or dead-letters a message. They are not part of the message, and a
 /// publisher may have forged them. Sources: RabbitMQ's pages on quorum queues and dead lettering; `x-acquired-count` was
@@ -42,21 +43,13 @@ pub(super) fn is_transport_header(name: &str) -> bool {
 }
 
 /// `CC`, under the name that a dead letter keeps it by.
-pub(super) fn kept_cc(properties: &BasicProperties) -> Option<(ShortString, AMQPValue)> {
-    let cc = properties.headers().as_ref()?.inner().get("CC")?;
-    Some((DEAD_LETTER_CC.into(), cc.clone()))
+pub(super) fn kept_cc(headers: &EncodedHeaders) -> Option<(ShortString, AMQPValue)> {
+    Some((DEAD_LETTER_CC.into(), headers.get("CC")?))
 }
 
 /// Whether the header is part of the message: written by its publisher, not by the worker or by RabbitMQ.
 pub(super) fn is_publisher_header(name: &str) -> bool {
     !name.starts_with(dead_letter::PREFIX) && !is_transport_header(name)
-}
-
-/// A copy of the headers whose names `keep` accepts.
-pub(super) fn filtered(properties: &BasicProperties, keep: impl Fn(&str) -> bool) -> Headers {
-    let all = properties.headers().as_ref().map(FieldTable::inner);
-    let kept = all.into_iter().flatten().filter(|(name, _)| keep(name.as_str()));
-    kept.map(|(name, value)| (name.clone(), value.clone())).collect()
 }
 
 /// Sets headers, replacing those of the same name.

@@ -130,6 +130,7 @@ macro_rules! for_each_text_property {
         $each!("cluster_id", cluster_id, with_cluster_id);
     };
 }
+pub(super) use for_each_text_property;
 
 /// Sets a property that is text; other names change nothing.
 pub(super) fn set_text_property(properties: &mut BasicProperties, name: &str, text: String) {

@@ -3,6 +3,7 @@
 
 mod dead_letter;
 mod delivery;
+mod encoded_headers;
 mod headers;
 mod json;
 mod outgoing;
@@ -10,6 +11,8 @@ mod replay;
 mod trace;
 
 pub use delivery::Delivery;
+#[cfg(test)]
+pub(super) use encoded_headers::EncodedHeaders;
 #[cfg(any(test, feature = "fuzzing"))]
 pub use json::check_round_trip as check_json_round_trip;
 pub use outgoing::Outgoing;

@@ -1,19 +1,25 @@
 //! Owns a message that is to be published: its properties, its headers within one frame, and the key by which a returned
 //! message is matched. Must not know when it is published.
 
+use std::collections::HashSet;
+
 use lapin::BasicProperties;
-use lapin::types::{AMQPValue, FieldTable, ShortString};
+use lapin::types::{AMQPValue, ShortString};
 
 use crate::dead_letter;
 
+use super::encoded_headers::EncodedHeaders;
 use super::headers::{DEAD_LETTER_CC, Headers, ORIGINAL_BYTES};
+use super::json::for_each_text_property;
 
 /// A message to be published.
 #[derive(Debug)]
 pub struct Outgoing {
     pub(in crate::rabbitmq) exchange: ShortString,
     pub(in crate::rabbitmq) routing_key: ShortString,
-    pub(in crate::rabbitmq) properties: BasicProperties,
+    /// Without the headers.
+    pub(super) properties: BasicProperties,
+    pub(super) headers: EncodedHeaders,
     pub(in crate::rabbitmq) body: Vec<u8>,
     /// Identifies it among the messages published together when the broker returns one; see [`return_key`].
     pub(in crate::rabbitmq) return_key: String,
@@ -29,22 +35,32 @@ impl Outgoing {
         if let Some(id) = message_id {
             properties = properties.with_message_id(short_string(id));
         }
-        Outgoing::new(short_string(exchange), short_string(routing_key), properties, body)
+        Outgoing::new(short_string(exchange), short_string(routing_key), properties, Headers::new(), body)
     }
 
     pub(super) fn new(
         exchange: ShortString,
         routing_key: ShortString,
         properties: BasicProperties,
+        headers: Headers,
         body: Vec<u8>,
     ) -> Self {
-        let return_key = return_key(&properties).unwrap_or_default();
-        Outgoing { exchange, routing_key, properties, body, return_key }
+        let return_key = return_key(&properties, &headers).unwrap_or_default();
+        Outgoing { exchange, routing_key, properties, headers: EncodedHeaders::encode(headers), body, return_key }
     }
 
-    /// Bytes of the body.
-    pub fn body_bytes(&self) -> usize {
-        self.body.len()
+    /// Bytes that it holds in memory: body, headers and texts.
+    pub fn bytes(&self) -> usize {
+        self.body.len() + self.headers.len() + text_bytes(&self.properties)
+    }
+
+    /// The properties with the headers, as lapin publishes them.
+    pub(in crate::rabbitmq) fn published_properties(&self) -> BasicProperties {
+        let properties = self.properties.clone();
+        if self.headers.is_empty() {
+            return properties;
+        }
+        properties.with_headers(self.headers.decode(|_| true).into())
     }
 
     /// The exchange it is published to.
@@ -72,9 +88,8 @@ pub(super) fn short_string(text: &str) -> ShortString {
 
 /// The return key of a message: `dl-id` of a dead letter, `dl-first-id` of a replayed message, or else the `message_id`. Messages
 /// may share one.
-pub(in crate::rabbitmq) fn return_key(properties: &BasicProperties) -> Option<String> {
-    let headers = properties.headers().as_ref().map(FieldTable::inner);
-    let text = |name: &str| match headers.and_then(|headers| headers.get(name)) {
+pub(in crate::rabbitmq) fn return_key(properties: &BasicProperties, headers: &Headers) -> Option<String> {
+    let text = |name: &str| match headers.get(name) {
         Some(AMQPValue::LongString(id)) => Some(id.to_string()),
         _ => None,
     };
@@ -83,9 +98,9 @@ pub(in crate::rabbitmq) fn return_key(properties: &BasicProperties) -> Option<St
 }
 
 /// The properties of a message that we publish again: all but `expiration`, after which RabbitMQ would drop it, and
-/// `user_id`, which RabbitMQ would refuse. It becomes persistent.
-pub(super) fn republished(original: &BasicProperties, headers: Headers) -> BasicProperties {
-    let mut properties = BasicProperties::default().with_delivery_mode(2).with_headers(headers.into());
+/// `user_id`, which RabbitMQ would refuse. Without headers. It becomes persistent.
+pub(super) fn republished(original: &BasicProperties) -> BasicProperties {
+    let mut properties = BasicProperties::default().with_delivery_mode(2);
     macro_rules! keep {
         ($($get:ident => $with:ident),*) => {
             $(if let Some(value) = original.$get() { properties = properties.$with(value.clone()); })*
@@ -99,50 +114,48 @@ pub(super) fn republished(original: &BasicProperties, headers: Headers) -> Basic
     properties
 }
 
+/// Bytes of the properties that are text.
+pub(super) fn text_bytes(properties: &BasicProperties) -> usize {
+    let mut bytes = 0;
+    macro_rules! add {
+        ($name:literal, $get:ident, $with:ident) => {
+            bytes += properties.$get().as_ref().map_or(0, |text| text.as_str().len());
+        };
+    }
+    for_each_text_property!(add);
+    bytes
+}
+
+/// Bytes of a content header beside headers and texts: class, weight, body size, flags, three numbers, and a length for each text and
+/// for the headers (AMQP 0-9-1, section 2.3.5.2).
+const CONTENT_HEADER_BYTES: usize = 2 + 2 + 8 + 2 + (1 + 1 + 8) + 10 + 4;
+
 /// Makes the headers fit into a frame: the publisher's headers are dropped, the largest first, until the rest fits, and
 /// `dl-headers-dropped` counts them. The `dl-` headers are small and stay, except `dl-cc`, which is the publisher's, and at
 /// last `dl-original-bytes`. `max_bytes` bounds the whole content header.
 pub(in crate::rabbitmq) fn fit_headers(outgoing: &mut Outgoing, max_bytes: usize) {
-    let Some(headers) = outgoing.properties.headers() else { return };
-    let entry_size = |name: &ShortString, value: &AMQPValue| name.as_str().len() + 1 + encoded_size(value);
-    // The other properties take at most 2 KiB: eight short strings and a few numbers.
-    let mut total = 2048 + headers.inner().iter().map(|(name, value)| entry_size(name, value)).sum::<usize>();
+    let mut total = CONTENT_HEADER_BYTES + text_bytes(&outgoing.properties) + outgoing.headers.len();
     if total <= max_bytes {
         return;
     }
-    let mut kept = headers.inner().clone();
-    let is_droppable =
-        |name: &str| [DEAD_LETTER_CC, ORIGINAL_BYTES].contains(&name) || !name.starts_with(dead_letter::PREFIX);
-    let droppable = kept.iter().filter(|(name, _)| is_droppable(name.as_str()));
-    let order = |(name, value): (&ShortString, &AMQPValue)| {
-        (name.as_str() != ORIGINAL_BYTES, entry_size(name, value), name.clone())
+    let is_droppable = |name: &[u8]| {
+        [DEAD_LETTER_CC, ORIGINAL_BYTES].map(str::as_bytes).contains(&name)
+            || !name.starts_with(dead_letter::PREFIX.as_bytes())
     };
-    let mut by_size: Vec<_> = droppable.map(order).collect();
-    by_size.sort();
-    let mut dropped = 0;
+    let droppable = outgoing.headers.lengths().filter(|(name, _)| is_droppable(name));
+    let mut by_size: Vec<_> = droppable.map(|(name, bytes)| (name != ORIGINAL_BYTES.as_bytes(), bytes, name)).collect();
+    by_size.sort_unstable();
+    total += "dl-headers-dropped".len() + 10;
+    let mut dropped = HashSet::new();
     while total > max_bytes
         && let Some((_, bytes, name)) = by_size.pop()
     {
-        kept.remove(&name);
+        dropped.insert(name);
         total -= bytes;
-        dropped += 1;
     }
-    kept.insert("dl-headers-dropped".into(), AMQPValue::LongLongInt(dropped));
-    outgoing.properties = std::mem::take(&mut outgoing.properties).with_headers(kept.into());
-}
-
-/// Upper bound of a value's bytes on the wire, type byte included (AMQP 0-9-1, section 4.2.5).
-fn encoded_size(value: &AMQPValue) -> usize {
-    1 + match value {
-        AMQPValue::ShortString(text) => 1 + text.as_str().len(),
-        AMQPValue::LongString(text) => 4 + text.len(),
-        AMQPValue::ByteArray(bytes) => 4 + bytes.as_slice().len(),
-        AMQPValue::FieldArray(values) => 4 + values.as_slice().iter().map(encoded_size).sum::<usize>(),
-        AMQPValue::FieldTable(table) => {
-            4 + table.inner().iter().map(|(name, value)| 1 + name.as_str().len() + encoded_size(value)).sum::<usize>()
-        }
-        _ => 8,
-    }
+    let mut kept = outgoing.headers.decode(|name| !dropped.contains(name.as_bytes()));
+    kept.insert("dl-headers-dropped".into(), AMQPValue::LongLongInt(dropped.len() as i64));
+    outgoing.headers = EncodedHeaders::encode(kept);
 }
 
 #[cfg(test)]
@@ -154,11 +167,10 @@ mod tests {
             .iter()
             .map(|(name, size)| (ShortString::from(*name), AMQPValue::LongString("x".repeat(*size).into())));
         let headers: Headers = headers.collect();
-        let properties = BasicProperties::default().with_headers(headers.into());
-        let mut outgoing = Outgoing::new("dlx".into(), "dead".into(), properties, Vec::new());
+        let properties = BasicProperties::default();
+        let mut outgoing = Outgoing::new("dlx".into(), "dead".into(), properties, headers, Vec::new());
         fit_headers(&mut outgoing, max_bytes);
-        let headers = outgoing.properties.headers().clone().unwrap();
-        headers.inner().keys().map(ToString::to_string).collect()
+        outgoing.headers.decode(|_| true).keys().map(ToString::to_string).collect()
     }
 
     #[test]

@@ -7,7 +7,7 @@ use lapin::types::ShortString;
 
 use crate::dead_letter::{DeadLetterRecord, ReplayMark};
 
-use super::headers::{filtered, insert, is_publisher_header};
+use super::headers::{insert, is_publisher_header};
 use super::outgoing::{republished, short_string};
 use super::{Delivery, Outgoing, json};
 
@@ -49,18 +49,18 @@ impl Delivery {
             routing_key: record.routing_key.clone(),
             user_id: record.user_id.clone(),
         };
-        let mut headers = filtered(&self.properties, is_publisher_header);
+        let mut headers = self.headers.decode(is_publisher_header);
         insert(&mut headers, mark.headers());
         let (exchange, key) = target.address(record);
         let (exchange, key) = (ShortString::try_new(exchange).ok()?, ShortString::try_new(key).ok()?);
-        let mut properties = republished(&self.properties, headers);
+        let mut properties = republished(&self.properties);
         if edited.is_some() {
             properties = without_content_encoding(&properties);
         }
         if let Some(name) = &target.user_name {
             properties = properties.with_user_id(short_string(name));
         }
-        Some(Outgoing::new(exchange, key, properties, edited.unwrap_or_else(|| self.body.clone())))
+        Some(Outgoing::new(exchange, key, properties, headers, edited.unwrap_or_else(|| self.body.clone())))
     }
 
     /// The mark of the replay that sent it; none unless its `user_id` is one of `trusted_users`. RabbitMQ accepts no
@@ -78,11 +78,7 @@ impl Delivery {
 fn without_content_encoding(properties: &BasicProperties) -> BasicProperties {
     let mut json = json::properties_to_json(properties);
     json.remove("content_encoding");
-    let kept = json::properties_from_json(&json).unwrap_or_default();
-    match properties.headers() {
-        Some(headers) => kept.with_headers(headers.clone()),
-        None => kept,
-    }
+    json::properties_from_json(&json).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -128,14 +124,14 @@ mod tests {
     fn a_replay_is_the_original_message_with_a_mark_that_the_worker_trusts() {
         let outgoing = letter().replay(&letter().record("work"), &target(Some("ops"), None), None).unwrap();
         assert_eq!((outgoing.exchange(), outgoing.routing_key(), outgoing.body.as_slice()), ("x", "k", &b"body"[..]));
-        let headers = outgoing.properties.headers().clone().unwrap();
-        let names: Vec<&str> = headers.inner().keys().map(ShortString::as_str).collect();
+        let headers = outgoing.headers.decode(|_| true);
+        let names: Vec<&str> = headers.keys().map(ShortString::as_str).collect();
         assert_eq!(
             names,
             ["dl-exchange", "dl-first-id", "dl-replay-id", "dl-replays", "dl-routing-key", "dl-user-id", "own"]
         );
         assert_eq!(outgoing.properties.message_id().as_ref().unwrap().as_str(), "m");
-        let received = Delivery::for_test(outgoing.body.clone(), outgoing.properties.clone());
+        let received = Delivery::for_test(outgoing.body.clone(), outgoing.published_properties());
         let mark = received.replay_mark(&["x".to_owned(), "ops".to_owned()]).unwrap();
         assert_eq!((mark.id.as_str(), mark.count, mark.first_id.as_str()), ("r1", 2, "0a"));
         assert_eq!(
@@ -173,11 +169,10 @@ mod tests {
             ("delivery_limit", "x", "ticket.a")
         );
         let copy = dead.copy_to(&record, "dlx", "parked", false);
-        let headers = copy.properties.headers().clone().unwrap();
-        assert_eq!(headers.inner().get("dl-reason"), Some(&text("delivery_limit")));
+        assert_eq!(copy.headers.get("dl-reason"), Some(text("delivery_limit")));
         let replayed = dead.replay(&record, &target(None, None), None).unwrap();
         assert_eq!((replayed.exchange(), replayed.routing_key()), ("x", "ticket.a"));
-        assert!(!replayed.properties.headers().as_ref().unwrap().inner().contains_key("x-death"));
+        assert_eq!(replayed.headers.get("x-death"), None);
     }
 
     #[test]

@@ -18,7 +18,7 @@ use tracing::{info, warn};
 use crate::event::Decoder;
 use crate::observe::health::Component;
 use crate::observe::metrics::{self, Activity, FlushCause, GaugeValues};
-use crate::rabbitmq::{BrokerError, Delivery, Session};
+use crate::rabbitmq::{BrokerError, Delivery, Session, UnfinishedMessage};
 
 use super::adaptive_concurrency::WriteLimits;
 use super::batch_progress::DocumentOutcome;
@@ -51,8 +51,8 @@ type BatchWrite = std::pin::Pin<Box<dyn Future<Output = WrittenBatch>>>;
 
 /// How a session ended.
 pub enum SessionEnd {
-    /// It failed. Nothing of it may be acknowledged any more.
-    Failed(BrokerError),
+    /// It failed, perhaps while RabbitMQ delivered this message. Nothing of it may be acknowledged any more.
+    Failed(BrokerError, Option<UnfinishedMessage>),
     /// The process is stopping, and everything is settled or requeued.
     Stopped,
     /// An operator wants it to pause, or has changed settings; everything is settled or requeued.
@@ -141,7 +141,7 @@ impl<'a> SessionLoop<'a> {
     pub async fn run(mut self) -> SessionEnd {
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let end = self.work(&mut tick).await.unwrap_or_else(SessionEnd::Failed);
+        let end = self.work(&mut tick).await.unwrap_or_else(|error| SessionEnd::Failed(error, None));
         self.end(end).await
     }
 
@@ -338,14 +338,15 @@ impl<'a> SessionLoop<'a> {
         dead_letters.clear();
         let returned = accounting.end();
         match end {
-            SessionEnd::Failed(error) => {
+            SessionEnd::Failed(error, _) => {
+                let unfinished = session.unfinished();
                 session.abandon().await;
-                return SessionEnd::Failed(error);
+                return SessionEnd::Failed(error, unfinished);
             }
             SessionEnd::Requeued => {
                 if let Err(error) = session.stop(&mut Vec::new()).await {
                     session.abandon().await;
-                    return SessionEnd::Failed(error);
+                    return SessionEnd::Failed(error, None);
                 }
             }
             SessionEnd::Stopped | SessionEnd::Steered => {}

@@ -46,7 +46,7 @@ impl SessionLoop<'_> {
                     self.quarantine.hold(pending);
                 }
                 DocumentOutcome::Rejected(rejection) => {
-                    self.session.freed(pending.document_bytes());
+                    self.session.resized(pending.document_bytes(), 0);
                     self.dead_letter(pending.delivery, &rejection);
                 }
             }
@@ -56,7 +56,9 @@ impl SessionLoop<'_> {
 
     /// Makes the dead letter of a rejected delivery.
     pub(super) fn dead_letter(&mut self, delivery: Delivery, rejection: &Rejection) {
+        let bytes = delivery.bytes();
         let letter = PendingDeadLetter::new(&self.context, delivery, rejection);
+        self.session.resized(bytes, letter.bytes);
         self.spans.rejected(&letter, &self.context.settings.get().dead_letter.exchange);
         self.dead_letters.push(letter);
     }

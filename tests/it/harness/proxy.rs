@@ -17,6 +17,8 @@ pub enum Frame {
     FromClient(u16, u16),
     /// An AMQP method from the broker, likewise.
     FromBroker(u16, u16),
+    /// An AMQP frame with (a part of) the body of a message from the broker.
+    BodyFromBroker,
     /// MongoDB's reply to a command of this name.
     Reply(&'static str),
 }
@@ -261,6 +263,7 @@ fn action_at(bytes: &[u8], sender: Sender, shared: &Shared, pending: &Pending) -
         (Frame::FromBroker(class, method), Parsed::Method(a, b)) => {
             sender == Sender::Server && (class, method) == (*a, *b)
         }
+        (Frame::BodyFromBroker, Parsed::Body) => sender == Sender::Server,
         (Frame::Reply(name), Parsed::Reply(command)) => name == command,
         _ => false,
     };
@@ -279,6 +282,7 @@ fn action_at(bytes: &[u8], sender: Sender, shared: &Shared, pending: &Pending) -
 
 enum Parsed {
     Method(u16, u16),
+    Body,
     Reply(String),
     Other,
 }
@@ -299,6 +303,7 @@ fn parse(frame: &[u8], sender: Sender, protocol: Protocol, pending: &Pending) ->
         [1, _, _, _, _, _, _, a, b, c, d, ..] => {
             Parsed::Method(u16::from_be_bytes([*a, *b]), u16::from_be_bytes([*c, *d]))
         }
+        [3, ..] => Parsed::Body,
         _ => Parsed::Other,
     }
 }

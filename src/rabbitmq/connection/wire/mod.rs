@@ -1,10 +1,10 @@
 //! Owns reading AMQP's encoding in place: numbers and strings with a length before them (AMQP 0-9-1, section 4.2.5). Must not
 //! know frames.
 
-pub(super) mod table;
+pub(in crate::rabbitmq) mod table;
 
 /// Bytes that are not read yet.
-pub(super) struct Wire<'a>(pub &'a mut [u8]);
+pub(in crate::rabbitmq) struct Wire<'a>(pub &'a mut [u8]);
 
 impl<'a> Wire<'a> {
     /// The next `count` bytes.
