@@ -5,25 +5,28 @@ use std::collections::VecDeque;
 
 use crate::event::Reason;
 
-/// Fewest outcomes after opening before it may close.
-const MIN_TO_CLOSE: usize = 20;
+/// What the store said about one event.
+#[derive(Debug)]
+struct Vote {
+    id: [u8; 12],
+    rejected: bool,
+}
 
-/// Judges the last outcomes of the store. So the number of dead letters before it opens does not depend on the rate of
+/// Judges the last votes, one for each event. So the number of dead letters before it opens does not depend on the rate of
 /// events.
 #[derive(Debug)]
 pub struct Breaker {
     max_ratio: f64,
     window: usize,
-    /// The last outcomes: whether the store rejected the event.
-    rejected: VecDeque<bool>,
+    votes: VecDeque<Vote>,
     open: bool,
 }
 
 impl Breaker {
-    /// A closed breaker. It opens when more than `max_ratio` of the last `window` outcomes are rejections, once there are at
+    /// A closed breaker. It opens when more than `max_ratio` of the last `window` votes are rejections, once there are at
     /// least half as many; 1.0 never opens it.
     pub fn new(max_ratio: f64, window: usize) -> Self {
-        Breaker { max_ratio, window: window.max(1), rejected: VecDeque::new(), open: false }
+        Breaker { max_ratio, window: window.max(1), votes: VecDeque::new(), open: false }
     }
 
     /// Whether a rejection for this reason counts: whether a validator or an index of the collection can cause it.
@@ -36,28 +39,36 @@ impl Breaker {
         self.open
     }
 
-    /// Records the outcome of one event.
-    pub fn record(&mut self, rejected: bool) {
-        if self.rejected.len() == self.window {
-            self.rejected.pop_front();
+    /// Records what the store said about the event with this `_id`. A rejection of an event whose rejection is among those
+    /// that are judged is the same vote: after a lost session, or while dead letters cannot be published, events come again.
+    pub fn vote(&mut self, id: [u8; 12], rejected: bool) {
+        if rejected && self.votes.iter().any(|vote| vote.rejected && vote.id == id) {
+            return;
         }
-        self.rejected.push_back(rejected);
+        if self.votes.len() == self.window {
+            self.votes.pop_front();
+        }
+        self.votes.push_back(Vote { id, rejected });
     }
 
     /// Opens or closes; true if that is a change.
     pub fn evaluate(&mut self) -> bool {
-        let (total, min) = (self.rejected.len(), if self.open { MIN_TO_CLOSE } else { self.window.div_ceil(2) });
-        if total < min {
-            return false;
+        let rejections = self.votes.iter().filter(|vote| vote.rejected).count();
+        let exceeded = rejections as f64 > self.max_ratio * self.votes.len() as f64;
+        if self.open {
+            return !exceeded && self.close();
         }
-        let rejections = self.rejected.iter().filter(|rejected| **rejected).count();
-        let exceeded = rejections as f64 > self.max_ratio * total as f64;
-        if exceeded == self.open {
-            return false;
+        self.open = exceeded && self.votes.len() >= self.window.div_ceil(2);
+        self.open
+    }
+
+    /// Closes, and forgets the votes; true if that is a change.
+    pub fn close(&mut self) -> bool {
+        let was_open = std::mem::take(&mut self.open);
+        if was_open {
+            self.votes.clear();
         }
-        self.open = exceeded;
-        self.rejected.clear();
-        true
+        was_open
     }
 }
 
@@ -65,15 +76,16 @@ impl Breaker {
 mod tests {
     use super::*;
 
-    fn record(breaker: &mut Breaker, rejected: bool, count: usize) {
-        (0..count).for_each(|_| breaker.record(rejected));
+    /// Votes of as many events, all different.
+    fn vote(breaker: &mut Breaker, rejected: bool, count: usize) {
+        (0..count).for_each(|_| breaker.vote(bson::oid::ObjectId::new().bytes(), rejected));
     }
 
     #[test]
     fn opens_only_when_nearly_all_of_the_last_events_are_rejected() {
-        let opens = |outcomes: &[(bool, usize)]| {
+        let opens = |votes: &[(bool, usize)]| {
             let mut breaker = Breaker::new(0.9, 200);
-            outcomes.iter().for_each(|(rejected, count)| record(&mut breaker, *rejected, *count));
+            votes.iter().for_each(|(rejected, count)| vote(&mut breaker, *rejected, *count));
             breaker.evaluate() && breaker.is_open()
         };
         assert!(!opens(&[(true, 99)]));
@@ -87,11 +99,11 @@ mod tests {
     #[test]
     fn a_validator_that_rejects_everything_costs_at_most_180_dead_letters() {
         let mut breaker = Breaker::new(0.9, 200);
-        record(&mut breaker, false, 100_000);
+        vote(&mut breaker, false, 100_000);
         assert!(!breaker.evaluate());
         let mut dead_letters = 0;
         loop {
-            breaker.record(true);
+            vote(&mut breaker, true, 1);
             if breaker.evaluate() {
                 break;
             }
@@ -103,20 +115,40 @@ mod tests {
     #[test]
     fn closes_when_enough_events_pass() {
         let mut breaker = Breaker::new(0.9, 200);
-        record(&mut breaker, true, 200);
+        vote(&mut breaker, true, 200);
         assert!(breaker.evaluate() && breaker.is_open());
-        record(&mut breaker, true, 20);
+        vote(&mut breaker, true, 20);
+        vote(&mut breaker, false, 19);
         assert!(!breaker.evaluate());
-        record(&mut breaker, false, 19);
+        vote(&mut breaker, false, 1);
         assert!(breaker.evaluate() && !breaker.is_open());
-        record(&mut breaker, true, 99);
-        assert!(!breaker.evaluate(), "the outcomes before it closed do not count");
+        vote(&mut breaker, true, 99);
+        assert!(!breaker.evaluate(), "the votes before it closed do not count");
+    }
+
+    #[test]
+    fn an_event_that_comes_again_and_again_has_one_vote() {
+        let mut breaker = Breaker::new(0.9, 200);
+        let ids: Vec<[u8; 12]> = (0..99).map(|n| [n; 12]).collect();
+        for _ in 0..5 {
+            ids.iter().for_each(|id| breaker.vote(*id, true));
+            assert!(!breaker.evaluate());
+        }
+        breaker.vote([99; 12], true);
+        assert!(breaker.evaluate());
+    }
+
+    #[test]
+    fn closing_is_a_change_once() {
+        let mut breaker = Breaker::new(0.9, 200);
+        vote(&mut breaker, true, 100);
+        assert!(breaker.evaluate() && breaker.close() && !breaker.close() && !breaker.is_open());
     }
 
     #[test]
     fn a_ratio_of_one_never_opens() {
         let mut breaker = Breaker::new(1.0, 200);
-        record(&mut breaker, true, 5000);
+        vote(&mut breaker, true, 5000);
         assert!(!breaker.evaluate());
     }
 }

@@ -1,6 +1,8 @@
 //! Owns the step from a delivery to an event that can be written, or to a rejection. No IO. Must not know batches, nor what
 //! becomes of either.
 
+use std::time::Instant;
+
 use bson::oid::ObjectId;
 use bson::raw::RawDocumentBuf;
 
@@ -20,6 +22,17 @@ pub struct PendingEvent {
     pub document: RawDocumentBuf,
     /// The event's own timestamp, in milliseconds since 1970.
     pub time: Option<f64>,
+    /// Set once it was held because MongoDB rejected it.
+    pub held: Option<Held>,
+}
+
+/// Of an event that MongoDB rejected while the breaker was open.
+#[derive(Debug, Clone, Copy)]
+pub struct Held {
+    /// Since when it is held.
+    pub since: Instant,
+    /// Whether it is being tried again, to find out whether MongoDB accepts it now.
+    pub in_probe: bool,
 }
 
 impl PendingEvent {
@@ -70,7 +83,7 @@ pub fn decode(
     let add_ingested_at = decoder.rules().add_ingested_at;
     let bytes = if add_ingested_at { event::with_ingested_at(event.document, now_millis()) } else { event.document };
     match RawDocumentBuf::from_bytes(bytes) {
-        Ok(document) => Ok(PendingEvent { delivery, id: event.id, document, time: event.time }),
+        Ok(document) => Ok(PendingEvent { delivery, id: event.id, document, time: event.time, held: None }),
         Err(_) => Err((delivery, Rejection::new(Reason::RejectedByStore, "the event is not a valid BSON document"))),
     }
 }

@@ -256,13 +256,18 @@ async fn wait_for_store(context: &WorkerContext) -> bool {
 }
 
 /// Waits after a requeue until consuming makes sense again, because each delivery may count towards the queue's delivery
-/// limit: until inserts succeed and dead letters can be published; for `retry.requeue_after` if the breaker is open; and if
-/// inserts fail all the same, twice as long after every further requeue. The caller waits for the store.
+/// limit: until inserts succeed and dead letters can be published; and if inserts fail all the same, twice as long after every
+/// further requeue. The caller waits for the store.
 async fn wait_after_requeue(context: &WorkerContext, requeues_in_a_row: u32) {
     metrics::requeued();
-    let problem = "requeued: an outage lasted longer than retry.requeue_after; consuming starts again when it is over";
-    context.health.down(Component::Broker, problem);
-    warn!("an outage lasted longer than retry.requeue_after: everything is requeued until it is over");
+    let is_outage = ![Component::Store, Component::DeadLetter].iter().all(|part| context.health.is_up(*part));
+    let problem = if is_outage {
+        "an outage lasted longer than retry.requeue_after; consuming starts again when it is over"
+    } else {
+        "a message had no outcome for longer than retry.requeue_after, or too many were settled behind it; consuming starts again soon"
+    };
+    context.health.down(Component::Broker, format!("requeued: {problem}"));
+    warn!("everything was requeued: {problem}");
     let mut backoff = context.backoff();
     while let Err(failure) = context.store.try_insert().await
         && !context.stop.is_cancelled()
@@ -283,9 +288,7 @@ async fn wait_after_requeue(context: &WorkerContext, requeues_in_a_row: u32) {
         }
     }
     let pause = settings.retry.requeue_after.0;
-    if !context.health.is_up(Component::Breaker) {
-        context.sleep(pause).await;
-    } else if requeues_in_a_row > 1 && !context.unknown_code.load(Ordering::Relaxed) {
+    if requeues_in_a_row > 1 && !context.unknown_code.load(Ordering::Relaxed) {
         context.sleep(pause.saturating_mul(1 << (requeues_in_a_row - 2).min(10)).min(MAX_REQUEUE_PAUSE)).await;
     }
 }

@@ -4,6 +4,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
 mod alerting;
+mod breaker;
 mod check;
 mod cli;
 mod cluster;

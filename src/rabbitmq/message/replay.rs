@@ -72,6 +72,11 @@ impl Delivery {
         }
         ReplayMark::read(|name| self.header(name))
     }
+
+    /// Whether it says that a replay sent it, whoever published it. Only for what a publisher may decide about its own messages.
+    pub fn claims_replay(&self) -> bool {
+        ReplayMark::read(|name| self.header(name)).is_some()
+    }
 }
 
 /// lapin can set a property, but not remove it.

@@ -15,7 +15,7 @@ use futures_util::stream::FuturesUnordered;
 use tokio::time::{Interval, MissedTickBehavior, interval, sleep_until};
 use tracing::{info, warn};
 
-use crate::event::Decoder;
+use crate::event::{Decoder, Rejection};
 use crate::observe::health::Component;
 use crate::observe::metrics::{self, Activity, FlushCause, GaugeValues};
 use crate::rabbitmq::{BrokerError, Delivery, Session, UnfinishedMessage};
@@ -71,6 +71,8 @@ pub struct SessionLoop<'a> {
     batcher: Batcher<PendingEvent>,
     writes: FuturesUnordered<BatchWrite>,
     quarantine: Quarantine,
+    /// The last rejection that counted for the breaker.
+    last_rejection: Option<Rejection>,
     accounting: Accounting,
     spans: MessageSpans,
     limits: WriteLimits,
@@ -123,7 +125,8 @@ impl<'a> SessionLoop<'a> {
             decoder: Decoder::new(Arc::clone(&context.rules)),
             batcher: Batcher::new(BatchLimits { max_events, max_bytes, linger }),
             writes: FuturesUnordered::new(),
-            quarantine: Quarantine::new(context.backoff()),
+            quarantine: Quarantine::new(context.backoff(), &settings.retry),
+            last_rejection: None,
             accounting: Accounting::new(Arc::clone(&context)),
             spans: MessageSpans::default(),
             limits,
@@ -284,9 +287,8 @@ impl<'a> SessionLoop<'a> {
         };
         self.accounting.set_gauges(&self.session, now, values);
         metrics::set_write_limits(self.limits.concurrency, self.limits.events);
-        if self.writes.is_empty() && self.batcher.is_empty() {
-            let probe = self.quarantine.take_probe(now);
-            self.write_again(probe);
+        if self.draining.is_none() {
+            self.probe_held(now);
         }
         let requeue_after = self.context.settings.get().retry.requeue_after.0;
         let overdue = age >= requeue_after || self.session.tracked_tags() > self.max_tracked_tags;

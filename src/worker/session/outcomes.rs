@@ -15,43 +15,91 @@ use super::super::batch_progress::DocumentOutcome;
 use super::super::breaker::Breaker;
 use super::super::dead_letters::PendingDeadLetter;
 use super::super::decode::PendingEvent;
+use super::quarantine::Probe;
 use super::{SessionLoop, WrittenBatch};
 
 impl SessionLoop<'_> {
     /// Applies the outcomes of a batch. The breaker sees all of them before any becomes a dead letter.
     pub(super) fn apply_outcomes(&mut self, batch: WrittenBatch) {
         self.context.writes_in_flight.store(self.writes.len(), Ordering::Relaxed);
-        for (_, outcome) in &batch {
-            match outcome {
-                DocumentOutcome::Rejected(rejection) if Breaker::counts(rejection.reason) => {
-                    self.breaker.record(true);
-                    self.quarantine.note(rejection);
-                }
-                DocumentOutcome::Rejected(_) => {}
-                DocumentOutcome::Stored | DocumentOutcome::Duplicate => self.breaker.record(false),
-            }
-        }
+        batch.iter().for_each(|(pending, outcome)| self.vote(pending, outcome));
         self.evaluate_breaker();
-        if batch.iter().any(|(_, outcome)| *outcome == DocumentOutcome::Stored) {
+        let any_stored = batch.iter().any(|(_, outcome)| *outcome == DocumentOutcome::Stored);
+        if any_stored {
             self.context.metrics.stored_now();
         }
+        let mut probe = None;
         for (pending, outcome) in batch {
+            let is_refusal = matches!(&outcome, DocumentOutcome::Rejected(rejection) if Breaker::counts(rejection.reason));
+            probe = self.quarantine.probed(&pending, is_refusal).or(probe);
             match outcome {
                 DocumentOutcome::Stored => {
                     self.accounting.stored(&pending);
                     self.settle_event(&pending, DeliveryOutcome::Stored);
                 }
                 DocumentOutcome::Duplicate => self.settle_event(&pending, DeliveryOutcome::Duplicate),
-                DocumentOutcome::Rejected(rejection) if self.breaker.is_open() && Breaker::counts(rejection.reason) => {
-                    self.quarantine.hold(pending);
-                }
-                DocumentOutcome::Rejected(rejection) => {
-                    self.session.resized(pending.document_bytes(), 0);
-                    self.dead_letter(pending.delivery, &rejection);
-                }
+                DocumentOutcome::Rejected(rejection) => self.rejected(pending, rejection),
             }
         }
+        if self.breaker.is_open() {
+            self.review_held(any_stored, probe == Some(Probe::Passed));
+        }
         self.accounting.publish_outcomes();
+    }
+
+    /// One event has one vote, however often it is tried. A replayed message has none: it was a dead letter before. Its mark
+    /// need not be trusted here, because a forged one only makes its own message a dead letter.
+    fn vote(&mut self, pending: &PendingEvent, outcome: &DocumentOutcome) {
+        let is_rejected = match outcome {
+            DocumentOutcome::Rejected(rejection) if !Breaker::counts(rejection.reason) => return,
+            DocumentOutcome::Rejected(rejection) => {
+                self.last_rejection = Some(rejection.clone());
+                true
+            }
+            DocumentOutcome::Stored | DocumentOutcome::Duplicate => false,
+        };
+        if pending.held.is_none() && !pending.delivery.claims_replay() {
+            self.breaker.vote(pending.id, is_rejected);
+        }
+    }
+
+    /// Dead-letters a rejected event, or holds it while the breaker is open. A replayed one is never held: it becomes the dead
+    /// letter that it was.
+    fn rejected(&mut self, pending: PendingEvent, rejection: Rejection) {
+        let is_held = self.breaker.is_open() && Breaker::counts(rejection.reason) && !pending.delivery.claims_replay();
+        let event = (pending, rejection);
+        let held = if is_held { self.quarantine.hold(event, self.hold_limit(), Instant::now()) } else { Err(event) };
+        if let Err((pending, rejection)) = held {
+            self.session.resized(pending.document_bytes(), 0);
+            self.dead_letter(pending.delivery, &rejection);
+        }
+    }
+
+    /// Half of the prefetch: the other half is for the events behind those that are held.
+    fn hold_limit(&self) -> usize {
+        usize::from(self.session.prefetch()) / 2
+    }
+
+    /// While the breaker is open: closes it, tries more of the held events, or dead-letters those that others would wait for.
+    fn review_held(&mut self, any_stored: bool, probe_passed: bool) {
+        if self.quarantine.len() == 0 && (any_stored || probe_passed) {
+            self.breaker.close();
+            self.report_breaker();
+        } else if probe_passed {
+            self.probe_held(Instant::now());
+        } else if any_stored {
+            // MongoDB accepts others, so that these are at fault.
+            for (pending, rejection) in self.quarantine.take_excess(self.hold_limit()) {
+                self.session.resized(pending.document_bytes(), 0);
+                self.dead_letter(pending.delivery, &rejection);
+            }
+        }
+    }
+
+    /// Tries some of the held events again, if it is time.
+    pub(super) fn probe_held(&mut self, now: Instant) {
+        let probe = self.quarantine.take_probe(now);
+        self.write_again(probe);
     }
 
     /// Makes the dead letter of a rejected delivery.
@@ -92,16 +140,21 @@ impl SessionLoop<'_> {
         self.accounting.settled(outcome);
     }
 
-    /// Opens or closes the breaker, and reports the change.
+    /// Opens or closes the breaker, if the votes say so.
     fn evaluate_breaker(&mut self) {
-        if !self.breaker.evaluate() {
-            return;
+        if self.breaker.evaluate() {
+            self.report_breaker();
         }
+    }
+
+    /// Reports that the breaker has opened or closed. When it closes, everything that is held is written again.
+    fn report_breaker(&mut self) {
         metrics::set_breaker(self.breaker.is_open());
         if self.breaker.is_open() {
-            let text = "MongoDB rejects nearly all events; is there a validator or a unique index? They are held, not \
-                        dead-lettered, until some are accepted";
-            let (reason, detail) = self.quarantine.last_rejection();
+            let text = "MongoDB rejects nearly all events; is there a validator or a unique index? They are held for a while, \
+                        and become dead letters only if MongoDB still rejects them then";
+            let last = self.last_rejection.as_ref();
+            let (reason, detail) = (last.map(|last| last.reason.as_str()), last.map(|last| last.detail.as_ref()));
             error!(reason, detail, "breaker open: {text}");
             self.context.health.down(Component::Breaker, text);
             return;
@@ -113,7 +166,7 @@ impl SessionLoop<'_> {
     }
 
     /// Puts held events back into the batcher.
-    pub(super) fn write_again(&mut self, held: Vec<PendingEvent>) {
+    fn write_again(&mut self, held: Vec<PendingEvent>) {
         let now = Instant::now();
         for pending in held {
             let bytes = pending.document_bytes();
