@@ -170,7 +170,14 @@ fn dispatch(cli: Cli) -> Result<u8, CommandError> {
 }
 
 impl ConfigArgs {
+    /// The settings. Names the variables that are ignored.
     fn load(&self) -> Result<Loaded, CommandError> {
+        let loaded = self.read()?;
+        loaded.ignored_variables.iter().for_each(|name| terminal::note(ignored_variable(name)));
+        Ok(loaded)
+    }
+
+    fn read(&self) -> Result<Loaded, CommandError> {
         let flag = |text: &String| {
             let parts = text.split_once('=').and_then(|(path, value)| Some((path.split_once('.')?, value)));
             let Some(((section, key), value)) = parts else {
@@ -180,7 +187,8 @@ impl ConfigArgs {
             Ok(("--set".to_owned(), section.to_owned(), key.to_owned(), value.to_owned()))
         };
         let flags = self.set.iter().map(flag).collect::<Result<_, _>>()?;
-        Ok(load(&Sources { files: self.config_files.clone(), environment: environment(), flags })?)
+        let (files, other_variables) = (self.config_files.clone(), flag_variables(&Cli::command()));
+        Ok(load(&Sources { files, environment: environment()?, other_variables, flags })?)
     }
 
     /// The settings of the routes that a command is about.
@@ -218,11 +226,33 @@ impl ConfigArgs {
     }
 }
 
+/// What is said of a variable that means nothing.
+fn ignored_variable(name: &str) -> String {
+    format!("the environment variable {name} is not a setting and is ignored; `ticketlog config` shows all settings")
+}
+
+/// The environment variables that stand for flags of a command and its subcommands.
+fn flag_variables(command: &clap::Command) -> Vec<String> {
+    let own = command.get_arguments().filter_map(|argument| Some(argument.get_env()?.to_string_lossy().into_owned()));
+    own.chain(command.get_subcommands().flat_map(flag_variables)).collect()
+}
+
 /// The environment variables that are text.
-fn environment() -> Vec<(String, String)> {
-    std::env::vars_os()
-        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
-        .collect()
+///
+/// # Errors
+/// One of ours is not: its value cannot be used.
+fn environment() -> Result<Vec<(String, String)>, CommandError> {
+    let mut variables = Vec::new();
+    for (name, value) in std::env::vars_os() {
+        match (name.into_string(), value.into_string()) {
+            (Ok(name), Ok(value)) => variables.push((name, value)),
+            (Ok(name), Err(_)) if name.starts_with("TICKETLOG_") => {
+                return Err(CommandError::text(exit::CONFIG, format!("environment variable {name}: is not UTF-8")));
+            }
+            _ => {}
+        }
+    }
+    Ok(variables)
 }
 
 /// Runs a future on this thread: the drivers have threads of their own where they need them, and waking another thread for

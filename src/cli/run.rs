@@ -28,9 +28,10 @@ use super::{CommandError, ConfigArgs, exit};
 
 pub(super) fn run(config: ConfigArgs) -> Result<u8, CommandError> {
     logging::exit_on_panic();
-    let loaded = config.load()?;
+    let loaded = config.read()?;
     let routes = config.routes_of(&loaded.settings)?;
     let _logging = logging::install(&loaded.settings.log).map_err(|error| CommandError::new(exit::CONFIG, error))?;
+    loaded.ignored_variables.iter().for_each(|name| warn!("{}", super::ignored_variable(name)));
     super::block_on(serve(routes, Arc::new(Steerer::new(config, loaded))))
 }
 

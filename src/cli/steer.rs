@@ -124,7 +124,7 @@ impl Steerer {
 
     fn reload(&self, workers: &[Arc<WorkerContext>]) -> Result<String, String> {
         let mut current = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
-        let loaded = self.config.load().map_err(|error| format!("{:#}", error.error))?;
+        let loaded = self.config.read().map_err(|error| format!("{:#}", error.error))?;
         let changed = current.differences(&loaded);
         let fixed: Vec<_> = changed.iter().filter(|name| !Settings::RELOADABLE.contains(&name.as_str())).collect();
         if !fixed.is_empty() {

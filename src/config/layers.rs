@@ -95,14 +95,26 @@ fn parse_as_default(text: &str, default: Option<&Value>) -> Value {
         Some(Value::Integer(_)) => text.trim().parse().ok().map(Value::Integer),
         Some(Value::Float(_)) => text.trim().parse().ok().map(Value::Float),
         Some(Value::Boolean(_)) => text.trim().parse().ok().map(Value::Boolean),
-        Some(Value::Array(_)) => {
-            let items = text.split(',').map(str::trim).filter(|item| !item.is_empty());
-            Some(Value::Array(items.map(|item| Value::String(item.to_owned())).collect()))
-        }
-        Some(Value::Table(_)) => {
-            toml::from_str::<Table>(&format!("value = {text}")).ok().and_then(|mut table| table.remove("value"))
-        }
+        Some(Value::Array(_)) => parse_list(text.trim()),
+        Some(Value::Table(_)) => parse_toml(text),
         _ => None,
     };
     parsed.unwrap_or_else(|| Value::String(text.to_owned()))
+}
+
+/// A list as in TOML, without its brackets too, or texts with commas between them. No setting has names that begin with a quote or a
+/// bracket.
+fn parse_list(text: &str) -> Option<Value> {
+    match text.as_bytes().first() {
+        Some(b'[') => parse_toml(text),
+        Some(b'"' | b'\'') => parse_toml(&format!("[{text}]")),
+        _ => {
+            let items = text.split(',').map(str::trim).filter(|item| !item.is_empty());
+            Some(Value::Array(items.map(|item| Value::String(item.to_owned())).collect()))
+        }
+    }
+}
+
+fn parse_toml(text: &str) -> Option<Value> {
+    toml::from_str::<Table>(&format!("value = {text}")).ok().and_then(|mut table| table.remove("value"))
 }

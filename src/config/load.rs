@@ -10,6 +10,7 @@ use toml::{Table, Value};
 use super::error::{ConfigError, ConfigErrors, Source};
 use super::layers::{self, Entry};
 use super::validate::{SettingFault, validate};
+use super::variables::{Meaning, Variables};
 use super::{DEFAULT, Settings, redacted, uri};
 
 /// Settings whose value is never shown, and which can come from a file (`<key>_file`).
@@ -28,6 +29,8 @@ pub struct Sources {
     pub files: Vec<PathBuf>,
     /// The environment variables of the process.
     pub environment: Vec<(String, String)>,
+    /// The names of those that stand for flags, not for settings.
+    pub other_variables: Vec<String>,
     /// Flags: the name as typed, section, key, value.
     pub flags: Vec<(String, String, String, String)>,
 }
@@ -39,6 +42,8 @@ pub struct Loaded {
     pub settings: Settings,
     /// Every setting with its source, in order.
     pub effective: Vec<EffectiveSetting>,
+    /// Environment variables that look like ours and mean nothing.
+    pub ignored_variables: Vec<String>,
 }
 
 impl Loaded {
@@ -110,7 +115,19 @@ pub fn load(sources: &Sources) -> Result<Loaded, ConfigErrors> {
     for (name, section, key, text) in &sources.flags {
         merged.set(layers::read_flag(name, section, key, text, &merged.defaults));
     }
-    merged.finish()
+    let variables = Variables::new(&merged.defaults, &sources.other_variables);
+    let mut ignored = Vec::new();
+    for (name, _) in &sources.environment {
+        match variables.meaning(name) {
+            Meaning::Mistyped(nearest) => {
+                let text = format!("is not a setting; did you mean {nearest}?");
+                merged.errors.push(ConfigError::new(Source::Environment(name.clone()), None, text));
+            }
+            Meaning::Unknown => ignored.push(name.clone()),
+            Meaning::Known => {}
+        }
+    }
+    merged.finish().map(|loaded| Loaded { ignored_variables: ignored, ..loaded })
 }
 
 /// The settings in the text of one file.
@@ -204,7 +221,7 @@ impl MergedSettings {
         let invalid: Vec<ConfigError> = invalid.collect();
         self.errors.extend(invalid);
         if self.errors.is_empty() {
-            Ok(Loaded { effective: self.effective(), settings: self.settings })
+            Ok(Loaded { effective: self.effective(), settings: self.settings, ignored_variables: Vec::new() })
         } else {
             Err(ConfigErrors(self.errors))
         }
@@ -259,6 +276,7 @@ impl MergedSettings {
 fn plain_type_error(message: &str) -> String {
     let line = message.lines().next().unwrap_or_default();
     let line = line.replace("invalid socket address syntax", "expected an address such as \"127.0.0.1:9464\"");
+    let line = line.replace("expected a sequence", "expected a list such as a,b or [\"a\", \"b\"]");
     let line = line.replace("expected struct RouteSettings", "expected a table: [route.NAME]");
     let line = line.replace("expected u16", "expected a whole number, at most 65535");
     let line = ["u32", "u64", "usize"]
@@ -291,7 +309,7 @@ pub(super) fn secret_text(text: &str) -> &str {
 }
 
 /// The known name that is nearest to a mistyped one.
-fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a String>) -> Option<&'a String> {
+pub(super) fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a String>) -> Option<&'a String> {
     let distances = known.map(|other| (strsim::levenshtein(name, other), other));
     let near = distances.filter(|(distance, _)| *distance <= MAX_SUGGESTION_DISTANCE);
     near.min_by_key(|(distance, _)| *distance).map(|(_, other)| other)

@@ -8,6 +8,7 @@
 //! | `route` | the settings of one route |
 //! | `validate`, `validate_routes` | bounds and contradictions |
 //! | `error` | where a setting was given, and what is wrong with it |
+//! | `variables` | environment variables that are no settings |
 //! | `units`, `uri` | durations, sizes, server URIs |
 
 mod error;
@@ -18,6 +19,7 @@ mod units;
 mod uri;
 mod validate;
 mod validate_routes;
+mod variables;
 
 #[cfg(test)]
 mod tests;

@@ -73,6 +73,7 @@ fn later_layers_win() {
             ("TICKETLOG_PORT".into(), "tcp://10.0.0.1:80".into()),
         ],
         flags: vec![("--prefetch".into(), "broker".into(), "prefetch".into(), "3500".into())],
+        ..Sources::default()
     };
     let loaded = load(&sources).unwrap();
     let settings = loaded.settings;
@@ -144,6 +145,7 @@ fn errors_name_file_line_key_and_fix() {
         "[log]\nfilter = \"info,[\"\n",
         "[telemetry]\notlp = \"collector:4318\"\n",
         "[event]\ndrop = [\"a..b\"]\n",
+        "[event]\ndrop = [\"card\"]\n",
         "[write]\nmax_rate = 13\n",
         "[event]\nmask = [\"user_id\"]\nmask_key = \"0123456789abcdef\"\n",
         "[event]\nmask = [\"card\"]\nmask_key = \"s3cret\"\n",
@@ -183,10 +185,12 @@ fn errors_name_file_line_key_and_fix() {
     FILE, line 2: http.listen has a wrong value: expected an address such as "127.0.0.1:9464"
     FILE, line 2: log.filter is not a valid filter; write for instance "info", or "info,ticketlog::rabbitmq=debug"
     FILE, line 2: telemetry.otlp must be the address of a collector that takes OTLP over HTTP, such as http://collector:4318, or empty
-    FILE, line 2: event.drop has a name that is not allowed: empty, _id, or with an empty part or a NUL
+    FILE, line 2: event.drop has "a..b", which is empty, or has an empty part or a NUL
+    FILE, line 2: event.mask_key must have at least 16 bytes if event.drop or event.mask names fields: masks, and the _id, which depends on the whole message, could be guessed without it
+    FILE, line 2: event.mask_key must have at least 16 bytes if event.drop or event.mask names fields: masks, and the _id, which depends on the whole message, could be guessed without it
     FILE, line 2: write.max_rate must be 0 or at least 2 * broker.prefetch / retry.requeue_after = 14, so that what is in flight is written in time; raise it, or lower broker.prefetch
     FILE, line 2: event.mask has user_id, which event.fields makes a number; a mask is a text. Drop it instead
-    FILE, line 3: event.mask_key must have at least 16 bytes if event.mask names fields: a short one can be guessed
+    FILE, line 3: event.mask_key must have at least 16 bytes if event.drop or event.mask names fields: masks, and the _id, which depends on the whole message, could be guessed without it
     FILE, line 2: broker.shards must be 1 to 64
     FILE, line 2: broker.prefetch_bytes is less than event.max_bytes * broker.shards = 40.0 MiB; raise it
     FILE, line 2: broker.queue is also a dead-letter queue; use another queue
@@ -201,6 +205,107 @@ fn errors_name_file_line_key_and_fix() {
     assert!(keys.iter().all(|key| text.contains(key)), "{text}");
     let missing = load(&Sources { files: vec!["/no/such.toml".into()], ..Sources::default() }).unwrap_err();
     insta::assert_snapshot!(missing.to_string(), @"/no/such.toml: cannot be read: No such file or directory (os error 2)");
+}
+
+#[test]
+fn what_is_no_path_of_a_field_cannot_be_hidden() {
+    let fault = |path: &str| {
+        let error = load_text("f", &format!("[event]\ndrop = [{path:?}]\nmask_key = \"0123456789abcdef\"\n")).err()?;
+        Some(error.to_string())
+    };
+    for path in [
+        "items.0.card",
+        "0",
+        "payment.*",
+        "*",
+        "items[].card",
+        "items[0].card",
+        "$.x",
+        "$",
+        "a.$.b",
+        "/payment/card",
+        " card",
+    ]
+    .into_iter()
+    .chain(["card ", "a. b", "_id", "_id.x", "", ".", "a.", "\"card\"", "'card'", "[\"card\"", "a\\.b"])
+    {
+        let error = fault(path).unwrap_or_else(|| panic!("{path} is accepted"));
+        assert!(error.starts_with("f, line 2: event.drop has ") && error.contains(&format!("{path:?}")), "{error}");
+    }
+    for path in ["card", "payment.card", "x2.card3", "$oid", "a-b.c_d", "größe", "it's", "a b", "@type"] {
+        assert_eq!(fault(path), None, "{path}");
+    }
+    insta::assert_snapshot!(fault("items.0.card").unwrap(), @r#"f, line 2: event.drop has "items.0.card", which has a number; the elements of an array have none here: items.card means each of them"#);
+    insta::assert_snapshot!(fault("payment.*").unwrap(), @r#"f, line 2: event.drop has "payment.*", which is a pattern; write the names of the keys with dots, such as items.card, which also means each object in an array"#);
+}
+
+#[test]
+fn a_list_in_the_form_of_toml_is_a_list_in_every_layer() {
+    let lists = |text: &str| -> Vec<Vec<String>> {
+        let key = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        let environment =
+            ["TICKETLOG_EVENT__DROP", "TICKETLOG_BROKER__ROUTING_KEYS", "TICKETLOG_DEAD_LETTER__OPERATORS"];
+        let mask_key = key("TICKETLOG_EVENT__MASK_KEY", "0123456789abcdef");
+        let environment = environment.iter().map(|name| key(name, text)).chain([mask_key.clone()]).collect();
+        let flag = |section: &str, key: &str| ("--set".to_owned(), section.to_owned(), key.to_owned(), text.to_owned());
+        let flags = vec![flag("event", "drop"), flag("broker", "routing_keys"), flag("dead_letter", "operators")];
+        let from_environment = load(&Sources { environment, ..Sources::default() }).unwrap().settings;
+        let from_flags = load(&Sources { flags, environment: vec![mask_key], ..Sources::default() }).unwrap().settings;
+        [from_environment, from_flags]
+            .into_iter()
+            .flat_map(|settings| [settings.event.drop, settings.broker.routing_keys, settings.dead_letter.operators])
+            .collect()
+    };
+    for text in ["a.b,c", " a.b, c ", "['a.b', \"c\"]", " [ \"a.b\",\n\"c\", ] ", "\"a.b\",\"c\"", "'a.b', 'c'"] {
+        assert!(lists(text).iter().all(|list| list == &["a.b", "c"]), "{text}: {:?}", lists(text));
+    }
+    insta::assert_snapshot!(with_env(&[("TICKETLOG_EVENT__DROP", "[\"a.b\"")]).unwrap_err(), @r#"environment variable TICKETLOG_EVENT__DROP: event.drop has a wrong value: invalid type: string "[\"a.b\"", expected a list such as a,b or ["a", "b"]"#);
+    insta::assert_snapshot!(with_env(&[("TICKETLOG_BROKER__ROUTING_KEYS", "[1]")]).unwrap_err(), @"environment variable TICKETLOG_BROKER__ROUTING_KEYS: broker.routing_keys has a wrong value: invalid type: integer `1`, expected a string");
+}
+
+#[test]
+fn a_variable_that_is_no_setting_is_named() {
+    let loaded = |names: &[&str]| {
+        let environment = names.iter().map(|name| ((*name).to_owned(), "x".to_owned())).collect();
+        let other_variables = vec!["TICKETLOG_CONFIG".to_owned(), "TICKETLOG_CONSOLE_ALLOW".to_owned()];
+        load(&Sources { environment, other_variables, ..Sources::default() }).map_err(|error| error.to_string())
+    };
+    let mistyped = [
+        "TICKETLOG_EVENT_DROP",
+        "TICKETLOG_DEAD_LETTER_MAX_RATIO",
+        "TICKETLOG_BROKER_URI_FILE",
+        "TICKETLOG_STOREURI",
+        "TICKETLOG_CONFIGS",
+        "ticketlog_store__uri",
+    ];
+    let errors: Vec<_> = mistyped.iter().map(|name| loaded(&[name]).unwrap_err()).collect();
+    insta::assert_snapshot!(errors.join("\n"), @r"
+    environment variable TICKETLOG_EVENT_DROP: is not a setting; did you mean TICKETLOG_EVENT__DROP?
+    environment variable TICKETLOG_DEAD_LETTER_MAX_RATIO: is not a setting; did you mean TICKETLOG_DEAD_LETTER__MAX_RATIO?
+    environment variable TICKETLOG_BROKER_URI_FILE: is not a setting; did you mean TICKETLOG_BROKER__URI_FILE?
+    environment variable TICKETLOG_STOREURI: is not a setting; did you mean TICKETLOG_STORE__URI?
+    environment variable TICKETLOG_CONFIGS: is not a setting; did you mean TICKETLOG_CONFIG?
+    environment variable ticketlog_store__uri: is not a setting; did you mean TICKETLOG_STORE__URI?
+    ");
+    let ignored =
+        loaded(&["TICKETLOG_LEVEL_OF_DETAIL", "TICKETLOG_", "TICKETLOGGER", "PATH"]).unwrap().ignored_variables;
+    assert_eq!(ignored, ["TICKETLOG_LEVEL_OF_DETAIL", "TICKETLOG_"]);
+    // Other uses of such names: flags, the scripts of this project, and the services of Kubernetes.
+    let known = [
+        "TICKETLOG_CONFIG",
+        "TICKETLOG_CONSOLE_ALLOW",
+        "TICKETLOG_SERVICES",
+        "TICKETLOG_RABBITMQ_PASSWORD",
+        "TICKETLOG_SERVICE_HOST",
+        "TICKETLOG_SERVICE_PORT",
+        "TICKETLOG_SERVICE_PORT_METRICS",
+        "TICKETLOG_PORT",
+        "TICKETLOG_PORT_9464_TCP",
+        "TICKETLOG_PORT_9464_TCP_ADDR",
+        "TICKETLOG_CONSOLE_SERVICE_HOST",
+        "TICKETLOG_CONSOLE_PORT_9465_TCP_PROTO",
+    ];
+    assert!(loaded(&known).unwrap().ignored_variables.is_empty());
 }
 
 proptest! {

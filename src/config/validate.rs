@@ -110,14 +110,10 @@ pub(super) fn check_fields(s: &Settings, faults: &mut Faults) {
 
 fn check_hidden_fields(s: &Settings, faults: &mut Faults) {
     let (drop, mask) = (&s.event.drop, &s.event.mask);
-    let valid = |path: &String| {
-        path.split('.').all(|name| !name.is_empty() && !name.contains('\0'))
-            && path != "_id"
-            && !path.starts_with("_id.")
-    };
-    let text = "has a name that is not allowed: empty, _id, or with an empty part or a NUL";
-    faults.require(drop.iter().all(valid), "event.drop", text);
-    faults.require(mask.iter().all(valid), "event.mask", text);
+    for (key, paths) in [("event.drop", drop), ("event.mask", mask)] {
+        let fault = paths.iter().find_map(|path| Some(format!("has {path:?}, which {}", path_fault(path)?)));
+        faults.require(fault.is_none(), key, fault.unwrap_or_default());
+    }
     let number =
         mask.iter().find(|name| s.event.fields.get(*name).is_some_and(|field| field.r#type == FieldKind::Number));
     let text =
@@ -128,9 +124,34 @@ fn check_hidden_fields(s: &Settings, faults: &mut Faults) {
         faults.require(!paths.iter().any(|path| path == "user_id"), key, text);
     }
     let key = s.event.mask_key.expose_secret();
-    let text =
-        format!("must have at least {MIN_MASK_KEY} bytes if event.mask names fields: a short one can be guessed");
-    faults.require(mask.is_empty() || key.len() >= MIN_MASK_KEY, "event.mask_key", text);
+    let text = format!(
+        "must have at least {MIN_MASK_KEY} bytes if event.drop or event.mask names fields: masks, and the _id, which depends on the \
+         whole message, could be guessed without it"
+    );
+    let hides = !drop.is_empty() || !mask.is_empty();
+    faults.require(!hides || key.len() >= MIN_MASK_KEY, "event.mask_key", text);
+}
+
+/// Why a text is not the path of a field that can be hidden. What other tools would take for a pattern would hide nothing here.
+fn path_fault(path: &str) -> Option<&'static str> {
+    let parts = || path.split('.');
+    if parts().any(|part| part.is_empty() || part.contains('\0')) {
+        Some("is empty, or has an empty part or a NUL")
+    } else if parts().next() == Some("_id") {
+        Some("is the document's own key: it is always stored")
+    } else if path.contains(['*', '[', ']']) || path.starts_with('/') || parts().any(|part| part == "$") {
+        Some(
+            "is a pattern; write the names of the keys with dots, such as items.card, which also means each object in an array",
+        )
+    } else if parts().any(|part| part.bytes().all(|byte| byte.is_ascii_digit())) {
+        Some("has a number; the elements of an array have none here: items.card means each of them")
+    } else if path.contains(['"', '\\']) || path.starts_with('\'') || parts().any(|part| part.trim() != part) {
+        Some(
+            "has a quote, a backslash or white space around a name; write the names of the keys with dots, such as items.card",
+        )
+    } else {
+        None
+    }
 }
 
 /// MongoDB manual, "Naming Restrictions".

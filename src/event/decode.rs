@@ -10,6 +10,7 @@ use serde::de::Deserializer;
 use super::bson_writer::Writer;
 use super::duplicate_keys::Keys;
 use super::fields::{BodyId, FieldStates};
+use super::identity::IdHash;
 use super::privacy::Privacy;
 use super::root::Root;
 use super::rules::MAX_DOCUMENT_BYTES;
@@ -70,13 +71,16 @@ pub struct Decoder {
     keys: Keys,
     fields: FieldStates,
     privacy: Option<Privacy>,
+    id_hash: IdHash,
 }
 
 impl Decoder {
     /// A decoder with these rules.
     pub fn new(rules: Arc<Rules>) -> Self {
         let privacy = Privacy::new(&rules);
-        Decoder { rules, writer: Writer::default(), keys: Keys::default(), fields: FieldStates::default(), privacy }
+        let id_hash = IdHash::new(&rules.hidden_fields, &rules.mask_key);
+        let (writer, keys, fields) = (Writer::default(), Keys::default(), FieldStates::default());
+        Decoder { rules, writer, keys, fields, privacy, id_hash }
     }
 
     /// The rules in force.
@@ -167,7 +171,7 @@ impl Decoder {
             (None, None) => return (fresh_id(), Identity::None),
         };
         let seconds = identity::seconds(self.fields.time, message.timestamp);
-        (identity::object_id(token, text.as_bytes(), seconds), identity)
+        (self.id_hash.object_id(token, text.as_bytes(), seconds), identity)
     }
 }
 

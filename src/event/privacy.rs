@@ -22,7 +22,7 @@ pub enum Treatment {
 /// A field that is hidden.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HiddenField {
-    /// Its name; with dots, a field of an object, or of each object in an array.
+    /// Its name; with dots, a field of an object, or of each object in an array. A key may have some of the dots in it.
     pub path: String,
     /// How.
     pub treatment: Treatment,
@@ -41,25 +41,31 @@ impl std::fmt::Debug for MaskKey {
 /// The rules about hidden fields, ready for use.
 #[derive(Debug)]
 pub(super) struct Privacy {
-    fields: Vec<(Vec<String>, Treatment)>,
+    fields: Vec<HiddenField>,
     key: hmac::Key,
 }
 
 /// What is left of a path below an object.
-type Rest<'a> = (&'a [String], Treatment);
+type Rest<'a> = (&'a str, Treatment);
+
+/// What is left of a path below the key `name`; empty if the key itself is meant. `a.b.c` has the keys `a`, `b`, `c`, but also the key
+/// `a.b` and in it `c`, and so on: JSON permits dots in keys.
+fn below<'a>((path, treatment): &Rest<'a>, name: &str) -> Option<Rest<'a>> {
+    let rest = path.strip_prefix(name)?;
+    let rest = if rest.is_empty() { rest } else { rest.strip_prefix('.')? };
+    Some((rest, *treatment))
+}
 
 impl Privacy {
     /// None if nothing is hidden.
     pub fn new(rules: &Rules) -> Option<Privacy> {
-        let split = |field: &HiddenField| (field.path.split('.').map(str::to_owned).collect(), field.treatment);
-        let fields: Vec<_> = rules.hidden_fields.iter().map(split).collect();
         let key = hmac::Key::new(hmac::HMAC_SHA256, &rules.mask_key.0);
-        (!fields.is_empty()).then_some(Privacy { fields, key })
+        (!rules.hidden_fields.is_empty()).then(|| Privacy { fields: rules.hidden_fields.clone(), key })
     }
 
     /// The document without what is hidden. None if it would become larger than MongoDB permits: a mask may be longer than the value.
     pub fn apply(&self, document: &[u8]) -> Option<Vec<u8>> {
-        let rests: Vec<Rest> = self.fields.iter().map(|(path, treatment)| (path.as_slice(), *treatment)).collect();
+        let rests: Vec<Rest> = self.fields.iter().map(|field| (field.path.as_str(), field.treatment)).collect();
         let document = RawDocument::from_bytes(document).ok()?;
         Some(self.object(document, &rests)?.into_bytes())
     }
@@ -68,15 +74,7 @@ impl Privacy {
         let mut kept = RawDocumentBuf::new();
         for element in document {
             let (name, value) = element.ok()?;
-            let below = rests.iter().filter_map(|(path, treatment)| match path.split_first() {
-                Some((first, rest)) if first.as_str() == name.as_str() => Some((rest, *treatment)),
-                // A key that has the dots in it, as JSON permits.
-                Some(_) if name.as_str().contains('.') && path.join(".") == name.as_str() => {
-                    Some((&[][..], *treatment))
-                }
-                _ => None,
-            });
-            let below: Vec<Rest> = below.collect();
+            let below: Vec<Rest> = rests.iter().filter_map(|rest| below(rest, name.as_str())).collect();
             match below.iter().find(|(rest, _)| rest.is_empty()) {
                 Some((_, Treatment::Drop)) => {}
                 Some((_, Treatment::Mask)) => kept.append(name, self.mask(value)),
@@ -132,6 +130,7 @@ impl Privacy {
 #[cfg(test)]
 mod tests {
     use bson::{Bson, Document, doc};
+    use proptest::prelude::*;
 
     use super::super::{Decoder, Message};
     use super::*;
@@ -156,6 +155,9 @@ mod tests {
         let body = r#"{"a.b":1,"x":{"a.b":2,"c.d":3},"kept":4}"#;
         let kept = doc! { "x": { "a.b": 2 }, "kept": 4 };
         assert_eq!(decode(rules(&["a.b", "x.c.d"], &[]), body).1, kept);
+        let body = r#"{"a.b":{"c":1,"d":2},"a":[{"b.c":3,"b":[{"c":4},5]}],"a.b.c":6,"a.":{"b.c":7},"ab":{"c":8},"":{"a.b.c":9}}"#;
+        let kept = doc! { "a.b": { "d": 2 }, "a": [{ "b": [{}, 5] }], "a.": { "b.c": 7 }, "ab": { "c": 8 }, "": { "a.b.c": 9 } };
+        assert_eq!(decode(rules(&["a.b.c"], &[]), body).1, kept);
         let body = format!("{{\"a\":[{}]}}", vec![r#"{"c":1}"#; 300_000].join(","));
         let message = Message { body: body.as_bytes(), ..Message::default() };
         let rejection = Decoder::new(rules(&[], &["a.c"]).into()).decode(&message, || [0; 12]).unwrap_err();
@@ -172,7 +174,14 @@ mod tests {
         let items = vec![Bson::from(doc! { "a": 1 }), Bson::from(2), Bson::from(vec![Bson::from(doc! {})])];
         let kept = doc! { "user_id": 7, "uuid": "u", "n": 5, "z": null, "payment": { "kept": true }, "items": items };
         assert_eq!(document, kept);
-        assert_eq!(id, decode(Rules::default(), BODY).0, "the identity is that of the original");
+        assert_ne!(
+            id,
+            decode(rules(&["card"], &[]), &BODY.replace("4111", "4112")).0,
+            "the identity is that of the original"
+        );
+        assert_ne!(id, decode(Rules::default(), BODY).0, "who knows the rest cannot find the card by trying");
+        let other_key = Rules { mask_key: MaskKey(b"other".to_vec()), ..rules(&["card"], &[]) };
+        assert_ne!(id, decode(other_key, BODY).0);
     }
 
     #[test]
@@ -187,6 +196,49 @@ mod tests {
         let other_key = Rules { mask_key: MaskKey(b"other".to_vec()), ..rules(&[], &["card"]) };
         assert_ne!(decode(other_key, BODY).1.get_str("card").unwrap(), card);
         assert_eq!(format!("{:?}", MaskKey(b"secret".to_vec())), "MaskKey");
+    }
+
+    /// JSON whose keys are made of a few letters and dots, so that paths are often met.
+    fn json() -> impl Strategy<Value = serde_json::Value> {
+        let leaf = Just(serde_json::json!(1));
+        leaf.prop_recursive(4, 40, 4, |inner| {
+            let key = prop::sample::select(&["a", "b", "c", "a.b", "b.c", "a.b.c", "a.", ".c", "", "x"][..]);
+            let object = prop::collection::vec((key, inner.clone()), 0..4);
+            let object =
+                object.prop_map(|members| members.into_iter().map(|(key, value)| (key.to_owned(), value)).collect());
+            prop_oneof![
+                object.prop_map(serde_json::Value::Object),
+                prop::collection::vec(inner, 0..3).prop_map(Into::into)
+            ]
+        })
+    }
+
+    /// The paths of all values; arrays are no part of a path.
+    fn paths(value: &Bson, path: &[String], found: &mut Vec<String>) {
+        match value {
+            Bson::Document(document) => document.iter().for_each(|(key, value)| {
+                let path = [path, &[key.clone()]].concat();
+                found.push(path.join("."));
+                paths(value, &path, found);
+            }),
+            Bson::Array(array) => array.iter().for_each(|value| paths(value, path, found)),
+            _ => {}
+        }
+    }
+
+    proptest! {
+        /// What is hidden has no path left that spells its name, however the name is split into keys; everything else is kept.
+        #[test]
+        fn no_split_of_a_path_into_keys_is_left(value in json()) {
+            let body = serde_json::json!({ "a": value, "a.b": value, "x": value }).to_string();
+            let all = |drop: &[&str]| {
+                let mut found = Vec::new();
+                paths(&Bson::Document(decode(rules(drop, &[]), &body).1), &[], &mut found);
+                found
+            };
+            let is_hidden = |path: &String| path == "a.b.c" || path.starts_with("a.b.c.");
+            prop_assert_eq!(all(&["a.b.c"]), all(&[]).into_iter().filter(|path| !is_hidden(path)).collect::<Vec<_>>());
+        }
     }
 
     #[test]

@@ -30,7 +30,8 @@ impl SessionLoop<'_> {
         }
         let mut probe = None;
         for (pending, outcome) in batch {
-            let is_refusal = matches!(&outcome, DocumentOutcome::Rejected(rejection) if Breaker::counts(rejection.reason));
+            let is_refusal =
+                matches!(&outcome, DocumentOutcome::Rejected(rejection) if Breaker::counts(rejection.reason));
             probe = self.quarantine.probed(&pending, is_refusal).or(probe);
             match outcome {
                 DocumentOutcome::Stored => {
