@@ -19,6 +19,19 @@ pub fn now_millis() -> i64 {
     i64::try_from(since_epoch().as_millis()).unwrap_or(i64::MAX)
 }
 
+/// Milliseconds since 1970 of a time as RFC 3339 writes it, or of a duration ago, such as `2h`. Seconds may be left out, and a time without
+/// an offset is UTC. None if it is neither, or before 1970.
+pub fn parse_time(text: &str) -> Option<i64> {
+    let text = text.trim();
+    let time = text.parse::<jiff::Timestamp>().ok().or_else(|| {
+        // It reads times that have an offset too, and leaves the offset out.
+        let local = text.parse::<jiff::civil::DateTime>().ok()?;
+        local.to_zoned(jiff::tz::TimeZone::UTC).ok().map(|time| time.timestamp())
+    });
+    let ago = || now_millis().checked_sub(i64::try_from(humantime::parse_duration(text).ok()?.as_millis()).ok()?);
+    time.map(jiff::Timestamp::as_millisecond).or_else(ago).filter(|millis| *millis >= 0)
+}
+
 /// Whether colours may be written to a stream, given whether it is a terminal: not with `NO_COLOR` (no-color.org) or on a
 /// terminal without them (`TERM=dumb`).
 pub fn has_colours(is_terminal: bool) -> bool {
@@ -32,6 +45,41 @@ fn allow_colours(no_color: Option<OsString>, term: Option<OsString>) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn times_have_an_offset_or_are_utc() {
+        let three = Some(1_795_316_400_000);
+        for text in [
+            "2026-11-22T03:00:00Z",
+            " 2026-11-22T03:00:00 ",
+            "2026-11-22 03:00",
+            "2026-11-22T03:00",
+            "2026-11-22t03:00:00.000z",
+            "2026-11-22T03:00Z",
+            "2026-11-22T04:00:00+01:00",
+            "2026-11-22T04:00+01:00",
+            "2026-11-21T22:00:00-0500",
+            "2026-11-22T08:30:00+05:30",
+        ] {
+            assert_eq!(parse_time(text), three, "{text}");
+        }
+        assert_eq!(parse_time("2026-11-22T03:00:00.25+00:00"), three.map(|time| time + 250));
+        assert_eq!(parse_time("2026-11-22"), three.map(|time| time - 3 * 3_600_000));
+        for text in [
+            "",
+            "yesterday",
+            "2026-13-01T00:00:00Z",
+            "2026-11-22T03:00:00+99:00",
+            "1969-12-31T00:00:00Z",
+            "5",
+            "-2h",
+            "9999999999days",
+        ] {
+            assert_eq!(parse_time(text), None, "{text}");
+        }
+        let ago = now_millis() - parse_time("2h 30min").unwrap();
+        assert!((9_000_000..9_060_000).contains(&ago), "{ago}");
+    }
 
     #[test]
     fn no_color_and_dumb_terminals_turn_colours_off() {

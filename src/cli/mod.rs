@@ -30,6 +30,8 @@ use std::process::ExitCode;
 
 use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
+use tokio::runtime::Runtime;
+
 use crate::config::{Loaded, MAIN_ROUTE, Settings, Sources, load};
 use crate::desk;
 
@@ -112,6 +114,8 @@ enum Command {
 
 /// Runs the command line of this process. Errors go to standard error.
 pub fn main() -> ExitCode {
+    // Before the command line is parsed: from here on a signal to a worker does not end it.
+    let early = (std::env::args_os().nth(1).is_some_and(|first| first == "run")).then(run::Early::new);
     let command = without_empty_variables(Cli::command());
     let cli = match command.try_get_matches().and_then(|matches| Cli::from_arg_matches(&matches)) {
         Ok(cli) => cli,
@@ -120,7 +124,7 @@ pub fn main() -> ExitCode {
             return ExitCode::from(if error.use_stderr() { exit::USAGE } else { 0 });
         }
     };
-    match dispatch(cli) {
+    match dispatch(cli, early) {
         Ok(code) => ExitCode::from(code),
         Err(error) if error.is_broken_pipe() => ExitCode::SUCCESS,
         Err(CommandError { code, error }) => {
@@ -141,10 +145,10 @@ fn without_empty_variables(command: clap::Command) -> clap::Command {
         .mut_subcommands(without_empty_variables)
 }
 
-fn dispatch(cli: Cli) -> Result<u8, CommandError> {
+fn dispatch(cli: Cli, early: Option<std::io::Result<run::Early>>) -> Result<u8, CommandError> {
     let config = cli.config;
     match cli.command {
-        Command::Run => run::run(config),
+        Command::Run => run::run(config, early.unwrap_or_else(run::Early::new)?),
         Command::Setup => setup::run(&config.routes()?),
         Command::Check(args) => args.run(config.routes()),
         Command::Health(args) => args.run(&config.load()?.settings),
@@ -261,7 +265,17 @@ fn environment() -> Result<Vec<(String, String)>, CommandError> {
 /// # Errors
 /// Those of the future, or the system refuses what the runtime needs.
 fn block_on<T>(future: impl Future<Output = Result<T, CommandError>>) -> Result<T, CommandError> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    block_on_runtime(runtime()?, future)
+}
+
+fn runtime() -> std::io::Result<Runtime> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()
+}
+
+fn block_on_runtime<T>(
+    runtime: Runtime,
+    future: impl Future<Output = Result<T, CommandError>>,
+) -> Result<T, CommandError> {
     // Dropping the runtime would cancel the tasks of lapin, and its threads, which wait for them, would panic (async-rs). The
     // process ends soon anyway.
     ManuallyDrop::new(runtime).block_on(future)

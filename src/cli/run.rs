@@ -9,7 +9,8 @@ use anyhow::Context as _;
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::runtime::Runtime;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -26,16 +27,37 @@ use crate::{rabbitmq, system};
 use super::steer::{Action, Steerer};
 use super::{CommandError, ConfigArgs, exit};
 
-pub(super) fn run(config: ConfigArgs) -> Result<u8, CommandError> {
-    logging::exit_on_panic();
+pub(super) fn run(config: ConfigArgs, early: Early) -> Result<u8, CommandError> {
+    let Early { runtime, signals } = early;
     let loaded = config.read()?;
     let routes = config.routes_of(&loaded.settings)?;
     let _logging = logging::install(&loaded.settings.log).map_err(|error| CommandError::new(exit::CONFIG, error))?;
     loaded.ignored_variables.iter().for_each(|name| warn!("{}", super::ignored_variable(name)));
-    super::block_on(serve(routes, Arc::new(Steerer::new(config, loaded))))
+    super::block_on_runtime(runtime, serve(routes, Arc::new(Steerer::new(config, loaded)), signals))
 }
 
-async fn serve(routes: Vec<Settings>, steerer: Arc<Steerer>) -> Result<u8, CommandError> {
+/// What a worker has before it reads its configuration.
+pub(super) struct Early {
+    runtime: Runtime,
+    signals: Signals,
+}
+
+impl Early {
+    /// # Errors
+    /// The system refuses what the runtime needs, or a handler.
+    pub fn new() -> std::io::Result<Self> {
+        logging::exit_on_panic();
+        rabbitmq::reserve_runtime();
+        let runtime = super::runtime()?;
+        let signals = {
+            let _context = runtime.enter();
+            Signals::new()?
+        };
+        Ok(Early { runtime, signals })
+    }
+}
+
+async fn serve(routes: Vec<Settings>, steerer: Arc<Steerer>, signals: Signals) -> Result<u8, CommandError> {
     // What the routes share is the same in the settings of each.
     let Some(settings) = routes.first() else { return Ok(0) };
     let shutdown = settings.shutdown.timeout.0;
@@ -48,7 +70,7 @@ async fn serve(routes: Vec<Settings>, steerer: Arc<Steerer>) -> Result<u8, Comma
         metrics::install(&settings.broker.queue).map_err(|error| CommandError::new(exit::SOFTWARE, error))?;
     let traces = traces::install(&settings.telemetry).map_err(|error| CommandError::new(exit::CONFIG, error))?;
     let stop = CancellationToken::new();
-    follow_signals(&stop, &steerer)?;
+    follow_signals(signals, &stop, &steerer);
     let _admin = serve_admin(settings, &steerer)?;
     let listen = settings.http.listen;
     let listener = http::bind(listen)
@@ -195,21 +217,47 @@ fn serve_admin(settings: &Settings, steerer: &Arc<Steerer>) -> Result<Option<adm
     Ok(Some(socket))
 }
 
+/// The signals that a worker follows. From when they are made, none of them ends the process, and none is lost.
+pub(super) struct Signals {
+    pause: Signal,
+    resume: Signal,
+    reload: Signal,
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    /// # Errors
+    /// The system refuses a handler.
+    pub fn new() -> std::io::Result<Self> {
+        Ok(Signals {
+            pause: signal(SignalKind::user_defined1())?,
+            resume: signal(SignalKind::user_defined2())?,
+            reload: signal(SignalKind::hangup())?,
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+}
+
 /// SIGUSR1 pauses, SIGUSR2 resumes, SIGHUP reloads. The first SIGTERM or SIGINT stops the worker in order. The second ends the process
 /// at once, which loses nothing: unacknowledged messages are in the queue.
-fn follow_signals(stop: &CancellationToken, steerer: &Arc<Steerer>) -> std::io::Result<()> {
-    let kinds = [(SignalKind::user_defined1(), Action::Pause), (SignalKind::user_defined2(), Action::Resume)];
-    for (kind, action) in kinds.into_iter().chain([(SignalKind::hangup(), Action::Reload)]) {
-        let (mut signals, steerer) = (signal(kind)?, Arc::clone(steerer));
-        tokio::spawn(async move {
-            while signals.recv().await.is_some() {
-                // What is refused is logged.
-                let _ = steerer.act(action);
-            }
-        });
-    }
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
+fn follow_signals(signals: Signals, stop: &CancellationToken, steerer: &Arc<Steerer>) {
+    let Signals { mut pause, mut resume, mut reload, mut terminate, mut interrupt } = signals;
+    let steerer = Arc::clone(steerer);
+    tokio::spawn(async move {
+        loop {
+            // Which of two signals at one moment came first is not known. Pausing is the safe side, so it comes last.
+            let action = tokio::select! {
+                biased;
+                _ = resume.recv() => Action::Resume,
+                _ = pause.recv() => Action::Pause,
+                _ = reload.recv() => Action::Reload,
+            };
+            // What is refused is logged.
+            let _ = steerer.act(action);
+        }
+    });
     let stop = stop.clone();
     tokio::spawn(async move {
         loop {
@@ -225,5 +273,4 @@ fn follow_signals(stop: &CancellationToken, steerer: &Arc<Steerer>) -> std::io::
             stop.cancel();
         }
     });
-    Ok(())
 }

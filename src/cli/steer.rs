@@ -2,7 +2,7 @@
 //! for it. Must not know how the flow pauses.
 
 use std::path::PathBuf;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::SystemTime;
 
@@ -82,16 +82,21 @@ pub(super) struct Steerer {
     loaded: Mutex<Loaded>,
     /// The routes; set once they run.
     workers: OnceLock<Vec<Arc<WorkerContext>>>,
+    /// Whether the routes start paused.
+    starts_paused: AtomicBool,
 }
 
 impl Steerer {
     pub fn new(config: ConfigArgs, loaded: Loaded) -> Self {
-        Steerer { config, loaded: Mutex::new(loaded), workers: OnceLock::new() }
+        Steerer { config, loaded: Mutex::new(loaded), workers: OnceLock::new(), starts_paused: AtomicBool::new(false) }
     }
 
-    /// From now on the worker can be steered, all its routes together.
+    /// From now on the worker can be steered, all its routes together. They do what was asked for meanwhile.
     pub fn set_workers(&self, workers: Vec<Arc<WorkerContext>>) {
         let _ = self.workers.set(workers);
+        if self.starts_paused.load(Ordering::Relaxed) {
+            let _ = self.act(Action::Pause);
+        }
     }
 
     /// Does what is asked for, and logs it. The answer for a person.
@@ -99,14 +104,7 @@ impl Steerer {
     /// # Errors
     /// Why it is refused; nothing has changed then.
     pub fn act(&self, action: Action) -> Result<String, String> {
-        let Some(workers) = self.workers.get() else {
-            let text = "the worker is starting: it waits for MongoDB; try again when it runs";
-            warn!(action = action.as_str(), "{text}");
-            if action == Action::Reload {
-                metrics::reloaded(false);
-            }
-            return Err(text.to_owned());
-        };
+        let Some(workers) = self.workers.get() else { return self.act_early(action) };
         match action {
             Action::Pause => Ok(each(workers, pause)),
             Action::Resume => Ok(each(workers, resume)),
@@ -120,6 +118,25 @@ impl Steerer {
                 reloaded
             }
         }
+    }
+
+    /// The worker waits for the addresses of MongoDB, or has just started.
+    fn act_early(&self, action: Action) -> Result<String, String> {
+        if action == Action::Reload {
+            let text = "the worker is starting: it waits for MongoDB; try again when it runs";
+            warn!("the configuration is not reloaded: {text}");
+            metrics::reloaded(false);
+            return Err(text.to_owned());
+        }
+        let pauses = action == Action::Pause;
+        let was_pausing = self.starts_paused.swap(pauses, Ordering::Relaxed);
+        let text = match (pauses, was_pausing) {
+            (true, _) => "paused: the worker is starting, and consumes nothing until it is resumed",
+            (false, true) => "resumed",
+            (false, false) => "not paused",
+        };
+        info!("{text}");
+        Ok(text.to_owned())
     }
 
     fn reload(&self, workers: &[Arc<WorkerContext>]) -> Result<String, String> {

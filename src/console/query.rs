@@ -1,12 +1,11 @@
 //! Owns the fields of URLs and forms: which queue, which dead letters, which page. The state of a list is in its URL, so that
 //! it can be sent to a colleague. Pure. Must not know what is done with them.
 
-use std::time::{Duration, SystemTime};
-
 use url::form_urlencoded;
 
 use crate::dead_letter::{Cause, Filter};
 use crate::desk::Selection;
+use crate::system;
 
 /// Dead letters on a page of a list.
 pub(super) const PAGE_SIZE: usize = 50;
@@ -184,15 +183,9 @@ impl LetterQuery {
     }
 }
 
-/// Milliseconds since 1970 of a time, or of a duration ago. A form without seconds (`2026-11-22T03:00`) is UTC.
+/// Milliseconds since 1970 of a time, or of a duration ago.
 fn parse_time(name: &str, text: &str) -> Result<i64, String> {
-    let text = text.trim();
-    let with_seconds = format!("{text}:00");
-    let time = [text, &with_seconds].iter().find_map(|text| humantime::parse_rfc3339_weak(text).ok());
-    let time = time.or_else(|| SystemTime::now().checked_sub(humantime::parse_duration(text).ok()?));
-    let millis = time.and_then(|time| time.duration_since(SystemTime::UNIX_EPOCH).ok());
-    millis
-        .and_then(|since: Duration| i64::try_from(since.as_millis()).ok())
+    system::parse_time(text)
         .ok_or_else(|| format!("{name}: expected a time such as 2026-11-22T03:00, or a duration ago such as 2h"))
 }
 

@@ -32,6 +32,7 @@ pub use browser::{AckHandle, BrowseError, BrowseOptions, BrowsedMessage, QueueBr
 #[cfg(any(test, feature = "fuzzing"))]
 pub use connection::check_frame_filter;
 pub use connection::check_settings;
+pub use connection::reserve_runtime;
 pub use connection::uri::user_name;
 pub use consumer::{Acks, Session, SessionOptions, Settlement, UnfinishedMessage};
 pub use copy_queue::CopyQueue;

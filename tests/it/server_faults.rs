@@ -11,7 +11,9 @@ use bson::doc;
 use lapin::options::{QueueDeclareOptions, QueueDeleteOptions, QueuePurgeOptions};
 use lapin::types::{AMQPValue, FieldTable};
 
-use crate::harness::{DEADLINE, DedicatedServer, SHORT_TIMEOUTS, ServerKind, TestEnv, TestMessage, eventually, scaled};
+use crate::harness::{
+    DEADLINE, DedicatedServer, Proxy, SHORT_TIMEOUTS, ServerKind, TestEnv, TestMessage, eventually, scaled,
+};
 
 /// Waits until all events are stored and acknowledged.
 async fn wait_until_stored(env: &TestEnv, count: i32) {
@@ -207,6 +209,33 @@ async fn fault_25_few_file_descriptors() {
     })
     .await;
     env.assert_all_stored("25 few file descriptors", 2000, &[&worker]).await;
+    worker.stop().await;
+    env.clean().await;
+}
+
+#[tokio::test]
+async fn fault_25_no_file_descriptor_left_when_the_connections_are_lost() {
+    let env = TestEnv::new().await;
+    let (broker, store) = (Proxy::in_front_of(&env.broker_uri), Proxy::in_front_of(&env.store_uri));
+    let (broker_uri, store_uri) = (broker.proxied_uri(&env.broker_uri), store.proxied_uri(&env.store_uri));
+    let settings = [("BROKER__URI", broker_uri.as_str()), ("STORE__URI", &store_uri)];
+    let mut worker = env.worker_under("ulimit -n 40", &[&SHORT_TIMEOUTS[..], &settings].concat()).await;
+    worker.wait_until_ready().await;
+    let descriptors = || std::fs::read_dir(format!("/proc/{}/fd", worker.id())).map_or(0, Iterator::count);
+    for round in 0..3 {
+        let held: Vec<_> = (0..60).filter_map(|_| std::net::TcpStream::connect(worker.address()).ok()).collect();
+        eventually("no descriptor is left", DEADLINE, async || descriptors() >= 40).await;
+        broker.cut();
+        store.cut();
+        env.publish_all((0..50).map(TestMessage::numbered)).await;
+        let attempts = || worker.log().matches("no session").count();
+        eventually("it notices", DEADLINE, async || attempts() > round).await;
+        drop(held);
+        eventually("it is ready again", DEADLINE, async || {
+            worker.try_get("/readyz").is_some_and(|(code, _)| code == 200)
+        })
+        .await;
+    }
     worker.stop().await;
     env.clean().await;
 }

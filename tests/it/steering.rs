@@ -1,9 +1,10 @@
 //! Steering a running worker: pausing, resuming and reloading, under load, and what is refused.
 
+use std::io::BufRead as _;
 use std::path::Path;
-use std::process::Output;
+use std::process::{Command, Output, Stdio};
 
-use crate::harness::{DEADLINE, DedicatedServer, ServerKind, TestEnv, TestMessage, Worker, eventually};
+use crate::harness::{DEADLINE, DedicatedServer, ServerKind, TestEnv, TestMessage, Worker, eventually, signal};
 
 /// A worker with an admin socket and a configuration file in a directory.
 async fn steered_worker(env: &TestEnv, directory: &Path, settings: &str) -> Worker {
@@ -88,6 +89,53 @@ async fn signals_pause_and_resume() {
     worker.signal("USR1");
     eventually("it is paused again", DEADLINE, async || worker.get("/readyz").0 == 503).await;
     assert_eq!(worker.stop().await.code(), Some(0), "a paused worker stops in order");
+    env.clean().await;
+}
+
+/// It reads its configuration from a pipe, so that it is known to have started, and not to have read it.
+#[tokio::test]
+async fn signals_do_not_end_a_worker_that_has_just_started() {
+    let env = TestEnv::new().await;
+    let directory = tempfile::tempdir().unwrap();
+    let pipe = directory.path().join("ticketlog.toml");
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let start = || {
+        let mut command = env.command();
+        command.args(["run", "--config"]).arg(&pipe).stdout(Stdio::null()).stderr(Stdio::piped());
+        let child = command.spawn().unwrap();
+        // Returns once the worker has opened the other end.
+        (child, std::fs::OpenOptions::new().write(true).open(&pipe).unwrap())
+    };
+    let (child, pipe_end) = start();
+    for name in ["USR1", "USR2", "TERM"] {
+        signal(name, child.id());
+    }
+    drop(pipe_end);
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let (mut child, pipe_end) = start();
+    signal("USR1", child.id());
+    drop(pipe_end);
+    let mut lines = std::io::BufReader::new(child.stderr.take().unwrap()).lines();
+    assert!(lines.any(|line| line.unwrap().contains("\"paused\"")), "it starts paused");
+    signal("TERM", child.id());
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    env.clean().await;
+}
+
+#[tokio::test]
+async fn a_pause_and_a_resume_at_one_moment_pause() {
+    let env = TestEnv::new().await;
+    let worker = env.worker().await;
+    worker.wait_until_ready().await;
+    for order in [["USR2", "USR1"], ["USR1", "USR2"]] {
+        worker.signal("STOP");
+        order.iter().for_each(|name| worker.signal(name));
+        worker.signal("CONT");
+        eventually("it is paused", DEADLINE, async || worker.get("/readyz").1.contains("paused by an operator")).await;
+        worker.signal("USR2");
+        worker.wait_until_ready().await;
+    }
     env.clean().await;
 }
 

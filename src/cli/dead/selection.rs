@@ -2,7 +2,7 @@
 //! what is done with them.
 
 use std::path::PathBuf;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
@@ -14,6 +14,7 @@ use crate::dead_letter::{BodyCondition, Cause, Filter};
 use crate::desk::{self, Audit};
 use crate::observe::logging::{self, Logging};
 use crate::rabbitmq::BrowseOptions;
+use crate::system;
 
 use super::super::CommandError;
 use super::super::worker_address::parse_http_url;
@@ -81,7 +82,7 @@ pub(super) struct Selection {
     /// By MongoDB's error code, such as 121 for a validator.
     #[arg(long, value_name = "CODE")]
     pub code: Vec<i64>,
-    /// Dead-lettered since a time: `2026-11-22T03:00:00Z`, or a duration ago: `2h`.
+    /// Dead-lettered since a time: `2026-11-22T03:00:00Z`, `2026-11-22T03:00+01:00`, or a duration ago: `2h`.
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
     pub since: Option<i64>,
     /// Dead-lettered before a time.
@@ -184,10 +185,6 @@ fn causes() -> impl TypedValueParser<Value = Cause> {
 
 /// Milliseconds since 1970 of a time, or of a duration ago.
 fn parse_time(text: &str) -> Result<i64, String> {
-    let time = humantime::parse_rfc3339_weak(text).ok();
-    let time = time.or_else(|| SystemTime::now().checked_sub(humantime::parse_duration(text).ok()?));
-    let since_epoch = time.and_then(|time| time.duration_since(SystemTime::UNIX_EPOCH).ok());
-    since_epoch
-        .and_then(|duration| i64::try_from(duration.as_millis()).ok())
-        .ok_or_else(|| "expected a time such as 2026-11-22T03:00:00Z, or a duration ago such as 2h or 3days".to_owned())
+    system::parse_time(text)
+        .ok_or_else(|| "expected a time such as 2026-11-22T03:00:00Z or 2026-11-22T03:00+01:00, or a duration ago such as 2h or 3days".to_owned())
 }

@@ -30,6 +30,7 @@ use super::BrokerError;
 #[cfg(any(test, feature = "fuzzing"))]
 pub use frame_filter::check_frame_filter;
 use incoming::IncomingMessages;
+pub use stream::reserve_runtime;
 use uri::{Endpoints, is_encrypted};
 pub(super) use wire::table;
 

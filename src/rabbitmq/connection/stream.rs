@@ -38,6 +38,12 @@ pub(super) async fn open(
     Connection::connector(uri, runtime, connect, properties).await
 }
 
+/// Creates now what async-compat, through which lapin reads, would create when lapin's IO thread drops the first lost connection: a
+/// runtime, which panics if no file descriptor is left then. To be called outside of a runtime.
+pub fn reserve_runtime() {
+    drop(async_compat::Compat::new(()));
+}
+
 /// A stream to RabbitMQ whose frames can all be read by lapin.
 pub(super) struct FilteredStream {
     stream: TcpStream,
