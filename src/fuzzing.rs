@@ -8,7 +8,9 @@ use serde_json::Value;
 
 use crate::config;
 use crate::dead_letter::{ArchivedMessage, fault_offset, render_text};
-use crate::event::{Decoder, Message, Printed, Reason, Rules, read_json, replace_lone_surrogates};
+use crate::event::{
+    Decoder, HiddenField, MaskKey, Message, Printed, Reason, Rules, Treatment, read_json, replace_lone_surrogates,
+};
 use crate::rabbitmq::Delivery;
 
 /// A message body is rejected, or becomes a valid document that starts with its `_id`, the same each time. `serde_json`
@@ -41,8 +43,36 @@ pub fn message(body: &[u8]) {
     if let Some(read) = read_json(body) {
         assert_eq!(read_json(Printed(&read).to_string().as_bytes()).as_ref(), Some(&read), "printing changes a body");
     }
+    hidden(&message);
     for encoding in ["gzip", "zstd"] {
         let _ = decoder.decode(&Message { content_encoding: Some(encoding), ..message }, || [9; 12]);
+    }
+}
+
+/// Hiding a field changes neither whether a message is rejected nor that the document is valid, and leaves no value at its path, however
+/// the path is split into keys.
+fn hidden(message: &Message) {
+    let hidden_fields = vec![HiddenField { path: "a.b.c".to_owned(), treatment: Treatment::Drop }];
+    let rules = Rules { hidden_fields, mask_key: MaskKey(b"0123456789abcdef".to_vec()), ..Rules::default() };
+    let plain = Decoder::new(Arc::new(Rules::default())).decode(message, || [9; 12]);
+    let hidden = Decoder::new(Arc::new(rules)).decode(message, || [9; 12]);
+    assert_eq!(plain.as_ref().err(), hidden.as_ref().err(), "hiding a field changes what is rejected");
+    let Ok(event) = hidden else { return };
+    let document = bson::Document::from_reader(event.document.as_slice());
+    assert!(document.is_ok_and(|document| !has_path(&document.into(), "a.b.c")), "a hidden field is left");
+}
+
+fn has_path(value: &bson::Bson, path: &str) -> bool {
+    match value {
+        bson::Bson::Document(document) => document.iter().any(|(key, value)| {
+            path == key
+                || path
+                    .strip_prefix(key.as_str())
+                    .and_then(|rest| rest.strip_prefix('.'))
+                    .is_some_and(|rest| has_path(value, rest))
+        }),
+        bson::Bson::Array(array) => array.iter().any(|value| has_path(value, path)),
+        _ => false,
     }
 }
 
