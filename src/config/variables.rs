@@ -7,28 +7,11 @@ use super::load::nearest;
 
 const PREFIX: &str = "TICKETLOG_";
 
-/// What follows the prefix in the variables of the project's scripts, Compose file and tests; they are documented there.
-const SCRIPTS: [&str; 19] = [
-    "ALERTMANAGER_",
-    "BIN",
-    "CHAOS_",
-    "DEMO_",
-    "GRAFANA_",
-    "HTTP_PORT",
-    "IMAGE",
-    "INTEROP_",
-    "LOCAL_",
-    "MANAGEMENT_PORT",
-    "MONGODB_",
-    "PROMETHEUS_",
-    "RABBITMQ_",
-    "SERVICES",
-    "TEST_",
-    "TRY_",
-    "WORLD",
-    "WRITE_DOCS",
-    "CONSOLE_PORT",
-];
+/// What follows the prefix in the variables of the project's scripts, Compose file and tests, and how such names begin or end.
+const SCRIPTS: [&str; 7] =
+    ["BIN", "CHAOS_TABLE", "CONSOLE_TOKENS_FILE", "GRAFANA_PASSWORD", "IMAGE", "RABBITMQ_PASSWORD", "WRITE_DOCS"];
+const SCRIPT_PREFIXES: [&str; 6] = ["DEMO_", "LOCAL_", "SERVICES", "TEST_", "TRY_", "WORLD"];
+const IMAGE_SUFFIX: &str = "_IMAGE";
 
 /// What a variable means.
 #[derive(Debug, PartialEq, Eq)]
@@ -60,12 +43,16 @@ impl Variables {
         let upper = name.to_uppercase();
         let Some(rest) = upper.strip_prefix(PREFIX) else { return Meaning::Known };
         let is_read = name.starts_with(PREFIX) && rest.contains("__");
-        let of_a_script = SCRIPTS.iter().any(|script| rest.starts_with(script));
-        if is_read || of_a_script || is_of_kubernetes(rest) || self.0.iter().any(|known| known == name) {
+        if is_read || is_of_a_script(rest) || is_of_kubernetes(rest) || self.0.iter().any(|known| known == name) {
             return Meaning::Known;
         }
         nearest(&upper, self.0.iter()).map_or(Meaning::Unknown, |nearest| Meaning::Mistyped(nearest.clone()))
     }
+}
+
+fn is_of_a_script(rest: &str) -> bool {
+    let begins = || SCRIPT_PREFIXES.iter().any(|prefix| rest.starts_with(prefix));
+    SCRIPTS.contains(&rest) || rest.ends_with(IMAGE_SUFFIX) || begins()
 }
 
 /// Kubernetes sets variables for each service of the namespace (its page "Service", "Environment variables"), also for one that is called

@@ -217,7 +217,7 @@ mod tests {
     fn paths(value: &Bson, path: &[String], found: &mut Vec<String>) {
         match value {
             Bson::Document(document) => document.iter().for_each(|(key, value)| {
-                let path = [path, &[key.clone()]].concat();
+                let path = [path, std::slice::from_ref(key)].concat();
                 found.push(path.join("."));
                 paths(value, &path, found);
             }),

@@ -22,6 +22,24 @@ fn text(bytes: &[u8]) -> String {
 }
 
 #[test]
+fn a_variable_that_means_nothing_is_named() {
+    let config = |name: &str| ticketlog(&["config"]).env(name, "x").output().unwrap();
+    let mistyped = config("TICKETLOG_EVENT_DROP");
+    assert_eq!(mistyped.status.code(), Some(78));
+    assert!(
+        text(&mistyped.stderr).contains("TICKETLOG_EVENT_DROP: is not a setting; did you mean TICKETLOG_EVENT__DROP?")
+    );
+    let unknown = config("TICKETLOG_MONGODB_URI");
+    assert_eq!(unknown.status.code(), Some(0));
+    assert!(text(&unknown.stderr).contains("TICKETLOG_MONGODB_URI"), "{unknown:?}");
+    // They stand for flags of other commands.
+    for name in ["TICKETLOG_CONSOLE_STATE_DIR", "TICKETLOG_AUDIT_FILE", "TICKETLOG_SERVICE_HOST"] {
+        let known = config(name);
+        assert_eq!((known.status.code(), text(&known.stderr).as_str()), (Some(0), ""), "{name}");
+    }
+}
+
+#[test]
 fn validate_shows_what_the_worker_would_do() {
     let input = b"{\"user_id\":\"7\",\"uuid\":\"u\"}\n\n{\"user_id\":\"abc\"}\n[1]\n{\"a\":\xff}\n";
     let output = run_with_input(ticketlog(&["validate"]), input);

@@ -362,9 +362,10 @@ async fn documents_have_the_readers_indexes_and_types() {
 async fn hidden_fields_are_not_stored_and_equal_messages_are_still_stored_once() {
     let key = "a key that nobody sees";
     let env = TestEnv::new().await;
-    let settings = [("EVENT__DROP", "payment.pan"), ("EVENT__MASK", "email,payment.card"), ("EVENT__MASK_KEY", key)];
+    let settings =
+        [("EVENT__DROP", "[\"payment.pan\"]"), ("EVENT__MASK", "email,payment.card"), ("EVENT__MASK_KEY", key)];
     let worker = env.worker_with(&settings).await;
-    let body = r#"{"user_id":1,"email":"a@b","payment":{"pan":"4111","card":"4111","kept":true}}"#;
+    let body = r#"{"user_id":1,"email":"a@b","payment":{"pan":"4111","card":"4111","kept":true},"payment.pan":"4111"}"#;
     let sent = TestMessage::body(body).with(|properties| properties.with_message_id("m".into()));
     env.publish_all([sent.clone(), sent.clone(), TestMessage::body(body.replace(":1,", ":\"x\","))]).await;
     worker.wait_until_settled(3).await;
@@ -373,7 +374,7 @@ async fn hidden_fields_are_not_stored_and_equal_messages_are_still_stored_once()
     let payment = document.get_document("payment").unwrap();
     assert!(document.get_str("email").unwrap().starts_with("hmac-sha256:"));
     assert!(payment.get_str("card").unwrap().starts_with("hmac-sha256:"));
-    assert!(payment.get_bool("kept").unwrap() && !payment.contains_key("pan"));
+    assert!(payment.get_bool("kept").unwrap() && !format!("{document:?}").contains("4111"));
     let dead = env.take_dead_letters(1).await.pop().unwrap();
     assert!(String::from_utf8(dead.body).unwrap().contains("a@b"), "a dead letter is the original message");
     let mut config = env.command();

@@ -69,8 +69,9 @@ impl SessionLoop<'_> {
     fn rejected(&mut self, pending: PendingEvent, rejection: Rejection) {
         let is_held = self.breaker.is_open() && Breaker::counts(rejection.reason) && !pending.delivery.claims_replay();
         let event = (pending, rejection);
-        let held = if is_held { self.quarantine.hold(event, self.hold_limit(), Instant::now()) } else { Err(event) };
-        if let Err((pending, rejection)) = held {
+        let given_back =
+            if is_held { self.quarantine.hold(event, self.hold_limit(), Instant::now()) } else { Some(event) };
+        if let Some((pending, rejection)) = given_back {
             self.session.resized(pending.document_bytes(), 0);
             self.dead_letter(pending.delivery, &rejection);
         }

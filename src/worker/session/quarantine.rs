@@ -57,21 +57,18 @@ impl Quarantine {
         self.held.len() + self.probing
     }
 
-    /// Holds an event that MongoDB rejected, for the first time or in a probe.
-    ///
-    /// # Errors
-    /// The event, if it was held for long enough: as long as possible, or while more than `limit` are held.
-    // The error is large because it returns the event. It is not a failure and is not propagated.
-    #[allow(clippy::result_large_err)]
-    pub fn hold(&mut self, mut event: HeldEvent, limit: usize, now: Instant) -> Result<(), HeldEvent> {
+    /// Holds an event that MongoDB rejected, for the first time or in a probe. Returns it if it was held for long enough: as long as
+    /// possible, or while more than `limit` are held.
+    #[must_use]
+    pub fn hold(&mut self, mut event: HeldEvent, limit: usize, now: Instant) -> Option<HeldEvent> {
         let since = event.0.held.map_or(now, |held| held.since);
         event.0.held = Some(Held { since, in_probe: false });
         let (age, (least, most)) = (now.saturating_duration_since(since), self.hold);
         if age >= most || (age >= least && self.len() >= limit) {
-            return Err(event);
+            return Some(event);
         }
         self.held.push_back(event);
-        Ok(())
+        None
     }
 
     /// Takes a few held events, if no probe is under way and the next one is due; and all that were held for as long as possible.
@@ -151,7 +148,7 @@ mod tests {
         let retry = &crate::config::load_text("f", "").unwrap().settings.retry;
         let backoff = Backoff::new(Duration::from_nanos(1), Duration::from_nanos(1));
         let mut quarantine = Quarantine::new(backoff, retry);
-        (0..50).for_each(|n| assert!(quarantine.hold(event(n), 0, start).is_ok(), "a new one is held at any limit"));
+        (0..50).for_each(|n| assert!(quarantine.hold(event(n), 0, start).is_none(), "a new one is held at any limit"));
         quarantine
     }
 
@@ -161,7 +158,7 @@ mod tests {
             quarantine.probed(&pending, true);
             quarantine.hold((pending, Rejection::new(Reason::DuplicateKey, "")), limit, now)
         };
-        probe.into_iter().map(again).filter(Result::is_err).count()
+        probe.into_iter().filter_map(again).count()
     }
 
     #[test]
@@ -174,7 +171,7 @@ mod tests {
         assert!(quarantine.take_probe(later).is_empty(), "one at a time");
         let results: Vec<_> = probe.iter().enumerate().map(|(at, event)| quarantine.probed(event, at == 3)).collect();
         assert_eq!((results[18], results[19], quarantine.len()), (None, Some(Probe::Rejected), 30));
-        let probe = quarantine.take_probe(later);
+        let probe = quarantine.take_probe(later + Duration::from_secs(1));
         let results: Vec<_> = probe.iter().map(|event| quarantine.probed(event, false)).collect();
         assert_eq!((results.last(), quarantine.len()), (Some(&Some(Probe::Passed)), 10));
         assert_eq!(quarantine.take_all().len(), 10);
