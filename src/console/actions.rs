@@ -12,6 +12,7 @@ use axum::response::{IntoResponse, Redirect, Response};
 use maud::Markup;
 
 use crate::desk::{Edit, Park, Purge, Replay};
+use crate::rabbitmq::Rate;
 
 use super::Console;
 use super::access::{LoginError, Operator, Role};
@@ -158,11 +159,8 @@ pub(super) async fn replay(
     if predicted.edit.is_some() {
         require(&operator, Role::Mend)?;
     }
-    let rate = fields.get("rate").map(|text| text.trim().trim_end_matches("/s").parse::<f64>());
-    let rate = rate.transpose().ok().flatten();
-    if fields.get("rate").is_some() && !rate.is_some_and(|rate| rate.is_finite() && rate > 0.0) {
-        return Err(Problem::bad_request("rate: expected messages a second, such as 500"));
-    }
+    let rate = fields.get("rate").map(str::parse::<Rate>).transpose();
+    let rate = rate.map_err(|error| Problem::bad_request(format!("rate: {error}")))?;
     let again = Replay::new(predicted.source.clone(), predicted.selection.clone());
     let mut replay = Replay {
         // The id is a new one: a forecast may be replayed twice.

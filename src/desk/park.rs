@@ -5,6 +5,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use crate::config::Settings;
+use crate::rabbitmq::Rate;
 use crate::report::Report;
 
 use super::reader::{LetterReader, SelectedLetter};
@@ -23,7 +24,7 @@ pub struct Park {
     /// Whether their replay count starts at 0 again.
     pub reset_replays: bool,
     /// Most messages a second.
-    pub rate: Option<f64>,
+    pub rate: Option<Rate>,
 }
 
 /// What was moved.

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::config::Settings;
 use crate::dead_letter::escape;
 use crate::observe::traces::ReplaySpan;
-use crate::rabbitmq::{self, ReplayTarget};
+use crate::rabbitmq::{self, Rate, ReplayTarget};
 use crate::report::Report;
 
 use super::archive_file::BackupFile;
@@ -38,7 +38,7 @@ pub struct Replay {
     /// Whether those that the decoder would reject again stay.
     pub skip_rejected: bool,
     /// Most messages a second.
-    pub rate: Option<f64>,
+    pub rate: Option<Rate>,
 }
 
 /// How a dead letter was moved.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use bson::oid::ObjectId;
 
 use crate::config::Settings;
-use crate::rabbitmq::{BatchPublisher, Outgoing, PublishCounts, PublishResult, Publisher};
+use crate::rabbitmq::{BatchPublisher, Outgoing, PublishCounts, PublishResult, Publisher, Rate};
 use crate::report::Report;
 
 use super::reader::{LetterHandle, LetterReader, SelectedLetter};
@@ -37,14 +37,14 @@ impl<T: Ord + Copy> Transfer<T> {
     pub async fn new(
         settings: &Settings,
         mut reader: LetterReader,
-        rate: Option<f64>,
+        rate: Option<Rate>,
         report: &Arc<dyn Report>,
     ) -> Result<Self, DeskError> {
         let publisher = match Publisher::open_without_topology(&settings.broker, "dead letter transfer").await {
             Ok(publisher) => publisher,
             Err(error) => return reader.close(Err(error.into())).await,
         };
-        reader.set_rate(rate);
+        reader.set_rate(rate.map(Rate::per_second));
         let publisher = BatchPublisher::new(&settings.broker, publisher, rate, Arc::clone(report)).tolerant();
         let (exchanges, undeliverable, moved) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
         let document_ids = Vec::new();

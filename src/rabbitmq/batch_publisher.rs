@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use crate::config::BrokerSettings;
 use crate::report::Report;
 
-use super::{BrokerError, Outgoing, PublishResult, Publisher};
+use super::{BrokerError, Outgoing, PublishResult, Publisher, Rate};
 
 /// Most messages, and bytes of them, that are published together before their confirms are awaited.
 const MAX_BATCH_MESSAGES: usize = 500;
@@ -41,7 +41,7 @@ pub struct BatchPublisher<T> {
     publisher: Publisher,
     batch: Vec<(Outgoing, T)>,
     batch_bytes: usize,
-    rate: Option<f64>,
+    rate: Option<Rate>,
     /// Whether publishing continues after a message that RabbitMQ refuses by closing the channel.
     tolerant: bool,
     started: Instant,
@@ -54,7 +54,7 @@ pub struct BatchPublisher<T> {
 
 impl<T> BatchPublisher<T> {
     /// Will publish at most `rate` messages a second.
-    pub fn new(broker: &BrokerSettings, publisher: Publisher, rate: Option<f64>, report: Arc<dyn Report>) -> Self {
+    pub fn new(broker: &BrokerSettings, publisher: Publisher, rate: Option<Rate>, report: Arc<dyn Report>) -> Self {
         BatchPublisher {
             broker: broker.clone(),
             publisher,
@@ -79,7 +79,7 @@ impl<T> BatchPublisher<T> {
         self.batch_bytes += message.bytes();
         self.batch.push((message, item));
         let max = self.rate.map_or(MAX_BATCH_MESSAGES, |rate| {
-            (rate / BATCHES_PER_SECOND).clamp(1.0, MAX_BATCH_MESSAGES as f64) as usize
+            (rate.per_second() / BATCHES_PER_SECOND).clamp(1.0, MAX_BATCH_MESSAGES as f64) as usize
         });
         if self.batch.len() >= max || self.batch_bytes >= MAX_BATCH_BYTES { self.flush().await } else { Ok(Vec::new()) }
     }
@@ -91,7 +91,7 @@ impl<T> BatchPublisher<T> {
         }
         if let Some(rate) = self.rate {
             tokio::time::sleep_until(self.next_batch.into()).await;
-            self.next_batch = Instant::now() + Duration::from_secs_f64(self.batch.len() as f64 / rate);
+            self.next_batch = Instant::now() + rate.duration_of(self.batch.len());
         }
         let (mut messages, items): (Vec<_>, Vec<_>) = self.batch.drain(..).unzip();
         let body_bytes = messages.iter().map(|message| message.body.len() as u64).sum::<u64>();

@@ -7,6 +7,7 @@
 //! | `consumer` | a session: prefetch, delivery tags, acknowledgements |
 //! | `publisher` | publishing with confirms |
 //! | `batch_publisher` | publishing many messages for an operator |
+//! | `rate` | how many messages a second |
 //! | `topology` | exchanges, queues, bindings |
 //! | `browser` | reading a queue without changing it |
 //! | `copy_queue` | copies of what is published |
@@ -22,6 +23,7 @@ mod copy_queue;
 mod error;
 mod message;
 mod publisher;
+mod rate;
 mod topology;
 
 pub use admin::{
@@ -41,4 +43,5 @@ pub use error::{BrokerError, Refusal, RefusalKind};
 pub use message::check_json_round_trip;
 pub use message::{Delivery, Outgoing, ReplayTarget, TraceContext};
 pub use publisher::{PublishResult, Publisher};
+pub use rate::Rate;
 pub use topology::setup;

@@ -9,12 +9,12 @@ use serde_json::json;
 use crate::config::Settings;
 use crate::dead_letter::ArchivedMessage;
 use crate::desk::dead_letters;
-use crate::rabbitmq::{BatchPublisher, Outgoing, Publisher};
+use crate::rabbitmq::{BatchPublisher, Outgoing, Publisher, Rate};
 
 use super::super::source::{InputMessage, read_messages};
 use super::super::terminal::{note, print_line};
 use super::super::terminal_report::TerminalReport;
-use super::super::{CommandError, exit, publish};
+use super::super::{CommandError, exit};
 use super::selection::{AuditArgs, parse_name};
 
 /// Most invalid lines that are printed.
@@ -33,8 +33,8 @@ pub(super) struct ImportArgs {
     #[command(flatten)]
     audit: AuditArgs,
     /// Most messages a second, such as `500` or `500/s`.
-    #[arg(long, value_name = "N/s", value_parser = publish::rate)]
-    rate: Option<f64>,
+    #[arg(long, value_name = "N/s")]
+    rate: Option<Rate>,
     /// Print the summary as JSON.
     #[arg(long)]
     json: bool,

@@ -8,11 +8,12 @@ use serde_json::json;
 
 use crate::config::Settings;
 use crate::desk::{Park, Source, dead_letters};
+use crate::rabbitmq::Rate;
 use crate::report::Report;
 
 use super::super::terminal::print_line;
 use super::super::terminal_report::TerminalReport;
-use super::super::{CommandError, publish};
+use super::super::CommandError;
 use super::selection::{AuditArgs, BrowseArgs, QueueArgs, Selection, subject};
 use super::{print_undeliverable, transfer_exit_code};
 
@@ -41,8 +42,8 @@ struct MoveArgs {
     #[command(flatten, next_help_heading = "Options")]
     audit: AuditArgs,
     /// Most messages a second, such as `500` or `500/s`.
-    #[arg(long, value_name = "N/s", value_parser = publish::rate)]
-    rate: Option<f64>,
+    #[arg(long, value_name = "N/s")]
+    rate: Option<Rate>,
     /// Print the summary as JSON.
     #[arg(long)]
     json: bool,

@@ -12,12 +12,13 @@ use url::Url;
 use crate::config::Settings;
 use crate::desk::{Edit, Forecast, Replay};
 use crate::observe::traces;
+use crate::rabbitmq::Rate;
 use crate::report::Report;
 
 use super::super::terminal::{confirm, note, print_line};
 use super::super::terminal_report::TerminalReport;
 use super::super::worker_address::parse_http_url;
-use super::super::{CommandError, exit, publish};
+use super::super::{CommandError, exit};
 use super::follow;
 use super::selection::{AuditArgs, QueueArgs, Selection, parse_name};
 use super::{print_undeliverable, transfer_exit_code};
@@ -56,8 +57,8 @@ pub(super) struct ReplayArgs {
     #[arg(long)]
     skip_bad: bool,
     /// Most messages a second, such as `500` or `500/s`.
-    #[arg(long, value_name = "N/s", value_parser = publish::rate)]
-    rate: Option<f64>,
+    #[arg(long, value_name = "N/s")]
+    rate: Option<Rate>,
     /// Wait until the workers report the outcome of each.
     #[arg(long)]
     follow: bool,
