@@ -24,6 +24,9 @@ const MAX_EXPRESSION: usize = 64 << 10;
 const MAX_FAILURES: u32 = 20;
 /// Why the process has ended by itself.
 const ENDED: &str = "the expression ended its process: it needs too much memory, nests too deep, or halts";
+/// The program that this process runs, also when its file was replaced or deleted in the meantime (proc(5)). The process that
+/// evaluates is of the same version then.
+const OWN_PROGRAM: &str = "/proc/self/exe";
 /// The hidden command that evaluates.
 const COMMAND: &str = "evaluate";
 
@@ -106,9 +109,14 @@ async fn start(expression: &str) -> Result<Child, String> {
         return Err(format!("the expression has more than {MAX_EXPRESSION} bytes"));
     }
     let failed = |error: std::io::Error| format!("the process for expressions cannot be started: {error}");
-    let program = std::env::current_exe().map_err(failed)?;
-    let mut command = Command::new(program);
-    command.arg(COMMAND).env_clear().stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut command = Command::new(OWN_PROGRAM);
+    command
+        .arg0("ticketlog")
+        .arg(COMMAND)
+        .env_clear()
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null());
     let mut child = command.kill_on_drop(true).spawn().map_err(failed)?;
     match timeout(DEADLINE, ask(&mut child, expression.as_bytes(), MAX_EXPRESSION)).await {
         Ok(Ok(Ok(_))) => Ok(child),
