@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use anyhow::Context as _;
+use axum::http::HeaderName;
 use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser as _};
 use strum::VariantNames as _;
@@ -13,7 +14,7 @@ use tracing::info;
 use url::Url;
 
 use crate::config::Settings;
-use crate::console::{self, Options, Role};
+use crate::console::{self, Authority, Options, Role};
 use crate::observe::{logging, traces};
 
 use super::dead::BrowseArgs;
@@ -46,10 +47,14 @@ pub(super) struct ConsoleArgs {
     behind_proxy: bool,
     /// The header in which the proxy names the person who has logged in there. The proxy must remove it from what people send.
     #[arg(long, value_name = "NAME", env = "TICKETLOG_CONSOLE_USER_HEADER")]
-    user_header: Option<String>,
-    /// A host name in the address that people open; repeatable. Loopback names are always allowed.
+    user_header: Option<HeaderName>,
+    /// A file with the secret that the proxy sends with every request, as X-Ticketlog-Proxy-Secret. --user-header needs it.
+    #[arg(long, value_name = "FILE", env = "TICKETLOG_CONSOLE_PROXY_SECRET", hide_env_values = true)]
+    proxy_secret: Option<PathBuf>,
+    /// A host name in the address that people open, with the port if it is not 80 or 443; repeatable [default: the names of
+    /// loopback].
     #[arg(long = "host", value_name = "NAME", value_delimiter = ',', env = "TICKETLOG_CONSOLE_HOSTS")]
-    hosts: Vec<String>,
+    hosts: Vec<Authority>,
     /// The HTTP address of a worker; repeatable. A name with several addresses stands for a worker at each [default:
     /// http.listen].
     #[arg(long = "worker", value_name = "URL", value_delimiter = ',', value_parser = parse_http_url, env = "TICKETLOG_CONSOLE_WORKERS")]
@@ -85,6 +90,7 @@ impl ConsoleArgs {
             allow: self.allow.iter().copied().collect::<BTreeSet<_>>(),
             tokens: self.tokens.clone(),
             user_header: self.user_header.clone(),
+            proxy_secret: self.proxy_secret.clone(),
             behind_proxy: self.behind_proxy,
             hosts: self.hosts.clone(),
             state_dir: self.state_dir.clone(),

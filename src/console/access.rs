@@ -73,13 +73,7 @@ impl Tokens {
     /// # Errors
     /// It cannot be read, others than its owner can read it, or it is not valid.
     pub fn read(path: &Path) -> Result<Tokens, String> {
-        let name = path.display();
-        let text = std::fs::read_to_string(path).map_err(|error| format!("{name} cannot be read: {error}"))?;
-        let mode = std::fs::metadata(path).map_err(|error| format!("{name} cannot be read: {error}"))?.mode();
-        if mode & 0o007 != 0 {
-            return Err(format!("{name} can be read by everybody on this machine; run `chmod o-rwx {name}`"));
-        }
-        Tokens::parse(&text).map_err(|error| format!("{name}: {error}"))
+        Tokens::parse(&read_private(path)?).map_err(|error| format!("{}: {error}", path.display()))
     }
 
     fn parse(text: &str) -> Result<Tokens, String> {
@@ -104,6 +98,42 @@ impl Tokens {
     /// Whose token it is. Hashes are compared, so that the time tells nothing about the tokens.
     fn find(&self, token: &str) -> Option<&(String, BTreeSet<Role>)> {
         self.by_hash.get(&hash(token))
+    }
+}
+
+/// The text of a file with secrets.
+fn read_private(path: &Path) -> Result<String, String> {
+    let name = path.display();
+    let text = std::fs::read_to_string(path).map_err(|error| format!("{name} cannot be read: {error}"))?;
+    let mode = std::fs::metadata(path).map_err(|error| format!("{name} cannot be read: {error}"))?.mode();
+    if mode & 0o007 != 0 {
+        return Err(format!("{name} can be read by everybody on this machine; run `chmod o-rwx {name}`"));
+    }
+    Ok(text)
+}
+
+/// What a proxy sends with every request, so that nobody else can speak in its name.
+#[derive(Debug)]
+pub(super) struct ProxySecret(Vec<u8>);
+
+impl ProxySecret {
+    /// Reads a file with the secret in its only line.
+    ///
+    /// # Errors
+    /// It cannot be read, others than its owner can read it, or the secret is too short or cannot be a header.
+    pub fn read(path: &Path) -> Result<ProxySecret, String> {
+        let text = read_private(path)?;
+        let secret = text.trim();
+        if secret.len() < MIN_TOKEN || !secret.bytes().all(|byte| byte.is_ascii_graphic()) {
+            let name = path.display();
+            return Err(format!("{name}: expected one line of at least {MIN_TOKEN} letters and digits"));
+        }
+        Ok(ProxySecret(hash(secret)))
+    }
+
+    /// Whether this is it. Hashes are compared, as those of tokens.
+    pub fn is(&self, sent: &str) -> bool {
+        self.0 == hash(sent.trim())
     }
 }
 
@@ -233,6 +263,25 @@ mod tests {
         assert!(error("a = 1").starts_with("expected lines such as anna"));
         assert!(error("a = { token = \"0123456789abcdefghij\", roles = [\"fly\"] }").contains("fly"));
         assert_eq!(error(""), "it has no tokens");
+    }
+
+    #[test]
+    fn a_secret_of_a_proxy_is_long_and_private() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("secret");
+        let read = |text: &str, mode| {
+            std::fs::write(&path, text).unwrap();
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+            ProxySecret::read(&path)
+        };
+        let secret = read("0123456789abcdef0123\n", 0o640).unwrap();
+        assert!(secret.is("0123456789abcdef0123") && !secret.is("0123456789abcdef012") && !secret.is(""));
+        assert!(read("0123456789abcdef0123", 0o644).unwrap_err().contains("chmod"));
+        for wrong in ["short", "0123456789abcdef0123\n0123456789abcdef0123", "0123456789 abcdef 0123"] {
+            assert!(read(wrong, 0o600).unwrap_err().contains("at least 20"), "{wrong}");
+        }
+        assert!(ProxySecret::read(&directory.path().join("missing")).unwrap_err().contains("cannot be read"));
     }
 
     #[test]

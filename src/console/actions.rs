@@ -16,9 +16,9 @@ use crate::rabbitmq::Rate;
 
 use super::Console;
 use super::access::{LoginError, Operator, Role};
-use super::guard;
 use super::jobs::{Outcome, Task};
 use super::operations;
+use super::operator;
 use super::pages::{self, ActForm, Problem};
 use super::query::{Fields, LetterQuery, QueueKind};
 use super::routes::{By, Shared, find_job, read_query, to_job};
@@ -84,14 +84,18 @@ fn ask_page(
     pages::act_page(console, operator, query, form, count, problem)
 }
 
-/// Reads the queue again.
+/// Reads the queue again; or up to one dead letter, if the form names it.
 pub(super) async fn look(
     State(console): Shared,
     Extension(operator): By,
     Extension(fields): Form,
 ) -> Result<Redirect, Problem> {
     let query = form_query(&fields)?;
-    Ok(to_job(&operations::look(&console, query.queue, &operator.name)?))
+    let job = match query.filter.ids.as_slice() {
+        [id] => operations::start(&console, Task::Fetch(id.clone()), query.clone(), &operator.name)?,
+        _ => operations::look(&console, query.queue, &operator.name)?,
+    };
+    Ok(to_job(&job))
 }
 
 /// What the worker's decoder says of the body in the editor.
@@ -236,7 +240,7 @@ pub(super) async fn log_in(State(console): Shared, Extension(fields): Form) -> R
     match logins.log_in(fields.get("token").unwrap_or_default().trim(), Instant::now()) {
         Ok(session) => {
             let secure = if console.options.behind_proxy { "; Secure" } else { "" };
-            let name = guard::cookie_name(&console);
+            let name = operator::cookie_name(&console);
             let cookie = format!("{name}={session}; Path=/; HttpOnly; SameSite=Strict{secure}");
             ([(SET_COOKIE, cookie)], Redirect::to("/")).into_response()
         }
@@ -251,8 +255,8 @@ pub(super) async fn log_in(State(console): Shared, Extension(fields): Form) -> R
 }
 
 pub(super) async fn log_out(State(console): Shared, headers: HeaderMap) -> Response {
-    let name = guard::cookie_name(&console);
-    if let (Some(logins), Some(session)) = (&console.logins, guard::session(&console, &headers)) {
+    let name = operator::cookie_name(&console);
+    if let (Some(logins), Some(session)) = (&console.logins, operator::session(&console, &headers)) {
         logins.log_out(session);
     }
     ([(SET_COOKIE, format!("{name}=; Path=/; Max-Age=0"))], Redirect::to("/login")).into_response()

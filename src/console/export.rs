@@ -40,6 +40,10 @@ pub(super) async fn export(
     RawQuery(query): RawQuery,
 ) -> Result<Response, Problem> {
     let query = read_query(query.as_deref())?;
+    let Ok(permit) = Arc::clone(&console.downloads).try_acquire_owned() else {
+        let text = "Too many downloads run or wait for the queue; try again when one of them has ended.";
+        return Err(Problem::new(StatusCode::TOO_MANY_REQUESTS, text));
+    };
     let queue = console.queue_name(query.queue).to_owned();
     let subject = json!({ "action": "export", "queue": queue, "filter": query.selection().to_json() });
     let failed = |error: DeskError| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string());
@@ -48,6 +52,7 @@ pub(super) async fn export(
     let (sender, receiver) = mpsc::channel::<Line>(READ_AHEAD);
     tokio::spawn(async move {
         let exported = send(&console, &query, &operator.name, &sender).await;
+        drop(permit);
         let count = exported.as_ref().ok().map(|count| json!({ "exported": count }));
         audit.end(count.unwrap_or_default(), exported.is_err());
         if let Err(error) = exported {
@@ -68,7 +73,10 @@ async fn send(
     sender: &mpsc::Sender<Line>,
 ) -> Result<u64, DeskError> {
     let queue = console.queue(query.queue);
-    let turn = queue.turn.lock().await;
+    let turn = tokio::select! {
+        turn = queue.turn.lock() => turn,
+        () = sender.closed() => return Err(DeskError::Stopped),
+    };
     queue.set_holder(Some(format!("{who} is exporting")));
     let job = Arc::new(Job::new(Task::Look, query.clone(), who.to_owned()));
     let (closing, stopped) = (sender.clone(), Arc::clone(&job));

@@ -5,7 +5,9 @@
 //! |---|---|
 //! | `options` | how it runs, and what may not go together |
 //! | `access` | roles, tokens, sessions |
-//! | `guard` | what every request must pass: host, login, forms of this site |
+//! | `guard` | what every request must pass: host, proxy, login, forms of this site |
+//! | `site` | which site a request is for and which one it comes from |
+//! | `operator` | who sends a request |
 //! | `query` | the fields of URLs and forms |
 //! | `snapshot` | what is remembered of a queue |
 //! | `details` | the dead letters that are held with their bodies |
@@ -25,10 +27,12 @@ mod guard;
 mod history;
 mod jobs;
 mod operations;
+mod operator;
 mod options;
 mod pages;
 mod query;
 mod routes;
+mod site;
 mod snapshot;
 
 use std::collections::HashMap;
@@ -37,6 +41,7 @@ use std::time::{Duration, Instant};
 
 use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 use url::Url;
 
 use crate::config::Settings;
@@ -46,7 +51,7 @@ use crate::observe::worker_sample::Sample;
 use crate::rabbitmq::{BrokerError, QueueDepths};
 use crate::system::now_millis;
 
-use access::{Logins, Tokens};
+use access::{Logins, ProxySecret, Tokens};
 use details::Details;
 use jobs::Jobs;
 use query::QueueKind;
@@ -54,10 +59,13 @@ use snapshot::Snapshot;
 
 pub use access::Role;
 pub use options::Options;
+pub use site::Authority;
 
 /// Longest duration of a connection: an export of a long queue takes its time.
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(3600);
 
+/// Most downloads that run or wait for their queue.
+const MAX_DOWNLOADS: usize = 4;
 /// How long bodies, and jobs that have parts of them, are held in memory.
 const BODIES_HELD: Duration = Duration::from_secs(14 * 60);
 
@@ -122,11 +130,14 @@ struct Console {
     options: Options,
     /// None if nobody logs in here.
     logins: Option<Logins>,
+    /// None if there is no proxy that sends it.
+    proxy_secret: Option<ProxySecret>,
     /// What forms contain where there are no sessions.
     csrf: String,
     dead_letters: QueueState,
     parked: QueueState,
     jobs: Jobs,
+    downloads: Arc<Semaphore>,
     depths: tokio::sync::Mutex<QueueDepths>,
     samples: tokio::sync::Mutex<HashMap<Url, Samples>>,
 }
@@ -173,6 +184,7 @@ pub struct BoundConsole {
 pub async fn bind(settings: Settings, options: Options) -> Result<std::io::Result<BoundConsole>, String> {
     options.check()?;
     let tokens = options.tokens.as_deref().map(Tokens::read).transpose()?;
+    let proxy_secret = options.proxy_secret.as_deref().map(ProxySecret::read).transpose()?;
     if let Some(directory) = &options.state_dir {
         create_directory(directory).map_err(|error| format!("{} cannot be used: {error}", directory.display()))?;
     }
@@ -182,11 +194,13 @@ pub async fn bind(settings: Settings, options: Options) -> Result<std::io::Resul
     let console = Console {
         settings,
         logins: tokens.map(|tokens| Logins::new(tokens, allowed)),
+        proxy_secret,
         csrf: access::random_id(),
         options,
         dead_letters: QueueState::default(),
         parked: QueueState::default(),
         jobs: Jobs::default(),
+        downloads: Arc::new(Semaphore::new(MAX_DOWNLOADS)),
         depths: tokio::sync::Mutex::default(),
         samples: tokio::sync::Mutex::default(),
     };

@@ -4,11 +4,13 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use axum::http::HeaderName;
 use url::Url;
 
 use crate::rabbitmq::BrowseOptions;
 
 use super::access::Role;
+use super::site::{Authority, Site};
 
 /// How the console runs.
 #[derive(Debug, Clone)]
@@ -20,11 +22,13 @@ pub struct Options {
     /// A file with tokens to log in with.
     pub tokens: Option<PathBuf>,
     /// The header in which a proxy names the person who has logged in there.
-    pub user_header: Option<String>,
+    pub user_header: Option<HeaderName>,
+    /// A file with the secret that the proxy sends with every request.
+    pub proxy_secret: Option<PathBuf>,
     /// Whether people reach it through a proxy that ends TLS.
     pub behind_proxy: bool,
-    /// Its names in URLs, beside those of loopback.
-    pub hosts: Vec<String>,
+    /// Its names in the addresses that people open; without any, those of loopback.
+    pub hosts: Vec<Authority>,
     /// The directory of the history, and of the originals of what is changed or deleted.
     pub state_dir: Option<PathBuf>,
     /// The HTTP addresses of workers.
@@ -41,6 +45,10 @@ impl Options {
     /// The address of a document, such as `event-contract.md`.
     pub fn docs_page(&self, path: &str) -> Option<String> {
         self.docs.as_ref().map(|docs| format!("{}/{path}", docs.as_str().trim_end_matches('/')))
+    }
+
+    pub(super) fn site(&self) -> Site<'_> {
+        Site(&self.hosts)
     }
 
     /// # Errors
@@ -62,6 +70,15 @@ impl Options {
         if self.user_header.is_some() && !self.behind_proxy {
             return Err("--user-header needs --behind-proxy: without a proxy anybody could send the header");
         }
+        if self.user_header.is_some() && self.proxy_secret.is_none() {
+            return Err(
+                "--user-header needs --proxy-secret FILE: otherwise whoever reaches the port could send the header; the \
+                        proxy sends the content of the file as X-Ticketlog-Proxy-Secret",
+            );
+        }
+        if self.proxy_secret.is_some() && !self.behind_proxy {
+            return Err("--proxy-secret needs --behind-proxy: only a proxy can send it");
+        }
         if self.user_header.is_some() && self.tokens.is_some() {
             return Err("--user-header and --tokens are two ways to log in; choose one");
         }
@@ -82,6 +99,7 @@ mod tests {
             allow: BTreeSet::new(),
             tokens: None,
             user_header: None,
+            proxy_secret: None,
             behind_proxy: false,
             hosts: Vec::new(),
             state_dir: None,
@@ -107,9 +125,14 @@ mod tests {
         assert!(error(with_tokens.clone()).starts_with("--listen with"));
         let proxied = Options { behind_proxy: true, ..with_tokens };
         assert!(error(proxied.clone()).starts_with("--behind-proxy needs --host"));
-        assert_eq!(Options { hosts: vec!["desk.example".into()], ..proxied.clone() }.check(), Ok(()));
-        let header = || Some("X-User".to_owned());
-        assert!(error(Options { user_header: header(), ..local }).starts_with("--user-header needs"));
-        assert!(error(Options { user_header: header(), ..proxied }).contains("choose one"));
+        assert_eq!(Options { hosts: vec!["desk.example".parse().unwrap()], ..proxied.clone() }.check(), Ok(()));
+        let user_header = Some(HeaderName::from_static("x-user"));
+        let named = Options { user_header: user_header.clone(), ..local.clone() };
+        assert!(error(named.clone()).starts_with("--user-header needs --behind-proxy"));
+        let named = Options { behind_proxy: true, hosts: vec!["desk.example".parse().unwrap()], ..named };
+        assert!(error(named.clone()).starts_with("--user-header needs --proxy-secret"));
+        assert_eq!(Options { proxy_secret: file(), ..named }.check(), Ok(()));
+        assert!(error(Options { proxy_secret: file(), ..local }).starts_with("--proxy-secret needs"));
+        assert!(error(Options { user_header, proxy_secret: file(), ..proxied }).contains("choose one"));
     }
 }

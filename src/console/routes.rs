@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use axum::extract::{Path, RawQuery, State};
 use axum::http::StatusCode;
-use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderMap};
 use axum::middleware::{from_fn, from_fn_with_state};
-use axum::response::sse::{Event, Sse};
+use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::{get, post};
 use axum::{Extension, Router};
@@ -108,8 +108,14 @@ async fn now_view(console: &Console) -> NowView {
     NowView { workers, depths: console.depths().await.map_err(|error| error.to_string()) }
 }
 
-/// The snapshot of a queue; or the page to show while there is none.
-async fn snapshot(console: &Arc<Console>, operator: &Operator, queue: QueueKind) -> Result<Arc<Snapshot>, Response> {
+/// The snapshot of a queue; or the page to show while there is none. Reading holds the queue, so a link on another site does not
+/// start it.
+async fn snapshot(
+    console: &Arc<Console>,
+    operator: &Operator,
+    queue: QueueKind,
+    headers: &HeaderMap,
+) -> Result<Arc<Snapshot>, Response> {
     if let Some(snapshot) = console.queue(queue).snapshot() {
         return Ok(snapshot);
     }
@@ -121,7 +127,7 @@ async fn snapshot(console: &Arc<Console>, operator: &Operator, queue: QueueKind)
     };
     let is_long = depth.is_some_and(|depth| depth as usize > MAX_UNASKED_LOOK);
     let is_idle = console.queue(queue).holder().is_none();
-    if is_long && is_idle {
+    if (is_long && is_idle) || console.options.site().is_caused_by_another(headers) {
         return Err(pages::first_look_page(console, operator, queue, depth.unwrap_or(0)).into_response());
     }
     let job = operations::look(console, queue, &operator.name).map_err(|error| Problem::from(error).into_response())?;
@@ -136,18 +142,24 @@ async fn snapshot(console: &Arc<Console>, operator: &Operator, queue: QueueKind)
 async fn groups(
     State(console): Shared,
     Extension(operator): By,
+    headers: HeaderMap,
     RawQuery(query): RawQuery,
 ) -> Result<Response, Problem> {
     let query = read_query(query.as_deref())?;
-    Ok(match snapshot(&console, &operator, query.queue).await {
+    Ok(match snapshot(&console, &operator, query.queue, &headers).await {
         Ok(snapshot) => pages::groups_page(&console, &operator, &query, &snapshot).into_response(),
         Err(page) => page,
     })
 }
 
-async fn list(State(console): Shared, Extension(operator): By, RawQuery(query): RawQuery) -> Result<Response, Problem> {
+async fn list(
+    State(console): Shared,
+    Extension(operator): By,
+    headers: HeaderMap,
+    RawQuery(query): RawQuery,
+) -> Result<Response, Problem> {
     let query = read_query(query.as_deref())?;
-    Ok(match snapshot(&console, &operator, query.queue).await {
+    Ok(match snapshot(&console, &operator, query.queue, &headers).await {
         Ok(snapshot) => pages::list_page(&console, &operator, &query, &snapshot).into_response(),
         Err(page) => page,
     })
@@ -156,12 +168,16 @@ async fn list(State(console): Shared, Extension(operator): By, RawQuery(query): 
 async fn letter(
     State(console): Shared,
     Extension(operator): By,
+    headers: HeaderMap,
     RawQuery(query): RawQuery,
 ) -> Result<Response, Problem> {
     let query = read_query(query.as_deref())?;
     let [id] = query.filter.ids.as_slice() else { return Err(Problem::bad_request("id: expected one id")) };
     let details = &console.queue(query.queue).details;
     if details.get(id).is_none() {
+        if console.options.site().is_caused_by_another(&headers) {
+            return Ok(pages::first_fetch_page(&console, &operator, &query).into_response());
+        }
         let job = operations::start(&console, Task::Fetch(id.clone()), query.clone(), &operator.name)?;
         if !job.wait(PATIENCE).await || details.get(id).is_none() {
             return Ok(pages::job_page(&console, &operator, &job).into_response());
@@ -192,12 +208,13 @@ async fn job(State(console): Shared, Extension(operator): By, Path(id): Path<Str
     Ok(pages::job_page(&console, &operator, &job))
 }
 
-/// The state of a job as server-sent events, each a fragment of HTML, until it is over.
+/// The state of a job as server-sent events, each a fragment of HTML, until it is over. While nothing changes, a comment is sent
+/// now and then, and nginx is told not to collect them: a proxy would cut off a connection that stands still.
 async fn job_events(
     State(console): Shared,
     Extension(operator): By,
     Path(id): Path<String>,
-) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Problem> {
+) -> Result<([(&'static str, &'static str); 1], Sse<impl Stream<Item = Result<Event, Infallible>>>), Problem> {
     let job = find_job(&console, &id)?;
     let at = (console, operator);
     let events = stream::unfold((job, at, None::<String>, false), async |(job, at, last, ended)| {
@@ -217,7 +234,7 @@ async fn job_events(
             tokio::time::sleep(UPDATE_INTERVAL).await;
         }
     });
-    Ok(Sse::new(events))
+    Ok(([("x-accel-buffering", "no")], Sse::new(events).keep_alive(KeepAlive::default())))
 }
 
 /// See Other: the browser loads the page of a job that a form has started.

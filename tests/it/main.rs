@@ -11,6 +11,8 @@ mod cluster;
 mod code_rules;
 mod connection_faults;
 mod console;
+mod console_access;
+mod console_proxy;
 mod dead_letter_faults;
 mod dead_letter_runs;
 mod dead_letters;

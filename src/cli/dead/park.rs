@@ -11,9 +11,9 @@ use crate::desk::{Park, Source, dead_letters};
 use crate::rabbitmq::Rate;
 use crate::report::Report;
 
+use super::super::CommandError;
 use super::super::terminal::print_line;
 use super::super::terminal_report::TerminalReport;
-use super::super::CommandError;
 use super::selection::{AuditArgs, BrowseArgs, QueueArgs, Selection, subject};
 use super::{print_undeliverable, transfer_exit_code};
 

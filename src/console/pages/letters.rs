@@ -23,7 +23,7 @@ fn title(queue: QueueKind) -> &'static str {
     }
 }
 
-/// The page before the queue was ever read: it is long, and reading it costs time.
+/// The page before the queue was ever read: it is long and reading it costs time, or another site has sent the person here.
 pub(in crate::console) fn first_look_page(
     console: &Console,
     operator: &Operator,
@@ -40,6 +40,22 @@ pub(in crate::console) fn first_look_page(
         (look_form(operator, queue, "Read the queue"))
     };
     page(console, operator, Section::Letters(queue), title(queue), &body)
+}
+
+/// The page before a dead letter is shown that another site links to.
+pub(in crate::console) fn first_fetch_page(console: &Console, operator: &Operator, query: &LetterQuery) -> Markup {
+    let body = html! {
+        h1 { (title(query.queue)) }
+        p {
+            "Another site has sent you here. To show this dead letter, the console reads " code { (console.queue_name(query.queue)) }
+            " up to it, which changes nothing. Meanwhile nobody else can read the queue or replay."
+        }
+        form method="post" action="/look" class="inline" {
+            (csrf(operator)) (hidden(&query.fields()))
+            button { "Read the queue" }
+        }
+    };
+    page(console, operator, Section::Letters(query.queue), title(query.queue), &body)
 }
 
 fn look_form(operator: &Operator, queue: QueueKind, text: &str) -> Markup {

@@ -23,7 +23,7 @@ pub(super) use act::{ActForm, act_page};
 pub(super) use history::history_page;
 pub(super) use job::{job_page, job_status};
 pub(super) use letter::{letter_page, validation};
-pub(super) use letters::{first_look_page, groups_page, list_page};
+pub(super) use letters::{first_fetch_page, first_look_page, groups_page, list_page};
 pub(super) use login::login_page;
 pub(super) use now::{NowView, now_page, now_status};
 

@@ -24,7 +24,25 @@ pub struct Answer {
     pub body: String,
 }
 
+/// Sends a request to an HTTP server.
+pub fn send(address: &str, request: &[u8]) -> TcpStream {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    stream.write_all(request).unwrap();
+    stream
+}
+
 impl Answer {
+    /// Reads until the connection ends.
+    pub fn read(mut stream: TcpStream) -> Answer {
+        let mut answer = Vec::new();
+        let _ = stream.read_to_end(&mut answer);
+        let answer = String::from_utf8_lossy(&answer).into_owned();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
+        let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0);
+        Answer { status, head: head.to_owned(), body: body.to_owned() }
+    }
+
     /// The value of a header.
     pub fn header(&self, name: &str) -> Option<&str> {
         let mut lines = self.head.lines().filter_map(|line| line.split_once(": "));
@@ -41,9 +59,15 @@ impl Answer {
 impl TestEnv {
     /// `ticketlog console` with these arguments.
     pub async fn console(&self, arguments: &[&str]) -> Console {
+        self.console_of(env!("CARGO_BIN_EXE_ticketlog"), arguments).await
+    }
+
+    /// The same of another copy of the program.
+    pub async fn console_of(&self, program: &str, arguments: &[&str]) -> Console {
         let log = tempfile::NamedTempFile::new().unwrap();
         let output = || std::fs::OpenOptions::new().append(true).open(log.path()).unwrap();
-        let mut command: Command = self.operator_command();
+        let mut command = Command::new(program);
+        command.envs(self.operator_command().get_envs().filter_map(|(name, value)| Some((name, value?))));
         command.args(["console", "--listen", "127.0.0.1:0"]).args(arguments);
         let child = command.stdin(Stdio::null()).stdout(output()).stderr(output()).spawn().unwrap();
         let mut console = Console { child, log, address: String::new() };
@@ -80,17 +104,14 @@ impl Console {
                 ("POST", format!("{kind}\r\nContent-Length: {}\r\n", body.len()))
             }
         };
-        let mut stream = TcpStream::connect(&self.address).unwrap();
-        stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
         let body = body.unwrap_or_default();
         let request = format!("{method} {path} HTTP/1.1\r\n{host}{headers}{form}Connection: close\r\n\r\n{body}");
-        stream.write_all(request.as_bytes()).unwrap();
-        let mut answer = Vec::new();
-        let _ = stream.read_to_end(&mut answer);
-        let answer = String::from_utf8_lossy(&answer).into_owned();
-        let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
-        let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0);
-        Answer { status, head: head.to_owned(), body: body.to_owned() }
+        Answer::read(self.send(request.as_bytes()))
+    }
+
+    /// Sends a request as it is, and returns the connection with the answer to come.
+    pub fn send(&self, request: &[u8]) -> TcpStream {
+        send(&self.address, request)
     }
 
     pub fn get(&self, path: &str) -> Answer {

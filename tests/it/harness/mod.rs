@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 
 pub use clock::shift_clock;
 pub use cluster::{Cluster, LoadPublisher};
+pub use console::{Answer, Console, send};
 pub use dead_letters::{CommandOutput, HIGH_LIMIT, QueuedMessage, kill};
 pub use env::{TestEnv, TestMessage, server_uri};
 pub use proxy::{ACK, Action, DELIVER, Frame, PUBLISH, Proxy};
