@@ -227,8 +227,9 @@ async fn purge(console: &Console, job: &Job, purge: &Purge, report: &Arc<dyn Rep
     let purge = Purge { backup, ..purge.clone() };
     let subject = json!({ "action": "purge", "queue": purge.source.queue, "filter": purge.selection.to_json() });
     let audit = Audit::begin(console.history_file().as_deref(), &job.who, subject)?;
-    let file = purge.backup.as_ref().map(|path| path.display().to_string());
     let (count, ended) = purge.run(&console.settings, report).await;
+    // Nothing was deleted without a line in it.
+    let file = purge.backup.as_ref().filter(|path| path.exists()).map(|path| path.display().to_string());
     let stopped = report.is_stopped().then_some(true);
     audit.end(json!({ "purged": count, "backup": file, "stopped": stopped }), ended.is_err());
     ended?;

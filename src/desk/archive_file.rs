@@ -10,50 +10,96 @@ use super::DeskError;
 
 /// Creates a new file that only its owner can read.
 pub fn create_file(path: &Path) -> Result<File, DeskError> {
-    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
+    let file = OpenOptions::new().append(true).create_new(true).mode(0o600).open(path);
     file.map_err(|error| DeskError::CannotCreate(format!("{} cannot be created: {error}", path.display())))
 }
 
 /// Syncs the directory of a file, so that the file's name is durable.
 pub fn sync_directory(path: &Path) -> Result<(), DeskError> {
-    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    Ok(File::open(directory)?.sync_all()?)
+    Ok(File::open(directory_of(path))?.sync_all()?)
 }
 
-/// A file for what a command is about to change. It is created when the first line is written.
+fn directory_of(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// A file for what a command is about to change. It is created when the first line is written, and holds complete lines only.
 pub struct BackupFile {
     path: PathBuf,
     file: Option<File>,
+    /// Bytes that are on disk.
+    length: u64,
 }
 
 impl BackupFile {
     /// Nothing is created yet.
     pub fn new(path: PathBuf) -> Self {
-        BackupFile { path, file: None }
+        BackupFile { path, file: None, length: 0 }
     }
 
-    /// The file, if it was created.
+    /// The file, if it holds anything.
     pub fn created(&self) -> Option<String> {
-        self.file.is_some().then(|| self.path.display().to_string())
+        (self.length > 0).then(|| self.path.display().to_string())
     }
 
-    /// Creates the file, unless it was created already.
-    pub fn create(&mut self) -> Result<&mut File, DeskError> {
-        let file = match self.file.take() {
-            Some(file) => file,
-            None => {
-                let file = create_file(&self.path)?;
-                sync_directory(&self.path)?;
-                file
-            }
-        };
-        Ok(self.file.insert(file))
+    /// Whether the file can be created, as far as that is known before.
+    ///
+    /// # Errors
+    /// It exists already, or its directory does not.
+    pub fn check(&self) -> Result<(), DeskError> {
+        let cannot = |why| Err(DeskError::CannotCreate(format!("{} cannot be created: {why}", self.path.display())));
+        match directory_of(&self.path) {
+            _ if self.path.exists() => cannot("it exists already"),
+            directory if !directory.is_dir() => cannot("its directory does not exist"),
+            _ => Ok(()),
+        }
     }
 
     /// Appends lines, and syncs them to disk.
+    ///
+    /// # Errors
+    /// The file cannot be created or written. None of these lines is in it then; without earlier ones there is no file.
     pub fn append(&mut self, lines: &str) -> Result<(), DeskError> {
-        let file = self.create()?;
-        file.write_all(lines.as_bytes())?;
-        Ok(file.sync_data()?)
+        if lines.is_empty() {
+            return Ok(());
+        }
+        let mut file = match self.file.take() {
+            Some(file) => file,
+            None => create_file(&self.path)?,
+        };
+        let mut written = file.write_all(lines.as_bytes()).and_then(|()| file.sync_data()).map_err(DeskError::from);
+        if written.is_ok() && self.length == 0 {
+            written = sync_directory(&self.path);
+        }
+        match &written {
+            Ok(()) => self.length += lines.len() as u64,
+            Err(_) if self.length == 0 => drop(std::fs::remove_file(&self.path)),
+            Err(_) => drop(file.set_len(self.length).and_then(|()| file.sync_data())),
+        }
+        self.file = Some(file);
+        written
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_created_with_its_first_lines_and_only_new() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("backup");
+        let mut backup = BackupFile::new(path.clone());
+        assert!(backup.check().is_ok() && !path.exists() && backup.created().is_none());
+        backup.append("").unwrap();
+        assert!(!path.exists());
+        backup.append("1\n").unwrap();
+        backup.append("2\n3\n").unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "1\n2\n3\n");
+        assert_eq!(backup.created(), Some(path.display().to_string()));
+        let again = BackupFile::new(path);
+        assert!(again.check().unwrap_err().to_string().ends_with("it exists already"));
+        let nowhere = BackupFile::new(directory.path().join("missing/backup"));
+        assert!(nowhere.check().unwrap_err().to_string().ends_with("its directory does not exist"));
     }
 }

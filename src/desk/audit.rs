@@ -2,7 +2,7 @@
 //! file if one is given. Must not know how an operation does its work.
 
 use std::fs::OpenOptions;
-use std::io::Write as _;
+use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
@@ -20,6 +20,8 @@ pub struct Audit {
     line: Value,
     ended: bool,
     file: Option<std::fs::File>,
+    /// Whether the last line of the file is cut off, by a full disk for instance: then the next one begins on a line of its own.
+    after_cut: bool,
 }
 
 impl Audit {
@@ -32,13 +34,14 @@ impl Audit {
             let opened = OpenOptions::new().append(true).create(true).mode(0o600).open(path);
             opened.map_err(|error| DeskError::CannotCreate(format!("{} cannot be written: {error}", path.display())))
         };
+        let after_cut = file.is_some_and(|path| is_cut_off(path).unwrap_or(false));
         let file = file.map(open).transpose()?;
         if let Value::Object(subject) = &mut subject {
             subject.insert("operation".to_owned(), json!(ObjectId::new().to_hex()));
             subject.insert("who".to_owned(), json!(who));
             subject.insert("host".to_owned(), json!(host_name()));
         }
-        let mut audit = Audit { line: subject, ended: false, file };
+        let mut audit = Audit { line: subject, ended: false, file, after_cut };
         audit.write("begun", Value::Null)?;
         Ok(audit)
     }
@@ -68,11 +71,24 @@ impl Audit {
         let text = line.to_string();
         if let Some(file) = &mut self.file {
             // One write, so that lines of several operations do not mix.
-            file.write_all(format!("{text}\n").as_bytes())?;
+            let before = if std::mem::take(&mut self.after_cut) { "\n" } else { "" };
+            file.write_all(format!("{before}{text}\n").as_bytes())?;
             file.sync_data()?;
         }
         Ok(())
     }
+}
+
+/// Whether the file has a last line without its end.
+fn is_cut_off(path: &Path) -> std::io::Result<bool> {
+    let mut file = std::fs::File::open(path)?;
+    if !file.metadata()?.is_file() || file.seek(SeekFrom::End(0))? == 0 {
+        return Ok(false);
+    }
+    file.seek(SeekFrom::End(-1))?;
+    let mut last = [0];
+    file.read_exact(&mut last)?;
+    Ok(last != *b"\n")
 }
 
 /// Logs the line with a field for each of its parts.
@@ -120,4 +136,25 @@ pub fn operator() -> String {
     let name = ["SUDO_USER", "USER", "LOGNAME"].into_iter().find_map(|name| std::env::var(name).ok());
     let uid = std::fs::metadata("/proc/self").map(|own| own.uid().to_string()).unwrap_or_else(|_| "unknown".to_owned());
     name.map_or_else(|| format!("uid {uid}"), |name| format!("{name} (uid {uid})"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_that_was_cut_off_spoils_no_other() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("history");
+        for (before, lines) in [("", 2), ("{}\n", 3), ("{\"half a li", 3)] {
+            std::fs::write(&path, before).unwrap();
+            let audit = Audit::begin(Some(&path), "anna", json!({ "action": "park" })).unwrap();
+            audit.end(json!({}), false);
+            let text = std::fs::read_to_string(&path).unwrap();
+            assert_eq!(text.lines().count(), lines, "{text}");
+            let whole =
+                text.lines().filter(|line| serde_json::from_str::<Value>(line).is_ok_and(|line| line["who"] == "anna"));
+            assert_eq!(whole.count(), 2, "{text}");
+        }
+    }
 }

@@ -66,7 +66,7 @@ impl Purge {
 
 impl Run<'_> {
     async fn purge(&mut self) -> Result<(), DeskError> {
-        self.backup.as_mut().map(BackupFile::create).transpose()?;
+        self.backup.as_ref().map(BackupFile::check).transpose()?;
         while let Some(SelectedLetter { delivery, record, handle, .. }) = self.reader.next().await? {
             if self.backup.is_some() {
                 self.lines.push_str(&delivery.archive(&record, self.queue).to_line());

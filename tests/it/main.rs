@@ -14,6 +14,7 @@ mod console;
 mod console_access;
 mod console_proxy;
 mod dead_letter_faults;
+mod dead_letter_files;
 mod dead_letter_runs;
 mod dead_letters;
 mod dependency_faults;

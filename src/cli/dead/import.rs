@@ -1,5 +1,5 @@
-//! Owns `ticketlog dead import`: puts archived dead letters back into a queue, all lines of a file or none. Must not know how
-//! they are published.
+//! Owns `ticketlog dead import`: puts archived dead letters back into a queue, all complete lines of a file or none. Must not
+//! know how they are published.
 
 use std::path::{Path, PathBuf};
 
@@ -50,7 +50,7 @@ impl ImportArgs {
         let queue = self.queue.as_deref().unwrap_or(&dead_letter.queue);
         let is_ours = [&dead_letter.queue, &dead_letter.parked_queue].iter().any(|own| *own == queue);
         let exchange = if is_ours { &dead_letter.exchange } else { "" };
-        let total = check_all_lines(&self.file, exchange, queue)?;
+        let Checked { total, cut_off } = check_all_lines(&self.file, exchange, queue)?;
         let subject = json!({ "action": "import", "queue": queue, "file": self.file.display().to_string() });
         let (audit, _logging) = self.audit.begin(settings, subject)?;
         let publisher = Publisher::open_without_topology(&settings.broker, "dead letter import").await?;
@@ -67,15 +67,7 @@ impl ImportArgs {
             ));
             return Err(error);
         }
-        self.print(queue, exchange, imported, refused)
-    }
-
-    fn print(&self, queue: &str, exchange: &str, imported: u64, refused: u64) -> Result<u8, CommandError> {
-        if self.json {
-            print_line(json!({ "imported": imported, "refused": refused, "queue": queue }))?;
-        } else {
-            print_line(format_args!("{} imported into {queue}", dead_letters(imported)))?;
-        }
+        self.print(queue, imported, refused, cut_off.as_deref())?;
         if refused > 0 {
             let text = format!(
                 "{refused} lines were refused; check that queue {queue} exists, is bound to exchange {exchange:?}, and is \
@@ -83,10 +75,23 @@ impl ImportArgs {
             );
             return Err(CommandError::text(exit::UNAVAILABLE, text));
         }
-        Ok(0)
+        Ok(if cut_off.is_some() { exit::DATA } else { 0 })
     }
 
-    /// Publishes every line. Only a few lines are read ahead, so that a file of any size takes little memory.
+    fn print(&self, queue: &str, imported: u64, refused: u64, cut_off: Option<&str>) -> Result<(), CommandError> {
+        if let Some(cut_off) = cut_off {
+            note(format_args!(
+                "{cut_off}; all lines before it are imported. What a purge had not written whole, it has not deleted"
+            ));
+        }
+        if self.json {
+            print_line(json!({ "imported": imported, "refused": refused, "queue": queue, "cut_off": cut_off }))
+        } else {
+            print_line(format_args!("{} imported into {queue}", dead_letters(imported)))
+        }
+    }
+
+    /// Publishes every complete line. Only a few lines are read ahead, so that a file of any size takes little memory.
     async fn send(&self, publisher: &mut BatchPublisher<()>, exchange: &str, queue: &str) -> Result<(), CommandError> {
         let (sender, mut inputs) = tokio::sync::mpsc::channel(READ_AHEAD);
         let file = self.file.clone();
@@ -95,8 +100,11 @@ impl ImportArgs {
             read_messages(&[file], false, send)
         });
         while let Some(input) = inputs.recv().await {
-            let message = parse(&input, exchange, queue).map_err(|text| CommandError::text(exit::DATA, text))?;
-            publisher.push(message, ()).await?;
+            match parse(&input, exchange, queue) {
+                Ok(message) => drop(publisher.push(message, ()).await?),
+                Err(_) if !input.has_end => {}
+                Err(text) => return Err(CommandError::text(exit::DATA, text)),
+            }
         }
         reader.await.map_err(|_| CommandError::text(exit::SOFTWARE, "reading the file was aborted"))??;
         publisher.flush().await?;
@@ -110,22 +118,38 @@ fn parse(input: &InputMessage, exchange: &str, queue: &str) -> Result<Outgoing, 
     Outgoing::from_archive(archived, exchange, queue).map_err(at_line)
 }
 
-/// Checks every line, before any is published. Returns the number of lines.
-fn check_all_lines(file: &Path, exchange: &str, queue: &str) -> Result<u64, CommandError> {
-    let (mut lines, mut invalid) = (0, 0usize);
+/// What is in a file.
+struct Checked {
+    /// Number of complete lines.
+    total: u64,
+    /// The last line, if it has no end and is not valid: a full disk or a crash has cut it off.
+    cut_off: Option<String>,
+}
+
+/// Checks every line, before any is published.
+fn check_all_lines(file: &Path, exchange: &str, queue: &str) -> Result<Checked, CommandError> {
+    let (mut lines, mut invalid, mut cut_off) = (0, 0usize, None);
     read_messages(&[file.to_owned()], false, |input| {
-        lines += 1;
-        if let Err(text) = parse(&input, exchange, queue) {
-            invalid += 1;
-            if invalid <= MAX_PRINTED {
-                note(&text);
+        match parse(&input, exchange, queue) {
+            Err(_) if !input.has_end => {
+                let bytes = input.body.len();
+                cut_off = Some(format!("{}:{}: this line is cut off after {bytes} bytes", input.file, input.line));
+                return Ok(());
             }
+            Err(text) => {
+                invalid += 1;
+                if invalid <= MAX_PRINTED {
+                    note(&text);
+                }
+            }
+            Ok(_) => {}
         }
+        lines += 1;
         Ok(())
     })?;
     if invalid > 0 {
         let text = format!("{invalid} of {lines} lines are not valid; nothing was imported");
         return Err(CommandError::text(exit::DATA, text));
     }
-    Ok(lines)
+    Ok(Checked { total: lines, cut_off })
 }

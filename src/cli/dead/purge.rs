@@ -1,6 +1,6 @@
 //! Owns `ticketlog dead purge`: its flags, its question and what it prints. Must not know how dead letters are deleted.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::Args;
@@ -58,6 +58,8 @@ impl PurgeArgs {
         let report: Arc<dyn Report> = TerminalReport::new(Some(0), "purged");
         let (count, ended) = purge.run(settings, &report).await;
         drop(report);
+        // Nothing was deleted without a line in it.
+        let file = file.filter(|file| Path::new(file).exists());
         audit.end(json!({ "purged": count, "backup": file }), ended.is_err());
         if let (Err(_), Some(file), true) = (&ended, &file, count > 0) {
             note(format_args!("{} purged before the failure; all are in {file}", dead_letters(count)));
