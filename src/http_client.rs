@@ -24,9 +24,14 @@ const MAX_BODY: usize = 4 << 20;
 /// How long the look-up of a name may take.
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// The URLs at each address of their names; see [`at_each_address`].
+pub async fn at_all_addresses(urls: &[Url]) -> Vec<Url> {
+    futures_util::future::join_all(urls.iter().map(at_each_address)).await.concat()
+}
+
 /// The URL at each address of its name, such as that of a headless service in Kubernetes; the URL itself if there is one address,
 /// or none is found. Of a name with IPv4 and IPv6 addresses only the former count, because they are the same machines.
-pub async fn at_each_address(url: &Url) -> Vec<Url> {
+async fn at_each_address(url: &Url) -> Vec<Url> {
     let (Some(Host::Domain(name)), Some(port), "http") = (url.host(), url.port_or_known_default(), url.scheme()) else {
         return vec![url.clone()];
     };
@@ -54,7 +59,18 @@ pub async fn get(
     ca_file: Option<&str>,
     limit: Duration,
 ) -> Option<(u16, Vec<u8>)> {
-    timeout(limit, send(url, authorization, ca_file)).await.ok()?
+    timeout(limit, async { send(&client(url, ca_file)?, url, authorization).await }).await.ok()?
+}
+
+/// The bodies of two responses over one connection, if the server keeps it: behind one address there may be several servers.
+///
+/// None as for [`get`]; `limit` is for both.
+pub async fn get_both(urls: [&Url; 2], limit: Duration) -> Option<[Vec<u8>; 2]> {
+    let both = async {
+        let client = client(urls[0], None)?;
+        Some([send(&client, urls[0], None).await?.1, send(&client, urls[1], None).await?.1])
+    };
+    timeout(limit, both).await.ok()?
 }
 
 /// Connects to servers with HTTP or HTTPS, whose certificates it verifies as [`get`] does. `is_https`: whether HTTPS is wanted, which
@@ -67,9 +83,13 @@ pub fn connector(is_https: bool, ca_file: Option<&str>) -> Option<HttpsConnector
     Some(HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1().build())
 }
 
-async fn send(url: &Url, authorization: Option<&str>, ca_file: Option<&str>) -> Option<(u16, Vec<u8>)> {
-    let connector = connector(url.scheme() == "https", ca_file)?;
-    let client = Client::builder(TokioExecutor::new()).build(connector);
+type HttpClient = Client<HttpsConnector<HttpConnector>, Empty<Bytes>>;
+
+fn client(url: &Url, ca_file: Option<&str>) -> Option<HttpClient> {
+    Some(Client::builder(TokioExecutor::new()).build(connector(url.scheme() == "https", ca_file)?))
+}
+
+async fn send(client: &HttpClient, url: &Url, authorization: Option<&str>) -> Option<(u16, Vec<u8>)> {
     let mut request = Request::get(url.as_str());
     if let Some(value) = authorization {
         request = request.header(AUTHORIZATION, value);

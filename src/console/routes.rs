@@ -12,7 +12,7 @@ use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::{get, post};
 use axum::{Extension, Router};
-use futures_util::stream::{self, Stream, StreamExt as _};
+use futures_util::stream::{self, Stream};
 use maud::Markup;
 
 use crate::desk;
@@ -89,8 +89,8 @@ async fn now_fragment(State(console): Shared) -> Markup {
 
 async fn now_view(console: &Console) -> NowView {
     let mut workers = Vec::new();
-    let names = stream::iter(&console.options.workers);
-    let urls: Vec<_> = names.then(http_client::at_each_address).flat_map(stream::iter).collect().await;
+    let urls = http_client::at_all_addresses(&console.options.workers).await;
+    console.samples.lock().await.retain(|url, _| urls.contains(url));
     for url in &urls {
         let sample = Sample::read(url).await.map(|sample| sample.of_queue(&console.settings.broker.queue));
         let mut samples = console.samples.lock().await;

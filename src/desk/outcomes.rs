@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use futures_util::stream::{self, StreamExt as _};
 use serde_json::{Value, json};
 use url::Url;
 
@@ -58,9 +57,7 @@ impl Outcomes {
 /// Asks the workers of a queue once. A name with several addresses stands for a worker at each.
 pub async fn ask_workers(workers: &[Url], queue: &str, replay_id: &str) -> Outcomes {
     let mut all = Outcomes::default();
-    for worker in
-        stream::iter(workers).then(http_client::at_each_address).flat_map(stream::iter).collect::<Vec<_>>().await
-    {
+    for worker in http_client::at_all_addresses(workers).await {
         let Ok(url) = worker.join("/status") else { continue };
         let Some((200, body)) = http_client::get(&url, None, None, TIMEOUT).await else { continue };
         all.answers += 1;

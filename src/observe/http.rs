@@ -2,9 +2,10 @@
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, SystemTime};
 
+use bson::oid::ObjectId;
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
 use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue};
@@ -20,12 +21,16 @@ use crate::http_server;
 use super::health::{Component, Health};
 use super::metrics::RouteScope;
 use super::status::RecentActivity;
+use super::worker_sample::PROCESS_COMMENT;
 use super::{logging, metrics};
 
 /// Longest duration of a connection.
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(60);
 /// How often histograms are compacted when nobody scrapes: until then they keep every sample.
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(1);
+
+/// The id of this process: who asks twice can tell whether the same worker has answered.
+static PROCESS: LazyLock<String> = LazyLock::new(|| ObjectId::new().to_hex());
 
 const TEXT_TYPE: &str = "text/plain; charset=utf-8";
 const PROMETHEUS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -104,7 +109,7 @@ async fn handle(request: Request<Incoming>, state: Arc<HttpState>) -> Result<Res
             metrics_process::Collector::default().collect();
             metrics::set_log_lines_lost(logging::lines_lost());
             state.routes.iter().for_each(|route| route.scope.enter(|| metrics::set_health(&route.health)));
-            reply(StatusCode::OK, PROMETHEUS_TYPE, state.metrics.render())
+            reply(StatusCode::OK, PROMETHEUS_TYPE, format!("{PROCESS_COMMENT}{}\n{}", *PROCESS, state.metrics.render()))
         }
         "/livez" => reply(StatusCode::OK, TEXT_TYPE, "alive\n".to_owned()),
         "/readyz" => readiness(&state.routes),
@@ -127,6 +132,7 @@ fn readiness(routes: &[RouteState]) -> Response<Full<Bytes>> {
 fn status(state: &HttpState) -> String {
     let mut routes = state.routes.iter().map(route_status);
     let mut status = routes.next().unwrap_or_default();
+    status.insert("process".to_owned(), PROCESS.as_str().into());
     status.insert("version".to_owned(), env!("CARGO_PKG_VERSION").into());
     status.insert("uptime_seconds".to_owned(), state.started.elapsed().unwrap_or_default().as_secs().into());
     status.insert("routes".to_owned(), routes.collect());

@@ -9,11 +9,15 @@ use crate::http_client;
 
 /// How long a worker may take to answer.
 const TIMEOUT: Duration = Duration::from_secs(3);
+/// The comment with which `/metrics` begins, followed by the id of the process, which `/status` names too.
+pub(super) const PROCESS_COMMENT: &str = "# process ";
 
 /// The answers of one worker.
 #[derive(Clone)]
 pub struct Sample {
     at: Instant,
+    /// Which process it was: behind one address there may be several, or another one after a restart.
+    process: Option<String>,
     /// Its `/status`.
     pub status: Value,
     metrics: Vec<(String, f64)>,
@@ -22,10 +26,27 @@ pub struct Sample {
 impl Sample {
     /// Asks a worker; none if it does not answer.
     pub async fn read(worker: &Url) -> Option<Self> {
-        let (_, status) = http_client::get(&worker.join("/status").ok()?, None, None, TIMEOUT).await?;
-        let (_, metrics) = http_client::get(&worker.join("/metrics").ok()?, None, None, TIMEOUT).await?;
-        let status = serde_json::from_slice(&status).ok()?;
-        Some(Sample { at: Instant::now(), status, metrics: parse(&String::from_utf8_lossy(&metrics)) })
+        let urls = [worker.join("/status").ok()?, worker.join("/metrics").ok()?];
+        let [status, metrics] = http_client::get_both(urls.each_ref(), TIMEOUT).await?;
+        let status: Value = serde_json::from_slice(&status).ok()?;
+        Some(Sample::new(Instant::now(), status, &String::from_utf8_lossy(&metrics)))
+    }
+
+    /// From the two answers. If they are of two processes, the metrics are left out.
+    fn new(at: Instant, status: Value, metrics: &str) -> Sample {
+        let named = metrics.lines().find_map(|line| line.strip_prefix(PROCESS_COMMENT));
+        let of_status = status.get("process").and_then(Value::as_str);
+        let is_one = named.is_none() || of_status.is_none() || named == of_status;
+        let metrics = if is_one { parse(metrics) } else { Vec::new() };
+        // Workers of earlier versions do not name themselves.
+        let start = metrics.iter().find(|(series, _)| series == "process_start_time_seconds");
+        let process = of_status.map(str::to_owned).or_else(|| start.map(|(_, time)| time.to_string()));
+        Sample { at, process, status, metrics }
+    }
+
+    /// Whether both are of the same process; only then their numbers belong together.
+    pub fn is_of_same_process(&self, other: &Sample) -> bool {
+        self.process == other.process
     }
 
     /// What it says of each of its routes, the first one first.
@@ -41,7 +62,7 @@ impl Sample {
                     status.insert(key.to_owned(), self.status.get(key).cloned().unwrap_or_default());
                 }
             }
-            Sample { at: self.at, status, metrics }
+            Sample { at: self.at, process: self.process.clone(), status, metrics }
         };
         route_statuses(&self.status).map(of).collect()
     }
@@ -69,14 +90,17 @@ impl Sample {
         values.fold(None, |sum, value| Some(sum.unwrap_or(0.0) + value))
     }
 
-    /// How much a counter grew in a second since an earlier sample.
+    /// How much a counter grew in a second since an earlier sample of the same process.
     pub fn rate(&self, before: &Sample, name: &str, label: &str) -> Option<f64> {
+        if !self.is_of_same_process(before) {
+            return None;
+        }
         let seconds = self.at.duration_since(before.at).as_secs_f64();
         let growth = self.value(name, label)? - before.value(name, label).unwrap_or(0.0);
         Some(growth.max(0.0) / seconds.max(0.001))
     }
 
-    /// The quantile of a histogram: of what was added since an earlier sample, or else of everything.
+    /// The quantile of a histogram: of what was added since an earlier sample of the same process, or else of everything.
     pub fn quantile(&self, before: Option<&Sample>, name: &str, quantile: f64) -> Option<f64> {
         let bucket = format!("{name}_bucket");
         let buckets = |sample: &Sample| -> Vec<(f64, f64)> {
@@ -84,7 +108,7 @@ impl Sample {
             sample.series(&bucket, "le=").filter_map(|(labels, count)| Some((bound(labels)?, count))).collect()
         };
         let now = buckets(self);
-        let earlier = before.map(buckets).unwrap_or_default();
+        let earlier = before.filter(|before| self.is_of_same_process(before)).map(buckets).unwrap_or_default();
         let added = now.iter().map(|(bound, count)| {
             let known = earlier.iter().find(|(other, _)| other == bound).map_or(0.0, |(_, count)| *count);
             (*bound, count - known)
@@ -146,7 +170,25 @@ mod tests {
     use super::*;
 
     fn sample(text: &str, at: Instant) -> Sample {
-        Sample { at, status: Value::Null, metrics: parse(text) }
+        Sample::new(at, Value::Null, text)
+    }
+
+    #[test]
+    fn the_numbers_of_two_processes_are_never_mixed() {
+        let start = Instant::now();
+        let sample = |status, metrics, received, seconds| {
+            let text = format!("{PROCESS_COMMENT}{metrics}\na {received}\nh_bucket{{le=\"1\"}} {received}\n");
+            Sample::new(start + Duration::from_secs(seconds), serde_json::json!({ "process": status }), &text)
+        };
+        let before = sample("p", "p", 100, 0);
+        assert_eq!(sample("p", "p", 300, 2).rate(&before, "a", ""), Some(100.0));
+        let other = sample("q", "q", 300, 2);
+        assert_eq!((other.rate(&before, "a", ""), other.quantile(Some(&before), "h", 1.0)), (None, Some(1.0)));
+        assert_eq!((other.value("a", ""), sample("p", "q", 300, 2).value("a", "")), (Some(300.0), None));
+        let earlier_version =
+            |time| Sample::new(start, Value::Null, &format!("process_start_time_seconds {time}\na 1\n"));
+        assert!(earlier_version(1.5).is_of_same_process(&earlier_version(1.5)));
+        assert!(!earlier_version(1.5).is_of_same_process(&earlier_version(1.6)));
     }
 
     #[test]

@@ -37,3 +37,4 @@ mod shards;
 mod steering;
 mod tail;
 mod traces;
+mod worker_status;

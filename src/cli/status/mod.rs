@@ -6,10 +6,12 @@ use std::time::Duration;
 
 use clap::Args;
 use console::Term;
+use futures_util::future::join_all;
 use serde_json::json;
 use url::Url;
 
 use crate::config::Settings;
+use crate::http_client;
 use crate::observe::worker_sample::Sample;
 
 use super::terminal::{self, print_coloured, print_line};
@@ -27,7 +29,7 @@ const WATCH_INTERVAL: Duration = Duration::from_secs(2);
   ticketlog status
   ticketlog status --watch http://worker-1:9464 http://worker-2:9464")]
 pub(super) struct StatusArgs {
-    /// The HTTP addresses of workers [default: http.listen].
+    /// The HTTP addresses of workers. A name with several addresses stands for a worker at each [default: http.listen].
     #[arg(value_name = "URL", value_parser = parse_http_url)]
     workers: Vec<Url>,
     /// Draw it again every two seconds, until Ctrl-C.
@@ -53,11 +55,12 @@ impl StatusArgs {
             if self.watch {
                 Term::stdout().clear_screen()?;
             }
-            for ((worker, before), now) in workers.iter().zip(&before).zip(&now) {
-                self.print(worker, before.as_ref(), now.as_ref())?;
+            for (worker, now) in &now {
+                let earlier = before.iter().find(|(url, _)| url == worker).and_then(|(_, sample)| sample.as_ref());
+                self.print(worker, earlier, now.as_ref())?;
             }
             if !self.watch {
-                let ready = now.iter().all(|sample| sample.as_ref().is_some_and(Sample::is_ready));
+                let ready = now.iter().all(|(_, sample)| sample.as_ref().is_some_and(Sample::is_ready));
                 return Ok(if ready { 0 } else { exit::NOT_WELL });
             }
             (before, interval) = (now, WATCH_INTERVAL);
@@ -85,10 +88,11 @@ impl StatusArgs {
     }
 }
 
-async fn read_all(workers: &[Url]) -> Vec<Option<Sample>> {
-    let mut samples = Vec::new();
-    for worker in workers {
-        samples.push(Sample::read(worker).await);
-    }
-    samples
+/// Asks the worker at each address.
+async fn read_all(workers: &[Url]) -> Vec<(Url, Option<Sample>)> {
+    let read = async |url| {
+        let sample = Sample::read(&url).await;
+        (url, sample)
+    };
+    join_all(http_client::at_all_addresses(workers).await.into_iter().map(read)).await
 }

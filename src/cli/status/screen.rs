@@ -42,6 +42,11 @@ pub(super) fn lines(worker: &Url, before: Option<&Sample>, now: &Sample) -> Vec<
         fit(&format!("  from queue    {} to {}", text("queue"), text("collection"))),
     ];
     lines.extend(number_lines(&WorkerNumbers::new(before, now)));
+    if before.is_some_and(|before| !before.is_of_same_process(now)) {
+        let text = "another worker has answered here before: it was restarted, or several share this address; rates are \
+                    unknown";
+        lines.push(wrapped(&format!("  note          {text}"), 16));
+    }
     lines.extend(component_lines(&now.status));
     lines.extend(recent_lines(&now.status));
     lines.push(String::new());
