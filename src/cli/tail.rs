@@ -9,7 +9,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::config::Settings;
 use crate::dead_letter::BodyCondition;
 use crate::event::Printed;
-use crate::mongodb::{Failure, Store};
+use crate::mongodb::{self, Failure, Store};
 
 use super::terminal::{note, print_line};
 use super::{CommandError, exit};
@@ -50,6 +50,7 @@ impl TailArgs {
     }
 
     async fn print(&self, settings: &Settings) -> Result<(), CommandError> {
+        mongodb::check_settings(&settings.store)?;
         let store = Store::open(&settings.store, 1, None).await?;
         let mut watch = store.watch(self.since).await.map_err(|failure| self.explained(failure))?;
         note(format_args!("following {}.{}", settings.store.database, settings.store.collection));

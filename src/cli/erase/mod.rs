@@ -11,7 +11,7 @@ use serde_json::json;
 use crate::config::Settings;
 use crate::desk::{Source, UserSearch};
 use crate::event::Wanted;
-use crate::mongodb::Store;
+use crate::mongodb::{self, Store};
 use crate::observe::logging;
 use crate::rabbitmq::QueueDepths;
 use crate::report::Report;
@@ -72,6 +72,7 @@ impl EraseArgs {
             let user = Wanted::id(&self.user);
             let mut targets = Vec::new();
             for settings in routes {
+                mongodb::check_settings(&settings.store)?;
                 let store = Store::open(&settings.store, 1, None).await?;
                 targets.push(Target { settings, store });
             }

@@ -14,7 +14,7 @@ use url::Url;
 use crate::config::Settings;
 use crate::desk::decoder_message;
 use crate::event::{Decoder, Identity};
-use crate::mongodb::Store;
+use crate::mongodb::{self, Store};
 use crate::rabbitmq::{self, CopyQueue, Delivery};
 
 use super::terminal::{note, print_line, wrapped};
@@ -79,13 +79,17 @@ struct Shadow {
     report: Report,
 }
 
+async fn open_store(settings: &Settings) -> Result<Store, CommandError> {
+    mongodb::check_settings(&settings.store)?;
+    let store = Store::open(&settings.store, 1, None).await?;
+    store.probe().await?;
+    Ok(store)
+}
+
 impl ShadowArgs {
     pub fn run(&self, settings: &Settings) -> Result<u8, CommandError> {
         super::block_on(async {
-            let store = if self.compare { Some(Store::open(&settings.store, 1, None).await?) } else { None };
-            if let Some(store) = &store {
-                store.probe().await?;
-            }
+            let store = if self.compare { Some(open_store(settings).await?) } else { None };
             let keys = self.routing_keys(settings).await?;
             let mut copies = CopyQueue::open(&settings.broker, &keys).await?;
             note(format_args!(
