@@ -69,6 +69,7 @@ async fn one_queue_becomes_four_under_load_and_each_message_is_stored_once() {
     assert!(text.contains(&format!("exchange {}.shards is as configured", env.queue())), "{text}");
     let bound = format!("{}.shards is bound to exchange {} with", env.queue(), env.name);
     assert!(text.contains(&bound), "{text}");
+    assert!(!text.contains("does not have the exchange type"), "{text}");
     let text = check("2");
     assert!(text.contains(&format!("queue {}.4 gets a share", env.queue())), "{text}");
 
@@ -120,6 +121,14 @@ async fn a_broker_without_the_plugin_is_named() {
         !setup.status.success() && text.contains("rabbitmq-plugins enable rabbitmq_consistent_hash_exchange"),
         "{text}"
     );
+    let check = env.command().env("TICKETLOG_BROKER__SHARDS", "2").arg("check").output().unwrap();
+    let text = String::from_utf8(check.stdout).unwrap();
+    assert!(
+        check.status.code() == Some(69) && text.contains("does not have the exchange type x-consistent-hash"),
+        "{text}"
+    );
+    assert!(text.contains("rabbitmq-plugins enable rabbitmq_consistent_hash_exchange"), "{text}");
+    assert!(text.contains("dead_letter.queue"), "the checks after it are made: {text}");
     env.clean().await;
 }
 

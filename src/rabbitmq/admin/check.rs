@@ -13,6 +13,7 @@ use crate::finding::Finding;
 use super::super::connection::{Connection, close, connect};
 use super::super::{BrokerError, RefusalKind, topology};
 use super::delivery_limit::{NotBrowsable, check_browsable};
+use super::exchange_type::missing_plugin;
 use super::management_api::ManagementApi;
 use super::permissions::{Answer, Prober};
 use super::removal::removing_keys;
@@ -62,7 +63,8 @@ impl Check<'_> {
         findings.push(self.exchange("dead_letter.exchange", &dead.exchange, ExchangeKind::Direct, none()).await?);
         if broker.shards > 1 {
             let (kind, arguments) = (topology::shard_exchange_kind(), topology::shard_exchange_arguments());
-            findings.push(self.exchange("broker.shards", &broker.shard_exchange(), kind, arguments).await?);
+            let finding = self.exchange("broker.shards", &broker.shard_exchange(), kind, arguments).await?;
+            findings.push(missing_plugin(broker).await?.unwrap_or(finding));
         }
         let mut exist = true;
         for (at, queue) in broker.queues().iter().enumerate() {

@@ -4,6 +4,7 @@
 mod bindings;
 mod check;
 pub(super) mod delivery_limit;
+mod exchange_type;
 mod management_api;
 mod permissions;
 pub(super) mod queue_depth;
