@@ -9,7 +9,9 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::routing::post;
 use lapin::types::{AMQPValue, FieldTable};
-use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+use opentelemetry_proto::tonic::collector::trace::v1::{
+    ExportTracePartialSuccess, ExportTraceServiceRequest, ExportTraceServiceResponse,
+};
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue};
 use opentelemetry_proto::tonic::trace::v1::Span;
@@ -25,13 +27,19 @@ struct Collector {
     requests: Arc<Mutex<Vec<ExportTraceServiceRequest>>>,
     address: String,
     is_stuck: bool,
+    /// Rejects so many spans of each request, in an answer that says that all is well.
+    rejects: i64,
 }
 
 impl Collector {
     async fn start(is_stuck: bool) -> Self {
+        Collector { is_stuck, ..Collector::default() }.listen().await
+    }
+
+    async fn listen(self) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = format!("http://{}", listener.local_addr().unwrap());
-        let collector = Collector { address, is_stuck, ..Collector::default() };
+        let collector = Collector { address, ..self };
         let router = Router::new().route("/v1/traces", post(receive)).with_state(collector.clone());
         tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
         collector
@@ -57,13 +65,15 @@ impl Collector {
     }
 }
 
-async fn receive(State(collector): State<Collector>, headers: HeaderMap, body: Bytes) -> StatusCode {
+async fn receive(State(collector): State<Collector>, headers: HeaderMap, body: Bytes) -> (StatusCode, Vec<u8>) {
     if collector.is_stuck {
         tokio::time::sleep(Duration::from_secs(600)).await;
     }
     assert_eq!(headers["content-type"], "application/x-protobuf");
     collector.requests.lock().unwrap().push(ExportTraceServiceRequest::decode(body).unwrap());
-    StatusCode::OK
+    let partial = ExportTracePartialSuccess { rejected_spans: collector.rejects, ..Default::default() };
+    let answer = ExportTraceServiceResponse { partial_success: (collector.rejects != 0).then_some(partial) };
+    (StatusCode::OK, answer.encode_to_vec())
 }
 
 fn text(attributes: &[KeyValue], key: &str) -> String {
@@ -86,7 +96,12 @@ fn trace_id(n: i32) -> u128 {
 fn traced(message: TestMessage, n: i32, is_sampled: bool) -> TestMessage {
     let traceparent = format!("00-{:032x}-{PUBLISHER_SPAN:016x}-0{}", trace_id(n), u8::from(is_sampled));
     let mut headers = FieldTable::default();
-    headers.insert("traceparent".into(), AMQPValue::LongString(traceparent.into()));
+    // As some clients send it.
+    let (name, value) = match n % 4 {
+        0 => ("Traceparent", AMQPValue::ByteArray(traceparent.into_bytes().into())),
+        _ => ("traceparent", AMQPValue::LongString(traceparent.into())),
+    };
+    headers.insert(name.into(), value);
     message.with(|properties| properties.with_headers(headers))
 }
 
@@ -177,5 +192,39 @@ async fn a_collector_that_does_not_answer_slows_nothing_and_what_is_lost_is_coun
     assert!(worker.log().contains("traces cannot be exported"));
     assert_eq!(worker.stop().await.code(), Some(0));
     env.assert_exactly(EVENTS).await;
+    env.clean().await;
+}
+
+#[tokio::test]
+async fn spans_that_a_collector_rejects_count_as_failed_and_nothing_is_exported_where_the_sdk_is_disabled() {
+    let env = TestEnv::new().await;
+    let spans = |worker: &crate::harness::Worker, outcome: &str| {
+        worker.metrics()[&format!("ticketlog_spans_total{{outcome=\"{outcome}\"}}")]
+    };
+    for (rejects, failed) in [(2, 2.0), (1_000_000, 3.0), (-5, 0.0)] {
+        let collector = Collector { rejects, ..Collector::default() }.listen().await;
+        let mut worker = env.worker_with(&[("TELEMETRY__OTLP", &collector.address)]).await;
+        worker.wait_until_ready().await;
+        // Three spans: of the message, of its decoding, of its batch.
+        env.publish(&traced(TestMessage::numbered(1), 1, true)).await;
+        worker.wait_until_settled(1).await;
+        eventually("all have an outcome", DEADLINE, async || {
+            spans(&worker, "exported") + spans(&worker, "failed") + spans(&worker, "dropped") == 3.0
+        })
+        .await;
+        assert_eq!(spans(&worker, "failed"), failed, "{rejects}");
+        assert_eq!(worker.log().contains("rejects traces"), failed > 0.0);
+        assert_eq!(worker.stop().await.code(), Some(0));
+    }
+    let collector = Collector::start(false).await;
+    let mut command = env.command();
+    command.env("OTEL_SDK_DISABLED", "TRUE").env("TICKETLOG_TELEMETRY__OTLP", &collector.address);
+    let mut worker = crate::harness::Worker::start(command).await;
+    worker.wait_until_ready().await;
+    env.publish(&traced(TestMessage::numbered(2), 2, true)).await;
+    worker.wait_until_settled(1).await;
+    assert!(worker.log().contains("OTEL_SDK_DISABLED"));
+    assert_eq!(worker.stop().await.code(), Some(0));
+    assert!(collector.spans().is_empty());
     env.clean().await;
 }

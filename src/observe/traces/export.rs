@@ -1,16 +1,21 @@
 //! Owns the export of spans: a bounded queue, and a task that sends them to a collector. The flow never waits for it: a span that
 //! finds the queue full is dropped and counted. Must not know what a span says.
 
-use std::sync::OnceLock;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use opentelemetry::Context;
 use opentelemetry::trace::TracerProvider as _;
 use opentelemetry_http::hyper::HyperClient;
+use opentelemetry_http::{Bytes, HttpClient, HttpError, Request, Response};
 use opentelemetry_otlp::{Protocol, SpanExporter, WithExportConfig as _, WithHttpConfig as _};
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceResponse;
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::error::OTelSdkResult;
 use opentelemetry_sdk::trace::{SdkTracer, SdkTracerProvider, Span, SpanData, SpanExporter as _, SpanProcessor};
+use prost::Message as _;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -54,11 +59,20 @@ pub struct SpanExport {
 /// An environment variable of OpenTelemetry's is not usable.
 pub fn install(settings: &TelemetrySettings) -> anyhow::Result<Option<SpanExport>> {
     let Some(endpoint) = settings.traces_url() else { return Ok(None) };
+    // OpenTelemetry's specification: only "true", in any case, means true.
+    if std::env::var("OTEL_SDK_DISABLED").is_ok_and(|value| value.trim().eq_ignore_ascii_case("true")) {
+        info!("OTEL_SDK_DISABLED is true: traces are not exported");
+        return Ok(None);
+    }
     let connector = http_client::connector(endpoint.scheme() == "https", None)
         .ok_or_else(|| anyhow::anyhow!("TLS cannot be used"))?;
+    let rejected = Arc::new(AtomicU64::new(0));
     let mut exporter = SpanExporter::builder()
         .with_http()
-        .with_http_client(HyperClient::new(connector, TIMEOUT, None))
+        .with_http_client(CollectorClient {
+            http: HyperClient::new(connector, TIMEOUT, None),
+            rejected: Arc::clone(&rejected),
+        })
         .with_endpoint(endpoint.as_str())
         .with_protocol(Protocol::HttpBinary)
         .with_timeout(TIMEOUT)
@@ -80,7 +94,7 @@ pub fn install(settings: &TelemetrySettings) -> anyhow::Result<Option<SpanExport
         return Ok(None);
     }
     let stop = CancellationToken::new();
-    let task = tokio::spawn(export(exporter, receiver, stop.clone()));
+    let task = tokio::spawn(export(exporter, rejected, receiver, stop.clone()));
     info!(endpoint = endpoint.as_str(), "exporting traces");
     Ok(Some(SpanExport { task, stop }))
 }
@@ -90,6 +104,34 @@ impl SpanExport {
     pub async fn finish(self) {
         self.stop.cancel();
         let _ = tokio::time::timeout(FINISH_TIMEOUT, self.task).await;
+    }
+}
+
+/// Sends spans, and notes how many of them the collector rejects in an answer that says that all is well (OTLP, "Partial Success").
+#[derive(Debug)]
+struct CollectorClient<C> {
+    http: C,
+    rejected: Arc<AtomicU64>,
+}
+
+impl<C: HttpClient> HttpClient for CollectorClient<C> {
+    fn send_bytes<'life0, 'async_trait>(
+        &'life0 self,
+        request: Request<Bytes>,
+    ) -> Pin<Box<dyn Future<Output = Result<Response<Bytes>, HttpError>> + Send + 'async_trait>>
+    where
+        'life0: 'async_trait,
+        Self: 'async_trait,
+    {
+        Box::pin(async move {
+            let response = self.http.send_bytes(request).await?;
+            if response.status().is_success() {
+                let answer = ExportTraceServiceResponse::decode(response.body().clone()).unwrap_or_default();
+                let rejected = answer.partial_success.map_or(0, |partial| partial.rejected_spans);
+                self.rejected.store(u64::try_from(rejected).unwrap_or(0), Ordering::Relaxed);
+            }
+            Ok(response)
+        })
     }
 }
 
@@ -116,7 +158,12 @@ impl SpanProcessor for SpanQueue {
 }
 
 /// Exports spans until `stop`, and then what is left. Spans that a collector does not take are lost and counted.
-async fn export(exporter: SpanExporter, mut queue: Receiver<SpanData>, stop: CancellationToken) {
+async fn export(
+    exporter: SpanExporter,
+    rejected: Arc<AtomicU64>,
+    mut queue: Receiver<SpanData>,
+    stop: CancellationToken,
+) {
     loop {
         let mut spans = Vec::new();
         tokio::select! {
@@ -137,7 +184,14 @@ async fn export(exporter: SpanExporter, mut queue: Receiver<SpanData>, stop: Can
         }
         let count = spans.len();
         match exporter.export(spans).await {
-            Ok(()) => metrics::spans(SpanOutcome::Exported, count),
+            Ok(()) => {
+                let rejected = usize::try_from(rejected.swap(0, Ordering::Relaxed)).unwrap_or(count).min(count);
+                metrics::spans(SpanOutcome::Exported, count - rejected);
+                metrics::spans(SpanOutcome::Failed, rejected);
+                if rejected > 0 && THROTTLE.permit(Instant::now()).is_some() {
+                    warn!(spans = rejected, "the collector at telemetry.otlp rejects traces; its log says why");
+                }
+            }
             Err(error) => {
                 metrics::spans(SpanOutcome::Failed, count);
                 if THROTTLE.permit(Instant::now()).is_some() {

@@ -10,7 +10,7 @@ use crate::event::{Reason, Rejection};
 use super::super::connection::incoming::{HeadersFault, IncomingMessages};
 use super::super::connection::invalid_text::InvalidText;
 use super::encoded_headers::EncodedHeaders;
-use super::headers::from_amqp;
+use super::headers::{find_text, from_amqp};
 use super::json;
 use super::outgoing::text_bytes;
 use super::trace::TraceContext;
@@ -169,7 +169,7 @@ impl Delivery {
         if self.headers.is_empty() {
             return None;
         }
-        TraceContext::read(|name| self.header(name)?.text())
+        TraceContext::read(|name| find_text(&self.headers, name))
     }
 
     /// Whether a stream delivered it (RabbitMQ's page on streams: `x-stream-offset`).

@@ -77,3 +77,58 @@ pub(super) fn from_amqp(value: &AMQPValue) -> Option<HeaderValue> {
         _ => return None,
     })
 }
+
+/// The header of this name, in whatever case it is written and of whatever type: some clients send texts as bytes, and flags as
+/// numbers. None if it is neither text, nor an integer, nor a truth value.
+pub(super) fn find_text(headers: &EncodedHeaders, name: &str) -> Option<String> {
+    let any_case = || headers.decode(|other| other.eq_ignore_ascii_case(name)).into_values().next();
+    Some(match headers.get(name).or_else(any_case)? {
+        AMQPValue::LongString(text) => std::str::from_utf8(text.as_bytes()).ok()?.to_owned(),
+        AMQPValue::ShortString(text) => text.to_string(),
+        AMQPValue::ByteArray(bytes) => std::str::from_utf8(bytes.as_slice()).ok()?.to_owned(),
+        AMQPValue::Boolean(is_true) => is_true.to_string(),
+        AMQPValue::ShortShortInt(number) => number.to_string(),
+        AMQPValue::ShortShortUInt(number) => number.to_string(),
+        AMQPValue::ShortInt(number) => number.to_string(),
+        AMQPValue::ShortUInt(number) => number.to_string(),
+        AMQPValue::LongInt(number) => number.to_string(),
+        AMQPValue::LongUInt(number) => number.to_string(),
+        AMQPValue::LongLongInt(number) => number.to_string(),
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_header_is_found_in_any_case_and_of_any_type() {
+        let mut headers = lapin::types::FieldTable::default();
+        for (name, value) in [
+            ("Traceparent", AMQPValue::ByteArray(b"00-a".to_vec().into())),
+            ("x-b3-sampled", AMQPValue::LongInt(1)),
+            ("x-b3-flags", AMQPValue::ShortShortUInt(1)),
+            ("B3", AMQPValue::LongString("b".into())),
+            ("b3", AMQPValue::ShortString("exact".into())),
+            ("debug", AMQPValue::Boolean(true)),
+            ("bytes", AMQPValue::ByteArray(vec![0xff].into())),
+            ("table", AMQPValue::FieldTable(lapin::types::FieldTable::default())),
+        ] {
+            headers.insert(name.into(), value);
+        }
+        let headers = EncodedHeaders::encode(headers.inner().clone());
+        for (name, text) in [
+            ("traceparent", Some("00-a")),
+            ("X-B3-Sampled", Some("1")),
+            ("X-B3-Flags", Some("1")),
+            ("b3", Some("exact")),
+            ("debug", Some("true")),
+            ("bytes", None),
+            ("table", None),
+            ("missing", None),
+        ] {
+            assert_eq!(find_text(&headers, name).as_deref(), text, "{name}");
+        }
+    }
+}

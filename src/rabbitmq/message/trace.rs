@@ -15,7 +15,7 @@ pub struct TraceContext {
 }
 
 impl TraceContext {
-    /// From the first of the headers that is valid.
+    /// From the first of the headers that is valid. Names have no case (Trace Context, section 3.2.1), which `header` knows.
     pub(super) fn read(header: impl Fn(&str) -> Option<String>) -> Option<TraceContext> {
         if let Some(context) = header("traceparent").and_then(|value| TraceContext::from_traceparent(&value)) {
             // Vendors may cut it off beyond 512 bytes (Trace Context, section 3.3.1.5).
@@ -76,7 +76,7 @@ impl TraceContext {
 
 /// Sampled, or debug; older versions wrote `true`.
 fn is_b3_sampled(value: &str) -> bool {
-    matches!(value, "1" | "d" | "true")
+    ["1", "d", "true"].iter().any(|sampled| value.trim().eq_ignore_ascii_case(sampled))
 }
 
 fn is_hex(text: &str, digits: usize) -> bool {
