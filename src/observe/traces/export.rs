@@ -183,23 +183,28 @@ async fn export(
             }
         }
         let count = spans.len();
-        match exporter.export(spans).await {
-            Ok(()) => {
-                let rejected = usize::try_from(rejected.swap(0, Ordering::Relaxed)).unwrap_or(count).min(count);
-                metrics::spans(SpanOutcome::Exported, count - rejected);
-                metrics::spans(SpanOutcome::Failed, rejected);
-                if rejected > 0 && THROTTLE.permit(Instant::now()).is_some() {
-                    warn!(spans = rejected, "the collector at telemetry.otlp rejects traces; its log says why");
-                }
+        count_exported(exporter.export(spans).await, count, rejected.swap(0, Ordering::Relaxed));
+    }
+}
+
+/// Counts the spans of a request, and logs now and then that some were lost.
+fn count_exported(exported: OTelSdkResult, count: usize, rejected: u64) {
+    match exported {
+        Ok(()) => {
+            let rejected = usize::try_from(rejected).unwrap_or(count).min(count);
+            metrics::spans(SpanOutcome::Exported, count - rejected);
+            metrics::spans(SpanOutcome::Failed, rejected);
+            if rejected > 0 && THROTTLE.permit(Instant::now()).is_some() {
+                warn!(spans = rejected, "the collector at telemetry.otlp rejects traces; its log says why");
             }
-            Err(error) => {
-                metrics::spans(SpanOutcome::Failed, count);
-                if THROTTLE.permit(Instant::now()).is_some() {
-                    warn!(
-                        spans = count,
-                        "traces cannot be exported to telemetry.otlp, events are stored nevertheless: {error}"
-                    );
-                }
+        }
+        Err(error) => {
+            metrics::spans(SpanOutcome::Failed, count);
+            if THROTTLE.permit(Instant::now()).is_some() {
+                warn!(
+                    spans = count,
+                    "traces cannot be exported to telemetry.otlp, events are stored nevertheless: {error}"
+                );
             }
         }
     }
