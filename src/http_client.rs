@@ -24,7 +24,7 @@ const MAX_BODY: usize = 4 << 20;
 /// How long the look-up of a name may take.
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// The URLs at each address of their names; see [`at_each_address`].
+/// The URLs at each address of their names; see `at_each_address`.
 pub async fn at_all_addresses(urls: &[Url]) -> Vec<Url> {
     futures_util::future::join_all(urls.iter().map(at_each_address)).await.concat()
 }

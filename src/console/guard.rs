@@ -49,7 +49,7 @@ pub(super) async fn secure(request: Request, next: Next) -> Response {
     response
 }
 
-/// Admits a request, with its [`Operator`] and, for a form, its [`Fields`] as extensions.
+/// Admits a request, with its operator and, for a form, its fields as extensions.
 pub(super) async fn admit(State(console): State<Arc<Console>>, mut request: Request, next: Next) -> Response {
     if request.uri().path() == "/livez" {
         return next.run(request).await;
