@@ -115,7 +115,7 @@ mod tests {
         };
         assert_eq!(name(&["Zoë Müller".as_bytes()]).as_deref(), Some("Zoë Müller"));
         assert_eq!(name(&[b"Zo\xeb M\xfcller"]).as_deref(), Some("Zoë Müller"));
-        assert_eq!(name(&[" \u{202e}anna\u{9b}".as_bytes()]).as_deref(), Some("\\u{202e}anna\\u{9b}"));
+        assert_eq!(name(&[" \u{202e}anna\u{9b}".as_bytes()]).as_deref(), Some("\\u202eanna\\u009b"));
         assert_eq!(name(&["日本".repeat(80).as_bytes()]).unwrap().chars().count(), MAX_NAME);
         for none in [vec![], vec![""], vec!["  "], vec!["anna", "otto"], vec!["anna", ""], vec!["\u{3000}"]] {
             let values: Vec<&[u8]> = none.iter().map(|value| value.as_bytes()).collect();

@@ -110,7 +110,7 @@ mod tests {
             ("x-b3-sampled", AMQPValue::LongInt(1)),
             ("x-b3-flags", AMQPValue::ShortShortUInt(1)),
             ("B3", AMQPValue::LongString("b".into())),
-            ("b3", AMQPValue::ShortString("exact".into())),
+            ("b3", AMQPValue::LongString("exact".into())),
             ("debug", AMQPValue::Boolean(true)),
             ("bytes", AMQPValue::ByteArray(vec![0xff].into())),
             ("table", AMQPValue::FieldTable(lapin::types::FieldTable::default())),
