@@ -45,7 +45,7 @@ pub(super) struct ConsoleArgs {
     /// People reach it through a proxy that ends TLS.
     #[arg(long, env = "TICKETLOG_CONSOLE_BEHIND_PROXY")]
     behind_proxy: bool,
-    /// The header in which the proxy names the person who has logged in there. The proxy must remove it from what people send.
+    /// The header in which the proxy names the person who has logged in there. The proxy must replace what people send under this name.
     #[arg(long, value_name = "NAME", env = "TICKETLOG_CONSOLE_USER_HEADER")]
     user_header: Option<HeaderName>,
     /// A file with the secret that the proxy sends with every request, as X-Ticketlog-Proxy-Secret. --user-header needs it.

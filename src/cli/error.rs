@@ -114,6 +114,7 @@ impl From<DeskError> for CommandError {
             DeskError::Io(error) => error.into(),
             DeskError::CannotCreate(_) => CommandError::new(exit::CANNOT_CREATE, error),
             DeskError::Usage(_) => CommandError::new(exit::USAGE, error),
+            DeskError::Unmet(_) => CommandError::new(exit::TEMPORARY, error),
             DeskError::Stopped => CommandError::new(exit::INTERRUPTED, error),
         }
     }

@@ -95,9 +95,9 @@ enum Command {
     Tail(tail::TailArgs),
     /// Show what the worker would do with messages, without RabbitMQ: for tests of publishers.
     Validate(validate::ValidateArgs),
-    /// Dead letters (the desk): look at them without changing the queue, and replay, park or purge them.
+    /// Dead letters (the desk): view them without changing the queue, and replay, park or purge them.
     Dead(Box<dead::DeadArgs>),
-    /// Serve the desk for dead letters in a browser: look, mend, replay.
+    /// Serve the desk for dead letters in a browser: view, edit, replay.
     Console(Box<console::ConsoleArgs>),
     /// Delete what is stored of one user, and the user's dead letters: for requests to be forgotten.
     Erase(erase::EraseArgs),

@@ -17,9 +17,9 @@ use super::{CommandError, exit};
 /// Flags of `ticketlog tail`.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Prints one JSON document a line, until it is interrupted: as it was sent, keys such as `$oid` too. Only `_id` and
-`ingested_at` are extended JSON; and what others store with types that JSON does not have. It needs a replica set, and a login that may find and
-follow changes: the role ticketlogReader has both.
+    after_help = "Prints one JSON document a line, as it was sent, until it is interrupted. `_id`, `ingested_at` and values of types that JSON
+does not have, which only other programs store, are printed as extended JSON; a key such as `$oid` in an event is an ordinary key.
+It needs a replica set, and a login that may find and follow changes: the role ticketlogReader has both.
 
 Examples:
   ticketlog tail --where user_id=42

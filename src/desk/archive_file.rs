@@ -76,7 +76,9 @@ impl BackupFile {
             Err(_) if self.length == 0 => drop(std::fs::remove_file(&self.path)),
             Err(_) => drop(file.set_len(self.length).and_then(|()| file.sync_data())),
         }
-        self.file = Some(file);
+        if written.is_ok() || self.length > 0 {
+            self.file = Some(file);
+        }
         written
     }
 }

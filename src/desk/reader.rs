@@ -168,19 +168,13 @@ impl LetterReader {
     /// Requeues what was not acknowledged. An error in `result` has priority.
     pub async fn close<T>(self, result: Result<T, DeskError>) -> Result<T, DeskError> {
         let (unmet, later) = self.browser.unmet();
-        if self.is_at_end && unmet > 0 {
-            self.report.note(&format!(
-                "{} that were in the queue at the beginning did not come: something else takes messages from it",
-                dead_letters(unmet.into())
-            ));
-        }
         if later > 0 {
             self.report.note(&format!("{} stay: they arrived after this began", dead_letters(later.into())));
         }
         let closed = self.browser.close().await;
         let value = result?;
         closed?;
-        Ok(value)
+        if self.is_at_end && unmet > 0 { Err(DeskError::Unmet(unmet)) } else { Ok(value) }
     }
 }
 

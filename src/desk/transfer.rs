@@ -16,6 +16,8 @@ use super::{DeskError, dead_letters};
 
 /// Most documents that are named in a report.
 const MAX_DOCUMENT_IDS: usize = 100;
+/// Most destinations that are counted; further ones are counted together.
+const MAX_COUNTED: usize = 1000;
 /// Most destinations that are named in notes.
 const MAX_DESTINATIONS: usize = 20;
 
@@ -58,6 +60,8 @@ impl<T: Ord + Copy> Transfer<T> {
 
     /// Counts a dead letter that stays because it cannot be delivered.
     pub fn count_undeliverable(&mut self, destination: String) {
+        let has_room = self.undeliverable.len() < MAX_COUNTED || self.undeliverable.contains_key(&destination);
+        let destination = if has_room { destination } else { "(other destinations)".to_owned() };
         *self.undeliverable.entry(destination).or_default() += 1;
     }
 

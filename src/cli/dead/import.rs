@@ -81,7 +81,7 @@ impl ImportArgs {
     fn print(&self, queue: &str, imported: u64, refused: u64, cut_off: Option<&str>) -> Result<(), CommandError> {
         if let Some(cut_off) = cut_off {
             note(format_args!(
-                "{cut_off}; all lines before it are imported. What a purge had not written whole, it has not deleted"
+                "{cut_off}; all lines before it are imported. A purge deletes only what it has written completely"
             ));
         }
         if self.json {

@@ -7,6 +7,9 @@ use crate::desk::{Undecided, UserLetters, dead_letters};
 
 use super::super::terminal::note;
 
+const NOTHING_LEFT: &str =
+    "left: nothing that can be seen. What workers hold at this moment cannot: if they are behind, run it again later";
+
 /// What is found, was erased, or is left.
 #[derive(Debug, Clone)]
 pub(super) struct Counts {
@@ -89,7 +92,7 @@ impl Counts {
                 reasons.push("how many events wait for the workers is not known: the login may not see it".to_owned())
             }
         }
-        if reasons.is_empty() { "left: nothing".to_owned() } else { format!("left: {}", reasons.join("; ")) }
+        if reasons.is_empty() { NOTHING_LEFT.to_owned() } else { format!("left: {}", reasons.join("; ")) }
     }
 
     /// Names what may be the user's, so that somebody can look at it.
@@ -128,7 +131,7 @@ mod tests {
     #[test]
     fn what_is_left_is_said_with_its_reason() {
         let mut left = Counts::default();
-        assert_eq!(left.left_text(), "left: nothing");
+        assert_eq!(left.left_text(), NOTHING_LEFT);
         left.documents = 1;
         left.dead.undecided = 2;
         left.waiting = None;

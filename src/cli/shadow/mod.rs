@@ -35,8 +35,8 @@ const MAX_PENDING_BYTES: usize = 64 << 20;
 write and read `<broker.queue>.shadow-*` and to read the exchange; with --compare, to find documents (the role ticketlogReader).
 Dead letters that are replayed come through the exchange, too.
 
-It copies only what RabbitMQ takes to another queue anyway: otherwise RabbitMQ would confirm messages that nobody stores. For that
-it reads the bindings by the management API, with the login of broker.uri, which needs the tag `management`.
+It binds only routing keys that another queue is bound with: otherwise RabbitMQ would confirm messages that nobody stores. It reads the
+bindings from the management API, with the login of broker.uri, which needs the tag `management`.
 
 Examples:
   ticketlog shadow --config new.toml --for 10min            what would these settings refuse?

@@ -1,11 +1,15 @@
 //! Fixing which messages a run removes: those that were in the queue when it began, whatever arrives meanwhile.
 
+use std::time::{Duration, Instant};
+
 use super::super::connection::call;
 use super::open::{Held, stable_depth};
 use super::{BrowseError, FIRST_STEP, QueueBrowser};
 
 /// How often to read on while marking, if later messages can overtake: each time fewer have arrived.
 const MAX_MARK_ROUNDS: u32 = 10;
+/// How long to wait until all of a long queue is requeued. Less is there if something else has taken messages.
+const MAX_REQUEUE_WAIT: Duration = Duration::from_secs(10);
 
 /// The messages of a run that removes messages.
 pub(super) struct Marked {
@@ -35,11 +39,17 @@ impl QueueBrowser {
         self.requeue().await?;
         let limit = self.call_timeout;
         self.channel = call(limit, "opening a channel", self.connection.create_channel()).await?;
-        (self.ready_at_start, _) = stable_depth(&self.connection, &self.queue, limit, Held::ByOthers).await?;
+        let deadline = Instant::now() + MAX_REQUEUE_WAIT;
+        loop {
+            (self.ready_at_start, _) = stable_depth(&self.connection, &self.queue, limit, Held::ByOthers).await?;
+            if self.ready_at_start >= count || Instant::now() >= deadline {
+                break;
+            }
+        }
         (self.count, self.taken, self.held, self.step) = (self.ready_at_start, 0, 0, FIRST_STEP);
         (self.consumers_started, self.last_was_requeued) = (0, false);
         self.undelivered.clear();
-        self.marked = Some(Marked { remaining: count, any_since_extended: false, later: 0 });
+        self.marked = Some(Marked { remaining: count, any_since_extended: true, later: 0 });
         Ok(count)
     }
 

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use lapin::Channel;
+use lapin::options::BasicGetOptions;
 
 use crate::config::BrokerSettings;
 
@@ -49,6 +50,14 @@ pub(super) enum Held {
     ByThisToo,
 }
 
+/// Whether a queue is empty, asked by a request that only the queue itself answers. A message that it has after all goes back.
+async fn is_empty(connection: &Connection, queue: &str, limit: Duration) -> Result<bool, BrokerError> {
+    let channel = call(limit, "opening a channel", connection.create_channel()).await?;
+    let got = call(limit, "asking for a message", channel.basic_get(queue.into(), BasicGetOptions::default())).await?;
+    call(limit, "closing a channel", channel.close(200, "closing".into())).await?;
+    Ok(got.is_none())
+}
+
 /// The depth of a queue once nothing is being requeued, and whether something else still reads the queue or holds messages of
 /// it. A quorum queue counts whatever holds messages as a consumer, also after its cancel (measured on 3.10, 4.0 and 4.3); a
 /// classic queue does not, and the depth must stop changing.
@@ -67,6 +76,10 @@ pub(super) async fn stable_depth(
         if is_stable {
             break;
         }
+    }
+    // RabbitMQ also answers 0 for a quorum queue whose leader does not reply within 250 ms.
+    if counts.ready == 0 && counts.consumers == 0 && !is_empty(connection, queue, limit).await? {
+        return Err(BrokerError::Timeout("counting the messages of the queue"));
     }
     Ok((counts.ready, counts.consumers > 0))
 }

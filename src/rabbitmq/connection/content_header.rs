@@ -99,7 +99,8 @@ pub(super) fn take_headers(payload: &mut [u8], unparsed: &mut Unparsed, is_retur
 fn returned_headers(headers: &[u8]) -> Vec<u8> {
     let mut stay = Vec::new();
     for (name, value) in table::entries(headers).filter(|(name, _)| name.starts_with(dead_letter::PREFIX.as_bytes())) {
-        if value.len() <= MAX_RETURNED_HEADER && stay.len() + value.len() <= MAX_RETURNED_HEADERS {
+        let may_be_key = [dead_letter::ID, dead_letter::FIRST_ID].iter().any(|key| key.as_bytes() == name);
+        if may_be_key && value.len() <= MAX_RETURNED_HEADER && stay.len() + value.len() <= MAX_RETURNED_HEADERS {
             stay.extend(u8::try_from(name.len()));
             stay.extend_from_slice(name);
             stay.extend_from_slice(value);

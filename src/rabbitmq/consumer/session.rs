@@ -268,6 +268,11 @@ impl Session {
         self.prefetch.current()
     }
 
+    /// How many unacknowledged messages of one queue RabbitMQ delivers: shards share the prefetch.
+    pub fn prefetch_of_a_queue(&self) -> u16 {
+        share(self.prefetch.current(), self.queues.len())
+    }
+
     /// Changes the prefetch if the message sizes call for it. The new prefetch takes a new consumer on the same channel;
     /// the session keeps the deliveries of the old one.
     ///
@@ -356,6 +361,10 @@ async fn ack(acker: Acker, multiple: bool, limit: Duration) -> Result<bool, ()> 
     timeout(limit, acker.ack(BasicAckOptions { multiple })).await.map_err(|_| ())?.map_err(|_| ())
 }
 
+fn share(prefetch: u16, queues: usize) -> u16 {
+    prefetch.div_ceil(u16::try_from(queues).unwrap_or(1).max(1))
+}
+
 /// Starts a consumer for each queue. They share the prefetch, because a quorum queue knows none of a whole channel (RabbitMQ's page on
 /// quorum queues, "Global QoS").
 async fn consume(
@@ -364,8 +373,7 @@ async fn consume(
     prefetch: u16,
     limit: Duration,
 ) -> Result<Vec<Consumer>, BrokerError> {
-    let share = prefetch.div_ceil(u16::try_from(queues.len()).unwrap_or(1).max(1));
-    let qos = channel.basic_qos(share, BasicQosOptions { global: false });
+    let qos = channel.basic_qos(share(prefetch, queues.len()), BasicQosOptions { global: false });
     call(limit, "setting the prefetch", qos).await?;
     let mut consumers = Vec::with_capacity(queues.len());
     for queue in queues {

@@ -86,11 +86,15 @@ pub(super) fn short_string(text: &str) -> ShortString {
     text.get(..text.floor_char_boundary(255)).unwrap_or_default().into()
 }
 
+/// Longest header that is a return key, in bytes. Ours have 24; others are forged.
+const MAX_RETURN_KEY: usize = 128;
+
 /// The return key of a message: `dl-id` of a dead letter, `dl-first-id` of a replayed message, or else the `message_id`. Messages
 /// may share one.
 pub(in crate::rabbitmq) fn return_key(properties: &BasicProperties, headers: &Headers) -> Option<String> {
+    // Of a returned message, only short headers are kept.
     let text = |name: &str| match headers.get(name) {
-        Some(AMQPValue::LongString(id)) => Some(id.to_string()),
+        Some(AMQPValue::LongString(id)) if id.len() <= MAX_RETURN_KEY => Some(id.to_string()),
         _ => None,
     };
     let own = [dead_letter::ID, dead_letter::FIRST_ID].into_iter().find_map(text);

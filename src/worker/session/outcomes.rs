@@ -77,9 +77,9 @@ impl SessionLoop<'_> {
         }
     }
 
-    /// Half of the prefetch: the other half is for the events behind those that are held.
+    /// Half of the prefetch of a queue: the other half is for the events behind those that are held.
     fn hold_limit(&self) -> usize {
-        usize::from(self.session.prefetch()) / 2
+        usize::from(self.session.prefetch_of_a_queue()) / 2
     }
 
     /// While the breaker is open: closes it, tries more of the held events, or dead-letters those that others would wait for.
