@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use lapin::options::{BasicGetOptions, BasicNackOptions, BasicPublishOptions, QueueBindOptions, QueueDeclareOptions};
+use lapin::options::{BasicPublishOptions, QueueBindOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable, ShortString};
 
 use crate::harness::{Action, DEADLINE, Frame, Proxy, TestEnv, TestMessage, eventually};
@@ -40,15 +40,9 @@ fn with_headers(message: TestMessage, count: usize, length: usize) -> TestMessag
 
 /// Has every message of a queue redelivered, which adds RabbitMQ's headers to it.
 async fn redeliver(env: &TestEnv, queue: &str, count: u32) {
-    let channel = env.connection.create_channel().await.unwrap();
-    let mut last = None;
-    for _ in 0..count {
-        last = channel.basic_get(queue.into(), BasicGetOptions::default()).await.unwrap();
-    }
-    let nack = BasicNackOptions { multiple: true, requeue: true };
-    last.unwrap().delivery.acker.nack(nack).await.unwrap();
-    channel.close(200, "".into()).await.unwrap();
-    eventually("all are back", DEADLINE, async || env.depth(queue).await == count).await;
+    let stats = env.dead_command_succeeds(&["stats", "--queue", queue, "--trust-queue", "--json"]).await;
+    assert_eq!(stats.json()[0]["count"], count);
+    env.wait_for_depth(queue, count).await;
 }
 
 fn with_frame_max(uri: &str, bytes: usize) -> String {
@@ -145,7 +139,7 @@ async fn the_desk_reads_dead_letters_whose_headers_exceed_a_frame() {
     let shown = env.dead_command_succeeds(&["show", "@3", "--json"]).await.json();
     assert!(shown[0]["headers"]["big"].as_str().unwrap().len() > 130_000, "all of the headers are shown");
     assert_eq!(env.dead_command_succeeds(&["export"]).await.json().len(), 6);
-    let erased = env.command().args(["erase", "--user", "5", "--yes"]).output().unwrap();
+    let erased = env.operator_command().args(["erase", "--user", "5", "--yes"]).output().unwrap();
     assert!(erased.status.success(), "{}", String::from_utf8_lossy(&erased.stderr));
     env.dead_command_succeeds(&["park", "--limit", "2"]).await;
     env.dead_command_succeeds(&["unpark"]).await;
