@@ -183,7 +183,7 @@ async fn the_roles_may_erase_and_follow_and_no_more() {
     let erased = run("ticketlogEraser", &["erase", "--user", "42", "--yes"]);
     assert!(erased.status.success(), "{erased:?}");
     admin_collection.insert_one(bson::doc! { "user_id": 43 }).await.unwrap();
-    let followed = run("ticketlogReader", &["tail", "--since", "1min", "--where", "user_id=43", "--limit", "1"]);
+    let followed = run("ticketlogReader", &["tail", "--since", "10min", "--where", "user_id=43", "--limit", "1"]);
     assert!(followed.status.success() && String::from_utf8_lossy(&followed.stdout).contains("43"), "{followed:?}");
     let refused = run("ticketlogWorker", &["tail", "--limit", "1"]);
     assert_eq!(refused.status.code(), Some(77), "{refused:?}");
