@@ -42,7 +42,8 @@ async fn a_worker_that_is_steered_under_load_loses_nothing_and_stores_nothing_tw
         // Some are in flight when it pauses.
         env.publish_all((first..first + EVENTS / 2).map(TestMessage::numbered)).await;
         let (code, text) = steer(&env, directory, "pause");
-        assert!(code == 0 && text.starts_with("pausing: "), "{text}");
+        // The reload of the round before may still be replacing the session: without one, it is paused at once.
+        assert!(code == 0 && (text.starts_with("pausing: ") || text.starts_with("paused: ")), "{text}");
         eventually("it is paused", DEADLINE, async || {
             let (status, problems) = worker.get("/readyz");
             status == 503 && problems.starts_with("consumer: paused by an operator since 20")
