@@ -244,7 +244,7 @@ fn flag_variables(command: &clap::Command) -> Vec<String> {
 /// The environment variables that are text.
 ///
 /// # Errors
-/// One of ours is not: its value cannot be used.
+/// The value of one whose name begins with `TICKETLOG_` is not text.
 fn environment() -> Result<Vec<(String, String)>, CommandError> {
     let mut variables = Vec::new();
     for (name, value) in std::env::vars_os() {

@@ -21,7 +21,7 @@ pub(super) fn print_line(line: impl Display) -> Result<(), CommandError> {
     Ok(writeln!(stdout(), "{}", terminal_safe(&line.to_string()))?)
 }
 
-/// Prints a line that has colours of ours, and whose other parts are escaped already.
+/// Prints a line with our own colours; its other parts are already escaped.
 ///
 /// # Errors
 /// Standard output is closed.

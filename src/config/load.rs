@@ -42,7 +42,7 @@ pub struct Loaded {
     pub settings: Settings,
     /// Every setting with its source, in order.
     pub effective: Vec<EffectiveSetting>,
-    /// Environment variables that look like ours and mean nothing.
+    /// Environment variables that begin with `TICKETLOG_` and are not settings.
     pub ignored_variables: Vec<String>,
 }
 

@@ -130,7 +130,7 @@ struct Console {
     options: Options,
     /// None if nobody logs in here.
     logins: Option<Logins>,
-    /// None if there is no proxy that sends it.
+    /// `None` if no proxy sends it.
     proxy_secret: Option<ProxySecret>,
     /// What forms contain where there are no sessions.
     csrf: String,

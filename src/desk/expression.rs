@@ -103,7 +103,7 @@ fn with_negative_zeros(json: &str) -> Cow<'_, str> {
         } else if *byte == b'"' {
             in_string = true;
         } else if *byte == b'0' && at.checked_sub(1).and_then(|before| bytes.get(before)) == Some(&b'-') {
-            // An exponent, as in `1e-0`, is no zero by itself.
+            // The zero of an exponent, as in `1e-0`, is not a negative zero.
             let is_exponent =
                 at.checked_sub(2).and_then(|before| bytes.get(before)).is_some_and(u8::is_ascii_alphabetic);
             let goes_on = bytes.get(at + 1).is_some_and(|next| matches!(next, b'.' | b'e' | b'E'));

@@ -13,7 +13,7 @@ impl Rate {
         self.0
     }
 
-    /// How long so many messages take.
+    /// How long this many messages take.
     pub fn duration_of(self, messages: usize) -> Duration {
         Duration::try_from_secs_f64(messages as f64 / self.0).unwrap_or(Duration::MAX)
     }

@@ -17,7 +17,7 @@ pub(super) struct Counts {
     pub undecided_documents: u64,
     pub dead: UserLetters,
     pub parked: UserLetters,
-    /// Events that wait for the workers, whosever they are; none if that is not known.
+    /// Events of any user that wait for the workers; `None` if that is not known.
     pub waiting: Option<u64>,
 }
 
@@ -95,7 +95,7 @@ impl Counts {
         if reasons.is_empty() { NOTHING_LEFT.to_owned() } else { format!("left: {}", reasons.join("; ")) }
     }
 
-    /// Names what may be the user's, so that somebody can look at it.
+    /// Names what may be the user's, so that a person can check it.
     pub fn note_undecided(&self) {
         if self.undecided_documents > 0 {
             note(format_args!(

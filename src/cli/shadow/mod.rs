@@ -56,7 +56,7 @@ pub(super) struct ShadowArgs {
     /// host, unless broker.uri uses TLS].
     #[arg(long, value_name = "URL", env = "TICKETLOG_MANAGEMENT", hide_env_values = true, value_parser = parse_http_url)]
     management: Option<Url>,
-    /// Do not look at the bindings: a worker is bound with all of broker.routing_keys.
+    /// Do not check the bindings: a worker is bound with all of broker.routing_keys.
     #[arg(long)]
     trust_bindings: bool,
     /// Print the report as JSON.

@@ -55,7 +55,7 @@ impl Report {
         self.events
     }
 
-    /// An event of so many bytes was decoded, in this time.
+    /// An event with a body of this size, in bytes, was decoded in this time.
     pub fn decoded(&mut self, bytes: usize, took: Duration) {
         self.events += 1;
         self.bytes += bytes as u64;

@@ -251,7 +251,7 @@ impl QueueBrowser {
     /// Whether the queue is empty although fewer messages came than it had: other consumers have taken the rest.
     async fn is_exhausted(&mut self) -> Result<bool, BrowseError> {
         let counts = queue_counts(&self.connection, &self.queue, self.call_timeout).await?;
-        // Without this browser's own consumer it is no answer: the leader of the queue did not reply in time.
+        // An answer that does not count this browser's own consumer is not valid: the leader of the queue did not reply in time.
         if counts.ready == 0 && counts.consumers > 0 {
             // Messages on their way arrive before the reply to this.
             self.cancel_consumer().await?;

@@ -212,7 +212,7 @@ fn frame(bytes: &[u8]) -> Option<(u8, usize)> {
     Some((kind, u32::from_be_bytes([a, b, c, d]) as usize + HEAD + FRAME_END))
 }
 
-/// Cuts a frame to so many bytes of payload. Returns its length.
+/// Shortens a frame to this many bytes of payload. Returns its length.
 fn shorten(frame: &mut [u8], payload: usize) -> usize {
     let end = frame.last().copied();
     set_payload_length(frame, payload);

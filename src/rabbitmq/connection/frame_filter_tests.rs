@@ -240,7 +240,7 @@ fn different_names_of_headers_stay_different() {
     assert_eq!(read, ["a", "a0", "a1?", "a?"]);
 }
 
-/// A message whose encoded headers have about so many bytes.
+/// A message whose encoded headers have about this many bytes.
 fn with_headers_of(bytes: usize) -> Message {
     let header = |n: usize| (n.to_string().into_bytes(), Value::Long(b'S', vec![b'x'; 60_000]));
     let headers = (0..bytes / 60_000).map(header).collect();

@@ -24,7 +24,7 @@ pub(super) type UnparsedOf = ((u16, u64), Unparsed);
 /// Why headers cannot be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::rabbitmq) enum HeadersFault {
-    /// They have so many bytes.
+    /// They are too large; their size in bytes.
     TooLarge(usize),
     /// They are not encoded as AMQP says.
     Malformed,
