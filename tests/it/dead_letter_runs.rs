@@ -159,6 +159,33 @@ async fn what_another_reader_still_holds_is_not_missed() {
     env.clean().await;
 }
 
+#[tokio::test]
+async fn dead_letters_that_another_client_takes_during_a_run_are_an_error() {
+    let env = TestEnv::new().await;
+    env.publish_good_dead_letters(300).await;
+    let mut replay = env.build_dead_command(&["replay", "--yes", "--json", "--rate", "20"]);
+    let replay = replay.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    eventually("it has begun", DEADLINE, async || env.depth(&env.queue()).await > 0).await;
+    // It takes what the replay does not hold yet.
+    let channel = env.connection.create_channel().await.unwrap();
+    let options = BasicConsumeOptions { no_ack: true, ..Default::default() };
+    let (queue, tag) = (env.dead_letter_queue(), "other");
+    let consumer = channel.basic_consume(queue.as_str().into(), tag.into(), options, FieldTable::default());
+    let mut consumer = consumer.await.unwrap();
+    env.wait_for_depth(&queue, 0).await;
+    channel.basic_cancel(tag.into(), Default::default()).await.unwrap();
+    let mut taken = 0;
+    while consumer.next().await.is_some() {
+        taken += 1;
+    }
+    let output: CommandOutput =
+        tokio::task::spawn_blocking(|| replay.wait_with_output().unwrap().into()).await.unwrap();
+    assert_eq!(output.code, Some(75), "{output:?}");
+    assert!(output.err.contains(&format!("{taken} of the dead letters")), "{taken}: {output:?}");
+    assert_eq!(output.json()[0]["replayed"], 300 - taken);
+    env.clean().await;
+}
+
 /// Version 0.2.0 gave equal messages without an identity one `dl-id`, and each of their dead letters a `dl-copy-id`.
 #[tokio::test]
 async fn dead_letters_of_the_previous_release_stay_as_many_events_as_they_are() {
