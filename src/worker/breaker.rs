@@ -19,14 +19,23 @@ pub struct Breaker {
     max_ratio: f64,
     window: usize,
     votes: VecDeque<Vote>,
-    open: bool,
+    state: State,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Closed,
+    /// Rejected events are held.
+    Open,
+    /// Nothing is held any more, and the next event decides; whether one was rejected since, once there was one.
+    HalfOpen(Option<bool>),
 }
 
 impl Breaker {
     /// A closed breaker. It opens when more than `max_ratio` of the last `window` votes are rejections, once there are at
     /// least half as many; 1.0 never opens it.
     pub fn new(max_ratio: f64, window: usize) -> Self {
-        Breaker { max_ratio, window: window.max(1), votes: VecDeque::new(), open: false }
+        Breaker { max_ratio, window: window.max(1), votes: VecDeque::new(), state: State::Closed }
     }
 
     /// Whether a rejection for this reason counts: whether a validator or an index of the collection can cause it.
@@ -36,12 +45,15 @@ impl Breaker {
 
     /// Whether rejected events are to be held instead of dead-lettered.
     pub fn is_open(&self) -> bool {
-        self.open
+        self.state == State::Open
     }
 
     /// Records what the store said about the event with this `_id`. A rejection of an event whose rejection is among those
     /// that are judged is the same vote: after a lost session, or while dead letters cannot be published, events come again.
     pub fn vote(&mut self, id: [u8; 12], rejected: bool) {
+        if let State::HalfOpen(any_rejected) = &mut self.state {
+            *any_rejected = Some(rejected || *any_rejected == Some(true));
+        }
         if rejected && self.votes.iter().any(|vote| vote.rejected && vote.id == id) {
             return;
         }
@@ -55,18 +67,43 @@ impl Breaker {
     pub fn evaluate(&mut self) -> bool {
         let rejections = self.votes.iter().filter(|vote| vote.rejected).count();
         let exceeded = rejections as f64 > self.max_ratio * self.votes.len() as f64;
-        if self.open {
-            return !exceeded && self.close();
+        match self.state {
+            State::Open => !exceeded && self.close(),
+            State::HalfOpen(Some(false)) => {
+                self.forget();
+                false
+            }
+            State::HalfOpen(None) => false,
+            State::HalfOpen(Some(true)) => self.open(),
+            State::Closed => exceeded && self.votes.len() >= self.window.div_ceil(2) && self.open(),
         }
-        self.open = exceeded && self.votes.len() >= self.window.div_ceil(2);
-        self.open
+    }
+
+    fn open(&mut self) -> bool {
+        self.state = State::Open;
+        true
+    }
+
+    fn forget(&mut self) {
+        self.state = State::Closed;
+        self.votes.clear();
     }
 
     /// Closes, and forgets the votes; true if that is a change.
     pub fn close(&mut self) -> bool {
-        let was_open = std::mem::take(&mut self.open);
+        let was_open = self.is_open();
         if was_open {
-            self.votes.clear();
+            self.forget();
+        }
+        was_open
+    }
+
+    /// Nothing is held any more, and nothing arrives that would show whether MongoDB accepts events: an open breaker leaves
+    /// that to the next event. True if that is a change.
+    pub fn half_open(&mut self) -> bool {
+        let was_open = self.is_open();
+        if was_open {
+            self.state = State::HalfOpen(None);
         }
         was_open
     }
@@ -136,6 +173,17 @@ mod tests {
         }
         breaker.vote([99; 12], true);
         assert!(breaker.evaluate());
+    }
+
+    #[test]
+    fn the_next_event_decides_when_nothing_is_held_any_more() {
+        for (votes, opens) in [(&[true][..], true), (&[false], false), (&[false, true], true), (&[], false)] {
+            let mut breaker = Breaker::new(0.9, 200);
+            vote(&mut breaker, true, 100);
+            assert!(breaker.evaluate() && breaker.half_open() && !breaker.half_open() && !breaker.is_open());
+            votes.iter().for_each(|rejected| vote(&mut breaker, *rejected, 1));
+            assert_eq!((breaker.evaluate(), breaker.is_open()), (opens, opens), "{votes:?}");
+        }
     }
 
     #[test]

@@ -130,9 +130,16 @@ async fn what_is_held_for_too_long_becomes_dead_letters_and_is_no_outage() {
     worker.wait_until_settled(150).await;
     assert_eq!((worker.settled("dead_lettered"), worker.settled("returned")), (150, 0));
     assert!(!worker.log().contains("outage") && !worker.get("/readyz").1.contains("broker:"), "{}", worker.log());
+    // No further event comes, and nothing is held.
+    eventually("the breaker leaves it to the next event", DEADLINE, async || !is_open(&worker)).await;
+    worker.wait_until_ready().await;
+    env.publish(&bad(1_000)).await;
+    eventually("the breaker is open again", DEADLINE, async || is_open(&worker)).await;
+    assert_eq!(worker.settled("dead_lettered"), 150, "the event is held");
     // The next event that MongoDB accepts closes it.
     env.publish(&TestMessage::numbered(0)).await;
     eventually("the breaker closes", DEADLINE, async || !is_open(&worker)).await;
+    worker.wait_until_settled(152).await;
     worker.wait_until_ready().await;
     env.clean().await;
 }

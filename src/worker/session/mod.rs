@@ -289,6 +289,7 @@ impl<'a> SessionLoop<'a> {
         metrics::set_write_limits(self.limits.concurrency, self.limits.events);
         if self.draining.is_none() {
             self.probe_held(now);
+            self.review_idle_breaker();
         }
         let requeue_after = self.context.settings.get().retry.requeue_after.0;
         let overdue = age >= requeue_after || self.session.tracked_tags() > self.max_tracked_tags;

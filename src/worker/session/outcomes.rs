@@ -142,6 +142,15 @@ impl SessionLoop<'_> {
         self.accounting.settled(outcome);
     }
 
+    /// Nothing is held or on its way: a worker without traffic does not stay unready because of what it rejected last.
+    pub(super) fn review_idle_breaker(&mut self) {
+        if self.accounting.in_flight() == 0 && self.breaker.half_open() {
+            metrics::set_breaker(false);
+            self.context.health.up(Component::Breaker);
+            info!("breaker half-open: nothing is held any more; the next event shows whether MongoDB accepts events");
+        }
+    }
+
     /// Opens or closes the breaker, if the votes say so.
     fn evaluate_breaker(&mut self) {
         if self.breaker.evaluate() {
