@@ -7,7 +7,7 @@ use lapin::types::AMQPValue;
 
 use crate::harness::{
     ACK, Action, DEADLINE, DELIVER, DedicatedServer, Frame, HIGH_LIMIT, Proxy, ServerKind, TestEnv, TestMessage,
-    Worker, eventually, kill,
+    Worker, eventually, first_of, kill,
 };
 
 /// Empties the dead-letter queue. Returns the numbers of its events, in its order.
@@ -288,7 +288,7 @@ async fn browsing_stops_at_a_message_near_its_delivery_limit() {
 #[tokio::test]
 async fn missing_things_are_reported_on_one_line() {
     let env = TestEnv::new().await;
-    let wrong = env.broker_uri.replacen("guest:guest", "guest:secret-password", 1);
+    let wrong = first_of(&env.broker_uri).replacen("guest:guest", "guest:secret-password", 1);
     for (arguments, code, expected) in [
         (&["list", "--queue", "no.such.queue"][..], 69, "no queue 'no.such.queue'"),
         (&["list", "--set", "broker.uri=amqp://127.0.0.1:9"], 69, "cannot be reached"),

@@ -7,7 +7,7 @@ use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
 
-use crate::harness::{TestEnv, TestMessage};
+use crate::harness::{TestEnv, TestMessage, first_of};
 
 /// What stands in a text for `NOT_UTF8` until it is on its way.
 const MARK: &str = "~~";
@@ -15,7 +15,7 @@ const NOT_UTF8: [u8; 2] = [0xE9, 0xE8];
 
 /// A client whose texts are not UTF-8 where lapin is given `MARK`. It ends with the test.
 async fn channel_of_marked_texts(uri: &str) -> (Connection, Channel) {
-    let mut url = url::Url::parse(uri).unwrap();
+    let mut url = url::Url::parse(first_of(uri)).unwrap();
     let target = format!("127.0.0.1:{}", url.port().unwrap());
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     url.set_port(Some(listener.local_addr().unwrap().port())).unwrap();

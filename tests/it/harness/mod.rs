@@ -21,7 +21,7 @@ pub use cluster::{Cluster, LoadPublisher};
 pub use console::{Answer, Console, send};
 pub use dead_letters::{CommandOutput, HIGH_LIMIT, QueuedMessage, kill};
 pub use env::{TestEnv, TestMessage, server_uri};
-pub use proxy::{ACK, Action, DELIVER, Frame, PUBLISH, Proxy};
+pub use proxy::{ACK, Action, DELIVER, Frame, PUBLISH, Proxy, first_of};
 pub use servers::{DedicatedServer, ServerKind, signal};
 pub use worker::Worker;
 pub use world::World;

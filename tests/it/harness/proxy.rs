@@ -165,7 +165,7 @@ impl Drop for Proxy {
 }
 
 /// The first node of a cluster of brokers.
-fn first_of(uris: &str) -> &str {
+pub fn first_of(uris: &str) -> &str {
     uris.split(",amqp").next().unwrap()
 }
 
