@@ -69,7 +69,7 @@ struct ConfigArgs {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run the worker until SIGTERM or SIGINT. A second signal ends it at once, which loses nothing.
+    /// Run the worker until SIGTERM, SIGINT or SIGHUP. A second signal ends it at once, which loses nothing.
     Run,
     /// Declare the exchanges, queues and bindings, and create the indexes. Idempotent.
     Setup,
@@ -83,9 +83,6 @@ enum Command {
     Pause(steer::SteerArgs),
     /// Go on consuming after a pause.
     Resume(steer::SteerArgs),
-    /// Read the configuration again: prefetch, batch limits and log filter change without a restart. Refused as a whole if it is
-    /// wrong, or if anything else has changed.
-    Reload(steer::SteerArgs),
     /// Publish events with confirms: from files, from standard input, or generated.
     Publish(publish::PublishArgs),
     /// Try settings, or a version, beside the workers: decodes copies of what is published, reports what would be stored and refused,
@@ -148,14 +145,13 @@ fn without_empty_variables(command: clap::Command) -> clap::Command {
 fn dispatch(cli: Cli, early: Option<std::io::Result<run::Early>>) -> Result<u8, CommandError> {
     let config = cli.config;
     match cli.command {
-        Command::Run => run::run(config, early.unwrap_or_else(run::Early::new)?),
+        Command::Run => run::run(&config, early.unwrap_or_else(run::Early::new)?),
         Command::Setup => setup::run(&config.routes()?),
         Command::Check(args) => args.run(config.routes()),
         Command::Health(args) => args.run(&config.load()?.settings),
         Command::Status(args) => args.run(&config.load()?.settings),
         Command::Pause(args) => args.run(&config, Action::Pause),
         Command::Resume(args) => args.run(&config, Action::Resume),
-        Command::Reload(args) => args.run(&config, Action::Reload),
         Command::Publish(args) => args.run(&config.one_route()?),
         Command::Shadow(args) => args.run(&config.one_route()?),
         Command::Tail(args) => args.run(&config.one_route()?),

@@ -1,6 +1,5 @@
 //! Owns `ticketlog run`: the process around the worker, with its signals, endpoints and exit. Must not know the flow.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize};
 use std::time::{Duration, SystemTime};
@@ -19,21 +18,20 @@ use crate::mongodb::{self, Failure, FailureClass, PoolListener, Store};
 use crate::observe::health::Component;
 use crate::observe::http::{self, HttpState, RouteState};
 use crate::observe::metrics::{self, FlowMetrics, RouteScope};
-use crate::observe::{admin, logging, systemd, traces};
+use crate::observe::{logging, systemd, traces};
 use crate::worker::backoff::Backoff;
-use crate::worker::{self, KnownCauses, SharedConcurrency, SharedSettings, Steering, TrustedUsers, WorkerContext};
+use crate::worker::{self, KnownCauses, SharedConcurrency, Steering, TrustedUsers, WorkerContext};
 use crate::{rabbitmq, system};
 
-use super::steer::{Action, Steerer};
 use super::{CommandError, ConfigArgs, exit};
 
-pub(super) fn run(config: ConfigArgs, early: Early) -> Result<u8, CommandError> {
+pub(super) fn run(config: &ConfigArgs, early: Early) -> Result<u8, CommandError> {
     let Early { runtime, signals } = early;
     let loaded = config.read()?;
     let routes = config.routes_of(&loaded.settings)?;
     let _logging = logging::install(&loaded.settings.log).map_err(|error| CommandError::new(exit::CONFIG, error))?;
     loaded.ignored_variables.iter().for_each(|name| warn!("{}", super::ignored_variable(name)));
-    super::block_on_runtime(runtime, serve(routes, Arc::new(Steerer::new(config, loaded)), signals))
+    super::block_on_runtime(runtime, serve(routes, signals))
 }
 
 /// What a worker has before it reads its configuration.
@@ -57,7 +55,7 @@ impl Early {
     }
 }
 
-async fn serve(routes: Vec<Settings>, steerer: Arc<Steerer>, signals: Signals) -> Result<u8, CommandError> {
+async fn serve(routes: Vec<Settings>, signals: Signals) -> Result<u8, CommandError> {
     // What the routes share is the same in the settings of each.
     let Some(settings) = routes.first() else { return Ok(0) };
     let shutdown = settings.shutdown.timeout.0;
@@ -69,9 +67,8 @@ async fn serve(routes: Vec<Settings>, steerer: Arc<Steerer>, signals: Signals) -
     let prometheus =
         metrics::install(&settings.broker.queue).map_err(|error| CommandError::new(exit::SOFTWARE, error))?;
     let traces = traces::install(&settings.telemetry).map_err(|error| CommandError::new(exit::CONFIG, error))?;
-    let stop = CancellationToken::new();
-    follow_signals(signals, &stop, &steerer);
-    let _admin = serve_admin(settings, &steerer)?;
+    let (stop, steering) = (CancellationToken::new(), Arc::default());
+    follow_signals(signals, &stop, &steering);
     let listen = settings.http.listen;
     let listener = http::bind(listen)
         .await
@@ -80,8 +77,7 @@ async fn serve(routes: Vec<Settings>, steerer: Arc<Steerer>, signals: Signals) -
     let states: Vec<RouteState> =
         routes.iter().enumerate().map(|(at, route)| route_state(route, at, routes.len())).collect();
     show(listener, prometheus, states.clone());
-    let Some(contexts) = open_routes(routes, &states, &stop).await? else { return Ok(0) };
-    steerer.set_workers(contexts.clone());
+    let Some(contexts) = open_routes(routes, &states, &stop, &steering).await? else { return Ok(0) };
     tokio::select! {
         () = run_routes(&contexts) => {}
         () = shutdown_timeout(&stop, shutdown) => {
@@ -135,17 +131,25 @@ async fn open_routes(
     routes: Vec<Settings>,
     states: &[RouteState],
     stop: &CancellationToken,
+    steering: &Arc<Steering>,
 ) -> Result<Option<Vec<Arc<WorkerContext>>>, Failure> {
     let mut contexts = Vec::new();
     for (settings, state) in routes.into_iter().zip(states) {
         let opened = state.scope.clone().run(open_store(&settings, state, stop)).await?;
         let Some(store) = opened else { return Ok(None) };
-        contexts.push(Arc::new(worker_context(settings, store, state.clone(), stop.clone())));
+        let steering = Arc::clone(steering);
+        contexts.push(Arc::new(worker_context(settings, store, state.clone(), stop.clone(), steering)));
     }
     Ok(Some(contexts))
 }
 
-fn worker_context(settings: Settings, store: Store, state: RouteState, stop: CancellationToken) -> WorkerContext {
+fn worker_context(
+    settings: Settings,
+    store: Store,
+    state: RouteState,
+    stop: CancellationToken,
+    steering: Arc<Steering>,
+) -> WorkerContext {
     let own_user = rabbitmq::user_name(&settings.broker);
     WorkerContext {
         rules: Arc::new(settings.rules()),
@@ -163,8 +167,8 @@ fn worker_context(settings: Settings, store: Store, state: RouteState, stop: Can
         highest_delivery_count: AtomicI64::new(0),
         trusted_users: TrustedUsers::new(own_user.into_iter().chain(settings.dead_letter.operators.clone()).collect()),
         worker_name: format!("{}/{}", system::host_name(), env!("CARGO_PKG_VERSION")),
-        settings: SharedSettings::new(settings),
-        steering: Steering::default(),
+        settings,
+        steering,
         has_session: AtomicBool::new(false),
     }
 }
@@ -203,27 +207,13 @@ async fn open_store(
     }
 }
 
-fn serve_admin(settings: &Settings, steerer: &Arc<Steerer>) -> Result<Option<admin::AdminSocket>, CommandError> {
-    if settings.admin.socket.is_empty() {
-        return Ok(None);
-    }
-    let path = &settings.admin.socket;
-    let (listener, socket) = admin::bind(Path::new(path))
-        .with_context(|| format!("cannot listen on admin.socket = {path}"))
-        .map_err(|error| CommandError::new(exit::UNAVAILABLE, error))?;
-    let steerer = Arc::clone(steerer);
-    let act = move |name: &str| Some(steerer.act(name.parse::<Action>().ok()?));
-    tokio::spawn(admin::serve(listener, Arc::new(act)));
-    Ok(Some(socket))
-}
-
 /// The signals that a worker follows. From when they are made, none of them ends the process, and none is lost.
 pub(super) struct Signals {
     pause: Signal,
     resume: Signal,
-    reload: Signal,
     terminate: Signal,
     interrupt: Signal,
+    hang_up: Signal,
 }
 
 impl Signals {
@@ -233,29 +223,32 @@ impl Signals {
         Ok(Signals {
             pause: signal(SignalKind::user_defined1())?,
             resume: signal(SignalKind::user_defined2())?,
-            reload: signal(SignalKind::hangup())?,
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
+            hang_up: signal(SignalKind::hangup())?,
         })
     }
 }
 
-/// SIGUSR1 pauses, SIGUSR2 resumes, SIGHUP reloads. The first SIGTERM or SIGINT stops the worker in order. The second ends the process
-/// at once, which loses nothing: unacknowledged messages are in the queue.
-fn follow_signals(signals: Signals, stop: &CancellationToken, steerer: &Arc<Steerer>) {
-    let Signals { mut pause, mut resume, mut reload, mut terminate, mut interrupt } = signals;
-    let steerer = Arc::clone(steerer);
+/// SIGUSR1 pauses, SIGUSR2 resumes. The first SIGTERM, SIGINT or SIGHUP stops the worker gracefully. The second ends the process at
+/// once, which loses nothing: unacknowledged messages are in the queue.
+fn follow_signals(signals: Signals, stop: &CancellationToken, steering: &Arc<Steering>) {
+    let Signals { mut pause, mut resume, mut terminate, mut interrupt, mut hang_up } = signals;
+    let steering = Arc::clone(steering);
     tokio::spawn(async move {
         loop {
             // Which of two signals at one moment came first is not known. Pausing is the safe side, so it comes last.
-            let action = tokio::select! {
+            tokio::select! {
                 biased;
-                _ = resume.recv() => Action::Resume,
-                _ = pause.recv() => Action::Pause,
-                _ = reload.recv() => Action::Reload,
-            };
-            // What is refused is logged.
-            let _ = steerer.act(action);
+                _ = resume.recv() => {
+                    info!("SIGUSR2: resuming");
+                    steering.resume();
+                }
+                _ = pause.recv() => {
+                    info!("SIGUSR1: pausing");
+                    steering.pause(SystemTime::now());
+                }
+            }
         }
     });
     let stop = stop.clone();
@@ -264,6 +257,7 @@ fn follow_signals(signals: Signals, stop: &CancellationToken, steerer: &Arc<Stee
             tokio::select! {
                 _ = terminate.recv() => {}
                 _ = interrupt.recv() => {}
+                _ = hang_up.recv() => {}
             }
             if stop.is_cancelled() {
                 warn!("second signal: exiting at once");

@@ -1,202 +1,148 @@
-//! Owns steering a running worker: `ticketlog pause`, `resume` and `reload`, and what the worker does when they, or signals, ask
-//! for it. Must not know how the flow pauses.
+//! `ticketlog pause` and `ticketlog resume`: which worker, its signal, and whether it has followed.
 
-use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::SystemTime;
+use std::fs;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
+use std::time::{Duration, Instant};
 
 use clap::Args;
-use humantime::format_rfc3339_seconds;
-use tracing::{info, warn};
+use rustix::process::{Pid, Signal, kill_process, test_kill_process};
+use serde_json::Value;
+use url::Url;
 
-use crate::config::{Loaded, Settings};
-use crate::observe::health::Component;
-use crate::observe::{admin, logging, metrics};
-use crate::worker::WorkerContext;
+use crate::http_client;
 
 use super::terminal::{print_line, wrapped};
+use super::worker_address::own_worker;
 use super::{CommandError, ConfigArgs, exit};
 
-/// Flags of `ticketlog pause`, `resume` and `reload`.
+/// How long a worker has to answer one request, and to follow the signal.
+const LIMIT: Duration = Duration::from_secs(3);
+
+/// Flags of `ticketlog pause` and `resume`.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "The worker must have a socket (admin.socket). Without one, signals do the same: SIGUSR1 pauses, SIGUSR2
-resumes, SIGHUP reloads."
+    after_help = "They send a signal, which other tools can send as well: SIGUSR1 pauses, SIGUSR2 resumes.
+
+Examples:
+  ticketlog pause
+  ticketlog pause --pid \"$(systemctl show --property MainPID --value ticketlog)\"
+  docker compose exec ticketlog /usr/local/bin/ticketlog pause
+  kubectl exec POD -- /usr/local/bin/ticketlog pause"
 )]
 pub(super) struct SteerArgs {
-    /// The socket of the worker [default: admin.socket].
-    #[arg(long, value_name = "PATH")]
-    socket: Option<PathBuf>,
+    /// The process of the worker [default: the only worker that runs here and that this user may signal].
+    #[arg(long, value_name = "PID", value_parser = clap::value_parser!(i32).range(1..))]
+    pid: Option<i32>,
+}
+
+/// What may be asked of a running worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Action {
+    Pause,
+    Resume,
 }
 
 impl SteerArgs {
-    /// Asks the worker, and prints its answer. With --socket, no configuration is read.
+    /// The configuration says only where the worker answers: without one, nothing is confirmed.
     pub fn run(&self, config: &ConfigArgs, action: Action) -> Result<u8, CommandError> {
         // Set in the environment of a worker, the routes may be all that it runs.
         let is_flag = std::env::var_os(super::ONLY_ROUTE).is_none_or(|routes| routes.is_empty());
         if is_flag && !config.route.is_empty() {
             let text =
-                "the routes of a process are steered together; run a route in a process of its own to steer it alone";
+                "the routes of a process are paused together; run a route in a process of its own to pause it alone";
             return Err(CommandError::usage(text));
         }
-        let socket = match &self.socket {
-            Some(socket) => socket.clone(),
-            None => PathBuf::from(config.load()?.settings.admin.socket),
-        };
-        if socket.as_os_str().is_empty() {
-            let text = "no socket is known: set admin.socket, for the worker too, or name its socket with --socket";
-            return Err(CommandError::usage(text));
+        let pid = self.worker()?;
+        let status = config.read().ok().and_then(|loaded| own_worker(&loaded.settings).join("/status").ok());
+        let text = super::block_on(steer(pid, action, status))?;
+        print_line(wrapped(&text, 2)).map(|()| 0)
+    }
+
+    fn worker(&self) -> Result<Pid, CommandError> {
+        if let Some(pid) = self.pid {
+            let worker = Pid::from_raw(pid).filter(|pid| is_worker(*pid));
+            let text = format!("process {pid} is not a running worker");
+            return worker.ok_or_else(|| CommandError::text(exit::UNAVAILABLE, text));
         }
-        let answer = super::block_on(async { Ok(admin::request(&socket, action.as_str()).await) })?;
-        let answer = answer.map_err(|error| {
-            CommandError::text(exit::UNAVAILABLE, format!("no worker answers at {}: {error}", socket.display()))
-        })?;
-        match answer {
-            Ok(text) => print_line(wrapped(&text, 2)).map(|()| 0),
-            Err(text) if action == Action::Reload => Err(CommandError::text(exit::CONFIG, text)),
-            Err(text) => Err(CommandError::text(exit::UNAVAILABLE, text)),
-        }
-    }
-}
-
-/// What may be asked of a running worker.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, strum::IntoStaticStr, strum::EnumString)]
-#[strum(serialize_all = "snake_case")]
-pub(super) enum Action {
-    Pause,
-    Resume,
-    Reload,
-}
-
-impl Action {
-    fn as_str(self) -> &'static str {
-        self.into()
-    }
-}
-
-/// Steers the worker of this process.
-pub(super) struct Steerer {
-    /// Where its settings come from, and which are in force.
-    config: ConfigArgs,
-    loaded: Mutex<Loaded>,
-    /// The routes; set once they run.
-    workers: OnceLock<Vec<Arc<WorkerContext>>>,
-    /// Whether the routes start paused.
-    starts_paused: AtomicBool,
-}
-
-impl Steerer {
-    pub fn new(config: ConfigArgs, loaded: Loaded) -> Self {
-        Steerer { config, loaded: Mutex::new(loaded), workers: OnceLock::new(), starts_paused: AtomicBool::new(false) }
-    }
-
-    /// From now on the worker can be steered, all its routes together. They do what was asked for meanwhile.
-    pub fn set_workers(&self, workers: Vec<Arc<WorkerContext>>) {
-        let _ = self.workers.set(workers);
-        if self.starts_paused.load(Ordering::Relaxed) {
-            let _ = self.act(Action::Pause);
-        }
-    }
-
-    /// Does what is asked for, and logs it. The answer for a person.
-    ///
-    /// # Errors
-    /// Why it is refused; nothing has changed then.
-    pub fn act(&self, action: Action) -> Result<String, String> {
-        let Some(workers) = self.workers.get() else { return self.act_early(action) };
-        match action {
-            Action::Pause => Ok(each(workers, pause)),
-            Action::Resume => Ok(each(workers, resume)),
-            Action::Reload => {
-                let reloaded = self.reload(workers);
-                metrics::reloaded(reloaded.is_ok());
-                match &reloaded {
-                    Ok(text) => info!("{text}"),
-                    Err(text) => warn!("the configuration is not reloaded: {}", text.replace('\n', "; ")),
-                }
-                reloaded
+        match running_workers()[..] {
+            [worker] => Ok(worker),
+            [] => {
+                let text = "no worker runs here that this user may signal; if it runs in a container, run this command there";
+                Err(CommandError::text(exit::UNAVAILABLE, text))
+            }
+            ref several => {
+                let lines: Vec<_> = several.iter().map(|pid| format!("  {pid}  {}", control_group(*pid))).collect();
+                Err(CommandError::usage(format!("several workers run here; name one with --pid:\n{}", lines.join("\n"))))
             }
         }
     }
-
-    /// The worker waits for the addresses of MongoDB, or has just started.
-    fn act_early(&self, action: Action) -> Result<String, String> {
-        if action == Action::Reload {
-            let text = "the worker is starting: it waits for MongoDB; try again when it runs";
-            warn!("the configuration is not reloaded: {text}");
-            metrics::reloaded(false);
-            return Err(text.to_owned());
-        }
-        let pauses = action == Action::Pause;
-        let was_pausing = self.starts_paused.swap(pauses, Ordering::Relaxed);
-        let text = match (pauses, was_pausing) {
-            (true, _) => "paused: the worker is starting, and consumes nothing until it is resumed",
-            (false, true) => "resumed",
-            (false, false) => "not paused",
-        };
-        info!("{text}");
-        Ok(text.to_owned())
-    }
-
-    fn reload(&self, workers: &[Arc<WorkerContext>]) -> Result<String, String> {
-        let mut current = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
-        let loaded = self.config.read().map_err(|error| format!("{:#}", error.error))?;
-        let changed = current.differences(&loaded);
-        let fixed: Vec<_> = changed.iter().filter(|name| !Settings::RELOADABLE.contains(&name.as_str())).collect();
-        if !fixed.is_empty() {
-            let names = fixed.iter().map(|name| name.as_str()).collect::<Vec<_>>().join(", ");
-            return Err(format!(
-                "nothing was changed: only a restart changes {names}. A reload changes {}",
-                Settings::RELOADABLE.join(", ")
-            ));
-        }
-        if changed.is_empty() {
-            let files: Vec<_> = self.config.config_files.iter().map(|path| path.display().to_string()).collect();
-            let read = if files.is_empty() { "the environment and flags".to_owned() } else { files.join(", ") };
-            return Ok(format!("reloaded: no setting has changed in {read}"));
-        }
-        logging::set_filter(&loaded.settings.log.filter).map_err(|error| error.to_string())?;
-        if changed.iter().any(|name| name != "log.filter") {
-            for worker in workers {
-                let settings = loaded.settings.of_route(&worker.settings.get().route_name);
-                settings.into_iter().for_each(|settings| worker.replace_settings(settings));
-            }
-        }
-        let values = loaded.effective.iter().filter(|setting| changed.contains(&setting.name()));
-        let values: Vec<_> = values.map(|setting| format!("{} = {}", setting.name(), setting.value)).collect();
-        *current = loaded;
-        Ok(format!("reloaded: {}", values.join(", ")))
-    }
 }
 
-/// Steers every route. The answer of one that has work in flight, if there is one: they are steered together.
-fn each(workers: &[Arc<WorkerContext>], steer: fn(&WorkerContext) -> String) -> String {
-    let mut answers: Vec<String> = workers.iter().map(|worker| worker.scope.enter(|| steer(worker))).collect();
-    let busy = answers.iter().position(|answer| answer.starts_with("pausing"));
-    answers.swap_remove(busy.unwrap_or(0))
+/// Sends the signal. What has happened, as far as `/status` of the worker tells.
+async fn steer(pid: Pid, action: Action, status: Option<Url>) -> Result<String, CommandError> {
+    let (signal, name) = match action {
+        Action::Pause => (Signal::USR1, "SIGUSR1"),
+        Action::Resume => (Signal::USR2, "SIGUSR2"),
+    };
+    let is_done = async || match &status {
+        Some(status) => is_paused(status, pid).await.map(|is_paused| is_paused == (action == Action::Pause)),
+        None => None,
+    };
+    let was_done = is_done().await == Some(true);
+    kill_process(pid, signal).map_err(std::io::Error::from)?;
+    let deadline = Instant::now() + LIMIT;
+    let confirmed = loop {
+        match is_done().await {
+            Some(false) if Instant::now() < deadline => tokio::time::sleep(Duration::from_millis(20)).await,
+            answer => break answer == Some(true),
+        }
+    };
+    let worker = format!("the worker (process {pid})");
+    Ok(match action {
+        _ if !confirmed => format!("sent {name} to {worker}; /status does not confirm yet that it has followed"),
+        Action::Pause if was_done => format!("already paused: {worker}"),
+        Action::Pause => {
+            format!("paused: {worker} writes what is in flight, and then consumes nothing until it is resumed")
+        }
+        Action::Resume if was_done => format!("not paused: {worker}"),
+        Action::Resume => format!("resumed: {worker} consumes again as soon as MongoDB answers"),
+    })
 }
 
-fn pause(worker: &WorkerContext) -> String {
-    let now = SystemTime::now();
-    if !worker.steering.pause(now) {
-        return "paused already".to_owned();
-    }
-    if !worker.has_session.load(Ordering::Relaxed) {
-        worker.health.down(Component::Consumer, format!("paused by an operator since {}", format_rfc3339_seconds(now)));
-        info!("paused");
-        return "paused: the worker consumes nothing until it is resumed".to_owned();
-    }
-    worker.health.down(Component::Consumer, "pausing: what is in flight is written first");
-    info!("pausing: what is in flight is written, the rest waits in the queue");
-    "pausing: the worker writes what is in flight, and then consumes nothing until it is resumed".to_owned()
+/// Whether consuming is to pause. `None` if that worker does not answer there.
+async fn is_paused(status: &Url, pid: Pid) -> Option<bool> {
+    let (_, body) = http_client::get(status, None, None, LIMIT).await?;
+    let status: Value = serde_json::from_slice(&body).ok()?;
+    (status["pid"] == pid.as_raw_pid()).then(|| status["components"]["consumer"] != "ok")
 }
 
-fn resume(worker: &WorkerContext) -> String {
-    if !worker.steering.resume() {
-        return "not paused".to_owned();
-    }
-    worker.health.up(Component::Consumer);
-    info!("resumed");
-    "resumed".to_owned()
+fn running_workers() -> Vec<Pid> {
+    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = processes.filter_map(|entry| Pid::from_raw(entry.file_name().to_str()?.parse().ok()?));
+    pids.filter(|pid| is_worker(*pid) && test_kill_process(*pid).is_ok()).collect()
+}
+
+/// Whether a process is a `ticketlog run` that follows the signals. They would end another process, or mean something else to it.
+fn is_worker(pid: Pid) -> bool {
+    let Ok(command) = fs::read(format!("/proc/{pid}/cmdline")) else { return false };
+    let mut arguments = command.split(|byte| *byte == 0);
+    let program = arguments.next().map(std::ffi::OsStr::from_bytes).and_then(|path| Path::new(path).file_name());
+    let own = std::env::current_exe().ok();
+    let is_ours = program.is_some() && program == own.as_deref().and_then(Path::file_name);
+    is_ours && arguments.any(|argument| argument == b"run") && catches_signals(pid).unwrap_or(false)
+}
+
+/// proc(5): `SigCgt` is the mask of the signals that a process handles.
+fn catches_signals(pid: Pid) -> Option<bool> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"))?;
+    let caught = u64::from_str_radix(caught.trim(), 16).ok()?;
+    Some([Signal::USR1, Signal::USR2].iter().all(|signal| caught >> (signal.as_raw() - 1) & 1 == 1))
+}
+
+/// Where a process belongs to, such as `ticketlog.service`: unlike its arguments, that holds no credential.
+fn control_group(pid: Pid) -> String {
+    let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
+    text.trim_end().rsplit('/').next().unwrap_or_default().to_owned()
 }

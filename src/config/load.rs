@@ -1,6 +1,5 @@
 //! Owns merging the layers into settings, and collecting every fault on the way. Reads the files that it is given.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use secrecy::ExposeSecret as _;
@@ -44,34 +43,6 @@ pub struct Loaded {
     pub effective: Vec<EffectiveSetting>,
     /// Environment variables that begin with `TICKETLOG_` and are not settings.
     pub ignored_variables: Vec<String>,
-}
-
-impl Loaded {
-    /// The names of the settings that differ. A URI from a file is the file's matter: it is read again when it is needed.
-    pub fn differences(&self, other: &Loaded) -> Vec<String> {
-        let values = |loaded: &Loaded| -> BTreeMap<String, Value> {
-            loaded.effective.iter().map(|setting| (setting.name(), setting.value.clone())).collect()
-        };
-        let (own, others) = (values(self), values(other));
-        let mut names: Vec<String> =
-            own.keys().chain(others.keys()).filter(|name| own.get(*name) != others.get(*name)).cloned().collect();
-        let (broker, store) = (&self.settings.broker, &self.settings.store);
-        let (mask_key, other_key) = (&self.settings.event.mask_key, &other.settings.event.mask_key);
-        for (name, file, own, other) in [
-            // Unlike the URIs it is not read again, whether it came from a file or not.
-            ("event.mask_key", &String::new(), mask_key, other_key),
-            ("broker.uri", &broker.uri_file, &broker.uri, &other.settings.broker.uri),
-            ("store.uri", &store.uri_file, &store.uri, &other.settings.store.uri),
-        ] {
-            names.retain(|changed| changed != name);
-            if file.is_empty() && own.expose_secret() != other.expose_secret() {
-                names.push(name.to_owned());
-            }
-        }
-        names.sort();
-        names.dedup();
-        names
-    }
 }
 
 /// A setting in force. Secrets are redacted.

@@ -57,7 +57,6 @@ pub struct Settings {
     pub retry: RetrySettings,
     pub event: EventSettings,
     pub http: HttpSettings,
-    pub admin: AdminSettings,
     pub log: LogSettings,
     pub telemetry: TelemetrySettings,
     pub shutdown: ShutdownSettings,
@@ -259,14 +258,6 @@ pub struct HttpSettings {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[allow(missing_docs)]
-pub struct AdminSettings {
-    /// The path of the socket; empty for none.
-    pub socket: String,
-}
-
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-#[allow(missing_docs)]
 pub struct LogSettings {
     pub format: LogFormat,
     pub filter: String,
@@ -321,17 +312,6 @@ impl EventSettings {
 }
 
 impl Settings {
-    /// What a running worker can change.
-    pub const RELOADABLE: [&str; 7] = [
-        "batch.linger",
-        "batch.max_bytes",
-        "batch.max_events",
-        "broker.prefetch",
-        "broker.prefetch_bytes",
-        "log.filter",
-        "write.max_rate",
-    ];
-
     /// The decoder's rules.
     pub fn rules(&self) -> Rules {
         let field = |(name, settings): (&String, &FieldSettings)| Field {

@@ -353,16 +353,7 @@ fn traces_go_to_the_path_that_otlp_prescribes() {
 }
 
 #[test]
-fn differences_name_the_settings_and_see_a_changed_password() {
-    let loaded = |text: &str| load_text("t.toml", text).unwrap();
-    let first = loaded("[broker]\nuri = \"amqp://a:one@127.0.0.1/\"\n[batch]\nmax_events = 10\n");
-    assert!(first.differences(&first).is_empty());
-    let second = loaded("[broker]\nuri = \"amqp://a:two@127.0.0.1/\"\nprefetch = 5000\n[batch]\nmax_events = 10\n");
-    assert_eq!(first.differences(&second), ["broker.prefetch", "broker.uri"]);
-    let [one, two] = ["one", "two"].map(|key| loaded(&format!("[event]\nmask_key = \"a long key://{key}\"\n")));
-    assert_eq!(one.differences(&two), ["event.mask_key"]);
-    assert!(one.effective.iter().all(|setting| !setting.value.to_string().contains("a long key")), "it is not shown");
-    let defaults = loaded("");
-    let known: Vec<_> = defaults.effective.iter().map(EffectiveSetting::name).collect();
-    assert!(Settings::RELOADABLE.iter().all(|name| known.iter().any(|known| known == name)), "{known:?}");
+fn the_mask_key_is_not_shown() {
+    let loaded = load_text("t.toml", "[event]\nmask_key = \"a long key://one\"\n").unwrap();
+    assert!(loaded.effective.iter().all(|setting| !setting.value.to_string().contains("a long key")));
 }

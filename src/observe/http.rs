@@ -133,6 +133,7 @@ fn status(state: &HttpState) -> String {
     let mut routes = state.routes.iter().map(route_status);
     let mut status = routes.next().unwrap_or_default();
     status.insert("process".to_owned(), PROCESS.as_str().into());
+    status.insert("pid".to_owned(), std::process::id().into());
     status.insert("version".to_owned(), env!("CARGO_PKG_VERSION").into());
     status.insert("uptime_seconds".to_owned(), state.started.elapsed().unwrap_or_default().as_secs().into());
     status.insert("routes".to_owned(), routes.collect());

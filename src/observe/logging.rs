@@ -12,7 +12,7 @@ use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGua
 use tracing_subscriber::filter::{EnvFilter, FilterExt, filter_fn};
 use tracing_subscriber::layer::{self, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
-use tracing_subscriber::{Layer, Registry, fmt, reload};
+use tracing_subscriber::{Layer, Registry, fmt};
 
 use crate::config::{LogFormat, LogSettings};
 use crate::system;
@@ -33,7 +33,7 @@ pub struct FilterError;
 /// # Errors
 /// A filter that cannot be parsed.
 pub fn install(log: &LogSettings) -> Result<Logging, FilterError> {
-    let (filter, handle) = reload::Layer::new(parse_filter(&log.filter)?);
+    let filter = EnvFilter::builder().parse(&log.filter).map_err(|_| FilterError)?;
     let own = filter_fn(|metadata| metadata.target() == "ticketlog" || metadata.target().starts_with("ticketlog::"));
     let terminal = std::io::stderr().is_terminal();
     let json = match log.format {
@@ -57,26 +57,9 @@ pub fn install(log: &LogSettings) -> Result<Logging, FilterError> {
         fmt::layer().log_internal_errors(false).with_ansi(system::has_colours(terminal)).with_writer(writer).boxed()
     };
     let _ = tracing_subscriber::registry().with(layer.and_then(LineCounter).with_filter(filter.and(own))).try_init();
-    *FILTER.lock().unwrap_or_else(PoisonError::into_inner) = Some(handle);
     *WRITER.lock().unwrap_or_else(PoisonError::into_inner) = Some((guard, lost));
     Ok(Logging(()))
 }
-
-fn parse_filter(text: &str) -> Result<EnvFilter, FilterError> {
-    EnvFilter::builder().parse(text).map_err(|_| FilterError)
-}
-
-/// Replaces the filter of the log that [`install`] has started.
-///
-/// # Errors
-/// A filter that cannot be parsed.
-pub fn set_filter(text: &str) -> Result<(), FilterError> {
-    let filter = parse_filter(text)?;
-    let handle = FILTER.lock().unwrap_or_else(PoisonError::into_inner);
-    handle.as_ref().map_or(Ok(()), |handle| handle.reload(filter).map_err(|_| FilterError))
-}
-
-static FILTER: Mutex<Option<reload::Handle<EnvFilter, Registry>>> = Mutex::new(None);
 
 /// The guard of the thread that writes the log, and its count of lost lines. If standard error is read too slowly, lines are
 /// lost, and nothing is blocked.

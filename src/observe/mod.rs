@@ -1,7 +1,6 @@
 //! Owns what the process shows to operators: health, metrics, status, the HTTP endpoints, the log, systemd notifications.
 //! Must not know the flow: the worker reports to these modules.
 
-pub mod admin;
 pub mod health;
 pub mod http;
 pub mod logging;

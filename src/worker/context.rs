@@ -20,10 +20,10 @@ use super::steering::Steering;
 
 /// What every part of the worker is given.
 pub struct WorkerContext {
-    /// The settings.
-    pub settings: SharedSettings,
-    /// What an operator asks of the flow.
-    pub steering: Steering,
+    /// Of its route.
+    pub settings: Settings,
+    /// Shared by all routes.
+    pub steering: Arc<Steering>,
     /// Whether there is a session, or one is being opened: something may be in flight.
     pub has_session: AtomicBool,
     /// The decoder's rules, from the settings.
@@ -64,16 +64,12 @@ pub struct SharedConcurrency(Mutex<AdaptiveConcurrency>);
 impl SharedConcurrency {
     /// With the bounds of the settings.
     pub fn new(settings: &Settings) -> Self {
-        SharedConcurrency(Mutex::new(SharedConcurrency::from_settings(settings)))
-    }
-
-    fn from_settings(settings: &Settings) -> AdaptiveConcurrency {
-        AdaptiveConcurrency::new(Bounds {
+        SharedConcurrency(Mutex::new(AdaptiveConcurrency::new(Bounds {
             concurrency: settings.write.concurrency,
             events: settings.batch.max_events,
             slow_write: settings.store.write_timeout.0 / 10,
             adaptive: settings.write.adaptive,
-        })
+        })))
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, AdaptiveConcurrency> {
@@ -104,36 +100,10 @@ impl TrustedUsers {
     }
 }
 
-/// The settings in force. Those of [`Settings::RELOADABLE`] may be replaced while the worker runs.
-pub struct SharedSettings(RwLock<Arc<Settings>>);
-
-impl SharedSettings {
-    /// These settings.
-    pub fn new(settings: Settings) -> Self {
-        SharedSettings(RwLock::new(Arc::new(settings)))
-    }
-
-    /// What they are now.
-    pub fn get(&self) -> Arc<Settings> {
-        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
-    }
-}
-
 impl WorkerContext {
-    /// Replaces the settings. Only those of [`Settings::RELOADABLE`] may differ. The session ends in order, and the next one
-    /// uses them.
-    pub fn replace_settings(&self, settings: Settings) {
-        // What it has learned would be lost.
-        if self.settings.get().batch.max_events != settings.batch.max_events {
-            *self.concurrency.lock() = SharedConcurrency::from_settings(&settings);
-        }
-        *self.settings.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(settings);
-        self.steering.settings_replaced();
-    }
-
     /// The delays of a new series of attempts.
     pub fn backoff(&self) -> Backoff {
-        let retry = &self.settings.get().retry;
+        let retry = &self.settings.retry;
         Backoff::new(retry.initial.0, retry.max.0)
     }
 

@@ -48,7 +48,7 @@ pub struct PendingDeadLetter {
 impl PendingDeadLetter {
     /// Makes the dead letter of a delivery.
     pub fn new(context: &WorkerContext, delivery: Delivery, rejection: &Rejection) -> Self {
-        let settings = context.settings.get();
+        let settings = &context.settings;
         let replay = delivery.replay_mark(&context.trusted_users.get());
         let trace_id = delivery.trace_context().map(|context| context.trace_id_text());
         let origin = Origin {
@@ -227,7 +227,7 @@ async fn publish(
     publisher: Option<Publisher>,
     batch: Vec<PendingDeadLetter>,
 ) -> Published {
-    let settings = context.settings.get();
+    let settings = &context.settings;
     let opened = match publisher {
         Some(publisher) => Ok(publisher),
         None => Publisher::open(&settings.broker, &settings.dead_letter, "dead letters")

@@ -36,6 +36,6 @@ mod supervisor;
 mod write;
 
 pub use causes::KnownCauses;
-pub use context::{SharedConcurrency, SharedSettings, TrustedUsers, WorkerContext};
+pub use context::{SharedConcurrency, TrustedUsers, WorkerContext};
 pub use steering::Steering;
 pub use supervisor::run;

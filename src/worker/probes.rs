@@ -61,7 +61,7 @@ async fn probe(context: &WorkerContext) {
 
 /// Exports the depth of the queues and their numbers of consumers.
 pub async fn queues(context: Arc<WorkerContext>) {
-    let settings = context.settings.get();
+    let settings = &context.settings;
     let (broker, dead_letter) = (&settings.broker, &settings.dead_letter);
     let queues = broker.queues();
     let shards: Vec<&str> = queues.iter().map(String::as_str).collect();
@@ -92,7 +92,7 @@ pub async fn queues(context: Arc<WorkerContext>) {
 
 /// Warns while a policy can remove messages from the dead-letter queue or the parked queue.
 pub async fn policies(context: Arc<WorkerContext>) {
-    let settings = context.settings.get();
+    let settings = &context.settings;
     let (broker, dead_letter) = (&settings.broker, &settings.dead_letter);
     while !context.stop.is_cancelled() {
         let mut pause = POLICIES_INTERVAL;

@@ -1,49 +1,36 @@
-//! Owns what an operator asks of a running worker: pausing, resuming, other settings. Must not know who asks, nor how.
+//! Pausing and resuming, as an operator asks for it.
 
 use std::time::SystemTime;
 
 use tokio::sync::watch;
 
-/// What is wanted of the flow.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-struct Wanted {
-    paused_since: Option<SystemTime>,
-    /// How often the settings were replaced.
-    replaced: u64,
-}
-
-/// What an operator wants, shared by those who ask and the flow.
+/// Since when consuming is to pause, if it is: one value for all routes of a process.
 #[derive(Debug, Default)]
-pub struct Steering(watch::Sender<Wanted>);
+pub struct Steering(watch::Sender<Option<SystemTime>>);
 
 /// Sees the wishes that come after it was made.
 #[derive(Debug)]
-pub struct SteeringReceiver(watch::Receiver<Wanted>);
+pub struct SteeringReceiver(watch::Receiver<Option<SystemTime>>);
 
 impl Steering {
-    /// Wants consuming to pause; false if it does so already.
-    pub fn pause(&self, now: SystemTime) -> bool {
-        self.set_paused(Some(now))
+    /// Has no effect on a worker that is paused.
+    pub fn pause(&self, now: SystemTime) {
+        self.set_paused(Some(now));
     }
 
-    /// Wants consuming to go on; false if it is not paused.
-    pub fn resume(&self) -> bool {
-        self.set_paused(None)
+    /// Has no effect on a worker that is not paused.
+    pub fn resume(&self) {
+        self.set_paused(None);
     }
 
-    fn set_paused(&self, since: Option<SystemTime>) -> bool {
-        self.0.send_if_modified(|wanted| {
-            let changes = wanted.paused_since.is_some() != since.is_some();
+    fn set_paused(&self, since: Option<SystemTime>) {
+        self.0.send_if_modified(|paused_since| {
+            let changes = paused_since.is_some() != since.is_some();
             if changes {
-                wanted.paused_since = since;
+                *paused_since = since;
             }
             changes
-        })
-    }
-
-    /// The settings were replaced: the next session uses them.
-    pub fn settings_replaced(&self) {
-        self.0.send_modify(|wanted| wanted.replaced += 1);
+        });
     }
 
     /// A receiver that has seen everything so far.
@@ -60,9 +47,9 @@ impl SteeringReceiver {
         }
     }
 
-    /// Since when consuming is to pause, if it is.
+    /// Since when consuming is to pause.
     pub fn paused_since(&self) -> Option<SystemTime> {
-        self.0.borrow().paused_since
+        *self.0.borrow()
     }
 }
 
@@ -75,14 +62,15 @@ mod tests {
     #[test]
     fn a_receiver_sees_what_is_wanted_after_it_was_made() {
         let (steering, now) = (Steering::default(), SystemTime::now());
-        assert!(steering.pause(now) && !steering.pause(now));
+        steering.pause(now);
         let mut receiver = steering.subscribe();
         assert!(receiver.changed().now_or_never().is_none());
+        steering.pause(SystemTime::now());
+        assert!(receiver.changed().now_or_never().is_none(), "it is already paused");
         assert_eq!(receiver.paused_since(), Some(now));
-        assert!(steering.resume() && !steering.resume());
+        steering.resume();
         assert!(receiver.changed().now_or_never().is_some() && receiver.paused_since().is_none());
-        steering.settings_replaced();
-        assert!(receiver.changed().now_or_never().is_some());
-        assert!(!steering.resume() && receiver.changed().now_or_never().is_none());
+        steering.resume();
+        assert!(receiver.changed().now_or_never().is_none(), "it is not paused");
     }
 }

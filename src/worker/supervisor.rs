@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use tracing::{info, warn};
 
@@ -34,31 +34,37 @@ static THROTTLE: LogThrottle = LogThrottle::new(Duration::from_secs(10));
 
 /// Runs until the process is asked to stop. No outage ends it.
 pub async fn run(context: Arc<WorkerContext>) {
-    let settings = context.settings.get();
-    let dead_letter = &settings.dead_letter;
-    let mut dead_letters = DeadLetterPublisher::new(Arc::clone(&context));
+    tokio::select! {
+        () = run_sessions(&context) => {}
+        () = show_steering(&context) => {}
+    }
+}
+
+async fn run_sessions(context: &Arc<WorkerContext>) {
+    let dead_letter = &context.settings.dead_letter;
+    let mut dead_letters = DeadLetterPublisher::new(Arc::clone(context));
     let mut breaker = Breaker::new(dead_letter.max_ratio, dead_letter.breaker_window);
-    let mut next = NextSession::new(Arc::clone(&context));
+    let mut next = NextSession::new(Arc::clone(context));
     let mut background = None;
-    while wait_until_resumed(&context).await && wait_for_store(&context).await {
-        background.get_or_insert_with(|| start_background_tasks(&context));
+    while wait_until_resumed(context).await && wait_for_store(context).await {
+        background.get_or_insert_with(|| start_background_tasks(context));
         // Whatever is wanted from here on ends the session.
         let steering = context.steering.subscribe();
         if steering.paused_since().is_some() {
             continue;
         }
         context.has_session.store(true, Ordering::Relaxed);
-        let session = match open_session(&context, next.options).await {
+        let session = match open_session(context, next.options).await {
             None => break,
             Some(Ok(session)) => session,
             Some(Err(error)) => {
                 context.has_session.store(false, Ordering::Relaxed);
-                session_failed(&context, &error, None, next.backoff.next_delay()).await;
+                session_failed(context, &error, None, next.backoff.next_delay()).await;
                 continue;
             }
         };
         let (opened, stored) = (Instant::now(), context.stored.load(Ordering::Relaxed));
-        let session = SessionLoop::new(Arc::clone(&context), session, steering, &mut dead_letters, &mut breaker);
+        let session = SessionLoop::new(Arc::clone(context), session, steering, &mut dead_letters, &mut breaker);
         let end = session.run().await;
         context.has_session.store(false, Ordering::Relaxed);
         match end {
@@ -129,16 +135,37 @@ impl NextSession {
 async fn wait_until_resumed(context: &WorkerContext) -> bool {
     let mut steering = context.steering.subscribe();
     while let Some(since) = steering.paused_since() {
-        let since = humantime::format_rfc3339_seconds(since);
-        if context.health.down(Component::Consumer, format!("paused by an operator since {since}")) {
-            info!("paused");
-        }
+        show_paused(context, since);
         tokio::select! {
             () = context.stop.cancelled() => return false,
             () = steering.changed() => {}
         }
     }
     !context.stop.is_cancelled()
+}
+
+fn show_paused(context: &WorkerContext, since: SystemTime) {
+    let since = humantime::format_rfc3339_seconds(since);
+    if context.health.down(Component::Consumer, format!("paused by an operator since {since}")) {
+        info!("paused");
+    }
+}
+
+/// Shows at once what is wanted, whatever the flow is waiting for.
+async fn show_steering(context: &WorkerContext) {
+    let mut steering = context.steering.subscribe();
+    loop {
+        steering.changed().await;
+        match steering.paused_since() {
+            None if context.health.up(Component::Consumer) => info!("resumed"),
+            None => {}
+            Some(since) if !context.has_session.load(Ordering::Relaxed) => show_paused(context, since),
+            Some(_) => {
+                context.health.down(Component::Consumer, "pausing: what is in flight is written first");
+                info!("pausing: what is in flight is written, the rest waits in the queue");
+            }
+        }
+    }
 }
 
 fn start_background_tasks(context: &Arc<WorkerContext>) -> [tokio::task::JoinHandle<()>; 4] {
@@ -166,7 +193,7 @@ async fn is_near_delivery_limit(context: &WorkerContext) -> bool {
     if highest == 0 {
         return false;
     }
-    let limit = rabbitmq::source_delivery_limit(&context.settings.get().broker).await.ok().flatten();
+    let limit = rabbitmq::source_delivery_limit(&context.settings.broker).await.ok().flatten();
     let is_near = limit.is_some_and(|limit| highest >= limit / 2);
     if is_near {
         warn!(highest, limit, "a message has used up half of the delivery limit of the queue: waiting longer");
@@ -176,7 +203,7 @@ async fn is_near_delivery_limit(context: &WorkerContext) -> bool {
 
 /// Whether the queue is known to be no stream: a publisher may have set the header of one.
 async fn is_no_stream(context: &WorkerContext) -> bool {
-    let is_no_stream = rabbitmq::source_is_stream(&context.settings.get().broker).await == Ok(false);
+    let is_no_stream = rabbitmq::source_is_stream(&context.settings.broker).await == Ok(false);
     if is_no_stream {
         warn!("a message has the header x-stream-offset although the queue is no stream; it is stored like the others");
     }
@@ -185,10 +212,10 @@ async fn is_no_stream(context: &WorkerContext) -> bool {
 
 /// Opens a session; none if the process is asked to stop first.
 async fn open_session(context: &WorkerContext, options: SessionOptions) -> Option<Result<Session, BrokerError>> {
-    let settings = context.settings.get();
+    let settings = &context.settings;
     let opened = tokio::select! {
         () = context.stop.cancelled() => return None,
-        opened = Session::open(&settings, options) => opened,
+        opened = Session::open(settings, options) => opened,
     };
     if let Ok(session) = &opened {
         metrics::session_opened();
@@ -277,7 +304,7 @@ async fn wait_after_requeue(context: &WorkerContext, requeues_in_a_row: u32) {
         }
         context.sleep(backoff.next_delay()).await;
     }
-    let settings = context.settings.get();
+    let settings = &context.settings;
     while !context.health.is_up(Component::DeadLetter) && !context.stop.is_cancelled() {
         match Publisher::open(&settings.broker, &settings.dead_letter, "probe").await {
             Ok(publisher) => {
@@ -294,7 +321,7 @@ async fn wait_after_requeue(context: &WorkerContext, requeues_in_a_row: u32) {
 }
 
 async fn ensure_indexes(context: Arc<WorkerContext>) {
-    let settings = context.settings.get();
+    let settings = &context.settings;
     if !settings.store.ensure_indexes {
         return;
     }

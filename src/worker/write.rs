@@ -35,7 +35,7 @@ pub async fn write(
     batch: Vec<PendingEvent>,
     origin: BatchOrigin,
 ) -> Vec<(PendingEvent, DocumentOutcome)> {
-    let attempts = context.settings.get().retry.document_attempts;
+    let attempts = context.settings.retry.document_attempts;
     let mut progress = BatchProgress::new(&batch, attempts, Arc::clone(&context.stored));
     let mut backoff = context.backoff();
     while let Some(piece) = progress.next_piece(&batch) {

@@ -181,7 +181,7 @@ async fn each_message_is_stored_in_the_collection_of_its_route() {
     let refused = routes.run(&["publish", "--route", "refresh", "--generate", "1"]);
     assert!(refused.contains("needs a --routing-key that matches refresh.#"), "{refused}");
 
-    assert!(routes.run(&["pause", "--route", "refresh", "--socket", "/none"]).contains("steered together"));
+    assert!(routes.run(&["pause", "--route", "refresh", "--pid", "1"]).contains("paused together"));
     let both = routes.run(&["setup", "--route", "refresh,main,refresh"]);
     assert_eq!(both.matches("route refresh:").count(), 1);
     assert!(both.contains("route main:") && both.contains("route refresh:"), "{both}");

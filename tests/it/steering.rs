@@ -1,30 +1,18 @@
-//! Steering a running worker: pausing, resuming and reloading, under load, and what is refused.
+//! Steering a running worker: pausing and resuming under load, the signals, and which worker gets them.
 
 use std::io::BufRead as _;
-use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Stdio};
 
 use crate::harness::{DEADLINE, DedicatedServer, ServerKind, TestEnv, TestMessage, Worker, eventually, signal};
 
-/// A worker with an admin socket and a configuration file in a directory.
-async fn steered_worker(env: &TestEnv, directory: &Path, settings: &str) -> Worker {
-    configure(directory, settings);
-    let mut command = env.command();
-    command.arg("--config").arg(directory.join("ticketlog.toml"));
-    command.env("TICKETLOG_ADMIN__SOCKET", directory.join("admin.sock"));
-    let worker = Worker::start(command).await;
-    worker.wait_until_ready().await;
-    worker
-}
-
-fn configure(directory: &Path, settings: &str) {
-    std::fs::write(directory.join("ticketlog.toml"), settings).unwrap();
-}
-
 /// `ticketlog pause` and the like: exit code, and what it printed.
-fn steer(env: &TestEnv, directory: &Path, action: &str) -> (i32, String) {
-    let socket = directory.join("admin.sock");
-    let output: Output = env.command().arg(action).arg("--socket").arg(socket).output().unwrap();
+fn steer(env: &TestEnv, worker: &Worker, action: &str) -> (i32, String) {
+    let (pid, listen) = (worker.id().to_string(), format!("http.listen={}", worker.address()));
+    run(&mut env.command(), &[action, "--pid", &pid, "--set", &listen])
+}
+
+fn run(command: &mut Command, arguments: &[&str]) -> (i32, String) {
+    let output = command.args(arguments).output().unwrap();
     let text = [output.stdout, output.stderr].concat();
     (output.status.code().unwrap(), String::from_utf8(text).unwrap())
 }
@@ -34,16 +22,14 @@ async fn a_worker_that_is_steered_under_load_loses_nothing_and_stores_nothing_tw
     const ROUNDS: i32 = 6;
     const EVENTS: i32 = 200;
     let env = TestEnv::new().await;
-    let directory = tempfile::tempdir().unwrap();
-    let directory = directory.path();
-    let worker = steered_worker(&env, directory, "").await;
+    let worker = env.worker().await;
+    worker.wait_until_ready().await;
     for round in 0..ROUNDS {
         let first = round * EVENTS;
         // Some are in flight when it pauses.
         env.publish_all((first..first + EVENTS / 2).map(TestMessage::numbered)).await;
-        let (code, text) = steer(&env, directory, "pause");
-        // The reload of the round before may still be replacing the session: without one, it is paused at once.
-        assert!(code == 0 && (text.starts_with("pausing: ") || text.starts_with("paused: ")), "{text}");
+        let (code, text) = steer(&env, &worker, "pause");
+        assert!(code == 0 && text.starts_with("paused: "), "{text}");
         eventually("it is paused", DEADLINE, async || {
             let (status, problems) = worker.get("/readyz");
             status == 503 && problems.starts_with("consumer: paused by an operator since 20")
@@ -55,21 +41,13 @@ async fn a_worker_that_is_steered_under_load_loses_nothing_and_stores_nothing_tw
         env.publish_all((first + EVENTS / 2..first + EVENTS).map(TestMessage::numbered)).await;
         env.wait_for_depth(&env.queue(), waiting + EVENTS as u32 / 2).await;
         assert_eq!(env.count().await, stored, "it stores nothing while it is paused");
-        let lines = format!("[batch]\nmax_events = {}\n[broker]\nprefetch = {}\n", 10 + round, 2000 + round);
-        configure(directory, &lines);
-        let (code, text) = steer(&env, directory, "reload");
-        assert!(code == 0 && text.contains(&format!("batch.max_events = {}", 10 + round)), "{text}");
-        assert_eq!(steer(&env, directory, "resume"), (0, "resumed\n".to_owned()));
-        if round % 2 == 0 {
-            configure(directory, &lines.replace("prefetch", "prefetch_bytes = \"16MiB\"\nprefetch"));
-            worker.signal("HUP");
-        }
+        let (code, text) = steer(&env, &worker, "resume");
+        assert!(code == 0 && text.starts_with("resumed: "), "{text}");
     }
     let count = ROUNDS * EVENTS;
     eventually("all are stored", DEADLINE, async || env.count().await >= count as u64).await;
     env.assert_exactly(count).await;
     worker.wait_until_ready().await;
-    assert!(worker.metrics()["ticketlog_reloads_total{outcome=\"applied\"}"] >= f64::from(ROUNDS));
     env.clean().await;
 }
 
@@ -89,7 +67,7 @@ async fn signals_pause_and_resume() {
     worker.wait_until_settled(1).await;
     worker.signal("USR1");
     eventually("it is paused again", DEADLINE, async || worker.get("/readyz").0 == 503).await;
-    assert_eq!(worker.stop().await.code(), Some(0), "a paused worker stops in order");
+    assert_eq!(worker.stop().await.code(), Some(0), "a paused worker stops gracefully");
     env.clean().await;
 }
 
@@ -144,109 +122,83 @@ async fn a_pause_and_a_resume_at_one_moment_pause() {
 async fn a_resumed_worker_waits_for_mongodb_and_can_be_paused_meanwhile() {
     let store = DedicatedServer::start(ServerKind::Mongodb);
     let env = TestEnv::with_dedicated_store(&store).await;
-    let directory = tempfile::tempdir().unwrap();
-    let directory = directory.path();
-    let worker = steered_worker(&env, directory, "[store]\nwrite_timeout = \"1s\"\n").await;
-    steer(&env, directory, "pause");
+    let mut command = env.command();
+    command.env("TICKETLOG_STORE__WRITE_TIMEOUT", "1s");
+    let worker = Worker::start(command).await;
+    worker.wait_until_ready().await;
+    steer(&env, &worker, "pause");
     let is_paused = || worker.get("/readyz").1.contains("consumer: paused by an operator since 20");
     eventually("it is paused", DEADLINE, async || is_paused()).await;
     for action in ["resume", "pause"] {
-        steer(&env, directory, action);
+        steer(&env, &worker, action);
     }
     eventually("it is paused again", DEADLINE, async || is_paused()).await;
     env.publish(&TestMessage::numbered(0)).await;
     store.freeze(true);
     eventually("MongoDB is missed", DEADLINE, async || worker.get("/readyz").1.contains("store: ")).await;
-    assert_eq!(steer(&env, directory, "resume"), (0, "resumed\n".to_owned()));
+    assert!(steer(&env, &worker, "resume").1.starts_with("resumed: "));
     eventually("it waits for MongoDB", DEADLINE, async || worker.log().contains("waiting for MongoDB")).await;
     assert_eq!(env.counts(&env.queue()).await, (1, 0), "it consumes nothing meanwhile");
-    let (_, text) = steer(&env, directory, "pause");
+    let (_, text) = steer(&env, &worker, "pause");
     assert!(text.starts_with("paused: ") && is_paused(), "without a session it is paused at once: {text}");
-    steer(&env, directory, "resume");
+    steer(&env, &worker, "resume");
     store.freeze(false);
     worker.wait_until_settled(1).await;
     env.clean().await;
 }
 
 #[tokio::test]
-async fn a_reload_is_refused_as_a_whole() {
+async fn the_command_finds_workers_and_signals_nothing_else() {
     let env = TestEnv::new().await;
-    let directory = tempfile::tempdir().unwrap();
-    let directory = directory.path();
-    let worker = steered_worker(&env, directory, "[batch]\nmax_events = 10\n").await;
-    assert_eq!(
-        steer(&env, directory, "reload"),
-        (0, format!("reloaded: no setting has changed in {}\n", directory.join("ticketlog.toml").display()))
-    );
-    assert_eq!(steer(&env, directory, "resume"), (0, "not paused\n".to_owned()));
-    for (settings, expected) in [
-        ("[batch]\nmax_events = 11\nmax_evnts = 1\n", "did you mean max_events?"),
-        ("[batch]\nmax_events = 0\n", "batch.max_events"),
-        (
-            "[batch]\nmax_events = 11\n[retry]\ninitial = \"1s\"\nmax = \"20s\"\n[event]\nmax_depth = 9\n",
-            "only a restart changes event.max_depth",
-        ),
-        ("[batch]\nmax_events = 11\n[log]\nfilter = \"info,=\"\n", "log.filter"),
-    ] {
-        configure(directory, settings);
-        let (code, text) = steer(&env, directory, "reload");
-        assert!(code == 78 && text.contains(expected), "{code} {text}");
+    let workers = [env.worker().await, env.worker().await];
+    let (code, text) = run(&mut env.command(), &["pause"]);
+    let lists = |worker: &Worker| text.lines().any(|line| line.starts_with(&format!("  {}  ", worker.id())));
+    assert!(code == 64 && workers.iter().all(lists), "{code} {text}");
+    let mut other = Command::new("sleep").arg("60").spawn().unwrap();
+    for pid in [other.id(), std::process::id()] {
+        let refused = run(&mut env.command(), &["pause", "--pid", &pid.to_string()]);
+        assert_eq!(refused, (69, format!("process {pid} is not a running worker\n")));
     }
+    assert!(other.try_wait().unwrap().is_none(), "it was not ended by a signal");
+    other.kill().unwrap();
+    other.wait().unwrap();
+
+    let [worker, another] = &workers;
+    worker.wait_until_ready().await;
+    assert!(steer(&env, worker, "resume").1.starts_with("not paused: "));
+    assert!(steer(&env, worker, "pause").1.starts_with("paused: "));
+    assert!(steer(&env, worker, "pause").1.starts_with("already paused: "));
+    // What answers there is another worker.
+    let (pid, listen) = (worker.id().to_string(), format!("http.listen={}", another.address()));
+    let (code, text) = run(&mut env.command(), &["resume", "--pid", &pid, "--set", &listen]);
+    assert!(code == 0 && text.starts_with(&format!("sent SIGUSR2 to the worker (process {pid})")), "{code} {text}");
+    worker.wait_until_ready().await;
+    env.clean().await;
+}
+
+#[tokio::test]
+async fn a_hangup_stops_a_worker_as_a_termination_does() {
+    let env = TestEnv::new().await;
+    let mut worker = env.worker().await;
+    worker.wait_until_ready().await;
+    env.publish_all((0..500).map(TestMessage::numbered)).await;
+    eventually("some are stored", DEADLINE, async || env.count().await > 0).await;
     worker.signal("HUP");
-    eventually("the refusal is logged", DEADLINE, async || {
-        worker.log().matches("the configuration is not reloaded").count() == 5
-    })
-    .await;
-    let metrics = worker.metrics();
-    assert_eq!(metrics["ticketlog_reloads_total{outcome=\"refused\"}"], 5.0);
-    assert_eq!(metrics["ticketlog_sessions_opened_total"], 1.0, "the session goes on");
-    configure(directory, "[batch]\nmax_events = 10\n[log]\nfilter = \"error\"\n");
-    assert_eq!(steer(&env, directory, "reload"), (0, "reloaded: log.filter = \"error\"\n".to_owned()));
-    assert_eq!(worker.metrics()["ticketlog_sessions_opened_total"], 1.0, "only the log has changed");
-    steer(&env, directory, "pause");
-    assert!(!worker.log().contains("what is in flight is written"), "info is not logged any more");
+    assert_eq!(worker.wait_for_exit().await.code(), Some(0));
+    let (waiting, consumers) = env.counts(&env.queue()).await;
+    assert_eq!((env.count().await + u64::from(waiting), consumers), (500, 0), "nothing is stored twice or lost");
     env.clean().await;
 }
 
 #[tokio::test]
-async fn the_socket_belongs_to_one_worker_and_its_user() {
-    use std::os::unix::fs::PermissionsExt as _;
-    let env = TestEnv::new().await;
-    let directory = tempfile::tempdir().unwrap();
-    let directory = directory.path();
-    let socket = directory.join("admin.sock");
-    let (code, text) = steer(&env, directory, "pause");
-    assert!(code == 69 && text.contains("no worker answers at"), "{code} {text}");
-    let output = env.command().arg("pause").output().unwrap();
-    assert_eq!(output.status.code(), Some(64), "no socket is named: {output:?}");
-    let mut worker = steered_worker(&env, directory, "").await;
-    assert_eq!(socket.metadata().unwrap().permissions().mode() & 0o777, 0o600);
-    let second = env.command().arg("run").env("TICKETLOG_ADMIN__SOCKET", &socket).output().unwrap();
-    let text = String::from_utf8_lossy(&second.stderr).into_owned();
-    assert!(second.status.code() == Some(69) && text.contains("another worker listens there"), "{text}");
-    worker.kill();
-    assert!(socket.exists(), "a killed worker leaves it behind");
-    let mut again = steered_worker(&env, directory, "").await;
-    assert_eq!(steer(&env, directory, "pause").0, 0);
-    again.stop().await;
-    assert!(!socket.exists(), "a worker that stops removes it");
-    std::fs::write(&socket, "a file").unwrap();
-    let third = env.command().arg("run").env("TICKETLOG_ADMIN__SOCKET", &socket).output().unwrap();
-    assert_eq!(third.status.code(), Some(69));
-    assert_eq!(std::fs::read_to_string(&socket).unwrap(), "a file", "nothing but a socket is replaced");
-    env.clean().await;
-}
-
-#[tokio::test]
-async fn a_worker_keeps_to_its_rate_until_a_reload_lifts_it() {
+async fn a_worker_keeps_to_its_rate() {
     const RATE: u32 = 20;
-    const EVENTS: i32 = 2_000;
     let env = TestEnv::new().await;
-    let directory = tempfile::tempdir().unwrap();
-    let directory = directory.path();
     let started = std::time::Instant::now();
-    let _worker = steered_worker(&env, directory, &format!("[write]\nmax_rate = {RATE}\n")).await;
-    env.publish_all((0..EVENTS).map(TestMessage::numbered)).await;
+    let mut command = env.command();
+    command.env("TICKETLOG_WRITE__MAX_RATE", RATE.to_string());
+    let mut worker = Worker::start(command).await;
+    env.publish_all((0..500).map(TestMessage::numbered)).await;
     eventually("some are stored", DEADLINE, async || {
         let stored = env.count().await;
         let most = f64::from(RATE) * started.elapsed().as_secs_f64() + f64::from(RATE) / 10.0;
@@ -254,10 +206,9 @@ async fn a_worker_keeps_to_its_rate_until_a_reload_lifts_it() {
         stored > 60
     })
     .await;
-    configure(directory, "");
-    let (code, text) = steer(&env, directory, "reload");
-    assert!(code == 0 && text.contains("write.max_rate = 0"), "{text}");
-    eventually("all are stored", DEADLINE, async || env.count().await == EVENTS as u64).await;
-    env.assert_exactly(EVENTS).await;
+    assert_eq!(worker.stop().await.code(), Some(0));
+    let _unlimited = env.worker().await;
+    eventually("all are stored", DEADLINE, async || env.count().await == 500).await;
+    env.assert_exactly(500).await;
     env.clean().await;
 }

@@ -49,7 +49,6 @@ pub(super) const QUEUE_FILLED_SINCE: &str = "ticketlog_queue_filled_since_timest
 pub(super) const QUEUE_REMOVES: &str = "ticketlog_queue_removes_messages";
 pub(super) const SESSION_ENDS: &str = "ticketlog_session_ends_total";
 pub(super) const SESSIONS: &str = "ticketlog_sessions_opened_total";
-pub(super) const RELOADS: &str = "ticketlog_reloads_total";
 pub(super) const PUBLISHERS: &str = "ticketlog_publishers_opened_total";
 pub(super) const REQUEUES: &str = "ticketlog_requeues_total";
 pub(super) const REQUEUED: &str = "ticketlog_requeued";
@@ -286,8 +285,6 @@ fn broker() -> Vec<Metric> {
         .seconds()
         .by("role", names::<QueueRole>),
         metric(SESSIONS, Counter, "Sessions opened"),
-        metric(RELOADS, Counter, "Reloads of the configuration by outcome; a refused one changed nothing")
-            .by("outcome", || vec!["applied", "refused"]),
         metric(SESSION_ENDS, Counter, "Sessions that ended or could not be opened, by cause")
             .by("cause", names::<BrokerError>),
         metric(PUBLISHERS, Counter, "Connections opened for publishing dead letters"),

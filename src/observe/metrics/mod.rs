@@ -146,11 +146,6 @@ pub fn set_queue_filled_since(role: QueueRole, since: Option<f64>) {
     gauge!(QUEUE_FILLED_SINCE, "role" => role).set(since.unwrap_or(f64::NAN));
 }
 
-/// The configuration was reloaded, or not.
-pub fn reloaded(applied: bool) {
-    counter!(RELOADS, "outcome" => if applied { "applied" } else { "refused" }).increment(1);
-}
-
 /// A session was opened.
 pub fn session_opened() {
     counter!(SESSIONS).increment(1);

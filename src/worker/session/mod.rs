@@ -55,7 +55,7 @@ pub enum SessionEnd {
     Failed(BrokerError, Option<UnfinishedMessage>),
     /// The process is stopping, and everything is settled or requeued.
     Stopped,
-    /// An operator wants it to pause, or has changed settings; everything is settled or requeued.
+    /// An operator wants it to pause; everything is settled or requeued.
     Steered,
     /// An outage lasted longer than `retry.requeue_after`, and everything is requeued.
     Requeued,
@@ -114,7 +114,7 @@ impl<'a> SessionLoop<'a> {
         dead_letters: &'a mut DeadLetterPublisher,
         breaker: &'a mut Breaker,
     ) -> Self {
-        let settings = context.settings.get();
+        let settings = &context.settings;
         let (batch, prefetch) = (&settings.batch, settings.broker.prefetch);
         let (max_events, max_bytes, linger) = (batch.max_events, batch.max_bytes.bytes(), batch.linger.0);
         let limits = context.concurrency.lock().limits();
@@ -230,7 +230,7 @@ impl<'a> SessionLoop<'a> {
             let is_paced = self.pace.max_events() < self.limits.events;
             let full = !is_paced && matches!(cause, FlushCause::Events | FlushCause::Bytes);
             let origin = BatchOrigin { epoch: self.limits.epoch, full };
-            let span = self.spans.batch(&batch, &context.settings.get());
+            let span = self.spans.batch(&batch, &context.settings);
             self.writes.push(Box::pin(async move {
                 let written = write::write(&context, batch, origin).await;
                 if let Some(span) = span {
@@ -247,11 +247,11 @@ impl<'a> SessionLoop<'a> {
         let now = Instant::now();
         self.accounting.received(chunk, now);
         let mut decoded_bytes = 0;
-        let settings = self.context.settings.get();
-        let trusted_users = self.context.trusted_users.get();
+        let context = Arc::clone(&self.context);
+        let (settings, trusted_users) = (&context.settings, context.trusted_users.get());
         for delivery in chunk.drain(..) {
             self.spans.received(&delivery, &settings.broker.queue, &trusted_users);
-            match decode::decode(&mut self.decoder, &settings, delivery, &trusted_users) {
+            match decode::decode(&mut self.decoder, settings, delivery, &trusted_users) {
                 Ok(pending) => {
                     let bytes = pending.document_bytes();
                     self.spans.decoded(&pending);
@@ -291,7 +291,7 @@ impl<'a> SessionLoop<'a> {
             self.probe_held(now);
             self.review_idle_breaker();
         }
-        let requeue_after = self.context.settings.get().retry.requeue_after.0;
+        let requeue_after = self.context.settings.retry.requeue_after.0;
         let overdue = age >= requeue_after || self.session.tracked_tags() > self.max_tracked_tags;
         overdue && self.draining.is_none()
     }
@@ -299,7 +299,7 @@ impl<'a> SessionLoop<'a> {
     /// Stops consuming and lingering. While something is down, outcomes are awaited only briefly, and the rest is requeued.
     async fn start_draining(&mut self, end: SessionEnd) -> Result<(), BrokerError> {
         let share = if self.all_up() { DRAIN_SHARE } else { DRAIN_SHARE_IN_OUTAGE };
-        let deadline = Instant::now() + self.context.settings.get().shutdown.timeout.0.mul_f64(share);
+        let deadline = Instant::now() + self.context.settings.shutdown.timeout.0.mul_f64(share);
         let is_consuming = self.draining.is_none();
         if matches!(end, SessionEnd::Stopped) {
             self.context.health.down(Component::Broker, "stopping");

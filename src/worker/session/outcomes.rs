@@ -109,7 +109,7 @@ impl SessionLoop<'_> {
         let bytes = delivery.bytes();
         let letter = PendingDeadLetter::new(&self.context, delivery, rejection);
         self.session.resized(bytes, letter.bytes);
-        self.spans.rejected(&letter, &self.context.settings.get().dead_letter.exchange);
+        self.spans.rejected(&letter, &self.context.settings.dead_letter.exchange);
         self.dead_letters.push(letter);
     }
 
