@@ -13,7 +13,7 @@ use criterion::{Criterion, Throughput};
 use serde_json::json;
 use ticketlog::event::{Decoder, Message, Rules};
 use ticketlog::rabbitmq::Settlement;
-use ticketlog::worker::batcher::{BatchLimits, Batcher};
+use ticketlog::worker::batcher::{BatchLimits, Batcher, Flow};
 
 const TOKEN: &str = "2f1c9a1e-7a59-4a53-8f0e-6b1d4c2e9f10";
 
@@ -66,7 +66,7 @@ fn bookkeeping(criterion: &mut Criterion) {
     group.bench_function("batch", |bencher| {
         bencher.iter(|| {
             (0..1000_u64).for_each(|event| batcher.push(event, 300, now));
-            black_box(batcher.take(now)).unwrap().0.len()
+            black_box(batcher.take(now, Flow::default())).unwrap().0.len()
         })
     });
     let mut settlement = Settlement::default();

@@ -144,7 +144,7 @@ PIPELINE = [
               ("max(ticketlog_batch_events_limit@)", "limit")),
         graph("Bytes in a batch", "bytes", "Mean size of the documents of a batch.",
               ("sum(rate(ticketlog_batch_bytes_sum@[$__rate_interval])) / sum(rate(ticketlog_batch_bytes_count@[$__rate_interval]))", "mean")),
-        graph("Causes of closing", "suffix:/s", "What closed the batches. `linger`: little traffic; `events` and `bytes`: full batches.",
+        graph("Causes of closing", "suffix:/s", "What closed the batches. `idle` and `linger`: little traffic; `events` and `bytes`: full batches; `prefetch`: no further event could arrive.",
               ("sum by (cause) (rate(ticketlog_batch_flushes_total@[$__rate_interval]))", "{{cause}}"), stack=True),
     ]),
     ("Deliveries", [

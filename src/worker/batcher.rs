@@ -1,10 +1,12 @@
-//! Owns when a batch closes. Pure: time is an argument. Must not know what an event is, who writes it, or how many writers
-//! there are.
+//! All rules of when a batch closes. Pure: time, and what the session loop knows besides, are arguments.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use crate::observe::metrics::FlushCause;
+
+/// Resolution of tokio's timers, which round up: a batch that is due within it is due now.
+const TIMER_RESOLUTION: Duration = Duration::from_millis(1);
 
 /// When a batch is closed, whichever is reached first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,6 +17,16 @@ pub struct BatchLimits {
     pub max_bytes: usize,
     /// Longest time that the first event waits for others.
     pub linger: Duration,
+}
+
+/// What is known of the session when a batch may close. Then events that wait gain nothing by waiting on.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Flow {
+    /// No write is under way. As with Nagle's algorithm (RFC 896), an event that comes alone is written at once, and under load the
+    /// events that arrive during a write are the next batch.
+    pub idle: bool,
+    /// The prefetch is exhausted: no further event can arrive.
+    pub exhausted: bool,
 }
 
 /// Events that wait for a writer, in order of arrival. It grows while all writers are busy; the prefetch bounds it.
@@ -67,28 +79,33 @@ impl<T> Batcher<T> {
 
     /// When the next batch is due because of `linger`.
     pub fn linger_deadline(&self) -> Option<Instant> {
-        self.waiting.front().map(|first| first.arrived + self.limits.linger)
+        let first = self.waiting.front()?;
+        let deadline = first.arrived + self.limits.linger;
+        Some(deadline.checked_sub(TIMER_RESOLUTION).unwrap_or(deadline))
     }
 
-    /// Why a batch is due, if one is.
-    pub fn due(&self, now: Instant) -> Option<FlushCause> {
-        let first = self.waiting.front()?;
+    fn due(&self, now: Instant, flow: Flow) -> Option<FlushCause> {
+        let deadline = self.linger_deadline()?;
         if self.waiting.len() >= self.limits.max_events {
             Some(FlushCause::Events)
         } else if self.bytes >= self.limits.max_bytes {
             Some(FlushCause::Bytes)
         } else if self.draining {
             Some(FlushCause::Drain)
-        } else if now.saturating_duration_since(first.arrived) >= self.limits.linger {
+        } else if now >= deadline {
             Some(FlushCause::Linger)
+        } else if flow.idle {
+            Some(FlushCause::Idle)
+        } else if flow.exhausted {
+            Some(FlushCause::Prefetch)
         } else {
             None
         }
     }
 
     /// Takes the next batch, if one is due: as many waiting events as the limits permit, at least one.
-    pub fn take(&mut self, now: Instant) -> Option<(Vec<T>, FlushCause)> {
-        let cause = self.due(now)?;
+    pub fn take(&mut self, now: Instant, flow: Flow) -> Option<(Vec<T>, FlushCause)> {
+        let cause = self.due(now, flow)?;
         let mut batch = Vec::with_capacity(self.waiting.len().min(self.limits.max_events));
         let mut bytes = 0;
         while let Some(next) = self.waiting.front() {
@@ -112,6 +129,8 @@ mod tests {
 
     const LIMITS: BatchLimits = BatchLimits { max_events: 3, max_bytes: 100, linger: Duration::from_millis(5) };
 
+    const BUSY: Flow = Flow { idle: false, exhausted: false };
+
     fn after(start: Instant, millis: u64) -> Instant {
         start + Duration::from_millis(millis)
     }
@@ -120,19 +139,19 @@ mod tests {
     fn closes_by_events_bytes_or_linger() {
         let start = Instant::now();
         let mut batcher = Batcher::new(LIMITS);
-        assert_eq!(batcher.take(start), None);
+        assert_eq!(batcher.take(start, BUSY), None);
         batcher.push('a', 10, start);
         batcher.push('b', 10, after(start, 4));
-        assert_eq!(batcher.take(after(start, 4)), None);
-        assert_eq!(batcher.linger_deadline(), Some(after(start, 5)));
-        assert_eq!(batcher.take(after(start, 5)), Some((vec!['a', 'b'], FlushCause::Linger)));
+        assert_eq!(batcher.take(after(start, 3), BUSY), None);
+        assert_eq!(batcher.linger_deadline(), Some(after(start, 4)), "a millisecond early: timers round up");
+        assert_eq!(batcher.take(after(start, 4), BUSY), Some((vec!['a', 'b'], FlushCause::Linger)));
         for item in ['c', 'd', 'e', 'f'] {
             batcher.push(item, 10, start);
         }
-        assert_eq!(batcher.take(start), Some((vec!['c', 'd', 'e'], FlushCause::Events)));
-        assert_eq!(batcher.take(start), None);
+        assert_eq!(batcher.take(start, BUSY), Some((vec!['c', 'd', 'e'], FlushCause::Events)));
+        assert_eq!(batcher.take(start, BUSY), None);
         batcher.push('g', 90, start);
-        assert_eq!(batcher.take(start), Some((vec!['f', 'g'], FlushCause::Bytes)));
+        assert_eq!(batcher.take(start, BUSY), Some((vec!['f', 'g'], FlushCause::Bytes)));
     }
 
     #[test]
@@ -142,12 +161,27 @@ mod tests {
         batcher.push('a', 10, start);
         batcher.push('B', 500, start);
         batcher.push('c', 10, start);
-        assert_eq!(batcher.take(start), Some((vec!['a'], FlushCause::Events)));
-        assert_eq!(batcher.take(start), Some((vec!['B'], FlushCause::Bytes)));
-        assert_eq!(batcher.take(start), None);
+        assert_eq!(batcher.take(start, BUSY), Some((vec!['a'], FlushCause::Events)));
+        assert_eq!(batcher.take(start, BUSY), Some((vec!['B'], FlushCause::Bytes)));
+        assert_eq!(batcher.take(start, BUSY), None);
         batcher.drain();
-        assert_eq!(batcher.take(start), Some((vec!['c'], FlushCause::Drain)));
+        assert_eq!(batcher.take(start, BUSY), Some((vec!['c'], FlushCause::Drain)));
         assert!(batcher.is_empty());
+    }
+
+    #[test]
+    fn an_event_does_not_linger_when_nothing_is_gained() {
+        let start = Instant::now();
+        let mut batcher = Batcher::new(LIMITS);
+        let (idle, exhausted) = (Flow { idle: true, exhausted: false }, Flow { idle: false, exhausted: true });
+        assert_eq!(batcher.take(start, idle), None, "there is no event");
+        for (flow, cause) in [(idle, FlushCause::Idle), (exhausted, FlushCause::Prefetch)] {
+            batcher.push('a', 10, start);
+            assert_eq!(batcher.take(start, BUSY), None);
+            assert_eq!(batcher.take(start, flow), Some((vec!['a'], cause)));
+            batcher.push('b', 10, start);
+            assert_eq!(batcher.take(after(start, 5), flow), Some((vec!['b'], FlushCause::Linger)));
+        }
     }
 
     proptest! {
@@ -159,7 +193,7 @@ mod tests {
                 batcher.push(index, *bytes, start);
             }
             let mut seen = Vec::new();
-            while let Some((batch, _)) = batcher.take(after(start, 10)) {
+            while let Some((batch, _)) = batcher.take(after(start, 10), BUSY) {
                 let bytes: usize = batch.iter().map(|index| sizes[*index]).sum();
                 prop_assert!(!batch.is_empty() && batch.len() <= 3);
                 prop_assert!(bytes <= 100 || batch.len() == 1);

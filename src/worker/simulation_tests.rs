@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use proptest::prelude::*;
 
 use super::batch_progress::{BatchProgress, DocumentOutcome};
-use super::batcher::{BatchLimits, Batcher};
+use super::batcher::{BatchLimits, Batcher, Flow};
 use super::decode::PendingEvent;
 use crate::event::{Decoder, Message, Reason};
 use crate::mongodb::{DocumentError, Failure, FailureClass, FailureKind};
@@ -174,7 +174,7 @@ impl Simulation {
 
     fn flush(&mut self) {
         while self.writes.len() < WRITERS
-            && let Some((batch, _)) = self.batcher.take(self.now)
+            && let Some((batch, _)) = self.batcher.take(self.now, Flow::default())
         {
             assert!((1..=LIMITS.max_events).contains(&batch.len()));
             let progress = BatchProgress::new(&batch, 3, Arc::clone(&self.stored_count));

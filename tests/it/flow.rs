@@ -259,6 +259,10 @@ async fn a_batch_does_not_linger_while_the_prefetch_is_exhausted() {
     env.publish_all((0..2).map(TestMessage::numbered)).await;
     let mut worker = env.worker_with(&[("BATCH__LINGER", "1min")]).await;
     eventually("both are stored", DEADLINE / 3, async || env.count().await == 2).await;
+    let metrics = worker.metrics();
+    let flushes = |cause| metrics[format!("ticketlog_batch_flushes_total{{cause=\"{cause}\"}}").as_str()];
+    assert!(flushes("idle") >= 1.0, "the first batch");
+    assert_eq!(flushes("linger"), 0.0);
     worker.stop().await;
     env.assert_exactly(2).await;
     env.clean().await;

@@ -194,8 +194,12 @@ fn work() -> Vec<Metric> {
         metric(BATCH_EVENTS, Histogram(EVENTS), "Events in a batch"),
         metric(BATCH_LIMIT, Gauge, "Most events in a batch at present, at most batch.max_events"),
         metric(BATCH_BYTES, Histogram(BYTES), "Bytes of documents in a batch").bytes(),
-        metric(FLUSHES, Counter, "Batches, by what closed them; linger: also because no write was under way")
-            .by("cause", names::<FlushCause>),
+        metric(
+            FLUSHES,
+            Counter,
+            "Batches, by what closed them; idle: no write was under way; prefetch: it was exhausted",
+        )
+        .by("cause", names::<FlushCause>),
     ]
 }
 

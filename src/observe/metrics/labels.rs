@@ -39,8 +39,12 @@ pub enum FlushCause {
     Events,
     /// It has `max_bytes`, or the next event would not fit.
     Bytes,
-    /// Its first event has waited `linger`, or no write was under way.
+    /// Its first event has waited `linger`.
     Linger,
+    /// No write was under way.
+    Idle,
+    /// The prefetch was exhausted, so that no further event could arrive.
+    Prefetch,
     /// The worker is stopping.
     Drain,
 }

@@ -22,7 +22,7 @@ use crate::rabbitmq::{BrokerError, Delivery, Session, UnfinishedMessage};
 
 use super::adaptive_concurrency::WriteLimits;
 use super::batch_progress::DocumentOutcome;
-use super::batcher::{BatchLimits, Batcher};
+use super::batcher::{BatchLimits, Batcher, Flow};
 use super::breaker::Breaker;
 use super::context::WorkerContext;
 use super::dead_letters::{DeadLetterPublisher, PendingDeadLetter};
@@ -40,8 +40,6 @@ const TICK: Duration = Duration::from_millis(250);
 const YIELD_AFTER_BYTES: usize = 2 << 20;
 /// Most delivery tags in memory behind an unsettled delivery, as a multiple of `broker.prefetch`.
 const MAX_TRACKED_PREFETCHES: usize = 32;
-/// Resolution of tokio's timers, which round up: a batch that is due within it is due now.
-const TIMER_RESOLUTION: Duration = Duration::from_millis(1);
 /// Shares of `shutdown.timeout` to wait for outcomes: while every component is up, and while one is down.
 const DRAIN_SHARE: f64 = 0.8;
 const DRAIN_SHARE_IN_OUTAGE: f64 = 0.1;
@@ -80,7 +78,6 @@ pub struct SessionLoop<'a> {
     /// When the last tick was. The timer alone is not enough: under load, other branches of the loop are always ready.
     last_tick: Instant,
     steering: SteeringReceiver,
-    linger: Duration,
     /// Most delivery tags in memory behind an unsettled delivery.
     max_tracked_tags: usize,
     /// Set while the session is ending in order.
@@ -133,7 +130,6 @@ impl<'a> SessionLoop<'a> {
             pace: Pace::new(settings.write.max_rate),
             last_tick: Instant::now(),
             steering,
-            linger,
             max_tracked_tags: MAX_TRACKED_PREFETCHES * usize::from(prefetch),
             draining: None,
             context,
@@ -208,7 +204,6 @@ impl<'a> SessionLoop<'a> {
 
     fn linger_timer(&self) -> Option<Instant> {
         let deadline = self.batcher.linger_deadline().filter(|_| self.writes.len() < self.limits.concurrency);
-        let deadline = deadline.and_then(|deadline| deadline.checked_sub(TIMER_RESOLUTION));
         deadline.map(|deadline| self.paced_until().map_or(deadline, |until| until.max(deadline)))
     }
 
@@ -216,14 +211,10 @@ impl<'a> SessionLoop<'a> {
     fn start_writes(&mut self) {
         self.limits = self.context.concurrency.lock().limits();
         self.batcher.set_max_events(self.limits.events.min(self.pace.max_events()));
-        // While the prefetch is exhausted, no further event can arrive, and lingering gains nothing.
         let exhausted = self.accounting.in_flight() >= usize::from(self.session.prefetch());
         while self.can_write() {
-            // Events linger only while a write is under way, as with Nagle's algorithm (RFC 896): one that comes alone is
-            // written at once, and under load the events that arrive during a write are the next batch.
-            let at_once = exhausted || self.writes.is_empty();
-            let early = if at_once { self.linger } else { TIMER_RESOLUTION };
-            let Some((batch, cause)) = self.batcher.take(Instant::now() + early) else { break };
+            let flow = Flow { idle: self.writes.is_empty(), exhausted };
+            let Some((batch, cause)) = self.batcher.take(Instant::now(), flow) else { break };
             metrics::batch_closed(cause, batch.len(), batch.iter().map(PendingEvent::document_bytes).sum());
             self.pace.started(batch.len(), Instant::now());
             let context = Arc::clone(&self.context);
