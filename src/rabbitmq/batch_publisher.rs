@@ -93,8 +93,9 @@ impl<T> BatchPublisher<T> {
             tokio::time::sleep_until(self.next_batch.into()).await;
             self.next_batch = Instant::now() + rate.duration_of(self.batch.len());
         }
-        let (mut messages, items): (Vec<_>, Vec<_>) = self.batch.drain(..).unzip();
-        let body_bytes = messages.iter().map(|message| message.body.len() as u64).sum::<u64>();
+        let mut batch = std::mem::take(&mut self.batch);
+        let body_bytes = batch.iter().map(|(message, _)| message.body.len() as u64).sum::<u64>();
+        let mut messages: Vec<_> = batch.iter_mut().map(|(message, _)| message).collect();
         let results = match self.publisher.publish(&mut messages, || note_blocked(&*self.report)).await {
             Ok(results) => results,
             Err(BrokerError::Refused(_) | BrokerError::Closed(_)) if self.tolerant => {
@@ -113,11 +114,11 @@ impl<T> BatchPublisher<T> {
         self.counts.bytes += body_bytes;
         self.batch_bytes = 0;
         self.report.set_done(self.counts.published);
-        Ok(items.into_iter().zip(results).collect())
+        Ok(batch.into_iter().zip(results).map(|((_, item), result)| (item, result)).collect())
     }
 
     /// Publishes each message on its own, after one of them made RabbitMQ close the channel (a missing permission, its size).
-    async fn publish_singly(&mut self, messages: Vec<Outgoing>) -> Result<Vec<PublishResult>, BrokerError> {
+    async fn publish_singly(&mut self, messages: Vec<&mut Outgoing>) -> Result<Vec<PublishResult>, BrokerError> {
         let mut results = Vec::with_capacity(messages.len());
         self.reopen().await?;
         for message in messages {

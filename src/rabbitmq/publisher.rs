@@ -96,7 +96,7 @@ impl Publisher {
     /// The result of no message is known then, and the publisher must not be used again.
     pub async fn publish(
         &mut self,
-        messages: &mut [Outgoing],
+        messages: &mut [&mut Outgoing],
         on_blocked: impl Fn(),
     ) -> Result<Vec<PublishResult>, BrokerError> {
         let max_header_bytes = match self.connection.configuration().frame_max() as usize {
@@ -169,7 +169,10 @@ fn returned_key(properties: &BasicProperties) -> Option<String> {
 
 /// Combines confirms and returns. Where several messages share address and key of one that was returned, it is not known which
 /// of them it was: none of them counts as confirmed.
-fn match_returns(messages: &[Outgoing], confirmations: Vec<Confirmation>) -> Result<Vec<PublishResult>, BrokerError> {
+fn match_returns(
+    messages: &[&mut Outgoing],
+    confirmations: Vec<Confirmation>,
+) -> Result<Vec<PublishResult>, BrokerError> {
     let mut returned: HashSet<(ShortString, ShortString, Option<String>)> = HashSet::new();
     let mut results = Vec::with_capacity(messages.len());
     for confirmation in confirmations {
@@ -185,7 +188,7 @@ fn match_returns(messages: &[Outgoing], confirmations: Vec<Confirmation>) -> Res
         };
         returned.extend(message.map(|message| address(message.delivery)));
     }
-    let address = |message: &Outgoing| {
+    let address = |message: &&mut Outgoing| {
         let key = Some(message.return_key.clone()).filter(|key| !key.is_empty());
         (message.exchange.clone(), message.routing_key.clone(), key)
     };

@@ -225,7 +225,7 @@ impl DeadLetterPublisher {
 async fn publish(
     context: Arc<WorkerContext>,
     publisher: Option<Publisher>,
-    batch: Vec<PendingDeadLetter>,
+    mut batch: Vec<PendingDeadLetter>,
 ) -> Published {
     let settings = &context.settings;
     let opened = match publisher {
@@ -238,22 +238,14 @@ async fn publish(
         Ok(publisher) => publisher,
         Err(error) => return failed(batch, &error),
     };
-    let mut messages: Vec<Outgoing> = Vec::with_capacity(batch.len());
-    let mut restore = Vec::with_capacity(batch.len());
-    for dead_letter in batch {
-        let PendingDeadLetter { tag, bytes, reason, summary, replay_id, publisher, message } = dead_letter;
-        restore.push(move |message| PendingDeadLetter { tag, bytes, reason, summary, replay_id, publisher, message });
-        messages.push(message);
-    }
     let on_blocked = || {
         let text = "dead_letter_unavailable: RabbitMQ blocks publishers (a memory or disk alarm)";
         if context.health.down(Component::DeadLetter, text) {
             warn!("{text}; the original messages stay in the queue");
         }
     };
-    let results = publisher.publish(&mut messages, on_blocked).await;
-    let batch = restore.into_iter().zip(messages).map(|(restore, message)| restore(message)).collect();
-    match results {
+    let mut messages: Vec<_> = batch.iter_mut().map(|dead_letter| &mut dead_letter.message).collect();
+    match publisher.publish(&mut messages, on_blocked).await {
         Ok(results) => apply_results(publisher, batch, &results),
         Err(error) => failed(batch, &error),
     }
