@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 /// The host name; text that is not UTF-8 is replaced.
 pub fn host_name() -> String {
-    gethostname::gethostname().to_string_lossy().into_owned()
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
 /// Time since 1970-01-01T00:00:00Z.

@@ -133,9 +133,7 @@ impl PublishArgs {
         let follows_clock =
             !matches!(self.at, Some(StartTime::Millis(_))) && (self.seed.is_none() || self.at.is_some());
         let seed = self.seed.unwrap_or_else(rand::random);
-        let Some(mut generator) = Generator::new(seed, self.users, self.malformed, millis) else {
-            return Err(CommandError::usage("--users needs a positive number"));
-        };
+        let mut generator = Generator::new(seed, self.users, self.malformed, millis);
         let mut malformed = 0;
         for _ in 0..count {
             if follows_clock {

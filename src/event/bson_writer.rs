@@ -1,6 +1,8 @@
 //! Owns writing BSON (bsonspec.org, version 1.1) into one buffer; the type byte of an element is set last. Must not know
 //! JSON, casts or identity.
 
+use std::io::Write as _;
+
 /// The BSON types of JSON values, and of the two fields that the worker adds.
 const DOUBLE: u8 = 0x01;
 const STRING: u8 = 0x02;
@@ -72,6 +74,15 @@ impl Writer {
         self.out.push(0);
         self.out.extend_from_slice(key);
         self.out.push(0);
+        at
+    }
+
+    /// Starts an element of an array.
+    pub fn index(&mut self, index: usize) -> usize {
+        let at = self.out.len();
+        self.out.push(0);
+        // Writing to memory does not fail.
+        let _ = write!(self.out, "{index}\0");
         at
     }
 

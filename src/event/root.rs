@@ -6,17 +6,11 @@ use std::fmt;
 use serde::de::{Error, MapAccess, SeqAccess, Visitor};
 
 use super::cast::{CastField, ReadId};
-use super::duplicate_keys::ObjectKeys;
 use super::walk::{AnyValue, Walk};
 use super::{Reason, Rejection, fields};
 
 /// Reads the value of the root object's key at the offset `at`.
-fn root_member<'de, A: MapAccess<'de>>(
-    walk: &mut Walk,
-    map: &mut A,
-    object: &mut ObjectKeys,
-    at: usize,
-) -> Result<(), A::Error> {
+fn root_member<'de, A: MapAccess<'de>>(walk: &mut Walk, map: &mut A, at: usize) -> Result<(), A::Error> {
     let key = walk.key_at(at);
     if key == b"_id" {
         return map.next_value_seed(ReadId { walk, at });
@@ -26,7 +20,7 @@ fn root_member<'de, A: MapAccess<'de>>(
         return Err(walk.reject(Rejection::of_field(Reason::InvalidField, "ingested_at", detail)));
     }
     let role = fields::role(walk.rules, key);
-    walk.register_key(object, at);
+    walk.register_key(at);
     match role {
         Some(role) => map.next_value_seed(CastField { walk, at, role }),
         None => map.next_value_seed(AnyValue { walk, at }),

@@ -6,7 +6,7 @@ use std::fmt;
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
 use super::bson_writer::Writer;
-use super::duplicate_keys::{Keys, ObjectKeys};
+use super::duplicate_keys::Keys;
 use super::rules::MAX_DOCUMENT_BYTES;
 use super::{Reason, Rejection, Rules, fields};
 
@@ -67,16 +67,16 @@ impl Walk<'_> {
     pub fn members<'de, A: MapAccess<'de>>(
         &mut self,
         mut map: A,
-        read_value: impl Fn(&mut Self, &mut A, &mut ObjectKeys, usize) -> Result<(), A::Error>,
+        read_value: impl Fn(&mut Self, &mut A, usize) -> Result<(), A::Error>,
     ) -> Result<(), A::Error> {
         self.enter()?;
-        let mut object = self.keys.open();
+        let object = self.keys.open();
         loop {
             let at = self.writer.len();
             if map.next_key_seed(Key { walk: self })?.is_none() {
                 break;
             }
-            read_value(self, &mut map, &mut object, at)?;
+            read_value(self, &mut map, at)?;
             self.check_size()?;
         }
         self.keys.close(object, self.writer.buffer());
@@ -90,16 +90,15 @@ impl Walk<'_> {
     }
 
     /// Registers the key at this offset, so that the last of equal keys wins.
-    pub fn register_key(&mut self, object: &mut ObjectKeys, at: usize) {
-        self.keys.register(object, self.writer.bytes(), at);
+    pub fn register_key(&mut self, at: usize) {
+        self.keys.register(self.writer.bytes(), at);
     }
 
     /// Reads the elements of an array into the open array.
     pub fn elements<'de, A: SeqAccess<'de>>(&mut self, mut seq: A) -> Result<(), A::Error> {
         self.enter()?;
-        let mut digits = itoa::Buffer::new();
-        for index in 0usize.. {
-            let at = self.writer.key(digits.format(index).as_bytes());
+        for index in 0.. {
+            let at = self.writer.index(index);
             if seq.next_element_seed(AnyValue { walk: self, at })?.is_none() {
                 self.writer.truncate(at);
                 break;
@@ -200,8 +199,8 @@ impl<'de> Visitor<'de> for AnyValue<'_, '_> {
 
     fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<(), A::Error> {
         let start = self.walk.writer.open_document(self.at);
-        self.walk.members(map, |walk, map, object, at| {
-            walk.register_key(object, at);
+        self.walk.members(map, |walk, map, at| {
+            walk.register_key(at);
             map.next_value_seed(AnyValue { walk, at })
         })?;
         self.walk.writer.close(start);

@@ -5,6 +5,8 @@
 //! an error text, which the server leaves empty once a reply holds a MiB of them (docs/adr/0003-raw-insert-command.md).
 //! Source: MongoDB manual, `insert` (database command).
 
+use std::io::Write as _;
+
 use bson::raw::RawDocumentBuf;
 use bson::{Document, rawdoc};
 use serde::Deserialize;
@@ -50,11 +52,9 @@ impl InsertCommand {
         command.extend_from_slice(&self.head);
         let array = command.len();
         command.extend_from_slice(&[0; 4]);
-        let mut digits = itoa::Buffer::new();
         for (index, document) in documents.iter().enumerate() {
             command.push(0x03);
-            command.extend_from_slice(digits.format(index).as_bytes());
-            command.push(0);
+            write!(command, "{index}\0").ok()?;
             command.extend_from_slice(document.as_bytes());
         }
         command.push(0);

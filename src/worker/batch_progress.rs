@@ -1,11 +1,9 @@
 //! Owns the state of one batch while it is written: which events have their outcome, and which are written next. Pure. Must
 //! not know the store, delivery tags, acks or dead letters.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-
-use hashbrown::HashMap;
 
 use crate::event::{Reason, Rejection, same_event};
 use crate::mongodb::{DocumentError, Failure, FailureClass, FailureKind};

@@ -1,11 +1,11 @@
 //! Owns writing one batch: attempts, pauses, and the comparison with documents that are stored already. Must not know
 //! delivery tags, acks or dead letters. Dropping the future abandons the batch, which loses nothing.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use hashbrown::HashMap;
 use tracing::{info, warn};
 
 use crate::event::same_event;
