@@ -36,7 +36,7 @@ fn event(bytes: usize) -> Vec<u8> {
 
 fn decode(decoder: &mut Decoder, body: &[u8]) -> usize {
     let message = Message { body, message_id: Some(TOKEN), ..Message::default() };
-    decoder.decode(&message, || [0; 12]).unwrap().document.len()
+    decoder.decode(&message, || [0; 12]).unwrap().document.as_bytes().len()
 }
 
 fn to_bson(body: &[u8]) -> usize {

@@ -6,6 +6,7 @@ use clap::Args;
 use serde_json::json;
 
 use crate::config::{MAIN_ROUTE, Settings};
+use crate::event::Address;
 use crate::rabbitmq::{BatchPublisher, Outgoing, Publisher, Rate};
 use crate::system::since_epoch;
 
@@ -112,7 +113,8 @@ impl PublishArgs {
             return Err(CommandError::usage("--routing-key has at most 255 bytes"));
         }
         let (name, broker) = (&settings.route_name, &settings.broker);
-        if name != MAIN_ROUTE && settings.unexpected_routing_key(&broker.exchange, self.key()).is_some() {
+        let address = Address { exchange: &broker.exchange, routing_key: self.key() };
+        if name != MAIN_ROUTE && settings.addresses().check(address).is_err() {
             let patterns = broker.routing_keys.join(", ");
             return Err(CommandError::usage(format!("route {name} needs a --routing-key that matches {patterns}")));
         }

@@ -1,17 +1,16 @@
-//! Owns `ticketlog validate`: runs the worker's decoder over files. Must not know the decoder's rules.
+//! `ticketlog validate`: what the worker would do with the messages of files.
 
 use std::io::{BufWriter, Write as _};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use bson::{Bson, Document};
 use clap::Args;
 use serde::Serialize;
 use serde_json::json;
 
 use crate::config::Settings;
 use crate::dead_letter::{escape, terminal_safe};
-use crate::event::{Decoder, Event, Identity, Message, Printed, Rejection};
+use crate::event::{Address, Decoder, Event, Identity, Message, Printed, Rejection};
 
 use super::source::{InputMessage, read_messages};
 use super::{CommandError, exit};
@@ -27,6 +26,10 @@ pub(super) struct ValidateArgs {
     /// Print one JSON object for each message, with the document that would be stored.
     #[arg(long)]
     json: bool,
+    /// The routing key to assume: the worker of a route rejects messages that are meant for another one [default: none, as if they were
+    /// sent to the queue by its name].
+    #[arg(long, value_name = "KEY")]
+    routing_key: Option<String>,
     /// The AMQP `message_id` to assume.
     #[arg(long, value_name = "ID")]
     message_id: Option<String>,
@@ -40,8 +43,11 @@ impl ValidateArgs {
         let mut decoder = Decoder::new(Arc::new(settings.rules()));
         let mut out = BufWriter::new(std::io::stdout().lock());
         let (mut accepted, mut rejected) = (0usize, 0usize);
+        let exchange = settings.broker.exchange.as_str();
+        let address = self.routing_key.as_deref().map(|routing_key| Address { exchange, routing_key });
         read_messages(&self.files, self.whole, |input| {
             let message = Message {
+                address,
                 body: &input.body,
                 message_id: self.message_id.as_deref(),
                 content_encoding: self.content_encoding.as_deref(),
@@ -90,7 +96,7 @@ fn as_json(input: &InputMessage, result: &Result<Event, Rejection>) -> String {
                 Identity::Uuid => "uuid",
                 Identity::DeadLetter | Identity::None => "none",
             };
-            let document = document(event);
+            let document = event.to_bson();
             let document = Printed(&document);
             let stored = Stored { file, line: *line, outcome: "stored", identity, document };
             return serde_json::to_string(&stored).unwrap_or_default();
@@ -101,13 +107,4 @@ fn as_json(input: &InputMessage, result: &Result<Event, Rejection>) -> String {
         }),
     };
     json.to_string()
-}
-
-/// The document. Without an identity it has no `_id`: the worker makes a fresh one for each delivery.
-fn document(event: &Event) -> Bson {
-    let Ok(mut document) = Document::from_reader(event.document.as_slice()) else { return Bson::Null };
-    if event.identity == Identity::None {
-        document.remove("_id");
-    }
-    Bson::Document(document)
 }

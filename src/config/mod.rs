@@ -320,6 +320,7 @@ impl Settings {
             required: settings.required,
         };
         Rules {
+            addresses: self.has_several_routes().then(|| self.addresses()),
             max_bytes: self.event.max_bytes.bytes(),
             max_depth: self.event.max_depth,
             fields: self.event.fields.iter().map(field).collect(),

@@ -1,11 +1,10 @@
-//! Owns routes: further logs in the same process, each with a queue and a collection of its own. Everything else they share. Must
-//! not know what runs them.
+//! Routes: further logs in the same process, each with a queue and a collection of its own. Everything else they share.
 
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-use crate::event::{Reason, Rejection, binding_matches};
+use crate::event::{RouteAddresses, binding_matches};
 
 use super::{FieldSettings, Settings};
 
@@ -71,20 +70,9 @@ impl Settings {
         all.into_iter().any(|pattern| binding_matches(pattern, key))
     }
 
-    /// Why a message is rejected that was published to this exchange with this routing key. With one route never: then every message of
-    /// the queue is meant for it. With several, a binding that is left over, or was made by hand, would put it into the wrong
-    /// collection: a binding of the exchange, or of one in front of it, which is the one that the delivery names. Who names the queue
-    /// itself, through the default exchange, means it.
-    pub fn unexpected_routing_key(&self, exchange: &str, key: &str) -> Option<Rejection> {
-        if !self.has_several_routes() {
-            return None;
-        }
-        let is_expected = self.broker.routing_keys.iter().any(|pattern| binding_matches(pattern, key))
-            || exchange.is_empty() && self.broker.queues().iter().any(|queue| queue == key);
-        (!is_expected).then(|| {
-            let detail = "the routing key matches no pattern of the route that the queue belongs to";
-            Rejection::new(Reason::UnexpectedRoutingKey, detail)
-        })
+    /// Where the messages of this route are published.
+    pub fn addresses(&self) -> RouteAddresses {
+        RouteAddresses { routing_keys: self.broker.routing_keys.clone(), queues: self.broker.queues() }
     }
 }
 
@@ -124,24 +112,18 @@ mod tests {
     }
 
     #[test]
-    fn only_with_several_routes_a_routing_key_can_be_unexpected() {
+    fn only_with_several_routes_the_address_of_a_message_matters() {
         let all = load_text("f", ROUTES).unwrap().settings.of_all_routes();
-        let unexpected = |settings: &Settings, exchange: &str, key: &str| {
-            settings.unexpected_routing_key(exchange, key).map(|rejection| rejection.reason)
+        let addresses = |settings: &Settings| settings.rules().addresses;
+        let of = |key: &str, queue: &str| {
+            Some(RouteAddresses { routing_keys: vec![key.to_owned()], queues: vec![queue.to_owned()] })
         };
-        let exchange = all[0].broker.exchange.clone();
-        assert_eq!(unexpected(&all[0], &exchange, "ticket.buy"), None);
-        assert_eq!(unexpected(&all[0], &exchange, "audit.login"), Some(Reason::UnexpectedRoutingKey));
-        assert_eq!(unexpected(&all[1], &exchange, "audit.login"), None);
-        assert_eq!(unexpected(&all[1], "", "audit"), None, "the queue itself was named");
-        assert_eq!(unexpected(&all[1], "upstream", "audit.login"), None);
-        assert_eq!(unexpected(&all[1], "upstream", "ticket.buy"), Some(Reason::UnexpectedRoutingKey));
-        assert_eq!(unexpected(&all[1], "upstream", "audit"), Some(Reason::UnexpectedRoutingKey));
-        assert_eq!(unexpected(&all[1], "", "refresh.log"), Some(Reason::UnexpectedRoutingKey));
+        assert_eq!(addresses(&all[0]), of("ticket.#", "bytemark.tickets.log"));
+        assert_eq!(addresses(&all[1]), of("audit.*", "audit"));
         for route in &all {
             assert!(route.is_key_of_a_route("ticket.buy") && route.is_key_of_a_route("ticket_refresh.a"));
             assert!(!route.is_key_of_a_route("left.over"));
         }
-        assert_eq!(unexpected(&load_text("f", "").unwrap().settings, &exchange, "audit.login"), None);
+        assert_eq!(addresses(&load_text("f", "").unwrap().settings), None);
     }
 }

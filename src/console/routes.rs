@@ -16,7 +16,6 @@ use futures_util::stream::{self, Stream};
 use maud::Markup;
 
 use crate::desk;
-use crate::event;
 use crate::http_client;
 use crate::observe::worker_numbers::WorkerNumbers;
 use crate::observe::worker_sample::Sample;
@@ -184,9 +183,7 @@ async fn letter(
         }
     }
     let Some(detail) = details.get(id) else { return Err(Problem::not_found("It is not in the queue any more.")) };
-    let rules = console.settings.rules();
-    let body = event::decompressed_body(&desk::decoder_message(&detail.delivery), &rules);
-    let body = body.unwrap_or(std::borrow::Cow::Borrowed(&detail.delivery.body));
+    let body = desk::readable_body(&detail.delivery, &console.settings.rules());
     Ok(pages::letter_page(&console, &operator, query.queue, &detail, &body).into_response())
 }
 

@@ -1,5 +1,5 @@
-//! Owns the dead letters of one user: finding and deleting them. A dead letter is the user's if the worker's own decoder would store it
-//! under the user's id. Must not know documents.
+//! The dead letters of one user: finding and deleting them. A dead letter is the user's if the worker's own decoder would store it under
+//! the user's id.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use crate::rabbitmq::Delivery;
 use crate::report::Report;
 
 use super::reader::{LetterHandle, LetterReader, SelectedLetter, json_body};
-use super::{DeskError, Selection, Source, decoder_message};
+use super::{DeskError, Selection, Source};
 
 /// The field that says whose an event is.
 const USER_FIELD: &str = "user_id";
@@ -134,7 +134,7 @@ impl<'a> UserSearch<'a> {
     }
 
     fn owner(&self, decoder: &mut Decoder, delivery: &Delivery) -> Owner {
-        let stored = decoder.field(&decoder_message(delivery), USER_FIELD);
+        let stored = decoder.field(&delivery.message(), USER_FIELD);
         // As it was sent, it may be exactly the id although the worker would not store it, or not exactly.
         let is_sent = || match json_body(delivery, &self.rules) {
             Some(Bson::Document(body)) => body.get(USER_FIELD).is_some_and(|sent| self.user.matches(sent)),

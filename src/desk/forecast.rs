@@ -1,5 +1,4 @@
-//! Owns the forecast of a replay: what would become of each dead letter with the current decoder and settings. Must not know
-//! how a replay is sent.
+//! The forecast of a replay: what would become of each dead letter with the current decoder and settings.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -11,12 +10,12 @@ use serde_json::{Value, json};
 
 use crate::config::Settings;
 use crate::dead_letter::{DeadLetterRecord, escape};
-use crate::event::{self, Decoder, Identity, Message, Rejection};
+use crate::event::{Address, Decoder, Identity, Message};
 use crate::rabbitmq::Delivery;
 use crate::report::Report;
 
 use super::edit::{Edit, Editor};
-use super::{DeskError, dead_letters, decoder_message};
+use super::{DeskError, dead_letters, readable_body};
 
 /// Most dead letters that are named in notes because their edits failed.
 const MAX_NAMED: u64 = 20;
@@ -44,6 +43,25 @@ pub(super) enum Prediction {
     EditFailed(String, Option<Vec<u8>>),
 }
 
+/// The message that a replay makes of a dead letter: published where it was published first, with texts that are not UTF-8 replaced, and
+/// without a content encoding if its body was edited. If its routing key is of another route, RabbitMQ takes it there: the rules of this
+/// one are a guess at what becomes of it, and its routing key is no fault.
+pub fn replayed_message<'a>(
+    settings: &Settings,
+    delivery: &'a Delivery,
+    record: &'a DeadLetterRecord,
+    edited: Option<&'a [u8]>,
+) -> Message<'a> {
+    let DeadLetterRecord { exchange, routing_key, .. } = record;
+    let is_judged = !exchange.is_empty() && !settings.is_key_of_a_route(routing_key);
+    let address = is_judged.then_some(Address { exchange, routing_key });
+    let message = Message { unreadable: None, address, dead_letter_id: record.first_letter_id(), ..delivery.message() };
+    match edited {
+        Some(body) => Message { body, content_encoding: None, ..message },
+        None => message,
+    }
+}
+
 /// Predicts what becomes of dead letters.
 pub(super) struct Predictor<'a> {
     settings: &'a Settings,
@@ -65,20 +83,9 @@ impl<'a> Predictor<'a> {
         Ok(Predictor { settings, decoder: Decoder::new(Arc::new(settings.rules())), editor, to_queue })
     }
 
-    /// The body as an edit receives it: decompressed, if it can be.
+    /// The body as an edit receives it.
     pub fn readable_body<'d>(&self, delivery: &'d Delivery) -> Cow<'d, [u8]> {
-        event::decompressed_body(&decoder_message(delivery), self.decoder.rules())
-            .unwrap_or(Cow::Borrowed(&delivery.body))
-    }
-
-    /// A routing key of another route is no fault: RabbitMQ takes the replayed message there, and the rules of this route are only a
-    /// guess at what becomes of it.
-    fn unexpected_routing_key(&self, record: &DeadLetterRecord) -> Option<Rejection> {
-        let names_a_queue = self.to_queue || record.exchange.is_empty();
-        if names_a_queue || self.settings.is_key_of_a_route(&record.routing_key) {
-            return None;
-        }
-        self.settings.unexpected_routing_key(&record.exchange, &record.routing_key)
+        readable_body(delivery, self.decoder.rules())
     }
 
     pub async fn predict(&mut self, delivery: &Delivery, record: &DeadLetterRecord) -> Prediction {
@@ -93,18 +100,11 @@ impl<'a> Predictor<'a> {
                 Err(error) => return Prediction::EditFailed(error, None),
             },
         };
-        let original = Message { dead_letter_id: record.first_letter_id(), ..decoder_message(delivery) };
-        let message = match &edited {
-            Some(body) => Message { body, content_encoding: None, ..original },
-            None => original,
-        };
-        let decoded = match self.unexpected_routing_key(record) {
-            Some(rejection) => Err(rejection),
-            None => self.decoder.decode(&message, || [0; 12]),
-        };
-        match decoded {
+        let message = replayed_message(self.settings, delivery, record, edited.as_deref());
+        let message = if self.to_queue { Message { address: None, ..message } } else { message };
+        match self.decoder.decode(&message, || [0; 12]) {
             // A replay replaces texts that are not UTF-8, the message_id among them.
-            Ok(event) if event.identity == Identity::None || delivery.unreadable_parts().is_some() => {
+            Ok(event) if event.identity == Identity::None || delivery.is_unreadable() => {
                 Prediction::Accepted { edited, document_id: None }
             }
             Ok(event) => Prediction::Accepted { edited, document_id: Some(ObjectId::from_bytes(event.id)) },

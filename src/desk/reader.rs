@@ -1,5 +1,6 @@
 //! Reading the selected dead letters of a queue; the others stay where they are.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use bson::Bson;
@@ -7,7 +8,7 @@ use bson::oid::ObjectId;
 
 use crate::config::Settings;
 use crate::dead_letter::{DeadLetterRecord, Filter};
-use crate::event::{self, Message, Rules};
+use crate::event::{self, Rules};
 use crate::observe::traces::ReplaySpan;
 use crate::rabbitmq::{AckHandle, BrowsedMessage, Delivery, QueueBrowser};
 use crate::report::Report;
@@ -178,18 +179,12 @@ impl LetterReader {
     }
 }
 
-/// The message that the decoder decodes.
-pub fn decoder_message(delivery: &Delivery) -> Message<'_> {
-    Message {
-        body: &delivery.body,
-        message_id: delivery.message_id(),
-        content_encoding: delivery.content_encoding(),
-        timestamp: delivery.timestamp(),
-        dead_letter_id: None,
-    }
+/// The body as a person or an edit reads it: decompressed, if it can be.
+pub fn readable_body<'d>(delivery: &'d Delivery, rules: &Rules) -> Cow<'d, [u8]> {
+    event::decompressed_body(&delivery.message(), rules).unwrap_or(Cow::Borrowed(&delivery.body))
 }
 
 /// The body as JSON, as it was sent; none if it is something else.
 pub(super) fn json_body(delivery: &Delivery, rules: &Rules) -> Option<Bson> {
-    event::read_json(&event::decompressed_body(&decoder_message(delivery), rules).ok()?)
+    event::read_json(&event::decompressed_body(&delivery.message(), rules).ok()?)
 }

@@ -1,16 +1,17 @@
-//! Owns writing BSON (bsonspec.org, version 1.1) into one buffer; the type byte of an element is set last. Must not know
-//! JSON, casts or identity.
+//! Writing BSON (bsonspec.org, version 1.1) into one buffer; the type byte of an element is set last.
 
 use std::io::Write as _;
 
-/// The BSON types of JSON values, and of the two fields that the worker adds.
+use bson::DateTime;
+use bson::raw::{RawDocumentBuf, cstr};
+
+/// The BSON types of JSON values, and of the `_id`.
 const DOUBLE: u8 = 0x01;
 const STRING: u8 = 0x02;
 const DOCUMENT: u8 = 0x03;
 const ARRAY: u8 = 0x04;
 const OBJECT_ID: u8 = 0x07;
 const BOOLEAN: u8 = 0x08;
-const DATE: u8 = 0x09;
 const NULL: u8 = 0x0a;
 const INT32: u8 = 0x10;
 const INT64: u8 = 0x12;
@@ -170,17 +171,8 @@ fn length(bytes: usize) -> [u8; 4] {
 }
 
 /// Adds `ingested_at` (Date, milliseconds since 1970) as the last field.
-pub fn with_ingested_at(mut document: Vec<u8>, millis: i64) -> Vec<u8> {
-    document.pop();
-    document.extend_from_slice(INGESTED_AT_KEY);
-    document.extend_from_slice(&millis.to_le_bytes());
-    document.push(0);
-    let bytes = length(document.len());
-    if let Some(slot) = document.get_mut(..4) {
-        slot.copy_from_slice(&bytes);
-    }
-    debug_assert_eq!(INGESTED_AT_KEY.first(), Some(&DATE));
-    document
+pub fn add_ingested_at(document: &mut RawDocumentBuf, millis: i64) {
+    document.append(cstr!("ingested_at"), DateTime::from_millis(millis));
 }
 
 /// Whether two documents are the same event: equal bytes, except for `ingested_at` at the end.
@@ -220,12 +212,16 @@ mod tests {
 
     #[test]
     fn ingested_at_is_a_date_and_is_ignored_by_the_comparison() {
-        let stamped = with_ingested_at(sample(5), 1_700_000_000_000);
-        let document = Document::from_reader(stamped.as_slice()).unwrap();
-        assert_eq!(document.get_datetime("ingested_at").unwrap().timestamp_millis(), 1_700_000_000_000);
-        assert!(same_event(&stamped, &with_ingested_at(sample(5), 3)));
-        assert!(same_event(&stamped, &sample(5)));
-        assert!(!same_event(&stamped, &with_ingested_at(sample(6), 1_700_000_000_000)));
+        let stamped = |value: i64, millis: i64| {
+            let mut document = RawDocumentBuf::from_bytes(sample(value)).unwrap();
+            add_ingested_at(&mut document, millis);
+            document
+        };
+        let early = stamped(5, 1_700_000_000_000);
+        assert_eq!(early.get_datetime("ingested_at").unwrap().timestamp_millis(), 1_700_000_000_000);
+        assert!(same_event(early.as_bytes(), stamped(5, 3).as_bytes()));
+        assert!(same_event(early.as_bytes(), &sample(5)));
+        assert!(!same_event(early.as_bytes(), stamped(6, 1_700_000_000_000).as_bytes()));
         assert!(!same_event(&sample(5), &sample(6)));
     }
 }

@@ -1,10 +1,10 @@
-//! Owns the steps from a message to a document: limits, content encoding, text, the walk through the JSON, the identity. Must
-//! not know where the message comes from or where the document goes.
+//! What the worker does with a message, step by step: address, limits, content encoding, text, the walk through the JSON, the identity.
 
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use bson::{Bson, RawDocument};
+use bson::raw::RawDocumentBuf;
+use bson::{Bson, Document};
 use serde::de::Deserializer;
 
 use super::bson_writer::Writer;
@@ -15,14 +15,18 @@ use super::privacy::Privacy;
 use super::root::Root;
 use super::rules::MAX_DOCUMENT_BYTES;
 use super::walk::{Walk, document_too_large};
-use super::{Reason, Rejection, Rules, encoding, identity, surrogates};
+use super::{Address, Reason, Rejection, Rules, encoding, identity, surrogates};
 
 /// Buffers larger than this many bytes are freed after the message that needed them.
 const MAX_KEPT_BYTES: usize = 64 * 1024;
 
-/// The parts of a message that decoding depends on.
+/// The parts of a message that decide what becomes of it.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Message<'a> {
+    /// Why it cannot be what its publisher meant, if the broker's client could not read all of it.
+    pub unreadable: Option<&'a Rejection>,
+    /// None: it is sent to the queue by its name.
+    pub address: Option<Address<'a>>,
     /// As received.
     pub body: &'a [u8],
     /// AMQP property; empty counts as absent.
@@ -58,12 +62,23 @@ pub struct Event {
     /// Where the `_id` came from.
     pub identity: Identity,
     /// A valid BSON document of at most 16 MiB whose first field is `_id`.
-    pub document: Vec<u8>,
+    pub document: RawDocumentBuf,
     /// `timestamp` in the body, as a number: by convention milliseconds since 1970.
     pub time: Option<f64>,
 }
 
-/// Decodes messages; reuses its buffers.
+impl Event {
+    /// The document, for display. Without an identity it has no `_id`: the worker makes a fresh one for each delivery.
+    pub fn to_bson(&self) -> Bson {
+        let mut document = Document::try_from(&*self.document).unwrap_or_default();
+        if self.identity == Identity::None {
+            document.remove("_id");
+        }
+        Bson::Document(document)
+    }
+}
+
+/// Says what the worker does with the messages of a route. It reuses its buffers.
 #[derive(Debug)]
 pub struct Decoder {
     rules: Arc<Rules>,
@@ -92,9 +107,15 @@ impl Decoder {
     /// once.
     ///
     /// # Errors
-    /// The first fault that is found: limits and encoding first, then the JSON, then `_id` and the configured fields.
+    /// The first fault that is found: properties and address first, then limits and encoding, the JSON, `_id` and the configured fields.
     pub fn decode(&mut self, message: &Message, fresh_id: impl FnOnce() -> [u8; 12]) -> Result<Event, Rejection> {
         let rules = Arc::clone(&self.rules);
+        if let Some(rejection) = message.unreadable {
+            return Err(rejection.clone());
+        }
+        if let (Some(addresses), Some(address)) = (&rules.addresses, message.address) {
+            addresses.check(address)?;
+        }
         let body = decompressed_body(message, &rules)?;
         let text = utf8_text(&body)?;
         self.read(text, &rules)?;
@@ -112,6 +133,8 @@ impl Decoder {
         if document.len() > limit {
             return Err(document_too_large());
         }
+        // The writer's bytes are a document. `from_bytes` looks at the length alone.
+        let document = RawDocumentBuf::from_bytes(document).map_err(|_| document_too_large())?;
         Ok(Event { id, identity, document, time: self.fields.time })
     }
 
@@ -125,7 +148,7 @@ impl Decoder {
         self.read(utf8_text(&decompressed_body(message, &rules)?)?, &rules)?;
         self.fields.check_cast(&rules, name)?;
         let document = self.writer.finish([0; 12]);
-        let found = RawDocument::from_bytes(&document).and_then(|document| document.get(name)).ok().flatten();
+        let found = bson::RawDocument::from_bytes(&document).and_then(|document| document.get(name)).ok().flatten();
         Ok(found.and_then(|value| value.try_into().ok()))
     }
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use bson::{Bson, Document, doc};
+use strum::VariantArray as _;
 
 use super::*;
 
@@ -15,7 +16,7 @@ fn decode(body: impl AsRef<[u8]>) -> Result<Event, Rejection> {
 }
 
 fn document(event: &Event) -> Document {
-    Document::from_reader(event.document.as_slice()).unwrap()
+    Document::from_reader(event.document.as_bytes()).unwrap()
 }
 
 /// The stored document without its `_id`.
@@ -78,6 +79,51 @@ fn bodies_that_are_not_json_objects_are_rejected_with_their_reason() {
     for (body, expected) in table {
         assert_eq!(reason(body), *expected, "{:?}", String::from_utf8_lossy(body));
     }
+}
+
+/// One message for each reason of the decoder.
+#[test]
+fn every_reason_of_the_decoder_has_a_message() {
+    let mut rules = Rules { max_bytes: 100, max_depth: 2, ..Rules::default() };
+    rules.fields[1].required = true;
+    rules.addresses = Some(RouteAddresses { routing_keys: vec!["a.*".to_owned()], queues: vec!["a".to_owned()] });
+    let unreadable = Rejection::new(Reason::InvalidProperty, "not UTF-8: message_id");
+    let expected = Message {
+        address: Some(Address { exchange: "x", routing_key: "a.b" }),
+        body: b"{\"timestamp\":1}",
+        ..Message::default()
+    };
+    let body = |body| Message { body, ..expected };
+    let long = [b' '; 101];
+    let table = [
+        (Reason::InvalidProperty, Message { unreadable: Some(&unreadable), address: None, ..body(b"") }),
+        (
+            Reason::UnexpectedRoutingKey,
+            Message { address: Some(Address { exchange: "x", routing_key: "b" }), ..body(b"") },
+        ),
+        (Reason::EmptyBody, body(b"")),
+        (Reason::InvalidUtf8, body(b"\xff")),
+        (Reason::InvalidJson, body(b"{")),
+        (Reason::NotAnObject, body(b"[]")),
+        (Reason::TooLarge, body(&long)),
+        (Reason::TooDeep, body(b"{\"a\":[[]]}")),
+        (Reason::InvalidField, body(b"{\"user_id\":[]}")),
+        (Reason::MissingField, body(b"{}")),
+        (Reason::InvalidFieldName, body(b"{\"\\u0000\":1}")),
+        (Reason::InvalidId, body(b"{\"_id\":1}")),
+        (Reason::UnsupportedEncoding, Message { content_encoding: Some("br"), ..expected }),
+    ];
+    for (reason, message) in &table {
+        assert_eq!(decode_with(rules.clone(), message).unwrap_err().reason, *reason, "{message:?}");
+    }
+    let tested = table.map(|(reason, _)| reason);
+    let of_the_decoder = Reason::VARIANTS.iter().filter(|reason| reason.stage() == Stage::Decode);
+    assert_eq!(of_the_decoder.copied().collect::<Vec<_>>(), tested);
+    for address in [expected.address, Some(Address { exchange: "", routing_key: "a" }), None] {
+        assert!(decode_with(rules.clone(), &Message { address, ..expected }).is_ok(), "{address:?}");
+    }
+    let only_route = Rules { addresses: None, ..rules };
+    assert!(decode_with(only_route, &Message { address: table[1].1.address, ..expected }).is_ok());
 }
 
 #[test]

@@ -97,7 +97,7 @@ mod tests {
             let message = format!("{{\"z\":1,\"d\":{keys}}}");
             let message = Message { body: message.as_bytes(), ..Message::default() };
             let event = Decoder::new(Rules::default().into()).decode(&message, || [7; 12]).unwrap();
-            let printed = print(Document::from_reader(event.document.as_slice()).unwrap());
+            let printed = print(Document::from_reader(event.document.as_bytes()).unwrap());
             let keys = keys.replace("\\u009b", "\u{9b}").replace("1e23", "1e+23");
             let expected = format!("{{\"_id\":{{\"$oid\":\"{}\"}},\"z\":1,\"d\":{keys}}}", "07".repeat(12));
             assert_eq!(printed.replace("1e23", "1e+23"), expected);

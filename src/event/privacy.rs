@@ -144,7 +144,7 @@ mod tests {
     fn decode(rules: Rules, body: &str) -> (bson::oid::ObjectId, Document) {
         let message = Message { body: body.as_bytes(), message_id: Some("m"), ..Message::default() };
         let event = Decoder::new(rules.into()).decode(&message, || [0; 12]).unwrap();
-        let mut document = Document::try_from(RawDocument::from_bytes(&event.document).unwrap()).unwrap();
+        let mut document = Document::try_from(event.document).unwrap();
         let id = document.remove("_id").unwrap().as_object_id().unwrap();
         assert_eq!(id.bytes(), event.id);
         (id, document)

@@ -61,7 +61,7 @@ fn decode(body: &[u8]) -> Result<Event, Rejection> {
 }
 
 fn stored(event: &Event) -> bson::Document {
-    let mut document = bson::Document::from_reader(event.document.as_slice()).unwrap();
+    let mut document = bson::Document::from_reader(event.document.as_bytes()).unwrap();
     document.remove("_id").unwrap();
     document
 }

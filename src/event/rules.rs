@@ -1,15 +1,17 @@
-//! Owns the rules that messages are decoded under: limits and configured fields. Must not know where they come from.
+//! The rules that the messages of a route are decoded under: addresses, limits and configured fields.
 
 use serde::Deserialize;
 
-use super::{HiddenField, MaskKey};
+use super::{HiddenField, MaskKey, RouteAddresses};
 
 /// MongoDB's limit on one document, in bytes: `maxBsonObjectSize`, 16 MiB since version 1.8.
 pub const MAX_DOCUMENT_BYTES: usize = 16 * 1024 * 1024;
 
-/// The rules of a decoder.
+/// What a route accepts, and how it stores it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rules {
+    /// Where its messages are published; none if it is the only route: then every message of its queue is meant for it.
+    pub addresses: Option<RouteAddresses>,
     /// Longest body in bytes, as received and after decompression.
     pub max_bytes: usize,
     /// Deepest nesting; the root object is level 1.
@@ -51,6 +53,7 @@ impl Default for Rules {
     fn default() -> Self {
         let field = |name: &str, kind| Field { name: name.to_owned(), kind, required: false };
         Rules {
+            addresses: None,
             max_bytes: 8 * 1024 * 1024,
             max_depth: 64,
             fields: vec![

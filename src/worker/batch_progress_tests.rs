@@ -6,8 +6,7 @@ use crate::rabbitmq::Delivery;
 fn pending(id: u8, body: &str) -> PendingEvent {
     let message = crate::event::Message { body: body.as_bytes(), ..Default::default() };
     let event = crate::event::Decoder::new(Default::default()).decode(&message, || [id; 12]).unwrap();
-    let document = bson::RawDocumentBuf::from_bytes(event.document).unwrap();
-    PendingEvent { delivery: Delivery::with_body(body), id: event.id, document, time: None, held: None }
+    PendingEvent { delivery: Delivery::with_body(body), id: event.id, document: event.document, time: None, held: None }
 }
 
 fn progress(batch: &[PendingEvent]) -> BatchProgress {

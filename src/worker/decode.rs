@@ -1,13 +1,11 @@
-//! Owns the step from a delivery to an event that can be written, or to a rejection. No IO. Must not know batches, nor what
-//! becomes of either.
+//! The step from a delivery to an event that can be written, or to a rejection.
 
 use std::time::Instant;
 
 use bson::oid::ObjectId;
 use bson::raw::RawDocumentBuf;
 
-use crate::config::Settings;
-use crate::event::{self, Decoder, Message, Reason, Rejection};
+use crate::event::{Decoder, Event, Message, Rejection, add_ingested_at};
 use crate::rabbitmq::Delivery;
 use crate::system::now_millis;
 
@@ -50,7 +48,7 @@ impl PendingEvent {
 /// A rejected delivery and the reason.
 pub type RejectedDelivery = (Delivery, Rejection);
 
-/// Decodes a delivery, if its routing key belongs to the route of the settings. `trusted_users` are the users at the broker whose replays are trusted.
+/// Decodes a delivery. `trusted_users` are the users at the broker whose replays are trusted.
 ///
 /// # Errors
 /// The delivery and its rejection.
@@ -58,32 +56,19 @@ pub type RejectedDelivery = (Delivery, Rejection);
 #[allow(clippy::result_large_err)]
 pub fn decode(
     decoder: &mut Decoder,
-    settings: &Settings,
     delivery: Delivery,
     trusted_users: &[String],
 ) -> Result<PendingEvent, RejectedDelivery> {
-    if let Some(rejection) = delivery.unreadable_parts() {
-        return Err((delivery, rejection));
-    }
-    if let Some(rejection) = settings.unexpected_routing_key(delivery.exchange(), delivery.routing_key()) {
-        return Err((delivery, rejection));
-    }
     let replay = delivery.replay_mark(trusted_users);
-    let message = Message {
-        body: &delivery.body,
-        message_id: delivery.message_id(),
-        content_encoding: delivery.content_encoding(),
-        timestamp: delivery.timestamp(),
-        dead_letter_id: replay.as_ref().map(|replay| replay.first_id.as_str()),
-    };
-    let event = match decoder.decode(&message, || ObjectId::new().bytes()) {
-        Ok(event) => event,
-        Err(rejection) => return Err((delivery, rejection)),
-    };
-    let add_ingested_at = decoder.rules().add_ingested_at;
-    let bytes = if add_ingested_at { event::with_ingested_at(event.document, now_millis()) } else { event.document };
-    match RawDocumentBuf::from_bytes(bytes) {
-        Ok(document) => Ok(PendingEvent { delivery, id: event.id, document, time: event.time, held: None }),
-        Err(_) => Err((delivery, Rejection::new(Reason::RejectedByStore, "the event is not a valid BSON document"))),
+    let dead_letter_id = replay.as_ref().map(|replay| replay.first_id.as_str());
+    let message = Message { dead_letter_id, ..delivery.message() };
+    match decoder.decode(&message, || ObjectId::new().bytes()) {
+        Ok(Event { id, mut document, time, .. }) => {
+            if decoder.rules().add_ingested_at {
+                add_ingested_at(&mut document, now_millis());
+            }
+            Ok(PendingEvent { delivery, id, document, time, held: None })
+        }
+        Err(rejection) => Err((delivery, rejection)),
     }
 }

@@ -27,6 +27,7 @@ mod inputs;
 mod invalid_text;
 mod leaks;
 mod observability;
+mod one_answer;
 mod outages;
 mod routes;
 mod same_ids;

@@ -10,8 +10,7 @@ use serde_json::{Map, Value};
 
 use crate::config::Settings;
 use crate::dead_letter::{DeadLetterRecord, escape, fault_offset, indent_json, render_hex, render_text, terminal_safe};
-use crate::desk::{self, DeskError, LetterReader, SelectedLetter, age, decoder_message, rfc3339};
-use crate::event;
+use crate::desk::{self, DeskError, LetterReader, SelectedLetter, age, readable_body, rfc3339};
 use crate::rabbitmq::Delivery;
 
 use super::super::terminal_report::TerminalReport;
@@ -124,13 +123,13 @@ impl ShowArgs {
         );
         push_section(&mut out, "properties", &properties);
         push_section(&mut out, "headers", &headers);
-        let decompressed = event::decompressed_body(&decoder_message(delivery), &settings.rules());
-        let encoding = match (&decompressed, delivery.content_encoding()) {
-            (Ok(Cow::Owned(body)), Some(name)) => format!(", {} after {} decompression", body.len(), escape(name)),
+        let body = readable_body(delivery, &settings.rules());
+        let encoding = match (&body, delivery.content_encoding()) {
+            (Cow::Owned(body), Some(name)) => format!(", {} after {} decompression", body.len(), escape(name)),
             _ => String::new(),
         };
         out.push_str(&format!("body, {} bytes{encoding}\n", delivery.body.len()));
-        out.push_str(&self.render_body(letter, decompressed.as_deref().unwrap_or(&delivery.body)));
+        out.push_str(&self.render_body(letter, &body));
         out
     }
 

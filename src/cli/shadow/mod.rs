@@ -7,12 +7,12 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bson::raw::RawDocumentBuf;
 use clap::Args;
 use tokio::time::{sleep, sleep_until};
 use url::Url;
 
 use crate::config::Settings;
-use crate::desk::decoder_message;
 use crate::event::{Decoder, Identity};
 use crate::mongodb::{self, Store};
 use crate::rabbitmq::{self, CopyQueue, Delivery};
@@ -68,7 +68,7 @@ pub(super) struct ShadowArgs {
 struct Pending {
     since: Instant,
     id: [u8; 12],
-    document: Vec<u8>,
+    document: RawDocumentBuf,
 }
 
 struct Shadow {
@@ -157,10 +157,7 @@ impl ShadowArgs {
 impl Shadow {
     fn decode(&mut self, delivery: &Delivery) {
         let began = Instant::now();
-        let decoded = match delivery.unreadable_parts() {
-            Some(rejection) => Err(rejection),
-            None => self.decoder.decode(&decoder_message(delivery), || [0; 12]),
-        };
+        let decoded = self.decoder.decode(&delivery.message(), || [0; 12]);
         self.report.decoded(delivery.body.len(), began.elapsed());
         match decoded {
             Err(rejection) => self.report.refused(&rejection),
@@ -168,7 +165,7 @@ impl Shadow {
                 self.report.accepted();
                 let is_comparable = event.identity != Identity::None && self.pending_bytes < MAX_PENDING_BYTES;
                 if self.store.is_some() && is_comparable {
-                    self.pending_bytes += event.document.len();
+                    self.pending_bytes += event.document.as_bytes().len();
                     self.pending.push_back(Pending { since: began, id: event.id, document: event.document });
                 } else if self.store.is_some() {
                     self.report.not_compared();
@@ -204,8 +201,8 @@ impl Shadow {
         let mut stored = HashMap::new();
         store.find_by_ids(&ids, |id, document| drop(stored.insert(id, document.to_vec()))).await?;
         for pending in batch {
-            self.pending_bytes -= pending.document.len();
-            self.report.compared(&pending.document, stored.get(&pending.id).map(Vec::as_slice));
+            self.pending_bytes -= pending.document.as_bytes().len();
+            self.report.compared(pending.document.as_bytes(), stored.get(&pending.id).map(Vec::as_slice));
         }
         Ok(())
     }

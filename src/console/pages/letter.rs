@@ -1,14 +1,13 @@
 //! Owns the page of one dead letter: its body with the fault marked, properties, headers, and an editor for its body. Must not
 //! know how it is read.
 
-use bson::Bson;
 use maud::{Markup, html};
 use serde::de::IgnoredAny;
 use serde_json::{Map, Value};
 
 use crate::dead_letter::{escape, fault_offset, indent_json, render_hex, render_text, terminal_safe};
-use crate::desk::decoder_message;
-use crate::event::{Decoder, Event, Identity, Message, Printed, Rejection};
+use crate::desk::replayed_message;
+use crate::event::{Decoder, Event, Message, Printed, Rejection};
 
 use super::super::Console;
 use super::super::access::{Operator, Role};
@@ -150,8 +149,10 @@ fn editor(operator: &Operator, query: &LetterQuery, body: &[u8]) -> Markup {
 /// What the worker's decoder says of a body that replaces that of a dead letter, as a fragment.
 pub(in crate::console) fn validation(console: &Console, body: &[u8], original: Option<&Detail>) -> Markup {
     let mut decoder = Decoder::new(std::sync::Arc::new(console.settings.rules()));
-    let message = original.map(|detail| decoder_message(&detail.delivery)).unwrap_or_default();
-    let message = Message { body, content_encoding: None, ..message };
+    let message = match original {
+        Some(Detail { delivery, record, .. }) => replayed_message(&console.settings, delivery, record, Some(body)),
+        None => Message { body, ..Message::default() },
+    };
     match decoder.decode(&message, || [0; 12]) {
         Ok(event) => accepted(&event),
         Err(rejection) => rejected(body, &rejection),
@@ -159,11 +160,7 @@ pub(in crate::console) fn validation(console: &Console, body: &[u8], original: O
 }
 
 fn accepted(event: &Event) -> Markup {
-    let mut document = bson::Document::from_reader(event.document.as_slice()).unwrap_or_default();
-    if event.identity == Identity::None {
-        document.remove("_id");
-    }
-    let json = serde_json::to_string_pretty(&Printed(&Bson::Document(document))).unwrap_or_default();
+    let json = serde_json::to_string_pretty(&Printed(&event.to_bson())).unwrap_or_default();
     html! {
         p class="good" { strong { "The worker would store this:" } }
         pre class="body" { (terminal_safe(&json)) }

@@ -1,11 +1,10 @@
-//! Owns a delivery: a message as RabbitMQ delivered it, and what can be read from it. Must not know decoding, nor when it
-//! is settled.
+//! A delivery: a message as RabbitMQ delivered it, and what can be read from it.
 
 use lapin::BasicProperties;
 use lapin::types::{AMQPValue, ShortString};
 
 use crate::dead_letter::{DeadLetterRecord, HeaderValue, XDeath};
-use crate::event::{Reason, Rejection};
+use crate::event::{Address, Message, Reason, Rejection};
 
 use super::super::connection::incoming::{HeadersFault, IncomingMessages};
 use super::super::connection::invalid_text::InvalidText;
@@ -29,7 +28,7 @@ pub struct Delivery {
     /// Without the headers.
     pub(super) properties: Box<BasicProperties>,
     pub(super) headers: EncodedHeaders,
-    headers_fault: Option<HeadersFault>,
+    unreadable: Option<Box<Rejection>>,
     /// Texts of it that are not UTF-8; they are readable in the fields above.
     pub(super) invalid_texts: Vec<InvalidText>,
 }
@@ -50,7 +49,7 @@ impl Delivery {
             routing_key: delivery.routing_key,
             properties: Box::new(delivery.properties),
             headers: unparsed.headers.into(),
-            headers_fault: unparsed.fault,
+            unreadable: unreadable_parts(unparsed.fault, &unparsed.invalid_texts).map(Box::new),
             invalid_texts: unparsed.invalid_texts,
         };
         own.escape_invalid_texts();
@@ -70,23 +69,22 @@ impl Delivery {
         }
     }
 
-    /// Why it cannot be what its publisher meant: headers that cannot be read, or properties, header names or parts of its address
-    /// that are not UTF-8.
-    pub fn unreadable_parts(&self) -> Option<Rejection> {
-        match self.headers_fault {
-            Some(HeadersFault::TooLarge(bytes)) => {
-                let detail = format!("the headers have {bytes} bytes, more than 16 MiB; they are lost");
-                return Some(Rejection::new(Reason::TooLarge, detail));
-            }
-            Some(HeadersFault::Malformed) => {
-                return Some(Rejection::new(Reason::InvalidProperty, "the headers are not encoded as AMQP says"));
-            }
-            None => {}
+    /// Whether a part of it is lost: headers that cannot be read, or texts that are not UTF-8.
+    pub fn is_unreadable(&self) -> bool {
+        self.unreadable.is_some()
+    }
+
+    /// The message as the worker judges it. A replay may give it an identity, which this leaves out.
+    pub fn message(&self) -> Message<'_> {
+        Message {
+            unreadable: self.unreadable.as_deref(),
+            address: Some(Address { exchange: self.exchange(), routing_key: self.routing_key() }),
+            body: &self.body,
+            message_id: self.message_id(),
+            content_encoding: self.content_encoding(),
+            timestamp: self.timestamp(),
+            dead_letter_id: None,
         }
-        let mut locations: Vec<&str> = self.invalid_texts.iter().map(|invalid| invalid.location).collect();
-        locations.dedup();
-        let detail = || format!("not UTF-8: {}", locations.join(", "));
-        (!locations.is_empty()).then(|| Rejection::new(Reason::InvalidProperty, detail()))
     }
 
     /// Bytes that it holds in memory: body, headers and texts.
@@ -222,4 +220,23 @@ impl Delivery {
         let headers = json::headers_to_json(&self.headers.decode(|_| true).into());
         (json::properties_to_json(&self.properties), headers)
     }
+}
+
+/// Why it cannot be what its publisher meant: headers that cannot be read, or properties, header names or parts of its address that are
+/// not UTF-8.
+fn unreadable_parts(fault: Option<HeadersFault>, invalid_texts: &[InvalidText]) -> Option<Rejection> {
+    match fault {
+        Some(HeadersFault::TooLarge(bytes)) => {
+            let detail = format!("the headers have {bytes} bytes, more than 16 MiB; they are lost");
+            return Some(Rejection::new(Reason::TooLarge, detail));
+        }
+        Some(HeadersFault::Malformed) => {
+            return Some(Rejection::new(Reason::InvalidProperty, "the headers are not encoded as AMQP says"));
+        }
+        None => {}
+    }
+    let mut locations: Vec<&str> = invalid_texts.iter().map(|invalid| invalid.location).collect();
+    locations.dedup();
+    let detail = || format!("not UTF-8: {}", locations.join(", "));
+    (!locations.is_empty()).then(|| Rejection::new(Reason::InvalidProperty, detail()))
 }

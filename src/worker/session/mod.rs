@@ -242,7 +242,7 @@ impl<'a> SessionLoop<'a> {
         let (settings, trusted_users) = (&context.settings, context.trusted_users.get());
         for delivery in chunk.drain(..) {
             self.spans.received(&delivery, &settings.broker.queue, &trusted_users);
-            match decode::decode(&mut self.decoder, settings, delivery, &trusted_users) {
+            match decode::decode(&mut self.decoder, delivery, &trusted_users) {
                 Ok(pending) => {
                     let bytes = pending.document_bytes();
                     self.spans.decoded(&pending);

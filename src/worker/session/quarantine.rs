@@ -137,9 +137,8 @@ mod tests {
         let body = format!("{{\"n\":{n}}}");
         let message = Message { body: body.as_bytes(), ..Message::default() };
         let event = Decoder::new(Default::default()).decode(&message, || [0; 12]).unwrap();
-        let document = bson::RawDocumentBuf::from_bytes(event.document).unwrap();
         let delivery = Delivery::with_body(&body);
-        let pending = PendingEvent { delivery, id: event.id, document, time: None, held: None };
+        let pending = PendingEvent { delivery, id: event.id, document: event.document, time: None, held: None };
         (pending, Rejection::new(Reason::DuplicateKey, ""))
     }
 
