@@ -21,15 +21,13 @@ const LIMIT: Duration = Duration::from_secs(3);
 
 /// Flags of `ticketlog pause` and `resume`.
 #[derive(Debug, Args)]
-#[command(
-    after_help = "They send a signal, which other tools can send as well: SIGUSR1 pauses, SIGUSR2 resumes.
+#[command(after_help = "They send a signal, which other tools can send as well: SIGUSR1 pauses, SIGUSR2 resumes.
 
 Examples:
   ticketlog pause
   ticketlog pause --pid \"$(systemctl show --property MainPID --value ticketlog)\"
   docker compose exec ticketlog /usr/local/bin/ticketlog pause
-  kubectl exec POD -- /usr/local/bin/ticketlog pause"
-)]
+  kubectl exec POD -- /usr/local/bin/ticketlog pause")]
 pub(super) struct SteerArgs {
     /// The process of the worker [default: the only worker that runs here and that this user may signal].
     #[arg(long, value_name = "PID", value_parser = clap::value_parser!(i32).range(1..))]
@@ -68,12 +66,16 @@ impl SteerArgs {
         match running_workers()[..] {
             [worker] => Ok(worker),
             [] => {
-                let text = "no worker runs here that this user may signal; if it runs in a container, run this command there";
+                let text =
+                    "no worker runs here that this user may signal; if it runs in a container, run this command there";
                 Err(CommandError::text(exit::UNAVAILABLE, text))
             }
             ref several => {
-                let lines: Vec<_> = several.iter().map(|pid| format!("  {pid}  {}", control_group(*pid))).collect();
-                Err(CommandError::usage(format!("several workers run here; name one with --pid:\n{}", lines.join("\n"))))
+                let lines: Vec<_> = several.iter().map(|pid| format!("  {pid}{}", control_group(*pid))).collect();
+                Err(CommandError::usage(format!(
+                    "several workers run here; name one with --pid:\n{}",
+                    lines.join("\n")
+                )))
             }
         }
     }
@@ -141,8 +143,9 @@ fn catches_signals(pid: Pid) -> Option<bool> {
     Some([Signal::USR1, Signal::USR2].iter().all(|signal| caught >> (signal.as_raw() - 1) & 1 == 1))
 }
 
-/// Where a process belongs to, such as `ticketlog.service`: unlike its arguments, that holds no credential.
+/// Where a process belongs to, such as ` ticketlog.service`: unlike its arguments, that holds no credential.
 fn control_group(pid: Pid) -> String {
     let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
-    text.trim_end().rsplit('/').next().unwrap_or_default().to_owned()
+    let name = text.trim_end().rsplit('/').next().unwrap_or_default();
+    if name.is_empty() { String::new() } else { format!(" {name}") }
 }

@@ -152,12 +152,12 @@ async fn the_command_finds_workers_and_signals_nothing_else() {
     let env = TestEnv::new().await;
     let workers = [env.worker().await, env.worker().await];
     let (code, text) = run(&mut env.command(), &["pause"]);
-    let lists = |worker: &Worker| text.lines().any(|line| line.starts_with(&format!("  {}  ", worker.id())));
+    let lists = |worker: &Worker| text.split_whitespace().any(|word| word == worker.id().to_string());
     assert!(code == 64 && workers.iter().all(lists), "{code} {text}");
     let mut other = Command::new("sleep").arg("60").spawn().unwrap();
     for pid in [other.id(), std::process::id()] {
         let refused = run(&mut env.command(), &["pause", "--pid", &pid.to_string()]);
-        assert_eq!(refused, (69, format!("process {pid} is not a running worker\n")));
+        assert_eq!(refused, (69, format!("ticketlog: process {pid} is not a running worker\n")));
     }
     assert!(other.try_wait().unwrap().is_none(), "it was not ended by a signal");
     other.kill().unwrap();
