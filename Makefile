@@ -67,7 +67,7 @@ console-test:    ## the console in Chromium: look, mend, replay, kills, two peop
 	$(SERVICES) run tests/console/run.sh
 
 # Release builds are measured; the measuring programs are built like tests.
-bench:           ## throughput, latency, growth, tuning and memory against bare pipes; writes docs/performance.md (well over an hour)
+bench:           ## throughput, latency, growth, slow links and memory against bare pipes; writes docs/performance.md (well over an hour)
 	cargo build --release --bin ticketlog
 	cargo bench --no-run --bench parts --bench bare_pipe --bench best_pipe
 	cargo bench --bench parts

@@ -5,7 +5,8 @@
 
 pub mod page;
 pub mod plot;
-pub mod proxy;
+#[path = "../../tests/it/harness/slow_link.rs"]
+pub mod slow_link;
 
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};

@@ -2,7 +2,7 @@
 //! even on a noisy machine. Prints tables, and writes them into `docs/performance.md`. `make bench` provides the
 //! servers.
 //!
-//! environment: BENCH_PARTS (throughput,others,tls,growth,tuning,memory), BENCH_EVENTS (300000), BENCH_ROUNDS (7 against
+//! environment: BENCH_PARTS (throughput,others,tls,growth,links,memory), BENCH_EVENTS (300000), BENCH_ROUNDS (7 against
 //! pipes, else 5), BENCH_QUICK (small events, the whole pipes and the worker only; writes nothing)
 
 #![allow(clippy::print_stdout, clippy::print_stderr)]
@@ -19,10 +19,10 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod growth;
+mod links;
 mod memory;
 mod run;
 mod throughput;
-mod tuning;
 
 use run::Bench;
 
@@ -32,17 +32,16 @@ fn main() {
         return;
     }
     let bench = Bench::new();
-    let parts =
-        std::env::var("BENCH_PARTS").unwrap_or_else(|_| "throughput,others,tls,growth,tuning,memory".to_owned());
+    let parts = std::env::var("BENCH_PARTS").unwrap_or_else(|_| "throughput,others,tls,growth,links,memory".to_owned());
     for part in parts.split(',') {
         match part {
             "throughput" => throughput::measure(&bench),
             "others" => throughput::measure_others(&bench),
             "tls" => throughput::measure_tls(&bench),
             "growth" => growth::measure(&bench),
-            "tuning" => tuning::measure(&bench),
+            "links" => links::measure(&bench),
             "memory" => memory::measure(&bench),
-            other => panic!("BENCH_PARTS: {other} is none of throughput, others, tls, growth, tuning, memory"),
+            other => panic!("BENCH_PARTS: {other} is none of throughput, others, tls, growth, links, memory"),
         }
     }
 }

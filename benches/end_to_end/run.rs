@@ -145,7 +145,7 @@ impl Bench {
 
     /// Makes both servers write pending data to disk, and waits until they are idle, so that earlier runs and filling
     /// the queue do not slow down this run.
-    fn settle(&self) {
+    pub fn settle(&self) {
         common::roll_over_wal();
         let admin = self.client.database("admin");
         self.runtime.block_on(async { admin.run_command(doc! { "fsync": 1 }).await }).unwrap();
@@ -212,7 +212,7 @@ fn server_seconds() -> [f64; 2] {
 }
 
 /// Starts the contender. Returns the port of the first worker's metrics, too.
-fn start(contender: &Contender, name: &str, events: u64) -> (Vec<Child>, u16) {
+pub fn start(contender: &Contender, name: &str, events: u64) -> (Vec<Child>, u16) {
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     match contender {
         Contender::Pipe(kind) => {

@@ -20,7 +20,7 @@ use crate::observe::http::{self, HttpState, RouteState};
 use crate::observe::metrics::{self, FlowMetrics, RouteScope};
 use crate::observe::{logging, systemd, traces};
 use crate::worker::backoff::Backoff;
-use crate::worker::{self, KnownCauses, SharedConcurrency, Steering, TrustedUsers, WorkerContext};
+use crate::worker::{self, KnownCauses, Steering, TrustedUsers, WorkerContext};
 use crate::{rabbitmq, system};
 
 use super::{CommandError, ConfigArgs, exit};
@@ -163,7 +163,6 @@ fn worker_context(
         writes_in_flight: AtomicUsize::new(0),
         unknown_code: AtomicBool::new(false),
         stored: Arc::default(),
-        concurrency: SharedConcurrency::new(&settings),
         highest_delivery_count: AtomicI64::new(0),
         trusted_users: TrustedUsers::new(own_user.into_iter().chain(settings.dead_letter.operators.clone()).collect()),
         worker_name: format!("{}/{}", system::host_name(), env!("CARGO_PKG_VERSION")),

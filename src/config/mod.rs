@@ -211,7 +211,6 @@ pub struct BatchSettings {
 #[allow(missing_docs)]
 pub struct WriteSettings {
     pub concurrency: usize,
-    pub adaptive: bool,
     pub max_rate: u32,
 }
 

@@ -72,14 +72,14 @@ fn later_layers_win() {
             ("TICKETLOG_EVENT__FIELDS".into(), "{ n = { type = \"number\", required = true } }".into()),
             ("TICKETLOG_PORT".into(), "tcp://10.0.0.1:80".into()),
         ],
-        flags: vec![("--prefetch".into(), "broker".into(), "prefetch".into(), "3500".into())],
+        flags: vec![("--prefetch".into(), "broker".into(), "prefetch".into(), "4200".into())],
         ..Sources::default()
     };
     let loaded = load(&sources).unwrap();
     let settings = loaded.settings;
     let prefetch = loaded.effective.iter().find(|entry| entry.key == "prefetch").unwrap();
     assert_eq!(prefetch.source, Source::Flag("--prefetch".into()));
-    assert_eq!((settings.broker.prefetch, settings.broker.queue.as_str()), (3500, "12345678"));
+    assert_eq!((settings.broker.prefetch, settings.broker.queue.as_str()), (4200, "12345678"));
     assert_eq!(settings.broker.routing_keys, ["x.#", "y.*"]);
     assert!(!settings.broker.declare);
     assert_eq!(settings.batch.max_bytes, Size(1_000_000));
@@ -164,7 +164,7 @@ fn errors_name_file_line_key_and_fix() {
     FILE, line 1: prefetch is outside a section; put it under one, such as [broker]
     FILE, line 2: broker.prefetch has a wrong value: invalid type: string "many", expected a whole number, at most 65535
     FILE, line 2: broker.prefetch has a wrong value: invalid value: integer `70000`, expected a whole number, at most 65535
-    FILE, line 2: broker.prefetch 500 is less than the writers need: batch.max_events * (write.concurrency + 1) = 2000; raise it, or lower batch.max_events or write.concurrency
+    FILE, line 2: broker.prefetch 500 is less than the writers need: batch.max_events * (write.concurrency + 1) = 4000; raise it, or lower batch.max_events or write.concurrency
     FILE, line 2: broker.queue_type has a wrong value: unknown variant `stream`, expected `quorum` or `classic`
     FILE, line 2: broker.uri is not a URI; write amqp://user:password@host:5672/%2f
     FILE, line 2: broker.uri must begin with amqp:// or amqps://

@@ -57,11 +57,6 @@ impl<T> Batcher<T> {
         self.waiting.push_back(Entry { item, bytes, arrived: now });
     }
 
-    /// Changes the most events in a batch.
-    pub fn set_max_events(&mut self, max_events: usize) {
-        self.limits.max_events = max_events;
-    }
-
     /// From now on no event waits for others.
     pub fn drain(&mut self) {
         self.draining = true;

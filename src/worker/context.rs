@@ -1,7 +1,7 @@
 //! Owns what every part of the worker shares: settings, the store, health, counters. Must not know what they do with it.
 
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
@@ -13,7 +13,6 @@ use crate::observe::health::Health;
 use crate::observe::metrics::{FlowMetrics, RouteScope};
 use crate::observe::status::RecentActivity;
 
-use super::adaptive_concurrency::{AdaptiveConcurrency, Bounds};
 use super::backoff::Backoff;
 use super::causes::KnownCauses;
 use super::steering::Steering;
@@ -48,33 +47,12 @@ pub struct WorkerContext {
     pub unknown_code: AtomicBool,
     /// Documents stored by this process.
     pub stored: Arc<AtomicU64>,
-    /// How many batches are written at a time, and how large they are. Outlives sessions.
-    pub concurrency: SharedConcurrency,
     /// The highest delivery count of a message since the last requeue.
     pub highest_delivery_count: AtomicI64,
     /// Users at the broker whose replays are trusted.
     pub trusted_users: TrustedUsers,
     /// `host/version`, for dead letters.
     pub worker_name: String,
-}
-
-/// [`AdaptiveConcurrency`], shared by the writes that report to it and the session loop that follows it.
-pub struct SharedConcurrency(Mutex<AdaptiveConcurrency>);
-
-impl SharedConcurrency {
-    /// With the bounds of the settings.
-    pub fn new(settings: &Settings) -> Self {
-        SharedConcurrency(Mutex::new(AdaptiveConcurrency::new(Bounds {
-            concurrency: settings.write.concurrency,
-            events: settings.batch.max_events,
-            slow_write: settings.store.write_timeout.0 / 10,
-            adaptive: settings.write.adaptive,
-        })))
-    }
-
-    pub(super) fn lock(&self) -> MutexGuard<'_, AdaptiveConcurrency> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 /// Users at the broker whose replays are trusted: `dead_letter.operators`, and the worker's own, which may change.

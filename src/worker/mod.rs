@@ -9,7 +9,6 @@
 //! | `write`, `batch_progress` | a batch on its way into the store, and the outcome of each document |
 //! | `dead_letters` | rejected messages until their dead letters are confirmed |
 //! | `breaker` | when rejected messages are held instead of dead-lettered |
-//! | `adaptive_concurrency` | how many batches are written at a time, and how large they are |
 //! | `pace` | at most so many events a second |
 //! | `probes` | checks beside the flow: an idle store, its clock, queue depths |
 //! | `backoff` | the delays between attempts |
@@ -17,7 +16,6 @@
 //! | `causes` | which causes of dead letters were met before |
 //! | `context` | what all parts share: settings, store, health, counters |
 
-pub mod adaptive_concurrency;
 pub mod backoff;
 mod batch_progress;
 pub mod batcher;
@@ -36,6 +34,6 @@ mod supervisor;
 mod write;
 
 pub use causes::KnownCauses;
-pub use context::{SharedConcurrency, TrustedUsers, WorkerContext};
+pub use context::{TrustedUsers, WorkerContext};
 pub use steering::Steering;
 pub use supervisor::run;

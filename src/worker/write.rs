@@ -20,26 +20,13 @@ use super::decode::PendingEvent;
 
 static THROTTLE: LogThrottle = LogThrottle::new(Duration::from_secs(10));
 
-/// The limits under which a batch was made, for adaptive concurrency.
-#[derive(Debug, Clone, Copy)]
-pub struct BatchOrigin {
-    /// The epoch of the limits.
-    pub epoch: u64,
-    /// Whether the batch is as large as the limits permit.
-    pub full: bool,
-}
-
 /// Writes a batch. Returns only when every event has its outcome, however long the store is unavailable.
-pub async fn write(
-    context: &WorkerContext,
-    batch: Vec<PendingEvent>,
-    origin: BatchOrigin,
-) -> Vec<(PendingEvent, DocumentOutcome)> {
+pub async fn write(context: &WorkerContext, batch: Vec<PendingEvent>) -> Vec<(PendingEvent, DocumentOutcome)> {
     let attempts = context.settings.retry.document_attempts;
     let mut progress = BatchProgress::new(&batch, attempts, Arc::clone(&context.stored));
     let mut backoff = context.backoff();
     while let Some(piece) = progress.next_piece(&batch) {
-        let pause = match attempt(context, &batch, &mut progress, piece, origin).await {
+        let pause = match attempt(context, &batch, &mut progress, piece).await {
             Ok(pause) => pause,
             Err(failure) => {
                 report(context, &failure);
@@ -62,7 +49,6 @@ async fn attempt(
     batch: &[PendingEvent],
     progress: &mut BatchProgress,
     piece: Vec<usize>,
-    origin: BatchOrigin,
 ) -> Result<bool, Failure> {
     let documents: Vec<_> = piece.iter().filter_map(|at| batch.get(*at)).map(|pending| &pending.document).collect();
     let started = Instant::now();
@@ -72,15 +58,9 @@ async fn attempt(
         InsertResult::Completed(errors) => errors,
         InsertResult::Failed(failure) => {
             metrics::write(WriteResult::Failed, duration.as_secs_f64());
-            if failure.class == FailureClass::Transient {
-                context.concurrency.lock().write_failed(origin.epoch);
-            }
             return command_failed(context, progress, piece, failure);
         }
     };
-    if origin.full && piece.len() == batch.len() {
-        context.concurrency.lock().write_succeeded(origin.epoch, duration, Instant::now());
-    }
     metrics::write(if errors.is_empty() { WriteResult::Ok } else { WriteResult::Partial }, duration.as_secs_f64());
     let remaining = progress.command_completed(&piece, &errors);
     // Ready again once documents get an outcome, not only once commands do.

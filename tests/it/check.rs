@@ -75,7 +75,7 @@ async fn every_problem_is_found_with_its_fix() {
         ),
         (vec![("BROKER__URI", &env.broker_uri.replace("%2f", "nowhere"))], 69, ("fail", "broker.uri", "virtual host")),
         (vec![("BROKER__URI", "http://x")], 78, ("fail", "configuration", "broker.uri")),
-        (vec![("BROKER__PREFETCH", "1")], 78, ("fail", "configuration", "2000")),
+        (vec![("BROKER__PREFETCH", "1")], 78, ("fail", "configuration", "4000")),
         (vec![("BROKER__QUEUE_TYPE", "classic")], 69, ("fail", "broker.queue", "x-queue-type")),
         (
             vec![("BROKER__QUEUE", "no.such"), ("BROKER__DECLARE", "false")],

@@ -24,14 +24,13 @@ const LAYERS: [&str; 15] = [
 ];
 
 /// Modules without IO.
-const PURE: [&str; 8] = [
+const PURE: [&str; 7] = [
     "src/event/",
     "src/dead_letter/",
     "src/finding.rs",
     "src/worker/batcher.rs",
     "src/worker/batch_progress.rs",
     "src/worker/breaker.rs",
-    "src/worker/adaptive_concurrency.rs",
     "src/rabbitmq/consumer/prefetch.rs",
 ];
 

@@ -145,7 +145,7 @@ async fn fault_20_a_slow_store_causes_back_pressure() {
     let uri = proxy.proxied_uri(&env.store_uri);
     let mut settings = SHORT_TIMEOUTS.to_vec();
     settings.extend([("STORE__URI", uri.as_str()), ("BATCH__MAX_EVENTS", "100"), ("BROKER__PREFETCH", "400")]);
-    settings.push(("STORE__WRITE_TIMEOUT", "10s"));
+    settings.extend([("STORE__WRITE_TIMEOUT", "10s"), ("WRITE__CONCURRENCY", "3")]);
     proxy.slow(Duration::from_millis(300), 0);
     let mut worker = env.worker_with(&settings).await;
     let mut most_in_flight = 0.0f64;

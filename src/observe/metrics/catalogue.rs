@@ -24,13 +24,11 @@ pub(super) const OLDEST: &str = "ticketlog_oldest_unsettled_age_seconds";
 pub(super) const REQUEUE_AFTER: &str = "ticketlog_requeue_after_seconds";
 pub(super) const WAITING: &str = "ticketlog_batch_events_waiting";
 pub(super) const BATCH_EVENTS: &str = "ticketlog_batch_events";
-pub(super) const BATCH_LIMIT: &str = "ticketlog_batch_events_limit";
 pub(super) const BATCH_BYTES: &str = "ticketlog_batch_bytes";
 pub(super) const FLUSHES: &str = "ticketlog_batch_flushes_total";
 pub(super) const LOOP: &str = "ticketlog_loop_seconds";
 pub(super) const WRITE_DURATION: &str = "ticketlog_store_write_duration_seconds";
 pub(super) const WRITES: &str = "ticketlog_store_writes_in_flight";
-pub(super) const CONCURRENCY: &str = "ticketlog_store_write_concurrency";
 pub(super) const RETRIES: &str = "ticketlog_store_retries_total";
 pub(super) const CONNECTIONS: &str = "ticketlog_store_connections";
 pub(super) const EVENT_TO_STORED: &str = "ticketlog_event_to_stored_seconds";
@@ -192,7 +190,6 @@ fn work() -> Vec<Metric> {
         .by("activity", names::<Activity>),
         metric(WAITING, Gauge, "Decoded events that wait for a writer"),
         metric(BATCH_EVENTS, Histogram(EVENTS), "Events in a batch"),
-        metric(BATCH_LIMIT, Gauge, "Most events in a batch at present, at most batch.max_events"),
         metric(BATCH_BYTES, Histogram(BYTES), "Bytes of documents in a batch").bytes(),
         metric(
             FLUSHES,
@@ -210,7 +207,6 @@ fn store() -> Vec<Metric> {
             .seconds()
             .by("outcome", names::<WriteResult>),
         metric(WRITES, Gauge, "Batches being written"),
-        metric(CONCURRENCY, Gauge, "Most batches written at a time at present, at most write.concurrency"),
         metric(RETRIES, Counter, "Inserts that will be retried, by the kind of failure")
             .by("kind", names::<FailureKind>),
         metric(CONNECTIONS, Gauge, "Connections in the pool to MongoDB, by state")

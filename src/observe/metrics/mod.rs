@@ -72,12 +72,6 @@ pub fn set_requeue_after(requeue_after: Duration) {
     gauge!(REQUEUE_AFTER).set(requeue_after.as_secs_f64());
 }
 
-/// The limits that adaptive concurrency has chosen.
-pub fn set_write_limits(concurrency: usize, events: usize) {
-    gauge!(CONCURRENCY).set(concurrency as f64);
-    gauge!(BATCH_LIMIT).set(events as f64);
-}
-
 /// The counts of a queue; none while they are unknown.
 pub fn set_queue_counts(role: QueueRole, counts: Option<QueueCounts>) {
     let (ready, consumers) =

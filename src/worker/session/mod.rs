@@ -17,10 +17,9 @@ use tracing::{info, warn};
 
 use crate::event::{Decoder, Rejection};
 use crate::observe::health::Component;
-use crate::observe::metrics::{self, Activity, FlushCause, GaugeValues};
+use crate::observe::metrics::{self, Activity, GaugeValues};
 use crate::rabbitmq::{BrokerError, Delivery, Session, UnfinishedMessage};
 
-use super::adaptive_concurrency::WriteLimits;
 use super::batch_progress::DocumentOutcome;
 use super::batcher::{BatchLimits, Batcher, Flow};
 use super::breaker::Breaker;
@@ -29,7 +28,7 @@ use super::dead_letters::{DeadLetterPublisher, PendingDeadLetter};
 use super::decode::{self, PendingEvent};
 use super::pace::Pace;
 use super::steering::SteeringReceiver;
-use super::write::{self, BatchOrigin};
+use super::write;
 use accounting::Accounting;
 use message_spans::MessageSpans;
 use quarantine::Quarantine;
@@ -73,7 +72,8 @@ pub struct SessionLoop<'a> {
     last_rejection: Option<Rejection>,
     accounting: Accounting,
     spans: MessageSpans,
-    limits: WriteLimits,
+    /// Most batches written at a time.
+    concurrency: usize,
     pace: Pace,
     /// When the last tick was. The timer alone is not enough: under load, other branches of the loop are always ready.
     last_tick: Instant,
@@ -114,20 +114,21 @@ impl<'a> SessionLoop<'a> {
         let settings = &context.settings;
         let (batch, prefetch) = (&settings.batch, settings.broker.prefetch);
         let (max_events, max_bytes, linger) = (batch.max_events, batch.max_bytes.bytes(), batch.linger.0);
-        let limits = context.concurrency.lock().limits();
+        let pace = Pace::new(settings.write.max_rate);
+        let limits = BatchLimits { max_events: max_events.min(pace.max_events()), max_bytes, linger };
         SessionLoop {
             session,
             dead_letters,
             breaker,
             decoder: Decoder::new(Arc::clone(&context.rules)),
-            batcher: Batcher::new(BatchLimits { max_events, max_bytes, linger }),
+            batcher: Batcher::new(limits),
             writes: FuturesUnordered::new(),
             quarantine: Quarantine::new(context.backoff(), &settings.retry),
             last_rejection: None,
             accounting: Accounting::new(Arc::clone(&context)),
             spans: MessageSpans::default(),
-            limits,
-            pace: Pace::new(settings.write.max_rate),
+            concurrency: settings.write.concurrency,
+            pace,
             last_tick: Instant::now(),
             steering,
             max_tracked_tags: MAX_TRACKED_PREFETCHES * usize::from(prefetch),
@@ -194,7 +195,7 @@ impl<'a> SessionLoop<'a> {
     }
 
     fn can_write(&self) -> bool {
-        self.writes.len() < self.limits.concurrency && self.paced_until().is_none()
+        self.writes.len() < self.concurrency && self.paced_until().is_none()
     }
 
     /// When the next batch may start, if it must wait. In a session that ends nothing waits.
@@ -203,14 +204,12 @@ impl<'a> SessionLoop<'a> {
     }
 
     fn linger_timer(&self) -> Option<Instant> {
-        let deadline = self.batcher.linger_deadline().filter(|_| self.writes.len() < self.limits.concurrency);
+        let deadline = self.batcher.linger_deadline().filter(|_| self.writes.len() < self.concurrency);
         deadline.map(|deadline| self.paced_until().map_or(deadline, |until| until.max(deadline)))
     }
 
     /// Starts writing batches that are due, as long as writers are free.
     fn start_writes(&mut self) {
-        self.limits = self.context.concurrency.lock().limits();
-        self.batcher.set_max_events(self.limits.events.min(self.pace.max_events()));
         let exhausted = self.accounting.in_flight() >= usize::from(self.session.prefetch());
         while self.can_write() {
             let flow = Flow { idle: self.writes.is_empty(), exhausted };
@@ -218,12 +217,9 @@ impl<'a> SessionLoop<'a> {
             metrics::batch_closed(cause, batch.len(), batch.iter().map(PendingEvent::document_bytes).sum());
             self.pace.started(batch.len(), Instant::now());
             let context = Arc::clone(&self.context);
-            let is_paced = self.pace.max_events() < self.limits.events;
-            let full = !is_paced && matches!(cause, FlushCause::Events | FlushCause::Bytes);
-            let origin = BatchOrigin { epoch: self.limits.epoch, full };
             let span = self.spans.batch(&batch, &context.settings);
             self.writes.push(Box::pin(async move {
-                let written = write::write(&context, batch, origin).await;
+                let written = write::write(&context, batch).await;
                 if let Some(span) = span {
                     span.end();
                 }
@@ -277,7 +273,6 @@ impl<'a> SessionLoop<'a> {
             ..GaugeValues::default()
         };
         self.accounting.set_gauges(&self.session, now, values);
-        metrics::set_write_limits(self.limits.concurrency, self.limits.events);
         if self.draining.is_none() {
             self.probe_held(now);
             self.review_idle_breaker();

@@ -60,10 +60,10 @@ impl World {
             return (broker_uri, store_uri);
         }
         let mut broker = url::Url::parse(&broker_uri).unwrap();
-        broker.set_port(Some(slow_link(broker.port().unwrap(), ONE_WAY))).unwrap();
+        broker.set_port(Some(slow_link(broker.port().unwrap(), || ONE_WAY))).unwrap();
         // The members of a replica set would be found at their own addresses. One with several members stays as it is.
         let Ok(mut store) = url::Url::parse(&store_uri) else { return (broker.into(), store_uri) };
-        store.set_port(Some(slow_link(store.port().unwrap(), ONE_WAY))).unwrap();
+        store.set_port(Some(slow_link(store.port().unwrap(), || ONE_WAY))).unwrap();
         store.set_query(Some("directConnection=true"));
         (broker.into(), store.into())
     }
