@@ -71,10 +71,10 @@ impl Publisher {
         let connection = connect(broker, purpose).await?;
         let limit = broker.call_timeout.0;
         let opened = async {
-            if let Some(dead_letter) = dead_letter {
-                topology::ensure(&connection, broker, dead_letter).await?;
-            }
-            let channel = call(limit, "opening a channel", connection.create_channel()).await?;
+            let channel = match dead_letter {
+                Some(dead_letter) => topology::ensure(&connection, broker, dead_letter).await?,
+                None => call(limit, "opening a channel", connection.create_channel()).await?,
+            };
             let confirms = channel.confirm_select(ConfirmSelectOptions::default());
             call(limit, "turning on confirms", confirms).await?;
             Ok(channel)

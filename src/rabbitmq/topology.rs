@@ -17,7 +17,7 @@ pub(super) const DEAD_LETTER_DELIVERY_LIMIT: i64 = 2_000_000_000;
 /// The routing key of a binding to the shard exchange: the share of the queue.
 pub(super) const SHARD_WEIGHT: &str = "1";
 
-/// Ensures the topology, on a channel of its own: declares it, or with `broker.declare = false` checks that it exists.
+/// Ensures the topology: declares it, or with `broker.declare = false` checks that it exists. Returns the channel, for further use.
 ///
 /// # Errors
 /// `Refused`: what is missing, what differs, or which permission is missing.
@@ -25,10 +25,26 @@ pub(super) async fn ensure(
     connection: &Connection,
     broker: &BrokerSettings,
     dead_letter: &DeadLetterSettings,
-) -> Result<(), BrokerError> {
-    let limit = broker.call_timeout.0;
-    let channel = call(limit, "opening a channel", connection.create_channel()).await?;
-    let mut declaration = Declaration { connection, channel, broker, passive: !broker.declare };
+) -> Result<Channel, BrokerError> {
+    match declare(connection, broker, dead_letter, broker.declare).await {
+        // If the refusal has ended the channel before the last request was sent, it is known only with an answer to each.
+        Err(error) if broker.declare && !matches!(error, BrokerError::Timeout(_)) => {
+            declare(connection, broker, dead_letter, false).await
+        }
+        result => result,
+    }
+}
+
+/// With `nowait` only the last request awaits an answer, because over a slow link each costs a round trip. RabbitMQ handles the
+/// requests of a channel in their order, and a refusal ends the channel.
+async fn declare(
+    connection: &Connection,
+    broker: &BrokerSettings,
+    dead_letter: &DeadLetterSettings,
+    nowait: bool,
+) -> Result<Channel, BrokerError> {
+    let channel = call(broker.call_timeout.0, "opening a channel", connection.create_channel()).await?;
+    let mut declaration = Declaration { connection, channel, broker, passive: !broker.declare, nowait };
     declaration.exchange(&dead_letter.exchange, ExchangeKind::Direct, FieldTable::default()).await?;
     for queue in [&dead_letter.queue, &dead_letter.parked_queue] {
         declaration.queue(queue, dead_letter_queue_arguments(broker)).await?;
@@ -43,7 +59,10 @@ pub(super) async fn ensure(
             declaration.bind(&broker.queue, &broker.exchange, key).await?;
         }
     }
-    call(limit, "closing a channel", declaration.channel.close(200, "closing".into())).await
+    if nowait {
+        declaration.wait().await?;
+    }
+    Ok(declaration.channel)
 }
 
 /// Declares the topology over a connection of its own (`ticketlog setup`), whatever `broker.declare` says.
@@ -55,7 +74,7 @@ pub async fn setup(settings: &Settings) -> Result<(), BrokerError> {
     let broker = BrokerSettings { declare: true, ..settings.broker.clone() };
     let result = ensure(&connection, &broker, &settings.dead_letter).await;
     close(&connection, settings.broker.call_timeout.0).await;
-    result
+    result.map(drop)
 }
 
 struct Declaration<'a> {
@@ -63,6 +82,7 @@ struct Declaration<'a> {
     channel: Channel,
     broker: &'a BrokerSettings,
     passive: bool,
+    nowait: bool,
 }
 
 impl Declaration<'_> {
@@ -82,6 +102,14 @@ impl Declaration<'_> {
             }
             Err(error) => Err(error),
         }
+    }
+
+    /// Waits until everything is declared.
+    async fn wait(&mut self) -> Result<(), BrokerError> {
+        let options = QueueDeclareOptions { passive: true, ..Default::default() };
+        let channel = self.channel.clone();
+        let request = channel.queue_declare(self.broker.queue.as_str().into(), options, FieldTable::default());
+        self.call("declaring the topology", request).await
     }
 
     /// Puts the shard exchange between the exchange and the queues. In this order no message is lost or routed to two queues, also
@@ -105,14 +133,16 @@ impl Declaration<'_> {
     }
 
     async fn exchange(&mut self, name: &str, kind: ExchangeKind, arguments: FieldTable) -> Result<(), BrokerError> {
-        let options = ExchangeDeclareOptions { durable: true, passive: self.passive, ..Default::default() };
+        let (passive, nowait) = (self.passive, self.nowait);
+        let options = ExchangeDeclareOptions { durable: true, passive, nowait, ..Default::default() };
         let channel = self.channel.clone();
         let request = channel.exchange_declare(name.into(), kind, options, arguments);
         self.call("declaring an exchange", request).await
     }
 
     async fn queue(&mut self, name: &str, arguments: FieldTable) -> Result<(), BrokerError> {
-        let options = QueueDeclareOptions { durable: true, passive: self.passive, ..Default::default() };
+        let (passive, nowait) = (self.passive, self.nowait);
+        let options = QueueDeclareOptions { durable: true, passive, nowait, ..Default::default() };
         let channel = self.channel.clone();
         self.call("declaring a queue", channel.queue_declare(name.into(), options, arguments)).await
     }
@@ -122,7 +152,7 @@ impl Declaration<'_> {
         if self.passive {
             return Ok(());
         }
-        let options = QueueBindOptions::default();
+        let options = QueueBindOptions { nowait: self.nowait };
         let channel = self.channel.clone();
         let request = channel.queue_bind(queue.into(), exchange.into(), key.into(), options, FieldTable::default());
         self.call("binding a queue", request).await
@@ -132,7 +162,7 @@ impl Declaration<'_> {
         if self.passive {
             return Ok(());
         }
-        let options = ExchangeBindOptions::default();
+        let options = ExchangeBindOptions { nowait: self.nowait };
         let channel = self.channel.clone();
         let request = channel.exchange_bind(to.into(), from.into(), key.into(), options, FieldTable::default());
         self.call("binding an exchange", request).await

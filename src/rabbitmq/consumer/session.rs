@@ -9,6 +9,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use futures_util::Stream;
+use futures_util::future::{try_join, try_join_all};
 use futures_util::stream::FuturesUnordered;
 use lapin::Acker;
 use lapin::options::{BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions};
@@ -86,8 +87,7 @@ impl Session {
         let prefetch =
             Prefetch::new(broker.prefetch, broker.prefetch_bytes.bytes(), max_message_bytes, options.initial_prefetch);
         let opened = async {
-            topology::ensure(&connection, broker, &settings.dead_letter).await?;
-            let channel = call(limit, "opening a channel", connection.create_channel()).await?;
+            let channel = topology::ensure(&connection, broker, &settings.dead_letter).await?;
             let consumers = consume(&channel, &broker.queues(), prefetch.current(), limit).await?;
             Ok((channel, consumers))
         };
@@ -289,10 +289,11 @@ impl Session {
     /// Cancels the consumers and receives what the broker had sent already.
     async fn cancel_consumers(&mut self) -> Result<(), BrokerError> {
         let limit = self.call_timeout;
-        for consumer in &self.consumers {
-            let cancel = self.channel.basic_cancel(consumer.tag(), BasicCancelOptions::default());
-            call(limit, "cancelling the consumer", cancel).await?;
-        }
+        let cancel = |consumer: &Consumer| {
+            let request = self.channel.basic_cancel(consumer.tag(), BasicCancelOptions::default());
+            call(limit, "cancelling the consumer", request)
+        };
+        try_join_all(self.consumers.iter().map(cancel)).await?;
         let drained = timeout(limit, async {
             for consumer in &mut self.consumers {
                 while let Some(delivery) = poll_fn(|cx| Pin::new(&mut *consumer).poll_next(cx)).await {
@@ -374,12 +375,13 @@ async fn consume(
     limit: Duration,
 ) -> Result<Vec<Consumer>, BrokerError> {
     let qos = channel.basic_qos(share(prefetch, queues.len()), BasicQosOptions { global: false });
-    call(limit, "setting the prefetch", qos).await?;
-    let mut consumers = Vec::with_capacity(queues.len());
-    for queue in queues {
+    let qos = call(limit, "setting the prefetch", qos);
+    let consume = |queue: &String| {
         let (options, arguments) = (BasicConsumeOptions::default(), FieldTable::default());
         let request = channel.basic_consume(queue.as_str().into(), "".into(), options, arguments);
-        consumers.push(call_topology(limit, "starting the consumer", request).await?);
-    }
+        call_topology(limit, "starting the consumer", request)
+    };
+    // All requests are sent at once, this one first: RabbitMQ handles those of a channel in their order.
+    let ((), consumers) = try_join(qos, try_join_all(queues.iter().map(consume))).await?;
     Ok(consumers)
 }

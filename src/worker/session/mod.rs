@@ -157,6 +157,9 @@ impl<'a> SessionLoop<'a> {
             if self.last_tick.elapsed() >= TICK && self.tick() {
                 return Ok(SessionEnd::Requeued);
             }
+            if self.draining.is_none() {
+                self.session.adjust_prefetch().await?;
+            }
             self.accounting.time_spent(Activity::Settling);
             let waiting = self.waiting_for();
             let linger = self.linger_timer();
@@ -252,9 +255,6 @@ impl<'a> SessionLoop<'a> {
                 decoded_bytes = 0;
                 tokio::task::yield_now().await;
             }
-        }
-        if self.draining.is_none() {
-            self.session.adjust_prefetch().await?;
         }
         tokio::task::yield_now().await;
         Ok(())
