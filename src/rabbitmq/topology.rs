@@ -27,8 +27,8 @@ pub(super) async fn ensure(
     dead_letter: &DeadLetterSettings,
 ) -> Result<Channel, BrokerError> {
     match declare(connection, broker, dead_letter, broker.declare).await {
-        // If the refusal has ended the channel before the last request was sent, it is known only with an answer to each.
-        Err(error) if broker.declare && !matches!(error, BrokerError::Timeout(_)) => {
+        // A refusal may have ended the channel before the last request was sent. Then it is known only with an answer to each.
+        Err(error) if broker.declare && !matches!(error, BrokerError::Refused(_) | BrokerError::Timeout(_)) => {
             declare(connection, broker, dead_letter, false).await
         }
         result => result,

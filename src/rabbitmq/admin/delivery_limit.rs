@@ -46,7 +46,9 @@ pub(in crate::rabbitmq) enum NotBrowsable {
     Stream,
     #[error("the management API does not answer this user, so policies are unknown")]
     NoManagementApi,
-    #[error("its delivery limit is unknown without the permission to configure it")]
+    #[error(
+        "its delivery limit is unknown: that takes the permission to configure it, and a type of queue that is known"
+    )]
     NoPermission,
 }
 
@@ -109,7 +111,7 @@ fn effective_limit(configured: impl Iterator<Item = i64>, major_version: Option<
 }
 
 /// Finds out the arguments of a queue by declaring it with others: RabbitMQ refuses that and names the argument that
-/// differs, with its value. None without the permission to configure the queue.
+/// differs, with its value. None without the permission to configure the queue, or if its type is unknown.
 ///
 /// # Errors
 /// The queue does not exist; the broker does not answer.
@@ -132,7 +134,7 @@ pub(super) async fn queue_kind(
         let refusal = match call_topology(limit, "declaring a queue", declare).await {
             Ok(_) => {
                 let _ = call(limit, "closing a channel", channel.close(200, "closing".into())).await;
-                return Ok(Some(kind_of(&arguments)));
+                return Ok(kind_of(&arguments));
             }
             Err(BrokerError::Refused(refusal)) => refusal,
             Err(error) => return Err(error),
@@ -142,8 +144,9 @@ pub(super) async fn queue_kind(
             Some((name, value)) if name.starts_with("x-") => set_argument(&mut arguments, name, value),
             _ => return Ok(None),
         }
-        if !matches!(kind_of(&arguments), QueueKind::Quorum(_)) {
-            return Ok(Some(kind_of(&arguments)));
+        let kind = kind_of(&arguments);
+        if !matches!(kind, Some(QueueKind::Quorum(_))) {
+            return Ok(kind);
         }
     }
     Ok(None)
@@ -162,20 +165,34 @@ fn set_argument(arguments: &mut BTreeMap<String, AMQPValue>, name: String, value
     arguments.insert(name, value);
 }
 
-fn kind_of(arguments: &BTreeMap<String, AMQPValue>) -> QueueKind {
-    match arguments.get("x-queue-type") {
-        Some(AMQPValue::LongString(kind)) if kind.as_bytes() == b"quorum" => match arguments.get("x-delivery-limit") {
-            Some(AMQPValue::LongLongInt(limit)) => QueueKind::Quorum(Some(*limit)),
-            _ => QueueKind::Quorum(None),
+/// None of a type of which nothing is known: its messages may have a delivery limit.
+fn kind_of(arguments: &BTreeMap<String, AMQPValue>) -> Option<QueueKind> {
+    let Some(kind) = arguments.get("x-queue-type") else { return Some(QueueKind::Classic) };
+    match kind.as_long_string()?.as_bytes() {
+        b"quorum" => match arguments.get("x-delivery-limit") {
+            Some(AMQPValue::LongLongInt(limit)) => Some(QueueKind::Quorum(Some(*limit))),
+            _ => Some(QueueKind::Quorum(None)),
         },
-        Some(AMQPValue::LongString(kind)) if kind.as_bytes() == b"stream" => QueueKind::Stream,
-        _ => QueueKind::Classic,
+        b"classic" => Some(QueueKind::Classic),
+        b"stream" => Some(QueueKind::Stream),
+        _ => None,
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_queue_of_an_unknown_type_may_have_a_limit() {
+        let kind =
+            |kind: &str| kind_of(&BTreeMap::from([("x-queue-type".to_owned(), AMQPValue::LongString(kind.into()))]));
+        assert_eq!(kind_of(&BTreeMap::new()), Some(QueueKind::Classic));
+        assert_eq!(
+            [kind("classic"), kind("stream"), kind("delayed")],
+            [Some(QueueKind::Classic), Some(QueueKind::Stream), None]
+        );
+    }
 
     #[test]
     fn the_strictest_limit_counts_and_negative_ones_depend_on_the_version() {
