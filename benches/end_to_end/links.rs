@@ -44,6 +44,7 @@ pub fn measure(bench: &Bench) {
         row(bench, &mut block, &format!("{millis} ms"), &contenders, &load, None);
     }
     broker.set(0);
+    store.set(0);
     let name = format!("MongoDB 0, {SLOW}, 0 ms");
     row(bench, &mut block, &name, &contenders, &load, Some(&store));
     block.write("links");

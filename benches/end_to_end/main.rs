@@ -3,7 +3,8 @@
 //! servers.
 //!
 //! environment: BENCH_PARTS (throughput,others,tls,growth,links,memory), BENCH_EVENTS (300000), BENCH_ROUNDS (7 against
-//! pipes, else 5), BENCH_QUICK (small events, the whole pipes and the worker only; writes nothing)
+//! pipes, else 5), BENCH_WRITERS (3,7,16: the numbers of writers in links), BENCH_QUICK (small events, the whole pipes and the
+//! worker only; writes nothing)
 
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 // A benchmark: any error ends it.
