@@ -5,7 +5,8 @@ use std::time::Duration;
 use url::Url;
 
 use crate::config::Settings;
-use crate::dead_letter::escape;
+use crate::dead_letter::{escape, one_line};
+use crate::desk::counted;
 use crate::finding::{Finding, Level};
 use crate::{http_client, mongodb, rabbitmq};
 
@@ -100,7 +101,7 @@ async fn readiness(worker: &Url) -> Finding {
     match http_client::get(&url, None, None, READINESS_TIMEOUT).await {
         None => Finding::fail(subject, format!("{worker} does not answer"), "start the worker, or correct --status"),
         Some((status, body)) => {
-            let text = String::from_utf8_lossy(&body).trim_end().replace('\n', "; ").replace(char::is_control, " ");
+            let text = one_line(&String::from_utf8_lossy(&body).trim_end().replace('\n', "; "), usize::MAX);
             match (status, text.as_str()) {
                 (200, "ready") => Finding::ok(subject, format!("{worker} is ready")),
                 (200, _) => Finding::warn(subject, format!("{worker} is {text}"), fix),
@@ -127,11 +128,10 @@ fn print(findings: &[Finding]) -> Result<(), CommandError> {
     }
     let count = |level| findings.iter().filter(|finding| finding.level == level).count() as u64;
     let (failures, warnings) = (count(Level::Fail), count(Level::Warn));
-    let plural = |count: u64, noun| format!("{count} {noun}{}", if count == 1 { "" } else { "s" });
     print_line(format_args!(
         "{} ok, {}, {}",
         count(Level::Ok),
-        plural(warnings, "warning"),
-        plural(failures, "failure")
+        counted(warnings, "warning"),
+        counted(failures, "failure")
     ))
 }

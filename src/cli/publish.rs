@@ -8,7 +8,7 @@ use serde_json::json;
 use crate::config::{MAIN_ROUTE, Settings};
 use crate::event::Address;
 use crate::rabbitmq::{BatchPublisher, Outgoing, Publisher, Rate};
-use crate::system::since_epoch;
+use crate::system::{now_millis, since_epoch};
 
 use super::generate::Generator;
 use super::source;
@@ -72,10 +72,6 @@ fn start_time(text: &str) -> Result<StartTime, String> {
     text.parse().map(StartTime::Millis).map_err(|_| "expected `now`, or milliseconds since 1970".to_owned())
 }
 
-fn now_millis() -> u64 {
-    u64::try_from(since_epoch().as_millis()).unwrap_or_default()
-}
-
 impl PublishArgs {
     pub fn run(&self, settings: &Settings) -> Result<u8, CommandError> {
         self.check_routing_key(settings)?;
@@ -130,7 +126,7 @@ impl PublishArgs {
         let millis = match (self.at, self.seed) {
             (Some(StartTime::Millis(millis)), _) => millis,
             (None, Some(_)) => SEEDED_START,
-            _ => now_millis(),
+            _ => now_millis().unsigned_abs(),
         };
         let follows_clock =
             !matches!(self.at, Some(StartTime::Millis(_))) && (self.seed.is_none() || self.at.is_some());
@@ -139,7 +135,7 @@ impl PublishArgs {
         let mut malformed = 0;
         for _ in 0..count {
             if follows_clock {
-                generator.set_clock(now_millis());
+                generator.set_clock(now_millis().unsigned_abs());
             }
             let message = generator.next_message();
             malformed += u64::from(message.malformed);

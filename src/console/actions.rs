@@ -13,6 +13,7 @@ use maud::Markup;
 
 use crate::desk::{Edit, Park, Purge, Replay};
 use crate::rabbitmq::Rate;
+use crate::system::now_millis;
 
 use super::Console;
 use super::access::{LoginError, Operator, Role};
@@ -46,7 +47,7 @@ const OTHER_FIELDS: [&str; 8] = ["csrf", "limit", "confirm", "expression", "body
 /// A form with a selection. One that is blank or mistyped would select everything, so it is refused.
 fn form_query(fields: &Fields) -> Result<LetterQuery, Problem> {
     fields.check_selection(&OTHER_FIELDS).map_err(Problem::bad_request)?;
-    LetterQuery::read(fields).map_err(Problem::bad_request)
+    LetterQuery::read(fields, now_millis()).map_err(Problem::bad_request)
 }
 
 fn act_form(action: Option<&str>) -> Result<(ActForm, Role), Problem> {

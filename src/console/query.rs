@@ -1,5 +1,5 @@
-//! Owns the fields of URLs and forms: which queue, which dead letters, which page. The state of a list is in its URL, so that
-//! it can be sent to a colleague. Pure. Must not know what is done with them.
+//! The fields of URLs and forms: which queue, which dead letters, which page. The state of a list is in its URL, so that it can be sent
+//! to a colleague. Pure.
 
 use url::form_urlencoded;
 
@@ -90,12 +90,12 @@ pub(super) struct LetterQuery {
 }
 
 impl LetterQuery {
-    /// Reads the fields.
+    /// Reads the fields. Durations such as `2h` end at `now`, in milliseconds since 1970.
     ///
     /// # Errors
     /// Which field is wrong, and what was expected.
-    pub fn read(fields: &Fields) -> Result<LetterQuery, String> {
-        let time = |name: &str| fields.get(name).map(|text| parse_time(name, text)).transpose();
+    pub fn read(fields: &Fields, now: i64) -> Result<LetterQuery, String> {
+        let time = |name: &str| fields.get(name).map(|text| parse_time(name, text, now)).transpose();
         let number = |name: &str| {
             let parse = |text: &str| text.parse().map_err(|_| format!("{name}: expected a number, not {text:?}"));
             fields.get(name).map(parse).transpose()
@@ -184,8 +184,8 @@ impl LetterQuery {
 }
 
 /// Milliseconds since 1970 of a time, or of a duration ago.
-fn parse_time(name: &str, text: &str) -> Result<i64, String> {
-    system::parse_time(text)
+fn parse_time(name: &str, text: &str, now: i64) -> Result<i64, String> {
+    system::parse_time(text, now)
         .ok_or_else(|| format!("{name}: expected a time such as 2026-11-22T03:00, or a duration ago such as 2h"))
 }
 
@@ -196,17 +196,17 @@ mod tests {
     #[test]
     fn a_list_is_its_url() {
         let url = "queue=parked&field=a+b&reason=too_deep&since=2026-11-22T03%3A00&text=%3Cx%3E&page=3";
-        let query = LetterQuery::read(&Fields::parse(url.as_bytes())).unwrap();
+        let query = LetterQuery::read(&Fields::parse(url.as_bytes()), 0).unwrap();
         assert_eq!((query.queue, query.page, query.filter.since), (QueueKind::Parked, 3, Some(1_795_316_400_000)));
         assert_eq!(query.url("/letters"), format!("/letters?{url}"));
         assert_eq!(query.describe(), "field a b, reason too_deep, since 2026-11-22T03:00, text <x>");
-        let empty = LetterQuery::read(&Fields::parse(b"id=&page=0&text=+")).unwrap();
+        let empty = LetterQuery::read(&Fields::parse(b"id=&page=0&text=+"), 0).unwrap();
         assert_eq!((empty.url("/letters"), empty.filter.is_empty()), ("/letters".to_owned(), true));
     }
 
     #[test]
     fn wrong_fields_are_named() {
-        let error = |query: &str| LetterQuery::read(&Fields::parse(query.as_bytes())).unwrap_err();
+        let error = |query: &str| LetterQuery::read(&Fields::parse(query.as_bytes()), 0).unwrap_err();
         assert_eq!(error("reason=x"), "reason: there is no reason \"x\"");
         assert_eq!(error("limit=-1"), "limit: expected a number, not \"-1\"");
         let check = |form: &str| Fields::parse(form.as_bytes()).check_selection(&["limit"]);

@@ -19,6 +19,7 @@ use crate::desk;
 use crate::http_client;
 use crate::observe::worker_numbers::WorkerNumbers;
 use crate::observe::worker_sample::Sample;
+use crate::system::now_millis;
 
 use super::access::Operator;
 use super::jobs::{Job, Task};
@@ -73,7 +74,8 @@ fn asset(kind: &'static str, text: &'static str) -> impl IntoResponse {
 }
 
 pub(super) fn read_query(query: Option<&str>) -> Result<LetterQuery, Problem> {
-    LetterQuery::read(&Fields::parse(query.unwrap_or_default().as_bytes())).map_err(Problem::bad_request)
+    let fields = Fields::parse(query.unwrap_or_default().as_bytes());
+    LetterQuery::read(&fields, now_millis()).map_err(Problem::bad_request)
 }
 
 async fn now(State(console): Shared, Extension(operator): By) -> Markup {

@@ -1,5 +1,4 @@
-//! Owns the statistics of a dead-letter queue: how many, by cause, how old. Their size is bounded, however many causes there
-//! are. Must not know how they are shown.
+//! Owns the statistics of a dead-letter queue: how many, by cause, how old. Their size is bounded, however many causes there are.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +9,6 @@ const MAX_GROUPS: usize = 1000;
 
 /// Dead letters with one fingerprint.
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[allow(missing_docs)]
 pub struct Group {
     pub cause: Cause,
     pub fingerprint: String,
@@ -25,11 +23,9 @@ pub struct Group {
     pub replayed: u64,
 }
 
-/// The groups of a queue.
 #[derive(Debug, Default)]
 pub struct Groups {
     groups: BTreeMap<(Cause, String), Group>,
-    /// Number of dead letters.
     pub count: u64,
     /// Bytes of their bodies.
     pub bytes: u64,
@@ -37,8 +33,13 @@ pub struct Groups {
     pub by_replays: BTreeMap<i64, u64>,
 }
 
+/// The value of a name; of `(other)` if there are `max` names and this is not one of them.
+pub fn bounded<'a, V: Default>(values: &'a mut BTreeMap<String, V>, name: &str, max: usize) -> &'a mut V {
+    let has_room = values.len() < max || values.contains_key(name);
+    values.entry(if has_room { name } else { "(other)" }.to_owned()).or_default()
+}
+
 impl Groups {
-    /// Adds a dead letter.
     pub fn add(&mut self, record: &DeadLetterRecord, bytes: usize) {
         self.count += 1;
         self.bytes += bytes as u64;

@@ -1,5 +1,5 @@
-//! Owns the headers of dead letters and of replayed messages: their names, values and lengths. No header holds a part of the
-//! payload. Pure. Must not know AMQP's types, nor when a message is published.
+//! Owns the headers of dead letters and of replayed messages: their names, values and lengths. No header holds a part of the payload.
+//! Pure.
 
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -32,12 +32,9 @@ const MAX_DETAIL_BYTES: usize = 512;
 /// Longest of any other text in bytes: an AMQP short string.
 const MAX_TEXT_BYTES: usize = 255;
 
-/// The value of a header.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum HeaderValue {
-    /// A signed 64-bit integer.
     Int(i64),
-    /// UTF-8 text.
     Text(String),
 }
 
@@ -63,7 +60,6 @@ pub(super) const EXCHANGE: &str = "dl-exchange";
 pub(super) const ROUTING_KEY: &str = "dl-routing-key";
 
 impl HeaderValue {
-    /// The text, if it is one.
     pub fn text(self) -> Option<String> {
         match self {
             HeaderValue::Text(text) => Some(text),
@@ -71,7 +67,6 @@ impl HeaderValue {
         }
     }
 
-    /// The number, if it is one.
     pub fn int(&self) -> Option<i64> {
         match self {
             HeaderValue::Int(number) => Some(*number),
@@ -113,7 +108,6 @@ impl ReplayMark {
 pub struct Origin<'a> {
     /// The exchange that it was published to.
     pub exchange: &'a str,
-    /// Its routing key.
     pub routing_key: &'a str,
     /// The replay that sent it; its original exchange and routing key are in here.
     pub replay: Option<&'a ReplayMark>,
@@ -121,7 +115,6 @@ pub struct Origin<'a> {
     pub queue: &'a str,
     /// `host/version` of the worker.
     pub worker: &'a str,
-    /// Its `user_id` property.
     pub user_id: Option<&'a str>,
     /// The trace that it belongs to.
     pub trace_id: Option<&'a str>,
@@ -194,7 +187,7 @@ pub fn fingerprint(rejection: &Rejection) -> String {
 }
 
 /// At most `max` bytes, cut between characters; control characters become spaces.
-pub(super) fn one_line(text: &str, max: usize) -> String {
+pub fn one_line(text: &str, max: usize) -> String {
     let end = text.floor_char_boundary(max);
     text.get(..end).unwrap_or_default().replace(char::is_control, " ")
 }

@@ -1,5 +1,4 @@
 //! Owns the headers of dead letters, and what `ticketlog dead` does with them: selecting, counting, archiving, showing. Pure.
-//! Must not know how a message is published.
 //!
 //! | module | owns |
 //! |---|---|
@@ -21,8 +20,10 @@ mod same_ids;
 
 pub use archive::{ArchiveError, ArchivedMessage};
 pub use filter::{BodyCondition, Filter, LetterFields};
-pub use groups::{Group, Groups};
-pub use headers::{FIRST_ID, HeaderValue, ID, Origin, PREFIX, REPLAYS, ReplayMark, USER_ID, fingerprint, headers};
+pub use groups::{Group, Groups, bounded};
+pub use headers::{
+    FIRST_ID, HeaderValue, ID, Origin, PREFIX, REPLAYS, ReplayMark, USER_ID, fingerprint, headers, one_line,
+};
 pub use record::{Cause, DeadLetterRecord, XDeath};
 pub use render::{escape, fault_offset, indent_json, render_hex, render_text, terminal_safe};
 pub use same_ids::SameIds;

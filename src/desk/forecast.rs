@@ -9,7 +9,7 @@ use bson::oid::ObjectId;
 use serde_json::{Value, json};
 
 use crate::config::Settings;
-use crate::dead_letter::{DeadLetterRecord, escape};
+use crate::dead_letter::{DeadLetterRecord, bounded, escape};
 use crate::event::{Address, Decoder, Identity, Message};
 use crate::rabbitmq::Delivery;
 use crate::report::Report;
@@ -210,6 +210,5 @@ impl Forecast {
 }
 
 fn count(counts: &mut BTreeMap<String, u64>, text: &str) {
-    let has_room = counts.len() < MAX_TEXTS || counts.contains_key(text);
-    *counts.entry(if has_room { text } else { "(other)" }.to_owned()).or_default() += 1;
+    *bounded(counts, text, MAX_TEXTS) += 1;
 }

@@ -1,4 +1,4 @@
-//! Owns how ages, times and counts are printed. Must not know what they are of.
+//! How ages, times and counts are written.
 
 use std::time::{Duration, SystemTime};
 
@@ -26,7 +26,12 @@ pub fn rfc3339(millis: Option<i64>) -> String {
     time.map_or_else(|| "-".to_owned(), |time| humantime::format_rfc3339_millis(time).to_string())
 }
 
+/// `1 document`, `2 documents`.
+pub fn counted(count: u64, noun: &str) -> String {
+    format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
+}
+
 /// `1 dead letter`, `2 dead letters`.
 pub fn dead_letters(count: u64) -> String {
-    format!("{count} dead letter{}", if count == 1 { "" } else { "s" })
+    counted(count, "dead letter")
 }

@@ -39,7 +39,7 @@ pub use erase::{Undecided, UserLetters, UserSearch};
 pub use error::DeskError;
 pub use export::export;
 pub use forecast::{Forecast, Sample, replayed_message};
-pub use format::{age, dead_letters, rfc3339};
+pub use format::{age, counted, dead_letters, rfc3339};
 pub use outcomes::{Outcomes, ask_workers};
 pub use park::{Park, ParkReport};
 pub use purge::Purge;

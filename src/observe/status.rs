@@ -6,6 +6,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde::Serialize;
 
+use crate::dead_letter::bounded;
+
 use super::metrics::DeliveryOutcome;
 
 /// Number of dead letters kept.
@@ -75,9 +77,7 @@ impl RecentActivity {
             DeliveryOutcome::Stored => outcomes.stored += 1,
             DeliveryOutcome::Duplicate => outcomes.duplicate += 1,
             DeliveryOutcome::DeadLettered => {
-                let cause = cause.unwrap_or_default();
-                let room = outcomes.dead_again.len() < MAX_REPLAYS || outcomes.dead_again.contains_key(cause);
-                *outcomes.dead_again.entry(if room { cause } else { "(other)" }.to_owned()).or_default() += 1;
+                *bounded(&mut outcomes.dead_again, cause.unwrap_or_default(), MAX_REPLAYS) += 1;
             }
             DeliveryOutcome::Returned => {}
         }

@@ -5,6 +5,8 @@
 use lapin::ErrorKind;
 use strum::{IntoStaticStr, VariantNames};
 
+use crate::dead_letter::one_line;
+
 /// A failed request to the broker, a lost connection, or a session that had to end.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, IntoStaticStr, VariantNames)]
 #[strum(serialize_all = "snake_case")]
@@ -12,7 +14,6 @@ pub enum BrokerError {
     /// No TCP connection, or it was reset.
     #[error("RabbitMQ cannot be reached; check broker.uri and that RabbitMQ is running")]
     Unreachable,
-    /// The URI is not an AMQP URI.
     #[error(
         "broker.uri is not an AMQP URI; write amqp://user:password@host:5672/%2f with special characters percent-encoded"
     )]
@@ -31,7 +32,6 @@ pub enum BrokerError {
     /// A TLS file that cannot be used.
     #[error("{0}")]
     Certificate(String),
-    /// The TLS handshake failed.
     #[error(
         "the TLS handshake with RabbitMQ failed. Check that its certificate is valid for the host name in broker.uri and \
          signed by a CA of the system or of broker.tls_ca, that it does not ask for a client certificate \
@@ -76,13 +76,11 @@ pub enum BrokerError {
 /// A refusal of a request that names topology: reply codes 403 to 406, and 503.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {
-    /// What it means.
     pub kind: RefusalKind,
     /// The broker's reply text, on one line. It names exchanges, queues, arguments and permissions.
     pub text: String,
 }
 
-/// What a refusal means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RefusalKind {
     /// 403: the user has no permission.
@@ -133,7 +131,7 @@ impl Refusal {
             406 => RefusalKind::PreconditionFailed,
             _ => return None,
         };
-        Some(Refusal { kind, text: text.replace(char::is_control, " ") })
+        Some(Refusal { kind, text: one_line(text, usize::MAX) })
     }
 
     /// The argument that differs from the declaration, and its current value if it is set. RabbitMQ writes: `inequivalent

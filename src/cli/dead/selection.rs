@@ -185,6 +185,6 @@ fn causes() -> impl TypedValueParser<Value = Cause> {
 
 /// Milliseconds since 1970 of a time, or of a duration ago.
 fn parse_time(text: &str) -> Result<i64, String> {
-    system::parse_time(text)
+    system::parse_time(text, system::now_millis())
         .ok_or_else(|| "expected a time such as 2026-11-22T03:00:00Z or 2026-11-22T03:00+01:00, or a duration ago such as 2h or 3days".to_owned())
 }

@@ -1,9 +1,9 @@
-//! Owns what `ticketlog erase` counts of a user, as text and as JSON. Must not know how it is counted.
+//! Owns what `ticketlog erase` counts of a user, as text and as JSON.
 
 use serde_json::{Value, json};
 
 use crate::dead_letter::escape;
-use crate::desk::{Undecided, UserLetters, dead_letters};
+use crate::desk::{Undecided, UserLetters, counted, dead_letters};
 
 use super::super::terminal::note;
 
@@ -121,7 +121,7 @@ impl Counts {
 }
 
 fn documents(count: u64) -> String {
-    format!("{count} document{}", if count == 1 { "" } else { "s" })
+    counted(count, "document")
 }
 
 #[cfg(test)]

@@ -1,5 +1,4 @@
-//! Owns `ticketlog shadow`: decodes copies of what is published, beside the workers, and writes nothing. Must not know what the report
-//! looks like.
+//! `ticketlog shadow`: decodes copies of what is published, beside the workers, and writes nothing.
 
 mod report;
 
@@ -98,10 +97,11 @@ impl ShadowArgs {
             ));
             let decoder = Decoder::new(Arc::new(settings.rules()));
             let mut shadow =
-                Shadow { decoder, store, pending: VecDeque::new(), pending_bytes: 0, report: Report::new() };
+                Shadow { decoder, store, pending: VecDeque::new(), pending_bytes: 0, report: Report::default() };
+            let began = Instant::now();
             let ended = self.read(&mut shadow, &mut copies).await;
             copies.close().await;
-            shadow.report.end();
+            shadow.report.took = began.elapsed();
             shadow.compare_rest().await?;
             ended?;
             if self.json {

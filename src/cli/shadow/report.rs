@@ -1,13 +1,13 @@
-//! Owns the report of `ticketlog shadow`: counts, examples, differences. Pure, but for the clock. Must not know where events come from.
+//! The report of `ticketlog shadow`: counts, examples, differences. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bson::Document;
 use serde_json::{Value, json};
 
-use crate::dead_letter::escape;
+use crate::dead_letter::{bounded, escape};
 use crate::event::{Rejection, same_event};
 
 /// Most causes, and fields, that are told apart; others are counted together.
@@ -16,9 +16,10 @@ const MAX_CAUSES: usize = 50;
 const MAX_FIELD: usize = 100;
 
 /// What a shadow has seen.
+#[derive(Default)]
 pub(super) struct Report {
-    began: Instant,
-    seconds: f64,
+    /// How long it has read.
+    pub took: Duration,
     events: u64,
     bytes: u64,
     decoding: Duration,
@@ -34,23 +35,6 @@ pub(super) struct Report {
 }
 
 impl Report {
-    pub fn new() -> Self {
-        Report {
-            began: Instant::now(),
-            seconds: 0.0,
-            events: 0,
-            bytes: 0,
-            decoding: Duration::ZERO,
-            accepted: 0,
-            refused: BTreeMap::new(),
-            equal: 0,
-            different: 0,
-            fields: BTreeMap::new(),
-            not_stored: 0,
-            not_compared: 0,
-        }
-    }
-
     pub fn events(&self) -> u64 {
         self.events
     }
@@ -67,10 +51,11 @@ impl Report {
     }
 
     pub fn refused(&mut self, rejection: &Rejection) {
-        let cause = rejection.reason_and_field();
-        let has_room = self.refused.len() < MAX_CAUSES || self.refused.contains_key(&cause);
-        let cause = if has_room { cause } else { "(other)".to_owned() };
-        self.refused.entry(cause).or_insert_with(|| (0, rejection.detail.to_string())).0 += 1;
+        let (count, detail) = bounded(&mut self.refused, &rejection.reason_and_field(), MAX_CAUSES);
+        if *count == 0 {
+            *detail = rejection.detail.to_string();
+        }
+        *count += 1;
     }
 
     /// A document has no identity, or too many wait.
@@ -87,16 +72,10 @@ impl Report {
                 self.different += 1;
                 for field in different_fields(own, stored) {
                     let field: String = field.chars().take(MAX_FIELD).collect();
-                    let has_room = self.fields.len() < MAX_CAUSES || self.fields.contains_key(&field);
-                    *self.fields.entry(if has_room { field } else { "(other)".to_owned() }).or_default() += 1;
+                    *bounded(&mut self.fields, &field, MAX_CAUSES) += 1;
                 }
             }
         }
-    }
-
-    /// The time is over.
-    pub fn end(&mut self) {
-        self.seconds = self.began.elapsed().as_secs_f64();
     }
 
     fn is_compared(&self) -> bool {
@@ -120,14 +99,14 @@ impl Report {
             })
         });
         json!({
-            "seconds": self.seconds, "events": self.events, "bytes": self.bytes, "would_be_stored": self.accepted,
+            "seconds": self.took.as_secs_f64(), "events": self.events, "bytes": self.bytes, "would_be_stored": self.accepted,
             "would_be_refused": refused, "decoding_us": self.micros(), "compared": compared,
         })
     }
 
     pub fn to_text(&self) -> String {
-        let rate = self.events as f64 / self.seconds.max(1e-9);
-        let (events, bytes, seconds) = (self.events, self.bytes, self.seconds);
+        let (events, bytes, seconds) = (self.events, self.bytes, self.took.as_secs_f64());
+        let rate = events as f64 / seconds.max(1e-9);
         let mut text = format!(
             "{events} events ({bytes} bytes) in {seconds:.1} s, {rate:.0}/s; decoding took {:.1} us each\n",
             self.micros()
@@ -176,7 +155,7 @@ mod tests {
     #[test]
     fn causes_and_differences_are_counted() {
         let bytes = |document: Document| document.to_vec().unwrap();
-        let mut report = Report::new();
+        let mut report = Report::default();
         for _ in 0..2 {
             report.decoded(100, Duration::from_micros(4));
             report.refused(&Rejection::new(Reason::InvalidJson, "at line 1"));
@@ -187,7 +166,6 @@ mod tests {
         report.compared(&own, Some(&own));
         report.compared(&own, Some(&bytes(doc! { "_id": 1, "a": "1", "b": "x", "c": 2 })));
         report.compared(&own, None);
-        report.end();
         let json = report.to_json();
         assert_eq!(json["would_be_refused"], json!([{ "cause": "invalid_json", "count": 2, "example": "at line 1" }]));
         let compared =
@@ -198,7 +176,7 @@ mod tests {
 
     #[test]
     fn names_of_fields_are_escaped_cut_and_few() {
-        let mut report = Report::new();
+        let mut report = Report::default();
         let own = doc! { "_id": 1 }.to_vec().unwrap();
         for n in 0..1000 {
             let key = format!("{n:03}\u{9b}31m\n{}", "x".repeat(300));

@@ -5,6 +5,8 @@ use std::sync::{Mutex, PoisonError};
 
 use strum::{EnumCount, IntoStaticStr, VariantArray, VariantNames};
 
+use crate::dead_letter::one_line;
+
 /// The outcome of a delivery. Each delivery has exactly one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, IntoStaticStr, VariantArray, VariantNames, EnumCount)]
 #[strum(serialize_all = "snake_case")]
@@ -80,7 +82,7 @@ pub(super) struct BoundedNames {
     seen: Mutex<BTreeSet<String>>,
 }
 
-/// Longest name, in characters.
+/// Longest name, in bytes.
 const MAX_NAME: usize = 60;
 
 impl BoundedNames {
@@ -90,7 +92,7 @@ impl BoundedNames {
 
     /// The value of the label for a name; `unknown` if it is empty.
     pub fn name(&self, name: &str) -> String {
-        let name: String = name.chars().map(|c| if c.is_control() { ' ' } else { c }).take(MAX_NAME).collect();
+        let name = one_line(name, MAX_NAME);
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         if name.is_empty() {
             "unknown".to_owned()
