@@ -18,10 +18,12 @@ demo:            ## shows the main job: publish, store, dead-letter, read back
 test: lint       ## formatting, clippy, unit, property and integration tests, and the Helm chart where python3 is installed
 ifeq ($(NEXTEST),yes)
 	cargo nextest run --lib --bins
+	cargo test --quiet --doc
 	cargo nextest run --no-run --test it
 	$(SERVICES) run cargo nextest run --test it
 else
 	cargo test --lib --bins
+	cargo test --quiet --doc
 	cargo test --no-run --test it
 	$(SERVICES) run cargo test --test it -- --test-threads=4
 endif
