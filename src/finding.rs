@@ -1,4 +1,4 @@
-//! Owns one line of `ticketlog check`: what was checked, the result, and the fix. Must not know who checks.
+//! Owns one line of `ticketlog check`: what was checked, the result, and the fix.
 
 use serde::Serialize;
 

@@ -1,6 +1,5 @@
-//! Owns the assertions that must hold for any input from outside. The fuzz targets (`fuzz/`) call them, and so do the tests
-//! here, with the seeds.
-//! Compiled in tests and with the feature `fuzzing` only. Must not know how the input is made.
+//! Owns the assertions that must hold for any input from outside. The fuzz targets (`fuzz/`) call them, and so do the tests here, with
+//! the seeds. Compiled in tests and with the feature `fuzzing` only.
 
 use std::sync::Arc;
 

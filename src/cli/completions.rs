@@ -1,5 +1,4 @@
-//! Owns `ticketlog completions` and `ticketlog man`, generated from the definition of the command line. Must not know the
-//! commands.
+//! Owns `ticketlog completions` and `ticketlog man`, generated from the definition of the command line.
 
 use std::io::Write as _;
 use std::path::PathBuf;

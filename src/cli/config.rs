@@ -1,4 +1,4 @@
-//! Owns `ticketlog config`. Must not know how settings are merged.
+//! Owns `ticketlog config`.
 
 use std::io::Write as _;
 

@@ -1,5 +1,4 @@
-//! Owns `ticketlog health`: asks the worker of this configuration, for container health checks. Must not know what makes it
-//! healthy.
+//! Owns `ticketlog health`: asks the worker of this configuration, for container health checks.
 
 use std::time::Duration;
 

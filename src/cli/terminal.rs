@@ -1,5 +1,5 @@
 //! Owns printing: results on standard output, notes and questions on standard error. What a terminal would obey or hide is escaped. A
-//! closed output is an error, not a panic. Must not know what is printed.
+//! closed output is an error, not a panic.
 
 use std::fmt::Display;
 use std::io::{BufRead as _, BufWriter, IsTerminal as _, Write, stderr, stdin, stdout};

@@ -1,4 +1,4 @@
-//! Owns the HTTP addresses of workers on command lines. Must not know what is asked of a worker.
+//! Owns the HTTP addresses of workers on command lines.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 

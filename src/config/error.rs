@@ -1,5 +1,4 @@
-//! Owns the errors of a configuration: where each setting was given, and all faults together. Must not know how settings are
-//! read.
+//! Owns the errors of a configuration: where each setting was given, and all faults together.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -11,9 +10,7 @@ pub enum Source {
     Default,
     /// A file, and a line in it, from 1; no line if the file cannot be read.
     File(PathBuf, Option<usize>),
-    /// An environment variable.
     Environment(String),
-    /// A command-line flag.
     Flag(String),
 }
 
@@ -57,7 +54,6 @@ impl fmt::Display for ConfigError {
 pub struct ConfigErrors(pub(super) Vec<ConfigError>);
 
 impl ConfigErrors {
-    /// The faults.
     pub fn iter(&self) -> impl Iterator<Item = &ConfigError> {
         self.0.iter()
     }

@@ -1,5 +1,4 @@
-//! Owns reading one layer of settings (a file, the environment, flags) into entries with their sources. Must not know
-//! which settings exist, except for the type of the default that a text replaces.
+//! Owns reading one layer of settings (a file, the environment, flags) into entries with their sources.
 
 use std::path::Path;
 

@@ -18,7 +18,6 @@ pub(super) fn main_route() -> String {
 /// What differs from the sections.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
-#[allow(missing_docs)]
 pub struct RouteSettings {
     pub queue: String,
     pub routing_keys: Vec<String>,

@@ -1,4 +1,4 @@
-//! Owns how durations and sizes are written in configuration. Must not know which settings use them.
+//! Owns how durations and sizes are written in configuration.
 
 use std::fmt;
 use std::time::Duration;

@@ -1,5 +1,4 @@
-//! Owns the server URIs as texts: splitting them into addresses, hiding passwords, finding hosts that would be reached
-//! without TLS. Must not open connections.
+//! Owns the server URIs as texts: splitting them into addresses, hiding passwords, finding hosts that would be reached without TLS.
 
 use std::net::IpAddr;
 

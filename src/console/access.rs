@@ -1,4 +1,4 @@
-//! Owns who may do what: roles, the file of tokens, sessions, and the limit on failed logins. Must not know HTTP.
+//! Owns who may do what: roles, the file of tokens, sessions, and the limit on failed logins.
 
 use std::collections::{BTreeSet, HashMap};
 use std::os::unix::fs::MetadataExt as _;

@@ -1,4 +1,4 @@
-//! Owns reading the history: the audit lines that every operation writes when it begins and when it ends. Must not know pages.
+//! Owns reading the history: the audit lines that every operation writes when it begins and when it ends.
 
 use std::collections::HashMap;
 use std::fs::File;

@@ -1,5 +1,4 @@
-//! Owns which site a request is for and which one it comes from: host names as `--host`, `Host` and `Origin` write them. Must not
-//! know logins or pages.
+//! Owns which site a request is for and which one it comes from: host names as `--host`, `Host` and `Origin` write them.
 
 use std::str::FromStr;
 

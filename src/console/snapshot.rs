@@ -1,5 +1,4 @@
 //! Owns what the console remembers of a queue after it has read it: each dead letter in little memory, without its body. Pure.
-//! Must not know how a queue is read.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;

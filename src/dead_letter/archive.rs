@@ -1,4 +1,4 @@
-//! Owns the archive format: a dead letter as one line of NDJSON with the whole message. Must not know files.
+//! Owns the archive format: a dead letter as one line of NDJSON with the whole message.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -15,11 +15,9 @@ const FORMAT: &str = "ticketlog-dead-letter/1";
 pub struct ArchivedMessage {
     /// The queue that it was in.
     pub queue: String,
-    /// The body.
     pub body: Vec<u8>,
     /// AMQP properties without the headers.
     pub properties: Map<String, Value>,
-    /// AMQP headers.
     pub headers: Map<String, Value>,
 }
 

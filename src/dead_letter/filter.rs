@@ -1,4 +1,4 @@
-//! Owns which dead letters a command selects. Must not know where they come from.
+//! Owns which dead letters a command selects.
 
 use bson::Bson;
 
@@ -54,7 +54,6 @@ impl BodyCondition {
 
 /// What a filter looks at.
 #[derive(Debug, Clone, Copy)]
-#[allow(missing_docs)]
 pub struct LetterFields<'a> {
     /// `dl-id`, or what it would be.
     pub id: &'a str,
@@ -85,7 +84,6 @@ impl LetterFields<'_> {
 
 /// All conditions must hold. Of several values for one condition, one must match; of `conditions`, all.
 #[derive(Debug, Clone, Default, PartialEq)]
-#[allow(missing_docs)]
 pub struct Filter {
     pub ids: Vec<String>,
     pub causes: Vec<Cause>,

@@ -1,4 +1,4 @@
-//! Owns the record of a dead letter: the contents of its headers. Must not know AMQP.
+//! Owns the record of a dead letter: the contents of its headers.
 
 use strum::VariantArray as _;
 
@@ -12,7 +12,6 @@ use super::headers::{
 /// Why a message is in a dead-letter queue, as far as its headers say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Cause {
-    /// For a known reason.
     Reason(Reason),
     /// It has no headers of a dead letter: somebody published it there, or its reason is not known to this version.
     Unknown,
@@ -45,13 +44,11 @@ pub struct DeadLetterRecord {
     pub id: Option<String>,
     /// The id of the message's first dead letter, if this is not the first.
     pub first_id: Option<String>,
-    /// Why it is a dead letter.
     pub cause: Cause,
     /// The configured field at fault.
     pub field: Option<String>,
     /// MongoDB's error code, if MongoDB rejected the document.
     pub code: Option<i64>,
-    /// What exactly is wrong.
     pub detail: String,
     /// When it became a dead letter, in milliseconds since 1970.
     pub time: Option<i64>,

@@ -1,5 +1,4 @@
-//! Owns how a body is shown to a person: control characters are escaped, and the fault is marked. Must not know terminals,
-//! nor where the body comes from.
+//! Owns how a body is shown to a person: control characters are escaped, and the fault is marked.
 
 use std::fmt::Write as _;
 

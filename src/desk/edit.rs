@@ -1,5 +1,5 @@
-//! Owns mending bodies. Expressions run in a process of their own, with a deadline and little memory: one that never ends
-//! harms nothing else. Must not know the language of expressions, nor what becomes of a body.
+//! Owns mending bodies. Expressions run in a process of their own, with a deadline and little memory: one that never ends harms nothing
+//! else.
 
 use std::io::{Read as _, Write as _};
 use std::process::Stdio;

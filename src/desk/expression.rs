@@ -1,5 +1,4 @@
-//! Owns the expressions that mend bodies: jq's language, by jaq. Pure. Must not know where a body comes from, nor how long an
-//! expression may take.
+//! Owns the expressions that mend bodies: jq's language, by jaq. Pure.
 
 use std::borrow::Cow;
 

@@ -1,5 +1,5 @@
-//! Owns reading the values of configured fields, cast as Mongoose 9 casts them to `Number` and `String` (`make interop`
-//! compares with Mongoose itself), and of a top-level `_id`. Must not know limits, nor how an identity is made.
+//! Owns reading the values of configured fields, cast as Mongoose 9 casts them to `Number` and `String` (`make interop` compares with
+//! Mongoose itself), and of a top-level `_id`.
 
 use std::fmt;
 

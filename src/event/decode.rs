@@ -59,7 +59,6 @@ pub enum Identity {
 pub struct Event {
     /// The `_id`, which `document` holds as well: the bytes of an ObjectId.
     pub id: [u8; 12],
-    /// Where the `_id` came from.
     pub identity: Identity,
     /// A valid BSON document of at most 16 MiB whose first field is `_id`.
     pub document: RawDocumentBuf,
@@ -90,7 +89,6 @@ pub struct Decoder {
 }
 
 impl Decoder {
-    /// A decoder with these rules.
     pub fn new(rules: Arc<Rules>) -> Self {
         let privacy = Privacy::new(&rules);
         let id_hash = IdHash::new(&rules.hidden_fields, &rules.mask_key);
@@ -98,7 +96,6 @@ impl Decoder {
         Decoder { rules, writer, keys, fields, privacy, id_hash }
     }
 
-    /// The rules in force.
     pub fn rules(&self) -> &Rules {
         &self.rules
     }

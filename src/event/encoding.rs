@@ -1,4 +1,4 @@
-//! Owns `content_encoding`: the supported names, and decompression within the limit. Must not know JSON.
+//! Owns `content_encoding`: the supported names, and decompression within the limit.
 
 use std::borrow::Cow;
 use std::io::Read;

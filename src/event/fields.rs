@@ -1,5 +1,4 @@
-//! Owns the state of the configured fields while one message is decoded, and the check of all of them at the end. Must not
-//! know JSON or BSON.
+//! Owns the state of the configured fields while one message is decoded, and the check of all of them at the end.
 
 use super::{Field, FieldKind, Reason, Rejection, Rules};
 

@@ -1,5 +1,4 @@
-//! Owns the `_id` of a message with an identity: a pure function of the message, equal in every worker. Must not know where
-//! the message comes from, nor read a clock.
+//! Owns the `_id` of a message with an identity: a pure function of the message, equal in every worker.
 
 use ring::hmac;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_128_with_seed};

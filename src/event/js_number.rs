@@ -1,5 +1,5 @@
-//! Owns two conversions of ECMAScript: text to number as `Number(text)` reads it, and number to text as `String(n)`
-//! writes it. Rules: ECMA-262, StringToNumber and Number::toString. Must not know BSON.
+//! Owns two conversions of ECMAScript: text to number as `Number(text)` reads it, and number to text as `String(n)` writes it. Rules:
+//! ECMA-262, StringToNumber and Number::toString.
 
 /// `Number(text)`; None stands for NaN. An empty text, and one of white space only, are 0.
 pub fn parse(text: &str) -> Option<f64> {

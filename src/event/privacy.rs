@@ -1,5 +1,5 @@
 //! Owns which fields are not stored, or only as a keyed hash. Works on the finished document, so that the identity and the casts see
-//! the original, and a worker that hides nothing does nothing. Must not know JSON, nor where the rules come from.
+//! the original, and a worker that hides nothing does nothing.
 
 use bson::RawBsonRef;
 use bson::raw::{RawArray, RawArrayBuf, RawBson, RawDocument, RawDocumentBuf};
@@ -10,7 +10,6 @@ use super::rules::{MAX_DOCUMENT_BYTES, Rules};
 /// In front of the hash, in 64 hexadecimal digits.
 const PREFIX: &str = "hmac-sha256:";
 
-/// How a field is hidden.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Treatment {
     /// It is not stored.
@@ -19,12 +18,10 @@ pub enum Treatment {
     Mask,
 }
 
-/// A field that is hidden.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HiddenField {
     /// Its name; with dots, a field of an object, or of each object in an array. A key may have some of the dots in it.
     pub path: String,
-    /// How.
     pub treatment: Treatment,
 }
 

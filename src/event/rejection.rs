@@ -91,7 +91,6 @@ impl Stage {
 /// Why a message is rejected, and what its publisher needs to find the fault.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rejection {
-    /// The reason.
     pub reason: Reason,
     /// The field at fault, if it is one of the configured fields.
     pub field: Option<String>,

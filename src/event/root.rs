@@ -1,5 +1,4 @@
-//! Owns the root object of a message: its `_id`, the configured fields, and everything else. Must not know how values are
-//! written.
+//! Owns the root object of a message: its `_id`, the configured fields, and everything else.
 
 use std::fmt;
 

@@ -1,10 +1,9 @@
 //! Owns which routing keys a binding of a topic exchange matches (AMQP 0-9-1, section 3.1.3.3): `*` is one word, `#` any number of
-//! them. Must not know exchanges or queues.
+//! them.
 
 /// What a pattern is compared with.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Other {
-    /// A routing key.
     Key,
     /// A pattern, of which one key must match.
     Overlapping,

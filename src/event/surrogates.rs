@@ -1,5 +1,5 @@
-//! Owns lone surrogates in JSON: JavaScript cuts an emoji in two and writes one half as `\ud83d`, which is no character.
-//! MongoDB's driver for Node stores it as U+FFFD, so the decoder does too. Must not know documents.
+//! Owns lone surrogates in JSON: JavaScript cuts an emoji in two and writes one half as `\ud83d`, which is no character. MongoDB's
+//! driver for Node stores it as U+FFFD, so the decoder does too.
 
 /// What replaces a lone surrogate: U+FFFD, REPLACEMENT CHARACTER. As long as the escape that it replaces, so that lines and
 /// columns in later errors are right.

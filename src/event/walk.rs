@@ -1,5 +1,4 @@
-//! Owns the walk from JSON text straight to raw BSON, without a tree in between, and the limits on depth, size and keys. Must
-//! not know the configured fields, encodings or identities.
+//! Owns the walk from JSON text straight to raw BSON, without a tree in between, and the limits on depth, size and keys.
 
 use std::fmt;
 

@@ -39,7 +39,6 @@ impl Wanted {
         Some(self.text.as_str()).filter(|text| is_number && is_plain(text))
     }
 
-    /// Whether it is this value.
     pub fn matches(&self, found: &Bson) -> bool {
         match (found, &self.json) {
             (Bson::String(found), _) => *found == self.text,

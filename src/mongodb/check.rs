@@ -1,5 +1,4 @@
-//! Owns what `ticketlog check` reports about MongoDB: connection, replica set, privileges, indexes, clock. Reads only. Must
-//! not know how it is printed.
+//! Owns what `ticketlog check` reports about MongoDB: connection, replica set, privileges, indexes, clock. Reads only.
 
 use std::time::Duration;
 

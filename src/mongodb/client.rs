@@ -1,5 +1,4 @@
-//! Owns the collection that events are stored in: inserts, reads, and a timeout around every call. Must not know what
-//! becomes of a document.
+//! Owns the collection that events are stored in: inserts, reads, and a timeout around every call.
 //!
 //! Rules that the driver makes necessary: every call gets a timeout, because the driver has none; the write concern is
 //! majority with journal, whatever the URI says; one call is one command; no error text is passed on.

@@ -1,4 +1,4 @@
-//! Owns what kind of collection events go to: some kinds cannot keep the promises. Must not know events.
+//! Owns what kind of collection events go to: some kinds cannot keep the promises.
 
 use bson::{Document, doc};
 

@@ -1,4 +1,4 @@
-//! Owns counting and deleting the documents of one user. Must not know who asks for it.
+//! Owns counting and deleting the documents of one user.
 
 use ::mongodb::options::Collation;
 use bson::{Bson, Document, doc};
@@ -7,7 +7,6 @@ use crate::event::Wanted;
 
 use super::{Failure, Store};
 
-/// The documents of a user.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct UserDocuments {
     /// Those whose `user_id` is the id.

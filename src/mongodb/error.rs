@@ -37,16 +37,13 @@ pub enum FailureKind {
     Command,
     /// The server refused a document.
     Document,
-    /// Anything else.
     Other,
 }
 
 /// Why a command failed as a whole. Holds no text of the driver or the server, which may hold documents and credentials.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Failure {
-    /// How it is handled.
     pub class: FailureClass,
-    /// What failed.
     pub kind: FailureKind,
     /// The server's error code, if it sent one.
     pub code: Option<i32>,
@@ -106,7 +103,6 @@ pub enum DocumentError {
     Rejected(i32),
     /// A code that is not about the document; retry it.
     Retry(Failure),
-    /// A code that is not known.
     Unknown(i32),
 }
 

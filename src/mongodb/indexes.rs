@@ -1,4 +1,4 @@
-//! Owns the indexes of the readers' queries and the TTL index. Must not know who creates them.
+//! Owns the indexes of the readers' queries and the TTL index.
 
 use std::time::Duration;
 
@@ -12,7 +12,6 @@ use super::{Failure, FailureClass, Store};
 /// The result for one index.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum IndexReport {
-    /// It exists.
     Ready(&'static str),
     /// An index with the same name or keys has other options; it stays as it is.
     Differs(&'static str),

@@ -1,5 +1,4 @@
-//! Owns the insert command, as raw bytes, and what its reply says of each document. Pure. Must not know the connection, nor
-//! what becomes of a document.
+//! Owns the insert command, as raw bytes, and what its reply says of each document. Pure.
 //!
 //! The driver's `insert_many` would serialize every document twice, and it does not tell which key was a duplicate except in
 //! an error text, which the server leaves empty once a reply holds a MiB of them (docs/adr/0003-raw-insert-command.md).
@@ -13,7 +12,6 @@ use serde::Deserialize;
 
 use super::error::{DocumentError, Failure, FailureClass, FailureKind, class_of};
 
-/// The result of an insert.
 #[derive(Debug, PartialEq, Eq)]
 pub enum InsertResult {
     /// The command completed under the write concern: every document is durable except these, by position.

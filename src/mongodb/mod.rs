@@ -1,5 +1,4 @@
-//! Owns everything about MongoDB, and is the only module that names its driver (written `::mongodb`). Must not know
-//! deliveries or RabbitMQ.
+//! Owns everything about MongoDB, and is the only module that names its driver (written `::mongodb`).
 //!
 //! | module | owns |
 //! |---|---|

@@ -1,5 +1,4 @@
-//! Owns what of `store.uri` the driver can use: it refuses options of other clients, and its error texts may hold a part of
-//! the URI. Must not know connections.
+//! Owns what of `store.uri` the driver can use: it refuses options of other clients, and its error texts may hold a part of the URI.
 
 use std::path::Path;
 
@@ -135,21 +134,13 @@ pub enum StoreUriError {
     Option(&'static str),
     /// A file that an option names.
     #[error("the file {path} of {option} {fault}")]
-    File {
-        /// The option.
-        option: &'static str,
-        /// The file.
-        path: String,
-        /// What is wrong with it.
-        fault: String,
-    },
+    File { option: &'static str, path: String, fault: String },
     /// An option that MongoDB does not have.
     #[error(
         "an option after the ? is not one of MongoDB's, or a character before it must be percent-encoded (its name is not \
          shown, because it may be a part of a password)"
     )]
     UnknownOption,
-    /// Anything else.
     #[error(
         "it cannot be parsed; percent-encode the user name and the password (/ as %2F, @ as %40, : as %3A, % as %25)"
     )]

@@ -1,4 +1,4 @@
-//! Owns following what is stored, by a change stream. Must not know who follows it.
+//! Owns following what is stored, by a change stream.
 
 use std::time::Duration;
 

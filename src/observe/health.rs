@@ -1,5 +1,4 @@
-//! Owns the state of the components that readiness depends on, and their problems. Written by
-//! the worker, read by the endpoints. Must not know either.
+//! Owns the state of the components that readiness depends on, and their problems. Written by the worker, read by the endpoints.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};

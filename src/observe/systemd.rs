@@ -1,5 +1,4 @@
-//! Owns the notifications to systemd: ready, status, stopping, watchdog. Does nothing unless `NOTIFY_SOCKET` is set. Must
-//! not know the flow.
+//! Owns the notifications to systemd: ready, status, stopping, watchdog. Does nothing unless `NOTIFY_SOCKET` is set.
 
 use std::time::Duration;
 

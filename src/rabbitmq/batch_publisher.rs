@@ -1,5 +1,4 @@
-//! Owns publishing many messages for an operator: in batches, with a rate and a result for each. Must not know where they
-//! come from.
+//! Owns publishing many messages for an operator: in batches, with a rate and a result for each.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -48,7 +47,6 @@ pub struct BatchPublisher<T> {
     /// With a rate limit: when the next batch is due. Time that was not used is not made up for.
     next_batch: Instant,
     report: Arc<dyn Report>,
-    /// The results so far.
     pub counts: PublishCounts,
 }
 
@@ -140,7 +138,6 @@ impl<T> BatchPublisher<T> {
         Ok(())
     }
 
-    /// Whether an exchange exists.
     pub async fn exchange_exists(&self, name: &str) -> Result<bool, BrokerError> {
         self.publisher.exchange_exists(name).await
     }

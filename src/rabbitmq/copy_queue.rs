@@ -1,5 +1,5 @@
 //! Owns a queue of its own that receives copies of what is published, beside the workers' queue. It belongs to one connection, and
-//! RabbitMQ deletes it with that. Must not know what is done with the copies.
+//! RabbitMQ deletes it with that.
 
 use bson::oid::ObjectId;
 use futures_util::StreamExt as _;
@@ -27,14 +27,12 @@ pub(super) fn is_copy_queue(name: &str) -> bool {
     name.rsplit_once(INFIX).is_some_and(|(_, id)| ObjectId::parse_str(id).is_ok())
 }
 
-/// A consumer of copies.
 pub struct CopyQueue {
     connection: Connection,
     channel: Channel,
     consumer: Consumer,
     unacknowledged: u16,
     broker: BrokerSettings,
-    /// The name of the queue.
     pub name: String,
 }
 

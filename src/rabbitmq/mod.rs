@@ -1,4 +1,4 @@
-//! Owns everything about RabbitMQ, and is the only module that names lapin. Must not know what an event is, nor MongoDB.
+//! Owns everything about RabbitMQ, and is the only module that names lapin.
 //!
 //! | module | owns |
 //! |---|---|

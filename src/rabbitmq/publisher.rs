@@ -1,5 +1,5 @@
-//! Owns publishing with confirms: persistent, mandatory, over a connection of its own. One task at a time uses a publisher,
-//! and a publisher that failed is dropped. Must not know why something is published.
+//! Owns publishing with confirms: persistent, mandatory, over a connection of its own. One task at a time uses a publisher, and a
+//! publisher that failed is dropped.
 //!
 //! lapin attaches a returned message to whichever confirm comes next, not to its own. So the results of messages
 //! that are published together are known only when all their confirms are in, and returns are matched by return key. Where
@@ -155,7 +155,6 @@ impl Publisher {
         }
     }
 
-    /// Closes the connection.
     pub async fn close(self) {
         close(&self.connection, self.call_timeout).await;
     }

@@ -8,7 +8,6 @@ use std::time::Duration;
 pub struct Rate(f64);
 
 impl Rate {
-    /// Messages a second.
     pub fn per_second(self) -> f64 {
         self.0
     }

@@ -1,5 +1,4 @@
-//! Owns exchanges, queues, their arguments and bindings: declared, or checked passively with `broker.declare = false`. Must
-//! not know consumers or messages.
+//! Owns exchanges, queues, their arguments and bindings: declared, or checked passively with `broker.declare = false`.
 
 use lapin::options::{ExchangeBindOptions, ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable};

@@ -1,5 +1,4 @@
-//! Owns which causes of dead letters this process has met: a new one is worth a look while it has cost little. Bounded. Must not know
-//! what a cause is.
+//! Owns which causes of dead letters this process has met: a new one is worth a look while it has cost little. Bounded.
 
 use std::collections::HashSet;
 use std::sync::{Mutex, PoisonError};

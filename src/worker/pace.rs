@@ -1,5 +1,4 @@
 //! Owns the pace of writes: at most so many events a second on average (`write.max_rate`), in ten batches a second or fewer. Pure.
-//! Must not know what is written.
 
 use std::time::{Duration, Instant};
 

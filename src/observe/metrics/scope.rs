@@ -1,5 +1,5 @@
 //! Owns which route is counted and logged for: while code runs in a scope, every series that it touches has the label `queue` of the
-//! route, and every line of the log names the route. Must not know what is counted.
+//! route, and every line of the log names the route.
 
 use std::future::poll_fn;
 use std::pin::pin;

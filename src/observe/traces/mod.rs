@@ -1,5 +1,5 @@
 //! Owns the traces of messages: spans by OpenTelemetry's conventions, exported by OTLP over HTTP if `telemetry.otlp` is set. Off, a
-//! span costs one look at a static. Must not know how a message is processed.
+//! span costs one look at a static.
 //!
 //! | module | owns |
 //! |---|---|

@@ -1,5 +1,5 @@
 //! Owns which spans there are and what they say, by OpenTelemetry's semantic conventions for messaging and databases. Only traces that
-//! the publisher records are recorded here. Must not know how spans are exported.
+//! the publisher records are recorded here.
 
 use std::borrow::Cow;
 

@@ -1,4 +1,4 @@
-//! Owns with which routing keys queues are bound to the exchange, which only the management API shows. Must not know who wants to know.
+//! Owns with which routing keys queues are bound to the exchange, which only the management API shows.
 
 use serde_json::Value;
 use url::Url;
@@ -13,7 +13,6 @@ use super::management_api::ManagementApi;
 /// Which of the wanted messages can be copied: those that RabbitMQ takes to a queue anyway.
 #[derive(Debug, PartialEq, Eq)]
 pub struct CopiedKeys {
-    /// The routing keys to bind.
     pub bound: Vec<String>,
     /// The wanted ones that, as far as can be seen, nobody is bound with.
     pub unbound: Vec<String>,

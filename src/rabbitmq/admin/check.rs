@@ -1,5 +1,5 @@
-//! Owns what `ticketlog check` reports about RabbitMQ: connection, exchanges, queues and their arguments, bindings,
-//! permissions, delivery limits. Changes nothing. Must not know how it is printed.
+//! Owns what `ticketlog check` reports about RabbitMQ: connection, exchanges, queues and their arguments, bindings, permissions,
+//! delivery limits. Changes nothing.
 
 use lapin::ExchangeKind;
 use lapin::types::FieldTable;

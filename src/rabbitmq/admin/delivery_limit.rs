@@ -1,5 +1,4 @@
-//! Owns the delivery limit of a queue, and whether the queue can be browsed without losing messages. Changes nothing. Must
-//! not know who browses.
+//! Owns the delivery limit of a queue, and whether the queue can be browsed without losing messages. Changes nothing.
 //!
 //! Browsing delivers messages and requeues them, and a quorum queue drops or dead-letters a message that was delivered more
 //! often than its delivery limit. The limit may be an argument of the queue, part of a policy, or RabbitMQ's default (20

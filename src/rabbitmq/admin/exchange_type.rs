@@ -1,5 +1,4 @@
-//! Owns whether RabbitMQ has the type of the shard exchange, which a plugin brings. Changes nothing. Must not know what is checked
-//! besides.
+//! Owns whether RabbitMQ has the type of the shard exchange, which a plugin brings. Changes nothing.
 
 use lapin::types::FieldTable;
 

@@ -1,4 +1,4 @@
-//! Owns requests to RabbitMQ's management API: its address, its login, its lists. Must not know what they are used for.
+//! Owns requests to RabbitMQ's management API: its address, its login, its lists.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;

@@ -1,5 +1,5 @@
-//! Owns what can be found out about RabbitMQ without changing anything: `ticketlog check`, delivery limits, queue depths, the source queue,
-//! the management API. Must not know messages.
+//! Owns what can be found out about RabbitMQ without changing anything: `ticketlog check`, delivery limits, queue depths, the source
+//! queue, the management API.
 
 mod bindings;
 mod check;

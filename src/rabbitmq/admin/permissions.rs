@@ -1,5 +1,5 @@
-//! Owns finding out what the user may do, without changing anything: by invalid requests. RabbitMQ checks permissions first
-//! (403), and refuses an invalid request only after that (406). Must not know what the permissions are used for.
+//! Owns finding out what the user may do, without changing anything: by invalid requests. RabbitMQ checks permissions first (403), and
+//! refuses an invalid request only after that (406).
 
 use std::time::Duration;
 

@@ -1,5 +1,4 @@
-//! Owns the depth of queues and their number of consumers, read by passive declarations. Changes nothing. Must not know what
-//! the numbers are used for.
+//! Owns the depth of queues and their number of consumers, read by passive declarations. Changes nothing.
 
 use std::time::Duration;
 
@@ -14,12 +13,10 @@ use super::super::connection::{Connection, call, call_topology, close, connect_w
 /// Largest frame in bytes: no message uses this connection, and lapin reserves memory for frames.
 const FRAME_MAX: u32 = 8192;
 
-/// What a queue holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct QueueCounts {
     /// Messages that are ready, not counting unacknowledged ones.
     pub ready: u32,
-    /// Consumers.
     pub consumers: u32,
 }
 

@@ -1,5 +1,5 @@
-//! Owns what can remove messages from a queue although nobody consumes them: policies. Arguments of a queue are compared when
-//! it is declared. Changes nothing. Must not know what the queue is for.
+//! Owns what can remove messages from a queue although nobody consumes them: policies. Arguments of a queue are compared when it is
+//! declared. Changes nothing.
 //!
 //! Source: RabbitMQ's pages on time to live and on queue length limits.
 

@@ -1,5 +1,5 @@
-//! Owns what a worker asks about the queue that it consumes when something about it is in doubt: whether it is a stream, and
-//! its delivery limit. Must not know sessions.
+//! Owns what a worker asks about the queue that it consumes when something about it is in doubt: whether it is a stream, and its
+//! delivery limit.
 
 use lapin::options::BasicGetOptions;
 

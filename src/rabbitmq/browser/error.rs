@@ -1,5 +1,4 @@
-//! Owns the options of browsing, and the reasons for which a queue cannot be browsed, or no further. Must not know how it
-//! is done.
+//! Owns the options of browsing, and the reasons for which a queue cannot be browsed, or no further.
 
 use std::time::Duration;
 
@@ -8,7 +7,6 @@ use url::Url;
 use super::super::BrokerError;
 use super::super::topology::DEAD_LETTER_DELIVERY_LIMIT;
 
-/// How a queue is browsed.
 #[derive(Debug, Clone, Default)]
 pub struct BrowseOptions {
     /// Browse whatever the delivery limit is.
@@ -22,7 +20,6 @@ pub struct BrowseOptions {
 /// Why a queue cannot be browsed.
 #[derive(Debug, thiserror::Error)]
 pub enum BrowseError {
-    /// The broker.
     #[error(transparent)]
     Broker(#[from] BrokerError),
     /// Browsing would destroy messages.
@@ -31,48 +28,26 @@ pub enum BrowseError {
          a queue that `ticketlog setup` declares (delivery limit {DEAD_LETTER_DELIVERY_LIMIT}). --trust-queue browses \
          it all the same; park and replay reset the delivery count"
     )]
-    Unsafe {
-        /// Its name.
-        queue: String,
-        /// What makes it unsafe.
-        reason: String,
-    },
-    /// A permission is missing.
+    Unsafe { queue: String, reason: String },
     #[error(
         "queue {queue}: a permission is missing. `ticketlog dead` needs the permission to configure {queue} (to read its \
          delivery limit) and {queue}.desk (its lock), to read the queue, and to write to the exchanges; grant them to the \
          user of broker.uri"
     )]
-    NoPermission {
-        /// Its name.
-        queue: String,
-    },
+    NoPermission { queue: String },
     /// Another browser holds the lock for longer than the wait.
     #[error("queue {queue} is in use by another `ticketlog dead`; try again later, or wait longer (--wait)")]
-    Locked {
-        /// Its name.
-        queue: String,
-    },
+    Locked { queue: String },
     /// The broker closed the channel: its consumer timeout.
     #[error(
         "queue {queue}: RabbitMQ closed the channel because messages were held for longer than its consumer timeout (30 \
          minutes by default). All messages are back in the queue. Use --limit for smaller parts, or a faster --rate or --edit"
     )]
-    ConsumerTimeout {
-        /// Its name.
-        queue: String,
-    },
+    ConsumerTimeout { queue: String },
     /// A message has used half of the delivery limit.
     #[error(
         "queue {queue}: a message was delivered {count} times, and RabbitMQ drops it after {limit} deliveries. Do not browse \
          this queue again: raise its delivery limit, or run `ticketlog dead park --trust-queue`, which resets the count"
     )]
-    NearDeliveryLimit {
-        /// Its name.
-        queue: String,
-        /// Its delivery count.
-        count: i64,
-        /// The delivery limit.
-        limit: i64,
-    },
+    NearDeliveryLimit { queue: String, count: i64, limit: i64 },
 }

@@ -1,5 +1,4 @@
-//! Owns the lock on a queue: one browser at a time, because a second one would see only what the first does not hold. Must
-//! not know what is done with messages.
+//! Owns the lock on a queue: one browser at a time, because a second one would see only what the first does not hold.
 
 use std::time::{Duration, Instant};
 

@@ -51,7 +51,6 @@ const IDLE_WAIT: Duration = Duration::from_millis(200);
 
 /// A message that is held. When it is dropped, it stays held until the browser closes, and is requeued then.
 pub struct BrowsedMessage {
-    /// The message.
     pub delivery: Delivery,
     /// Its position in the queue, from 1.
     pub position: u32,
@@ -62,7 +61,6 @@ pub struct BrowsedMessage {
 pub struct AckHandle(Acker);
 
 impl BrowsedMessage {
-    /// The message and its handle.
     pub fn into_parts(self) -> (Delivery, AckHandle) {
         (self.delivery, AckHandle(self.acker))
     }

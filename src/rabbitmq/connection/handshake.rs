@@ -1,6 +1,5 @@
-//! Owns the first frame of an AMQP connection, read without lapin: whether the peer speaks AMQP at all, and the server
-//! properties in `connection.start` (AMQP 0-9-1, section 1.4.2.1), which lapin does not expose. Must not know what the
-//! answer is used for.
+//! Owns the first frame of an AMQP connection, read without lapin: whether the peer speaks AMQP at all, and the server properties in
+//! `connection.start` (AMQP 0-9-1, section 1.4.2.1), which lapin does not expose.
 
 use std::time::Duration;
 
@@ -19,7 +18,6 @@ const MAX_FRAME: usize = 64 * 1024;
 /// The server properties that matter here.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(in crate::rabbitmq) struct ServerProperties {
-    /// RabbitMQ's major version.
     pub major_version: Option<u32>,
     /// The name of the cluster. The management API shows it as well, so that the two can be matched.
     pub cluster_name: Option<String>,

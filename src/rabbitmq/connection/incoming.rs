@@ -21,7 +21,6 @@ pub(in crate::rabbitmq) struct Unparsed {
 /// An `Unparsed`, by channel and delivery tag.
 pub(super) type UnparsedOf = ((u16, u64), Unparsed);
 
-/// Why headers cannot be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::rabbitmq) enum HeadersFault {
     /// They are too large; their size in bytes.

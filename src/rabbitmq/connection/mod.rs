@@ -1,5 +1,4 @@
-//! Owns opening and closing connections to RabbitMQ, and the timeout around every request. Must not know what a
-//! connection is used for.
+//! Owns opening and closing connections to RabbitMQ, and the timeout around every request.
 //!
 //! lapin's auto-recovery stays off (docs/adr/0001-no-auto-recovery.md), and every request has a timeout of ours, because
 //! lapin has none.
@@ -34,7 +33,6 @@ pub use stream::reserve_runtime;
 use uri::{Endpoints, is_encrypted};
 pub(super) use wire::table;
 
-/// A connection to RabbitMQ.
 pub(super) struct Connection {
     connection: lapin::Connection,
     /// What lapin does not read of deliveries that are not handed over yet.

@@ -1,4 +1,4 @@
-//! Owns the byte stream of a connection: lapin reads from it through the frame filter. Must not know what frames mean.
+//! Owns the byte stream of a connection: lapin reads from it through the frame filter.
 
 use std::io::{self, Read, Write};
 use std::net::SocketAddr;

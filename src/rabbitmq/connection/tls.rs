@@ -1,5 +1,4 @@
 //! Owns the TLS settings of connections to RabbitMQ: PEM files, read at every connection so that they can be renewed.
-//! Must not know what is sent.
 
 use lapin::tcp::{OwnedIdentity, OwnedTLSConfig};
 

@@ -1,4 +1,4 @@
-//! Owns the parsed form of `broker.uri`: one AMQP URI for each node of the cluster. Must not open connections.
+//! Owns the parsed form of `broker.uri`: one AMQP URI for each node of the cluster.
 
 use lapin::uri::{AMQPScheme, AMQPUri};
 use secrecy::ExposeSecret as _;

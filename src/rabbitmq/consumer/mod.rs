@@ -1,5 +1,4 @@
-//! Owns consuming from a queue: the session, its delivery tags and acknowledgements, its prefetch. Must not know what
-//! becomes of a delivery.
+//! Owns consuming from a queue: the session, its delivery tags and acknowledgements, its prefetch.
 
 mod prefetch;
 mod session;

@@ -1,5 +1,5 @@
-//! Owns the choice of the prefetch. AMQP 0-9-1 limits unacknowledged messages by count, so a budget of bytes becomes a
-//! count, from the message sizes seen. Pure. Must not know consumers or channels.
+//! Owns the choice of the prefetch. AMQP 0-9-1 limits unacknowledged messages by count, so a budget of bytes becomes a count, from the
+//! message sizes seen. Pure.
 
 /// How much heavier than the mean a message may be before the prefetch is too high for the budget.
 const SIZE_MARGIN: f64 = 2.0;
@@ -41,7 +41,6 @@ impl Prefetch {
         }
     }
 
-    /// The prefetch in force.
     pub fn current(&self) -> u16 {
         self.current
     }
@@ -63,7 +62,6 @@ impl Prefetch {
         1.0 / f64::from(self.messages_seen.clamp(1, MEAN_OVER))
     }
 
-    /// `bytes` were freed.
     pub fn freed(&mut self, bytes: usize) {
         self.bytes_in_flight = self.bytes_in_flight.saturating_sub(bytes);
     }
@@ -73,7 +71,6 @@ impl Prefetch {
         self.bytes_in_flight = (self.bytes_in_flight + to).saturating_sub(from);
     }
 
-    /// A delivery was settled.
     pub fn settled(&mut self) {
         self.settled = self.settled.saturating_add(1);
     }

@@ -1,6 +1,5 @@
-//! Owns one session: connection, channel, consumer, and every delivery that is not acknowledged. They end
-//! together: after any error the session is over, and the broker delivers again what was not acknowledged. Must not know
-//! what becomes of a delivery, only that it is settled.
+//! Owns one session: connection, channel, consumer, and every delivery that is not acknowledged. They end together: after any error the
+//! session is over, and the broker delivers again what was not acknowledged.
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
@@ -263,7 +262,6 @@ impl Session {
         self.settlement.oldest_unacked()
     }
 
-    /// The prefetch in force.
     pub fn prefetch(&self) -> u16 {
         self.prefetch.current()
     }

@@ -1,5 +1,5 @@
-//! Owns the delivery tags of one channel and which of them may be acknowledged: the contiguous settled prefix, with one
-//! cumulative ack. Pure; `H` is the handle that acknowledges. Must not know why a delivery is settled.
+//! Owns the delivery tags of one channel and which of them may be acknowledged: the contiguous settled prefix, with one cumulative ack.
+//! Pure; `H` is the handle that acknowledges.
 //!
 //! The rules behind it (AMQP 0-9-1 and RabbitMQ): tags count from 1 per channel; an ack with `multiple` acknowledges every
 //! outstanding tag up to its own; an ack of a tag that is not outstanding closes the channel with 406.

@@ -1,5 +1,4 @@
-//! Owns the dead letter as an AMQP message: made by the worker, copied to another queue, archived, and restored from an
-//! archive. Must not know when any of that happens.
+//! Owns the dead letter as an AMQP message: made by the worker, copied to another queue, archived, and restored from an archive.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -134,7 +133,6 @@ impl Delivery {
         headers
     }
 
-    /// The archived form.
     pub fn archive(&self, record: &DeadLetterRecord, queue: &str) -> ArchivedMessage {
         ArchivedMessage {
             queue: queue.to_owned(),

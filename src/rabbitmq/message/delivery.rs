@@ -122,17 +122,14 @@ impl Delivery {
         self.exchange.as_str()
     }
 
-    /// Its routing key.
     pub fn routing_key(&self) -> &str {
         self.routing_key.as_str()
     }
 
-    /// AMQP `message_id`.
     pub fn message_id(&self) -> Option<&str> {
         self.properties.message_id().as_ref().map(ShortString::as_str)
     }
 
-    /// AMQP `content_encoding`.
     pub fn content_encoding(&self) -> Option<&str> {
         self.properties.content_encoding().as_ref().map(ShortString::as_str)
     }
@@ -147,12 +144,10 @@ impl Delivery {
         self.properties.priority().is_some_and(|priority| priority > 0)
     }
 
-    /// AMQP `app_id`.
     pub fn app_id(&self) -> Option<&str> {
         self.properties.app_id().as_ref().map(ShortString::as_str)
     }
 
-    /// AMQP `user_id`.
     pub fn user_id(&self) -> Option<&str> {
         self.properties.user_id().as_ref().map(ShortString::as_str)
     }

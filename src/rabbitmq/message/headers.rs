@@ -1,5 +1,5 @@
-//! Owns AMQP headers as the rest of the program sees them: which ones belong to RabbitMQ, which to the publisher, and the
-//! conversion of values. Must not know what a header means.
+//! Owns AMQP headers as the rest of the program sees them: which ones belong to RabbitMQ, which to the publisher, and the conversion of
+//! values.
 
 use std::collections::BTreeMap;
 
@@ -34,7 +34,6 @@ pub(super) const DEAD_LETTER_CC: &str = "dl-cc";
 /// The texts of a message that became a dead letter that are not UTF-8.
 pub(super) const ORIGINAL_BYTES: &str = "dl-original-bytes";
 
-/// Headers by name.
 pub(super) type Headers = BTreeMap<ShortString, AMQPValue>;
 
 /// Whether RabbitMQ writes this header, or routes by it: it belongs to one publish and not to the message.

@@ -1,5 +1,4 @@
-//! Owns the JSON form of AMQP properties and headers, exact in both directions, for export, import and `--json`. Must not
-//! know what a header means.
+//! Owns the JSON form of AMQP properties and headers, exact in both directions, for export, import and `--json`.
 //!
 //! Plain JSON stands for the usual types: text for a long string, an integer for a signed 64-bit one, a number with a
 //! fraction or exponent for a double, true and false, null for void, arrays, objects for tables. Every other type is an

@@ -1,5 +1,4 @@
-//! Owns the messages of AMQP: deliveries as they come in, messages to publish, and their headers and properties in other
-//! forms. Must not know when a message is settled or published.
+//! Owns the messages of AMQP: deliveries as they come in, messages to publish, and their headers and properties in other forms.
 
 mod dead_letter;
 mod delivery;

@@ -1,5 +1,5 @@
-//! Owns a message that is to be published: its properties, its headers within one frame, and the key by which a returned
-//! message is matched. Must not know when it is published.
+//! Owns a message that is to be published: its properties, its headers within one frame, and the key by which a returned message is
+//! matched.
 
 use std::collections::HashSet;
 
@@ -12,7 +12,6 @@ use super::encoded_headers::EncodedHeaders;
 use super::headers::{DEAD_LETTER_CC, Headers, ORIGINAL_BYTES};
 use super::json::for_each_text_property;
 
-/// A message to be published.
 #[derive(Debug)]
 pub struct Outgoing {
     pub(in crate::rabbitmq) exchange: ShortString,
@@ -68,12 +67,10 @@ impl Outgoing {
         self.exchange.as_str()
     }
 
-    /// Its routing key.
     pub fn routing_key(&self) -> &str {
         self.routing_key.as_str()
     }
 
-    /// Sets `content_encoding`.
     #[must_use]
     pub fn with_content_encoding(mut self, encoding: &str) -> Self {
         self.properties = self.properties.with_content_encoding(short_string(encoding));

@@ -1,5 +1,4 @@
-//! Owns replayed messages: how a dead letter becomes the original message again, and how the worker recognises one. Must
-//! not know when a replay happens.
+//! Owns replayed messages: how a dead letter becomes the original message again, and how the worker recognises one.
 
 use bson::oid::ObjectId;
 use lapin::BasicProperties;
@@ -14,7 +13,6 @@ use super::{Delivery, Outgoing, json};
 /// Where a replay sends its messages, and on whose behalf.
 #[derive(Debug, Clone)]
 pub struct ReplayTarget {
-    /// The id of the replay.
     pub replay_id: String,
     /// The user of `broker.uri`, for `user_id`: RabbitMQ guarantees it, and the worker trusts the replay because of it.
     pub user_name: Option<String>,

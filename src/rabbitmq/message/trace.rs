@@ -1,5 +1,5 @@
-//! Owns the trace contexts that publishers put into headers: W3C Trace Context (`traceparent`, `tracestate`), or Zipkin's B3 (`b3`,
-//! or `X-B3-TraceId` and others), which older versions of Spring write. Pure. Must not know what is done with them.
+//! Owns the trace contexts that publishers put into headers: W3C Trace Context (`traceparent`, `tracestate`), or Zipkin's B3 (`b3`, or
+//! `X-B3-TraceId` and others), which older versions of Spring write. Pure.
 
 /// The span in which a message was published.
 #[derive(Debug, Clone, PartialEq, Eq)]

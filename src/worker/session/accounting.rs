@@ -1,5 +1,5 @@
-//! Owns the numbers of one session: deliveries by outcome, ages, the time of the loop. Updates the metrics, so that
-//! received = settled + in flight at every scrape. Must not know how anything is settled.
+//! Owns the numbers of one session: deliveries by outcome, ages, the time of the loop. Updates the metrics, so that received = settled
+//! + in flight at every scrape.
 
 use std::collections::VecDeque;
 use std::sync::Arc;

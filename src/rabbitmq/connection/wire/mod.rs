@@ -1,5 +1,4 @@
-//! Owns reading AMQP's encoding in place: numbers and strings with a length before them (AMQP 0-9-1, section 4.2.5). Must not
-//! know frames.
+//! Owns reading AMQP's encoding in place: numbers and strings with a length before them (AMQP 0-9-1, section 4.2.5).
 
 pub(in crate::rabbitmq) mod table;
 
