@@ -11,7 +11,11 @@ use secrecy::ExposeSecret;
 use crate::config::{self, StoreSettings};
 use crate::finding::Finding;
 
-use super::{Failure, Store, check_settings, collection, indexes};
+use super::client::Store;
+use super::collection;
+use super::error::Failure;
+use super::indexes;
+use super::uri::check_settings;
 
 /// Largest clock difference without a warning, in seconds.
 const MAX_CLOCK_SKEW: f64 = 2.0;
@@ -89,13 +93,8 @@ fn encryption(settings: &StoreSettings) -> Vec<Finding> {
     found
 }
 
-pub(super) async fn command(store: &Store, database: &str, command: Document) -> Result<Document, Failure> {
-    let database = store.collection().client().database(database);
-    store.bounded(async { database.run_command(command).await }).await
-}
-
 async fn replica_set_and_clock(store: &Store) -> Result<Vec<Finding>, Failure> {
-    let hello = command(store, "admin", doc! { "hello": 1 }).await?;
+    let hello = store.command("admin", doc! { "hello": 1 }).await?;
     let count = |key: &str| hello.get_array(key).map_or(0, Vec::len);
     let (members, arbiters) = (count("hosts") + count("passives"), count("arbiters"));
     let subject = "store.uri";
@@ -134,7 +133,7 @@ async fn replica_set_and_clock(store: &Store) -> Result<Vec<Finding>, Failure> {
 
 /// Whether the user has the privileges of the worker. Without access control there is no user, and everything is allowed.
 async fn privileges(store: &Store, settings: &StoreSettings) -> Result<Vec<Finding>, Failure> {
-    let status = command(store, "admin", doc! { "connectionStatus": 1, "showPrivileges": true }).await?;
+    let status = store.command("admin", doc! { "connectionStatus": 1, "showPrivileges": true }).await?;
     let info = status.get_document("authInfo").cloned().unwrap_or_default();
     let subject = "store.uri";
     if info.get_array("authenticatedUsers").map_or(true, Vec::is_empty) {

@@ -16,7 +16,7 @@ use ::mongodb::options::{
 use ::mongodb::{Client, Collection, Database};
 use bson::oid::ObjectId;
 use bson::raw::RawDocumentBuf;
-use bson::{doc, rawdoc};
+use bson::{Document, doc, rawdoc};
 use futures_util::TryStreamExt;
 use secrecy::{ExposeSecret, SecretString};
 use tokio::time::timeout;
@@ -25,9 +25,10 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use crate::config::StoreSettings;
 
+use super::error::Failure;
 use super::error::{FailureClass, FailureKind};
 use super::insert::{InsertCommand, InsertResult, UNKNOWN_OUTCOME};
-use super::{Failure, uri};
+use super::uri;
 
 /// Called with `open` or `in_use` and the number of such connections in the pool, whenever it changes.
 pub type PoolListener = Arc<dyn Fn(&'static str, usize) + Send + Sync>;
@@ -202,6 +203,12 @@ impl Store {
             Ok(())
         })
         .await
+    }
+
+    /// The answer to a command in this database.
+    pub(super) async fn command(&self, database: &str, command: Document) -> Result<Document, Failure> {
+        let database = self.collection().client().database(database);
+        self.bounded(async { database.run_command(command).await }).await
     }
 
     /// Awaits a call for at most `store.write_timeout`.

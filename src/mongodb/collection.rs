@@ -5,8 +5,8 @@ use bson::{Document, doc};
 use crate::config::StoreSettings;
 use crate::finding::Finding;
 
-use super::check::command;
-use super::{Failure, FailureClass, Store};
+use super::client::Store;
+use super::error::{Failure, FailureClass};
 
 /// What MongoDB says of a collection (manual, `listCollections`).
 #[derive(Debug, Default, PartialEq)]
@@ -57,13 +57,13 @@ async fn describe(store: &Store) -> Result<Description, Failure> {
     let namespace = store.collection().namespace();
     let filter = doc! { "name": &namespace.coll };
     let list = doc! { "listCollections": 1, "filter": &filter };
-    match command(store, &namespace.db, list).await {
+    match store.command(&namespace.db, list).await {
         Ok(reply) => Ok(Description::read(&reply, true)),
         // Every user may list the names and kinds of what it has privileges on.
         Err(failure) if failure.is_permission() => {
             let names =
                 doc! { "listCollections": 1, "filter": filter, "nameOnly": true, "authorizedCollections": true };
-            Ok(Description::read(&command(store, &namespace.db, names).await?, false))
+            Ok(Description::read(&store.command(&namespace.db, names).await?, false))
         }
         Err(failure) => Err(failure),
     }

@@ -5,7 +5,8 @@ use bson::{Bson, Document, doc};
 
 use crate::event::Wanted;
 
-use super::{Failure, Store};
+use super::client::Store;
+use super::error::Failure;
 
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct UserDocuments {

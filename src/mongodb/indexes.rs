@@ -7,7 +7,8 @@ use ::mongodb::error::ErrorKind;
 use ::mongodb::options::IndexOptions;
 use bson::{Document, doc};
 
-use super::{Failure, FailureClass, Store};
+use super::client::Store;
+use super::error::{Failure, FailureClass};
 
 /// The result for one index.
 #[derive(Debug, Clone, PartialEq, Eq)]

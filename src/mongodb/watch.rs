@@ -10,7 +10,8 @@ use futures_util::TryStreamExt as _;
 
 use crate::system;
 
-use super::{Failure, Store};
+use super::client::Store;
+use super::error::Failure;
 
 /// The documents that are inserted, in the order of MongoDB's log.
 pub struct Watch(ChangeStream<ChangeStreamEvent<RawDocumentBuf>>);

@@ -6,7 +6,10 @@ use std::time::{Duration, Instant};
 use crate::config::BrokerSettings;
 use crate::report::Report;
 
-use super::{BrokerError, Outgoing, PublishResult, Publisher, Rate};
+use super::error::BrokerError;
+use super::message::Outgoing;
+use super::publisher::{PublishResult, Publisher};
+use super::rate::Rate;
 
 /// Most messages, and bytes of them, that are published together before their confirms are awaited.
 const MAX_BATCH_MESSAGES: usize = 500;

@@ -11,7 +11,8 @@ use tokio::time::timeout;
 use crate::config::BrokerSettings;
 
 use super::connection::{Connection, call, call_topology, close, connect};
-use super::{BrokerError, Delivery};
+use super::error::BrokerError;
+use super::message::Delivery;
 
 /// Unacknowledged copies at a time, and how many are acknowledged together.
 const PREFETCH: u16 = 200;

@@ -18,8 +18,9 @@ use tokio::time::timeout;
 use crate::config::{BrokerSettings, DeadLetterSettings};
 
 use super::connection::{Connection, call, call_topology, close, connect};
+use super::error::{BrokerError, RefusalKind};
 use super::message::{Outgoing, fit_headers, return_key};
-use super::{BrokerError, RefusalKind, topology};
+use super::topology;
 
 /// Bytes of a frame that are not the content header's.
 const FRAME_OVERHEAD: usize = 64;

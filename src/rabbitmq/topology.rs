@@ -7,7 +7,7 @@ use lapin::{Channel, ExchangeKind};
 use crate::config::{BrokerSettings, DeadLetterSettings, QueueType, Settings};
 
 use super::connection::{Connection, call, call_topology, close, connect};
-use super::{BrokerError, RefusalKind};
+use super::error::{BrokerError, RefusalKind};
 
 /// The delivery limit of dead-letter queues, which no message reaches. `-1` and `0` mean "no limit" on RabbitMQ 4, but on
 /// 3.x they destroy every message at its first requeue; dead letters must survive being browsed.

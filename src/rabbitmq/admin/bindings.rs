@@ -6,8 +6,8 @@ use url::Url;
 use crate::config::BrokerSettings;
 use crate::event::binding_covers;
 
-use super::super::BrokerError;
 use super::super::copy_queue::is_copy_queue;
+use super::super::error::BrokerError;
 use super::management_api::ManagementApi;
 
 /// Which of the wanted messages can be copied: those that RabbitMQ takes to a queue anyway.

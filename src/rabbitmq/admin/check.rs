@@ -11,7 +11,8 @@ use crate::config::{self, QueueType, Settings};
 use crate::finding::Finding;
 
 use super::super::connection::{Connection, close, connect};
-use super::super::{BrokerError, RefusalKind, topology};
+use super::super::error::{BrokerError, RefusalKind};
+use super::super::topology;
 use super::delivery_limit::{NotBrowsable, check_browsable};
 use super::exchange_type::missing_plugin;
 use super::management_api::ManagementApi;

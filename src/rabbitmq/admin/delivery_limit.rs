@@ -13,10 +13,10 @@ use url::Url;
 
 use crate::config::BrokerSettings;
 
-use super::super::BrokerError;
 use super::super::connection::uri::Endpoints;
 use super::super::connection::{Connection, handshake};
 use super::super::connection::{call, call_topology};
+use super::super::error::BrokerError;
 use super::super::topology::DEAD_LETTER_DELIVERY_LIMIT;
 use super::management_api::ManagementApi;
 

@@ -6,7 +6,8 @@ use crate::config::BrokerSettings;
 use crate::finding::Finding;
 
 use super::super::connection::{close, connect};
-use super::super::{BrokerError, RefusalKind, topology};
+use super::super::error::{BrokerError, RefusalKind};
+use super::super::topology;
 use super::permissions::Prober;
 
 /// A failure if the plugin is not enabled. It is asked on a connection of its own, because the answer may be the end of it.

@@ -13,9 +13,9 @@ use url::Url;
 use crate::config::BrokerSettings;
 use crate::http_client;
 
-use super::super::BrokerError;
 use super::super::connection::handshake;
 use super::super::connection::uri::{Endpoints, is_encrypted};
+use super::super::error::BrokerError;
 
 const TIMEOUT: Duration = Duration::from_secs(2);
 /// The address of an API and the name of its cluster, which was that of the AMQP handshake. RabbitMQ logs a handshake that ends

@@ -11,7 +11,7 @@ use lapin::types::{AMQPValue, FieldTable};
 use lapin::{BasicProperties, Channel, ExchangeKind};
 
 use super::super::connection::{Connection, call, call_topology};
-use super::super::{BrokerError, Refusal};
+use super::super::error::{BrokerError, Refusal};
 
 /// RabbitMQ's answer to a request: accepted, or refused.
 pub(super) type Answer = Result<(), Refusal>;

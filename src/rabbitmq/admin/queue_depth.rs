@@ -7,8 +7,8 @@ use lapin::types::FieldTable;
 
 use crate::config::BrokerSettings;
 
-use super::super::BrokerError;
 use super::super::connection::{Connection, call, call_topology, close, connect_with_frame_max};
+use super::super::error::BrokerError;
 
 /// Largest frame in bytes: no message uses this connection, and lapin reserves memory for frames.
 const FRAME_MAX: u32 = 8192;

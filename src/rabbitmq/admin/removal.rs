@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::config::BrokerSettings;
 
-use super::super::BrokerError;
+use super::super::error::BrokerError;
 use super::management_api::{ManagementApi, MatchingPolicy};
 
 /// The keys of a policy that remove messages.

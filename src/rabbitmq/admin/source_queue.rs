@@ -5,8 +5,8 @@ use lapin::options::BasicGetOptions;
 
 use crate::config::BrokerSettings;
 
-use super::super::BrokerError;
 use super::super::connection::{Connection, call, close, connect};
+use super::super::error::BrokerError;
 use super::delivery_limit::{NotBrowsable, QueueKind, check_browsable, queue_kind};
 use super::queue_depth::queue_counts;
 

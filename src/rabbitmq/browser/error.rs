@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use url::Url;
 
-use super::super::BrokerError;
+use super::super::error::BrokerError;
 use super::super::topology::DEAD_LETTER_DELIVERY_LIMIT;
 
 #[derive(Debug, Clone, Default)]

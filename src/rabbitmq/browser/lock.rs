@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 use lapin::options::QueueDeclareOptions;
 use lapin::types::FieldTable;
 
-use super::super::RefusalKind;
 use super::super::connection::{Connection, call, call_topology};
-use super::{BrowseError, BrowseOptions};
+use super::super::error::RefusalKind;
+use super::error::{BrowseError, BrowseOptions};
 
 /// Shortest and longest time between attempts.
 const RETRY_FIRST: Duration = Duration::from_millis(200);

@@ -3,23 +3,14 @@
 use std::time::{Duration, Instant};
 
 use super::super::connection::call;
+use super::error::BrowseError;
 use super::open::{Held, stable_depth};
-use super::{BrowseError, FIRST_STEP, QueueBrowser};
+use super::{FIRST_STEP, Marked, QueueBrowser};
 
 /// How often to read on while marking, if later messages can overtake: each time fewer have arrived.
 const MAX_MARK_ROUNDS: u32 = 10;
 /// How long to wait until all of a long queue is requeued. Less is there if something else has taken messages.
 const MAX_REQUEUE_WAIT: Duration = Duration::from_secs(10);
-
-/// The messages of a run that removes messages.
-pub(super) struct Marked {
-    /// How many of them were not delivered again yet.
-    pub remaining: u32,
-    /// Whether one of them was among the messages since the browser was extended.
-    pub any_since_extended: bool,
-    /// How many others, which arrived later, were delivered.
-    pub later: u32,
-}
 
 impl QueueBrowser {
     /// Fixes which messages belong to the run: those that were in the queue when this begins, or the first of them if the

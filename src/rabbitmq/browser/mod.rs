@@ -29,10 +29,10 @@ use crate::config::BrokerSettings;
 
 use super::admin::queue_depth::queue_counts;
 use super::connection::{Connection, call, call_topology, close, connect, flush_single_acks};
-use super::{BrokerError, Delivery};
+use super::error::BrokerError;
+use super::message::Delivery;
 
-use mark::Marked;
-use open::{Held, prepare, stable_depth};
+use open::{Held, IDLE_WAIT, prepare, stable_depth};
 
 pub use error::{BrowseError, BrowseOptions};
 
@@ -45,9 +45,18 @@ const MAX_STEP_BYTES: usize = 16 << 20;
 const STEPS: u32 = 20;
 /// Estimated memory of a message beside its body, headers and texts, in bytes.
 const MESSAGE_OVERHEAD: usize = 2048;
-/// How often, and how long each time, to wait for the next message of a queue that is not empty.
+/// How often to wait for the next message of a queue that is not empty.
 const MAX_IDLE_WAITS: u32 = 50;
-const IDLE_WAIT: Duration = Duration::from_millis(200);
+
+/// The messages of a run that removes messages.
+struct Marked {
+    /// How many of them were not delivered again yet.
+    remaining: u32,
+    /// Whether one of them was among the messages since the browser was extended.
+    any_since_extended: bool,
+    /// How many others, which arrived later, were delivered.
+    later: u32,
+}
 
 /// A message that is held. When it is dropped, it stays held until the browser closes, and is requeued then.
 pub struct BrowsedMessage {

@@ -7,12 +7,15 @@ use lapin::options::BasicGetOptions;
 
 use crate::config::BrokerSettings;
 
-use super::super::BrokerError;
 use super::super::admin::delivery_limit::{Browsable, NotBrowsable, check_browsable};
 use super::super::admin::queue_depth::queue_counts;
 use super::super::connection::{Connection, call};
-use super::{BrowseError, BrowseOptions, IDLE_WAIT, lock};
+use super::super::error::BrokerError;
+use super::error::{BrowseError, BrowseOptions};
+use super::lock;
 
+/// How long to wait for the next message of a queue that is not empty, each time.
+pub(super) const IDLE_WAIT: Duration = Duration::from_millis(200);
 /// How often to read the depth of a queue until it stops changing.
 const MAX_DEPTH_READS: u32 = 20;
 

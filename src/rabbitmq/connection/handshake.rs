@@ -8,7 +8,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::super::BrokerError;
+use super::super::error::BrokerError;
 use super::uri::{Endpoints, is_encrypted};
 
 const TIMEOUT: Duration = Duration::from_secs(2);

@@ -25,7 +25,7 @@ use tokio::time::timeout;
 use crate::config::BrokerSettings;
 use crate::system;
 
-use super::BrokerError;
+use super::error::BrokerError;
 #[cfg(any(test, feature = "fuzzing"))]
 pub use frame_filter::check_frame_filter;
 use incoming::IncomingMessages;

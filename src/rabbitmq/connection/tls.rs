@@ -4,7 +4,7 @@ use lapin::tcp::{OwnedIdentity, OwnedTLSConfig};
 
 use crate::config::BrokerSettings;
 
-use super::super::BrokerError;
+use super::super::error::BrokerError;
 
 /// Reads the files that the settings name.
 ///

@@ -5,7 +5,7 @@ use secrecy::ExposeSecret as _;
 
 use crate::config::{self, BrokerSettings};
 
-use super::super::BrokerError;
+use super::super::error::BrokerError;
 
 /// The nodes of `broker.uri`, in the order in which they are tried; at least one.
 pub(in crate::rabbitmq) struct Endpoints(Vec<AMQPUri>);

@@ -19,7 +19,9 @@ use tokio::time::timeout;
 use crate::config::Settings;
 
 use super::super::connection::{Connection, call, call_topology, close, connect, flush_single_acks};
-use super::super::{BrokerError, Delivery, topology};
+use super::super::error::BrokerError;
+use super::super::message::Delivery;
+use super::super::topology;
 use super::prefetch::Prefetch;
 use super::settlement::{Acks, Settlement};
 use super::unfinished::UnfinishedMessage;

@@ -10,9 +10,12 @@ use xxhash_rust::xxh3::Xxh3;
 use crate::dead_letter::{self, ArchivedMessage, DeadLetterRecord, HeaderValue, LetterFields};
 
 use super::super::connection::invalid_text::InvalidText;
-use super::headers::{Headers, ORIGINAL_BYTES, insert, is_publisher_header, is_transport_header, kept_cc};
+use super::delivery::Delivery;
+use super::encoded_headers::Headers;
+use super::headers::{ORIGINAL_BYTES, insert, is_publisher_header, is_transport_header, kept_cc};
+use super::json;
+use super::outgoing::Outgoing;
 use super::outgoing::{republished, short_string};
-use super::{Delivery, Outgoing, json};
 
 /// Longest `dl-original-bytes`, in bytes. All properties of a message fit.
 const MAX_ORIGINAL_BYTES: usize = 6 << 10;

@@ -1,12 +1,16 @@
 //! The headers of a message as AMQP encodes them. A parsed table takes up to twenty times as many bytes, so headers are kept like
 //! this, and only what is needed is parsed.
 
+use std::collections::BTreeMap;
+
 use lapin::types::generation::gen_field_table;
 use lapin::types::parsing::parse_value;
 use lapin::types::{AMQPValue, FieldTable, ShortString};
 
 use super::super::connection::table;
-use super::headers::Headers;
+
+/// Headers by name.
+pub(super) type Headers = BTreeMap<ShortString, AMQPValue>;
 
 /// Bytes of the length before an encoded table.
 const LENGTH: usize = 4;

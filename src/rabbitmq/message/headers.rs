@@ -1,13 +1,11 @@
 //! Owns AMQP headers as the rest of the program sees them: which ones belong to RabbitMQ, which to the publisher, and the conversion of
 //! values.
 
-use std::collections::BTreeMap;
-
 use lapin::types::{AMQPValue, ShortString};
 
 use crate::dead_letter::{self, HeaderValue};
 
-use super::encoded_headers::EncodedHeaders;
+use super::encoded_headers::{EncodedHeaders, Headers};
 
 /// Headers that RabbitMQ writes when it delivers or dead-letters a message. They are not part of the message, and a
 /// publisher may have forged them. Sources: RabbitMQ's pages on quorum queues and dead lettering; `x-acquired-count` was
@@ -33,8 +31,6 @@ pub(super) const DEAD_LETTER_CC: &str = "dl-cc";
 
 /// The texts of a message that became a dead letter that are not UTF-8.
 pub(super) const ORIGINAL_BYTES: &str = "dl-original-bytes";
-
-pub(super) type Headers = BTreeMap<ShortString, AMQPValue>;
 
 /// Whether RabbitMQ writes this header, or routes by it: it belongs to one publish and not to the message.
 pub(super) fn is_transport_header(name: &str) -> bool {

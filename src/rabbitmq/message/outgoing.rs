@@ -8,8 +8,8 @@ use lapin::types::{AMQPValue, ShortString};
 
 use crate::dead_letter;
 
-use super::encoded_headers::EncodedHeaders;
-use super::headers::{DEAD_LETTER_CC, Headers, ORIGINAL_BYTES};
+use super::encoded_headers::{EncodedHeaders, Headers};
+use super::headers::{DEAD_LETTER_CC, ORIGINAL_BYTES};
 use super::json::for_each_text_property;
 
 #[derive(Debug)]

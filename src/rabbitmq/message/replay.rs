@@ -6,9 +6,11 @@ use lapin::types::ShortString;
 
 use crate::dead_letter::{DeadLetterRecord, ReplayMark};
 
+use super::delivery::Delivery;
 use super::headers::{insert, is_publisher_header};
+use super::json;
+use super::outgoing::Outgoing;
 use super::outgoing::{republished, short_string};
-use super::{Delivery, Outgoing, json};
 
 /// Where a replay sends its messages, and on whose behalf.
 #[derive(Debug, Clone)]
@@ -88,7 +90,7 @@ fn without_content_encoding(properties: &BasicProperties) -> BasicProperties {
 mod tests {
     use lapin::types::AMQPValue;
 
-    use super::super::headers::Headers;
+    use super::super::encoded_headers::Headers;
     use super::*;
 
     fn text(text: &str) -> AMQPValue {
