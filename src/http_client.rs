@@ -1,4 +1,4 @@
-//! Owns connecting over HTTP and HTTPS, and GET requests, bounded in time and size. Must not know what is asked for.
+//! Connecting over HTTP and HTTPS, and GET requests, bounded in time and size.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -60,17 +60,6 @@ pub async fn get(
     limit: Duration,
 ) -> Option<(u16, Vec<u8>)> {
     timeout(limit, async { send(&client(url, ca_file)?, url, authorization).await }).await.ok()?
-}
-
-/// The bodies of two responses over one connection, if the server keeps it: behind one address there may be several servers.
-///
-/// None as for [`get`]; `limit` is for both.
-pub async fn get_both(urls: [&Url; 2], limit: Duration) -> Option<[Vec<u8>; 2]> {
-    let both = async {
-        let client = client(urls[0], None)?;
-        Some([send(&client, urls[0], None).await?.1, send(&client, urls[1], None).await?.1])
-    };
-    timeout(limit, both).await.ok()?
 }
 
 /// Connects to servers with HTTP or HTTPS, whose certificates it verifies as [`get`] does. `is_https`: whether HTTPS is wanted, which

@@ -1,5 +1,5 @@
-//! Owns serving HTTP/1 with bounds: the number and the duration of connections, the size of headers and the time that they may
-//! take. Must not know what is served.
+//! Serving HTTP/1 with bounds, for the worker's endpoints and for the console: the number and the duration of connections, the size
+//! of headers and the time that they may take.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;

@@ -122,6 +122,7 @@ fn route_state(settings: &Settings, at: usize, count: usize) -> RouteState {
         collection: format!("{}.{}", settings.store.database, settings.store.collection),
         health: Arc::default(),
         recent: Arc::default(),
+        metrics: Arc::new(scope.enter(FlowMetrics::new)),
         scope,
     }
 }
@@ -157,7 +158,7 @@ fn worker_context(
         causes: KnownCauses::default(),
         health: state.health,
         recent: state.recent,
-        metrics: state.scope.enter(FlowMetrics::new),
+        metrics: state.metrics,
         scope: state.scope,
         stop,
         writes_in_flight: AtomicUsize::new(0),

@@ -119,6 +119,7 @@ impl QueueState {
 }
 
 /// The two latest samples of a worker.
+#[derive(Clone)]
 struct Samples {
     before: Option<Sample>,
     now: Sample,

@@ -17,7 +17,6 @@ use maud::Markup;
 
 use crate::desk;
 use crate::http_client;
-use crate::observe::worker_numbers::WorkerNumbers;
 use crate::observe::worker_sample::Sample;
 use crate::system::now_millis;
 
@@ -93,16 +92,15 @@ async fn now_view(console: &Console) -> NowView {
     let urls = http_client::at_all_addresses(&console.options.workers).await;
     console.samples.lock().await.retain(|url, _| urls.contains(url));
     for url in &urls {
-        let sample = Sample::read(url).await.map(|sample| sample.of_queue(&console.settings.broker.queue));
+        let now = Sample::read(url).await;
         let mut samples = console.samples.lock().await;
-        let shown = sample.map(|now| {
-            let before = samples.remove(url);
+        let shown = now.map(|now| {
             // Two people may look at once: rates need a second between the samples.
+            let before = samples.remove(url);
             let before = before.and_then(|known| if known.now.is_recent() { known.before } else { Some(known.now) });
-            let numbers = WorkerNumbers::new(before.as_ref(), &now);
-            let status = now.status.clone();
-            samples.insert(url.clone(), Samples { before, now });
-            (status, numbers)
+            let known = Samples { before, now };
+            samples.insert(url.clone(), known.clone());
+            known
         });
         workers.push((url.clone(), shown));
     }

@@ -1,4 +1,4 @@
-//! Owns the HTTP endpoints: `/metrics`, `/livez`, `/readyz`, `/status`. Must not know the flow: it reads health, metrics and status.
+//! The HTTP endpoints of the worker: `/metrics`, `/livez`, `/readyz`, `/status`.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -12,16 +12,15 @@ use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue};
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use metrics_exporter_prometheus::PrometheusHandle;
-use serde_json::{Map, Value, json};
 use strum::VariantArray as _;
 use tokio::net::TcpListener;
 
 use crate::http_server;
 
 use super::health::{Component, Health};
-use super::metrics::RouteScope;
+use super::metrics::{FlowMetrics, RouteScope};
 use super::status::RecentActivity;
-use super::worker_sample::PROCESS_COMMENT;
+use super::worker_status::{RouteStatus, UP, WorkerStatus};
 use super::{logging, metrics};
 
 /// Longest duration of a connection.
@@ -58,6 +57,8 @@ pub struct RouteState {
     pub health: Arc<Health>,
     /// The latest dead letters and replays.
     pub recent: Arc<RecentActivity>,
+    /// What it counts.
+    pub metrics: Arc<FlowMetrics>,
     /// Where its series are counted.
     pub scope: RouteScope,
 }
@@ -109,7 +110,7 @@ async fn handle(request: Request<Incoming>, state: Arc<HttpState>) -> Result<Res
             metrics_process::Collector::default().collect();
             metrics::set_log_lines_lost(logging::lines_lost());
             state.routes.iter().for_each(|route| route.scope.enter(|| metrics::set_health(&route.health)));
-            reply(StatusCode::OK, PROMETHEUS_TYPE, format!("{PROCESS_COMMENT}{}\n{}", *PROCESS, state.metrics.render()))
+            reply(StatusCode::OK, PROMETHEUS_TYPE, state.metrics.render())
         }
         "/livez" => reply(StatusCode::OK, TEXT_TYPE, "alive\n".to_owned()),
         "/readyz" => readiness(&state.routes),
@@ -128,30 +129,36 @@ fn readiness(routes: &[RouteState]) -> Response<Full<Bytes>> {
     reply(code, TEXT_TYPE, lines.join("\n") + "\n")
 }
 
-/// The first route, as if it were the only one, and the others under `routes`.
 fn status(state: &HttpState) -> String {
     let mut routes = state.routes.iter().map(route_status);
-    let mut status = routes.next().unwrap_or_default();
-    status.insert("process".to_owned(), PROCESS.as_str().into());
-    status.insert("pid".to_owned(), std::process::id().into());
-    status.insert("version".to_owned(), env!("CARGO_PKG_VERSION").into());
-    status.insert("uptime_seconds".to_owned(), state.started.elapsed().unwrap_or_default().as_secs().into());
-    status.insert("routes".to_owned(), routes.collect());
-    format!("{:#}\n", Value::from(status))
+    let status = WorkerStatus {
+        process: PROCESS.clone(),
+        pid: std::process::id(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        uptime_seconds: state.started.elapsed().unwrap_or_default().as_secs(),
+        first: routes.next().unwrap_or_default(),
+        others: routes.collect(),
+    };
+    serde_json::to_string_pretty(&status).unwrap_or_default() + "\n"
 }
 
-fn route_status(route: &RouteState) -> Map<String, Value> {
+fn route_status(route: &RouteState) -> RouteStatus {
     let problems = route.health.problems();
-    let components: Map<_, _> = Component::VARIANTS
-        .iter()
-        .map(|component| (component.as_str().to_owned(), json!(problems.get(component).map_or("ok", String::as_str))))
-        .collect();
-    let status = json!({
-        "route": route.name, "ready": problems.is_empty(), "components": components, "warnings": route.health.warnings(),
-        "queue": route.queue, "collection": route.collection,
-        "replays": route.recent.replays(), "last_dead_letters": route.recent.dead_letters(),
-    });
-    if let Value::Object(status) = status { status } else { Map::new() }
+    let state = |component: &Component| {
+        let state = problems.get(component).map_or(UP, String::as_str);
+        (component.as_str().to_owned(), state.to_owned())
+    };
+    RouteStatus {
+        route: route.name.clone(),
+        ready: problems.is_empty(),
+        components: Component::VARIANTS.iter().map(state).collect(),
+        warnings: route.health.warnings(),
+        queue: route.queue.clone(),
+        collection: route.collection.clone(),
+        numbers: Some(route.metrics.numbers()),
+        replays: route.recent.replays(),
+        last_dead_letters: route.recent.dead_letters(),
+    }
 }
 
 fn reply(status: StatusCode, content_type: &'static str, body: String) -> Response<Full<Bytes>> {

@@ -1,43 +1,17 @@
-//! Owns what `/status` shows of the latest dead letters and replays: bounded, in memory, without payload. Written by the
-//! worker, read by the endpoints. Must not know either.
+//! What `/status` shows of the latest dead letters and replays: bounded, in memory, without payload.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use serde::Serialize;
-
 use crate::dead_letter::bounded;
 
 use super::metrics::DeliveryOutcome;
+use super::worker_status::{DeadLetterSummary, ReplayOutcomes};
 
 /// Number of dead letters kept.
 const MAX_DEAD_LETTERS: usize = 50;
 /// Number of replays kept, and of causes for each.
 const MAX_REPLAYS: usize = 32;
-
-/// A dead letter, as far as `/status` shows it.
-#[derive(Debug, Clone, Serialize)]
-pub struct DeadLetterSummary {
-    /// `dl-id`.
-    pub id: String,
-    /// Milliseconds since 1970.
-    pub time: i64,
-    /// Reason and field.
-    pub cause: String,
-    /// What exactly is wrong; holds no value of the message.
-    pub detail: String,
-}
-
-/// What became of the messages of one replay, as far as this worker received them.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, serde::Deserialize)]
-pub struct ReplayOutcomes {
-    /// Stored.
-    pub stored: u64,
-    /// An equal document was stored already.
-    pub duplicate: u64,
-    /// Dead-lettered again, by reason and field.
-    pub dead_again: BTreeMap<String, u64>,
-}
 
 #[derive(Debug, Default)]
 struct Entries {

@@ -38,7 +38,7 @@ pub struct WorkerContext {
     /// Which route is counted and logged for.
     pub scope: RouteScope,
     /// The metrics of the session loop.
-    pub metrics: FlowMetrics,
+    pub metrics: Arc<FlowMetrics>,
     /// Cancelled when the process is asked to stop.
     pub stop: CancellationToken,
     /// Batches being written. While there are any, they show whether the store answers.

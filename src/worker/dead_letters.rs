@@ -14,7 +14,7 @@ use crate::event::{Reason, Rejection};
 use crate::observe::health::Component;
 use crate::observe::logging::LogThrottle;
 use crate::observe::metrics::{self, PublishFailure};
-use crate::observe::status::DeadLetterSummary;
+use crate::observe::worker_status::DeadLetterSummary;
 use crate::rabbitmq::{BrokerError, Delivery, Outgoing, PublishResult, Publisher};
 use crate::system::now_millis;
 

@@ -78,7 +78,7 @@ pub async fn queues(context: Arc<WorkerContext>) {
         let pause = if read.is_some() { QUEUES_INTERVAL } else { QUEUES_RETRY };
         let counts = read.unwrap_or_else(|| vec![None; names.len()]);
         for ((role, counts), since) in QueueRole::VARIANTS.iter().zip(counts).zip(&mut filled_since) {
-            metrics::set_queue_counts(*role, counts);
+            context.metrics.set_queue_counts(*role, counts);
             match counts.map(|counts| counts.ready) {
                 Some(0) => *since = 0.0,
                 Some(_) if *since == 0.0 => *since = since_epoch().as_secs_f64(),

@@ -73,7 +73,9 @@ async fn status_shows_what_a_worker_does() {
     let env = TestEnv::new().await;
     let worker = env.worker().await;
     worker.wait_until_ready().await;
-    env.publish_all((0..50).map(TestMessage::numbered)).await;
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis();
+    let event = |n| TestMessage::body(format!(r#"{{"uuid":"u-{n}","timestamp":{now}}}"#));
+    env.publish_all((0..50).map(event)).await;
     env.publish(&TestMessage::body("nonsense")).await;
     worker.wait_until_settled(51).await;
     let address = format!("http://{}", worker.address());
@@ -86,7 +88,19 @@ async fn status_shows_what_a_worker_does() {
     assert!(text.contains(&format!("from queue    {} to {}.log", env.queue(), env.name)), "{text}");
     let (_, json) = status(&[&address, "--json"]);
     let json: serde_json::Value = serde_json::from_str(&json).unwrap();
-    assert_eq!((&json["status"]["ready"], &json["in_flight"]), (&true.into(), &0.0.into()));
+    assert_eq!(json["status"]["ready"], true);
+    assert_eq!(json["in_flight"], 0);
+    assert!(json["per_second"]["received"].is_number(), "{json}");
+    assert!(json["event_to_stored_seconds"]["p50"].is_number(), "{json}");
+    let numbers = &json["status"]["numbers"];
+    assert_eq!(
+        (&numbers["received"], &numbers["stored"], &numbers["dead_lettered"]),
+        (&51.into(), &50.into(), &1.into())
+    );
+    let buckets = numbers["event_to_stored_seconds"].as_array().unwrap();
+    assert_eq!(buckets.iter().map(|bucket| bucket["count"].as_u64().unwrap()).sum::<u64>(), 50);
+    let metrics = worker.metrics();
+    assert_eq!(metrics["ticketlog_event_to_stored_seconds_count"], 50.0, "both count the same");
     assert!(json["seconds_since_stored"].as_f64().unwrap() < 60.0, "{json}");
     let (code, text) = status(&["http://127.0.0.1:9"]);
     assert!(code == Some(1) && text.contains("no worker answers"), "{text}");

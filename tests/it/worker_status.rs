@@ -4,6 +4,7 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde_json::Value;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::harness::{TestEnv, Worker};
@@ -79,9 +80,53 @@ async fn two_workers_behind_one_address_are_never_mixed_in_one_rate() {
     };
     let json: Value = serde_json::from_slice(&run(&["--json"]).await.stdout).unwrap();
     assert!(json["per_second"]["received"].is_null() && json["per_second"]["stored"].is_null(), "{json}");
-    assert_eq!(json["in_flight"], 0.0, "the numbers of the last worker are known: {json}");
+    assert_eq!(json["in_flight"], 0, "the numbers of the last worker are known: {json}");
     let text = String::from_utf8(run(&[]).await.stdout).unwrap();
     assert!(text.contains("another worker has answered here before") && text.contains("? received"), "{text}");
     drop(workers);
     env.clean().await;
+}
+
+/// What a worker of 0.2.0 answers at `/status`.
+const STATUS_OF_0_2_0: &str = r#"{
+  "collection": "cache.bytemark_tickets_log",
+  "components": { "breaker": "ok", "broker": "ok", "dead_letter": "ok", "store": "MongoDB does not answer" },
+  "last_dead_letters": [{ "cause": "invalid_json", "detail": "at line 1", "id": "6b02f3f4420785e629d6b8be", "time": 0 }],
+  "queue": "bytemark.tickets.log", "ready": false, "replays": {}, "uptime_seconds": 7200, "version": "0.2.0", "warnings": []
+}"#;
+
+#[tokio::test]
+async fn a_worker_of_the_previous_release_is_shown_without_its_numbers() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        loop {
+            let (mut client, _) = listener.accept().await.unwrap();
+            let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\nconnection: close\r\n", STATUS_OF_0_2_0.len());
+            let _ = client.read(&mut [0; 4096]).await;
+            let _ = client.write_all(format!("{head}\r\n{STATUS_OF_0_2_0}").as_bytes()).await;
+        }
+    });
+    let run = async |arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_ticketlog"));
+        command.arg("status").args(arguments).arg(&address).stdin(Stdio::null());
+        tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap()
+    };
+    let output = run(&[]).await;
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    for line in [
+        "not ready  up 2h, version 0.2.0",
+        "from queue    bytemark.tickets.log to cache.bytemark_tickets_log",
+        "note          this worker is older than this command and does not tell its numbers here",
+        "store: MongoDB does not answer",
+        "invalid_json: at line 1",
+    ] {
+        assert!(text.contains(line), "{line}\n{text}");
+    }
+    assert!(!text.contains("another worker"), "{text}");
+    let json: Value = serde_json::from_slice(&run(&["--json"]).await.stdout).unwrap();
+    assert_eq!(json["status"]["version"], "0.2.0");
+    assert_eq!(json["status"]["components"]["store"], "MongoDB does not answer");
+    assert!(json["per_second"]["received"].is_null() && json["backlog"].is_null(), "{json}");
 }

@@ -1,4 +1,4 @@
-//! Owns `ticketlog status`: what workers do now, on one screen. Must not know how a worker counts.
+//! `ticketlog status`: what workers do now, on one screen.
 
 mod screen;
 
@@ -14,6 +14,7 @@ use crate::config::Settings;
 use crate::http_client;
 use crate::observe::worker_sample::Sample;
 
+use self::screen::Seen;
 use super::terminal::{self, print_coloured, print_line};
 use super::worker_address::{own_worker, parse_http_url};
 use super::{CommandError, exit};
@@ -60,7 +61,7 @@ impl StatusArgs {
                 self.print(worker, earlier, now.as_ref())?;
             }
             if !self.watch {
-                let ready = now.iter().all(|(_, sample)| sample.as_ref().is_some_and(Sample::is_ready));
+                let ready = now.iter().all(|(_, sample)| sample.as_ref().is_some_and(|now| now.status.is_ready()));
                 return Ok(if ready { 0 } else { exit::NOT_WELL });
             }
             (before, interval) = (now, WATCH_INTERVAL);
@@ -76,12 +77,12 @@ impl StatusArgs {
                 print_coloured(format_args!("{worker}  {}", terminal::red(text)))
             };
         };
-        let before = before.map(Sample::routes).unwrap_or_default();
-        for (at, now) in now.routes().iter().enumerate() {
+        for route in now.status.routes() {
+            let seen = Seen { worker, before, now, route };
             if self.json {
-                print_line(screen::as_json(worker, before.get(at), now))?;
+                print_line(seen.as_json())?;
             } else {
-                screen::lines(worker, before.get(at), now).into_iter().try_for_each(print_coloured)?;
+                seen.lines().into_iter().try_for_each(print_coloured)?;
             }
         }
         Ok(())

@@ -1,5 +1,4 @@
-//! Owns how a worker is shown: as lines of at most the terminal's width, and as JSON. Must not know where the numbers come
-//! from.
+//! How a worker is shown: as lines of at most the terminal's width, and as JSON.
 
 use std::time::Duration;
 
@@ -8,111 +7,140 @@ use url::Url;
 
 use crate::dead_letter::escape;
 use crate::desk::age;
-use crate::observe::worker_numbers::WorkerNumbers;
-use crate::observe::worker_sample::Sample;
+use crate::observe::worker_sample::{RouteRates, Sample};
+use crate::observe::worker_status::{DeadLetterSummary, RouteStatus, WorkerStatus};
 
 use super::super::terminal::{fit, green, red, wrapped};
 
 /// Most recent dead letters that are listed.
 const MAX_RECENT: usize = 5;
 
-/// One worker as JSON.
-pub(super) fn as_json(worker: &Url, before: Option<&Sample>, now: &Sample) -> Value {
-    let numbers = WorkerNumbers::new(before, now);
-    json!({
-        "worker": worker.as_str(), "status": now.status,
-        "per_second": { "received": numbers.received, "stored": numbers.stored, "dead_lettered": numbers.dead_lettered, "duplicate": numbers.duplicates },
-        "backlog": numbers.backlog, "consumers": numbers.consumers, "in_flight": numbers.in_flight,
-        "drains_in_seconds": numbers.drains_in(),
-        "event_to_stored_seconds": { "p50": numbers.latency.0, "p99": numbers.latency.1 },
-        "seconds_since_stored": numbers.last_stored,
-        "dead_letters": numbers.dead_letters, "parked": numbers.parked, "unpublished": numbers.unpublished,
-    })
+/// A route of a worker.
+pub(super) struct Seen<'a> {
+    pub worker: &'a Url,
+    pub before: Option<&'a Sample>,
+    pub now: &'a Sample,
+    pub route: &'a RouteStatus,
 }
 
-/// One worker as lines.
-pub(super) fn lines(worker: &Url, before: Option<&Sample>, now: &Sample) -> Vec<String> {
-    let text = |name: &str| now.status.get(name).and_then(Value::as_str).map(escape).unwrap_or_default();
-    let uptime = now.status.get("uptime_seconds").and_then(Value::as_u64).unwrap_or(0);
-    let state = if now.is_ready() { green("ready") } else { red("not ready") };
-    let host = worker.authority();
-    let up = humantime::format_duration(Duration::from_secs(uptime)).to_string();
-    let mut lines = vec![
-        format!("{host}  {state}  up {}, version {}", first_units(&up), text("version")),
-        fit(&format!("  from queue    {} to {}", text("queue"), text("collection"))),
-    ];
-    lines.extend(number_lines(&WorkerNumbers::new(before, now)));
-    if before.is_some_and(|before| !before.is_of_same_process(now)) {
-        let text = "another worker has answered here before: it was restarted, or several share this address; rates are \
-                    unknown";
-        lines.push(wrapped(&format!("  note          {text}"), 16));
+impl Seen<'_> {
+    /// As JSON.
+    pub fn as_json(&self) -> Value {
+        let rates = self.now.rates(self.route, self.before);
+        let numbers = rates.as_ref().map(|rates| rates.numbers);
+        let latency = rates.as_ref().map(|rates| rates.latency).unwrap_or_default();
+        let WorkerStatus { process, version, uptime_seconds, .. } = &self.now.status;
+        let status = WorkerStatus {
+            process: process.clone(),
+            version: version.clone(),
+            uptime_seconds: *uptime_seconds,
+            first: self.route.clone(),
+            others: Vec::new(),
+        };
+        json!({
+            "worker": self.worker.as_str(), "status": status,
+            "per_second": rates.as_ref().map(|rates| rates.per_second).unwrap_or_default(),
+            "backlog": numbers.map(|numbers| numbers.backlog), "consumers": numbers.map(|numbers| numbers.consumers),
+            "in_flight": numbers.map(|numbers| numbers.in_flight),
+            "drains_in_seconds": rates.as_ref().map(RouteRates::drains_in),
+            "event_to_stored_seconds": { "p50": latency.0, "p99": latency.1 },
+            "seconds_since_stored": numbers.map(|numbers| numbers.seconds_since_stored),
+            "dead_letters": numbers.map(|numbers| numbers.dead_letters), "parked": numbers.map(|numbers| numbers.parked),
+            "unpublished": numbers.map(|numbers| numbers.unpublished),
+        })
     }
-    lines.extend(component_lines(&now.status));
-    lines.extend(recent_lines(&now.status));
-    lines.push(String::new());
-    lines
+
+    /// As lines.
+    pub fn lines(&self) -> Vec<String> {
+        let (status, route) = (&self.now.status, self.route);
+        let state = if route.ready { green("ready") } else { red("not ready") };
+        let host = self.worker.authority();
+        let up = humantime::format_duration(Duration::from_secs(status.uptime_seconds)).to_string();
+        let (queue, collection) = (escape(&route.queue), escape(&route.collection));
+        let mut lines = vec![
+            format!("{host}  {state}  up {}, version {}", first_units(&up), escape(&status.version)),
+            fit(&format!("  from queue    {queue} to {collection}")),
+        ];
+        match self.now.rates(route, self.before) {
+            Some(rates) => lines.extend(number_lines(&rates)),
+            None => lines.push(note(
+                "this worker is older than this command and does not tell its numbers here; /metrics has them, and so has \
+                 `ticketlog status` of the worker's own version",
+            )),
+        }
+        if self.before.is_some_and(|before| !before.is_of_same_process(self.now)) {
+            lines.push(note(
+                "another worker has answered here before: it was restarted, or several share this address; rates are \
+                 unknown",
+            ));
+        }
+        lines.extend(component_lines(route));
+        lines.extend(recent_lines(route));
+        lines.push(String::new());
+        lines
+    }
 }
 
-fn number_lines(numbers: &WorkerNumbers) -> Vec<String> {
-    let drains = numbers.drains_in().map(|seconds| format!(", empty in {}", seconds_text(Some(seconds))));
-    let stored =
-        numbers.last_stored.map_or("nothing so far".to_owned(), |ago| format!("{} ago", seconds_text(Some(ago))));
+fn note(text: &str) -> String {
+    wrapped(&format!("  note          {text}"), 16)
+}
+
+fn number_lines(rates: &RouteRates) -> Vec<String> {
+    let (numbers, per_second) = (rates.numbers, &rates.per_second);
+    let drains = rates.drains_in().map(|seconds| format!(", empty in {}", seconds_text(Some(seconds))));
+    let stored = numbers
+        .seconds_since_stored
+        .map_or("nothing so far".to_owned(), |ago| format!("{} ago", seconds_text(Some(ago))));
     vec![
         format!(
             "  per second    {} received, {} stored, {} duplicate, {} dead-lettered",
-            decimal(numbers.received),
-            decimal(numbers.stored),
-            decimal(numbers.duplicates),
-            decimal(numbers.dead_lettered)
+            decimal(per_second.received),
+            decimal(per_second.stored),
+            decimal(per_second.duplicate),
+            decimal(per_second.dead_lettered)
         ),
         format!(
             "  backlog       {} messages, consumers: {}, in flight: {}{}",
             count(numbers.backlog),
             count(numbers.consumers),
-            count(numbers.in_flight),
+            numbers.in_flight,
             drains.unwrap_or_default()
         ),
         format!(
             "  latency       p50 {}, p99 {} from event to stored; last stored {stored}",
-            seconds_text(numbers.latency.0),
-            seconds_text(numbers.latency.1)
+            seconds_text(rates.latency.0),
+            seconds_text(rates.latency.1)
         ),
         format!(
             "  dead letters  {} waiting, {} parked, {} not published yet",
             count(numbers.dead_letters),
             count(numbers.parked),
-            count(numbers.unpublished)
+            numbers.unpublished
         ),
     ]
 }
 
-fn component_lines(status: &Value) -> Vec<String> {
-    let components = status.get("components").and_then(Value::as_object).into_iter().flatten();
-    let state = |(name, value): (&String, &Value)| (escape(name), value.as_str().map(escape).unwrap_or_default());
-    let (up, down): (Vec<_>, Vec<_>) = components.map(state).partition(|(_, state)| state == "ok");
+fn component_lines(route: &RouteStatus) -> Vec<String> {
+    let (up, down) = route.components();
     let mut lines = Vec::new();
     if !up.is_empty() {
-        let names: Vec<String> = up.into_iter().map(|(name, _)| name).collect();
-        lines.push(format!("  up            {}", names.join(", ")));
+        lines.push(format!("  up            {}", escape(&up.join(", "))));
     }
     for (name, problem) in down {
-        lines.push(wrapped(&format!("  {}          {name}: {problem}", red("down")), 16));
+        lines.push(wrapped(&format!("  {}          {}: {}", red("down"), escape(name), escape(problem)), 16));
     }
-    let warnings = status.get("warnings").and_then(Value::as_array).into_iter().flatten();
-    for warning in warnings.filter_map(Value::as_str) {
+    for warning in &route.warnings {
         lines.push(wrapped(&format!("  warning       {}", escape(warning)), 16));
     }
     lines
 }
 
-fn recent_lines(status: &Value) -> Vec<String> {
-    let recent = status.get("last_dead_letters").and_then(Value::as_array).into_iter().flatten();
-    let line = |letter: &Value| {
-        let text = |name: &str| letter.get(name).and_then(Value::as_str).map(escape).unwrap_or_default();
-        let time = age(letter.get("time").and_then(Value::as_i64));
-        fit(&format!("  {time:>4} ago      {}: {}", text("cause"), text("detail")))
+fn recent_lines(route: &RouteStatus) -> Vec<String> {
+    let line = |letter: &DeadLetterSummary| {
+        let time = age(Some(letter.time));
+        fit(&format!("  {time:>4} ago      {}: {}", escape(&letter.cause), escape(&letter.detail)))
     };
-    recent.take(MAX_RECENT).map(line).collect()
+    route.last_dead_letters.iter().take(MAX_RECENT).map(line).collect()
 }
 
 /// The two largest units of a duration: `2days 3h`.
@@ -124,8 +152,8 @@ fn decimal(number: Option<f64>) -> String {
     number.map_or("?".to_owned(), |number| format!("{number:.1}"))
 }
 
-fn count(number: Option<f64>) -> String {
-    number.map_or("?".to_owned(), |number| format!("{number:.0}"))
+fn count(number: Option<u32>) -> String {
+    number.map_or("?".to_owned(), |number| number.to_string())
 }
 
 /// `4 ms`, `1.2 s`, `3 min`, `2.5 h`.

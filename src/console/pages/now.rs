@@ -1,23 +1,21 @@
-//! Owns the page that says whether all is well now: the workers and the queues. Must not know how they are asked.
+//! The page that says whether all is well now: the workers and the queues.
 
-use std::collections::BTreeMap;
 use std::str::FromStr as _;
 
 use maud::{Markup, html};
-use serde_json::Value;
 use url::Url;
 
 use crate::observe::health::Component;
-use crate::observe::worker_numbers::WorkerNumbers;
+use crate::observe::worker_sample::RouteRates;
 
-use super::super::Console;
 use super::super::access::Operator;
+use super::super::{Console, Samples};
 use super::{Section, number, page};
 
 /// What the page shows.
 pub(in crate::console) struct NowView {
-    /// Each worker with its `/status` and its numbers; none if it does not answer.
-    pub workers: Vec<(Url, Option<(Value, WorkerNumbers)>)>,
+    /// Each worker with its latest samples; `None` if it does not answer.
+    pub workers: Vec<(Url, Option<Samples>)>,
     /// Messages in the dead-letter queue and in the parked queue; or why they are not known.
     pub depths: Result<[Option<u32>; 2], String>,
 }
@@ -34,8 +32,10 @@ pub(in crate::console) fn now_page(console: &Console, operator: &Operator, view:
 
 /// The part that is refreshed.
 pub(in crate::console) fn now_status(console: &Console, view: &NowView) -> Markup {
-    let ready = view.workers.iter().filter(|(_, worker)| worker.as_ref().is_some_and(|(status, _)| is_ready(status)));
-    let (ready, all) = (ready.count(), view.workers.len());
+    let queue = &console.settings.broker.queue;
+    let is_ready = |worker: &Samples| worker.now.status.route_of_queue(queue).ready;
+    let ready = view.workers.iter().filter(|(_, worker)| worker.as_ref().is_some_and(is_ready)).count();
+    let all = view.workers.len();
     html! {
         p class={ "verdict " (if ready == all { "good" } else { "bad" }) } {
             @if ready == all { "All is well: " } @else { "Not well: " }
@@ -55,15 +55,11 @@ pub(in crate::console) fn now_status(console: &Console, view: &NowView) -> Marku
                 h2 { (url.host_str().unwrap_or_default()) ":" (url.port_or_known_default().unwrap_or_default()) }
                 @match worker {
                     None => p class="bad" { strong { "It does not answer." } " It has died, or its address is wrong." },
-                    Some((status, numbers)) => (worker_card(console, status, numbers)),
+                    Some(samples) => (worker_card(console, samples)),
                 }
             }
         }
     }
-}
-
-fn is_ready(status: &Value) -> bool {
-    status.get("ready") == Some(&Value::Bool(true))
 }
 
 fn tile(href: &str, name: &str, count: Option<u64>, is_bad: bool) -> Markup {
@@ -75,46 +71,47 @@ fn tile(href: &str, name: &str, count: Option<u64>, is_bad: bool) -> Markup {
     }
 }
 
-fn worker_card(console: &Console, status: &Value, numbers: &WorkerNumbers) -> Markup {
-    let text = |name: &str| status.get(name).and_then(Value::as_str).unwrap_or_default();
-    let components: BTreeMap<&str, &str> = status
-        .get("components")
-        .and_then(Value::as_object)
-        .into_iter()
-        .flatten()
-        .filter_map(|(name, state)| Some((name.as_str(), state.as_str()?)))
-        .collect();
-    let warnings = status.get("warnings").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str);
+fn worker_card(console: &Console, Samples { before, now }: &Samples) -> Markup {
+    let route = now.status.route_of_queue(&console.settings.broker.queue);
+    let (up, down) = route.components();
     html! {
         p {
-            strong class=(if is_ready(status) { "good" } else { "bad" }) { (if is_ready(status) { "ready" } else { "not ready" }) }
-            " · " (text("queue")) " → " (text("collection")) " · version " (text("version"))
+            strong class=(if route.ready { "good" } else { "bad" }) { (if route.ready { "ready" } else { "not ready" }) }
+            " · " (route.queue) " → " (route.collection) " · version " (now.status.version)
         }
-        @for (name, state) in components.iter().filter(|(_, state)| **state != "ok") {
+        @for (name, problem) in down {
             p class="error" {
-                strong { (name) ": " } (state)
+                strong { (name) ": " } (problem)
                 @if let Some(runbook) = runbook(console, name) { " · " a href=(runbook) { "Runbook" } }
             }
         }
-        @for warning in warnings { p class="warning" { strong { "Warning: " } (warning) } }
+        @for warning in &route.warnings { p class="warning" { strong { "Warning: " } (warning) } }
+        @match now.rates(route, before.as_ref()) {
+            Some(rates) => (numbers(&rates)),
+            None => p { "This worker is older than this console and does not tell its numbers; " code { "/metrics" } " has them." },
+        }
+        p class="ok-list" { "Up: " (up.join(", ")) }
+    }
+}
+
+fn numbers(rates: &RouteRates) -> Markup {
+    let (now, per_second) = (rates.numbers, &rates.per_second);
+    html! {
         dl class="numbers" {
-            (value("received", &rate(numbers.received)))
-            (value("stored", &rate(numbers.stored)))
-            (value("dead-lettered", &rate(numbers.dead_lettered)))
-            (value("backlog", &count(numbers.backlog)))
-            (value("in flight", &count(numbers.in_flight)))
-            (value("event to stored, p50", &seconds(numbers.latency.0)))
-            (value("event to stored, p99", &seconds(numbers.latency.1)))
-            (value("last stored", &numbers.last_stored.map_or("never".to_owned(), |ago| format!("{} ago", seconds(Some(ago))))))
+            (value("received", &rate(per_second.received)))
+            (value("stored", &rate(per_second.stored)))
+            (value("dead-lettered", &rate(per_second.dead_lettered)))
+            (value("backlog", &now.backlog.map_or("–".to_owned(), |backlog| number(backlog.into()))))
+            (value("in flight", &number(now.in_flight)))
+            (value("event to stored, p50", &seconds(rates.latency.0)))
+            (value("event to stored, p99", &seconds(rates.latency.1)))
+            (value("last stored", &now.seconds_since_stored.map_or("never".to_owned(), |ago| format!("{} ago", seconds(Some(ago))))))
         }
-        @if let (Some([received, stored, duplicate, dead, returned]), Some(in_flight)) = (numbers.ledger, numbers.in_flight) {
-            p class="ok-list" {
-                "Ledger: " (number(received as u64)) " received = " (number(stored as u64)) " stored + "
-                (number(duplicate as u64)) " stored before + " (number(dead as u64)) " dead-lettered + "
-                (number(returned as u64)) " returned + " (number(in_flight as u64)) " in flight"
-            }
+        p class="ok-list" {
+            "Ledger: " (number(now.received)) " received = " (number(now.stored)) " stored + "
+            (number(now.duplicate)) " stored before + " (number(now.dead_lettered)) " dead-lettered + "
+            (number(now.returned)) " returned + " (number(now.in_flight)) " in flight"
         }
-        p class="ok-list" { "Up: " (components.iter().filter(|(_, state)| **state == "ok").map(|(name, _)| *name).collect::<Vec<_>>().join(", ")) }
     }
 }
 
@@ -140,10 +137,6 @@ fn value(name: &str, value: &str) -> Markup {
 
 fn rate(value: Option<f64>) -> String {
     value.map_or("–".to_owned(), |value| format!("{value:.1}/s"))
-}
-
-fn count(value: Option<f64>) -> String {
-    value.map_or("–".to_owned(), |value| number(value as u64))
 }
 
 fn seconds(value: Option<f64>) -> String {

@@ -1,15 +1,17 @@
-//! Owns the metrics that the session loop updates, as handles that are looked up once. Must not know when anything is
-//! counted.
+//! What the flow of one route counts: the handles of its metrics, looked up once, and the numbers that `/status` shows.
 
-use std::time::Duration;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use ::metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 use strum::{EnumCount, VariantArray as _};
 
+use crate::rabbitmq::QueueCounts;
 use crate::system;
 
+use super::super::worker_status::{LatencyBucket, RouteNumbers};
 use super::catalogue::*;
-use super::labels::{Activity, DeliveryOutcome};
+use super::labels::{Activity, DeliveryOutcome, QueueRole};
 
 /// Handles of the series that are updated for every chunk of deliveries or more often.
 pub struct FlowMetrics {
@@ -29,6 +31,13 @@ pub struct FlowMetrics {
     event_clock_skew: Gauge,
     writes: Gauge,
     activities: [Histogram; Activity::COUNT],
+    shown: Mutex<Shown>,
+}
+
+/// What `/status` shows. A handle of a metric cannot be read.
+struct Shown {
+    numbers: RouteNumbers,
+    last_stored: Option<Instant>,
 }
 
 /// The values of the gauges at one moment.
@@ -76,7 +85,19 @@ impl FlowMetrics {
             activities: std::array::from_fn(
                 |at| histogram!(LOOP, "activity" => Activity::VARIANTS.get(at).map_or("", Into::into)),
             ),
+            shown: Mutex::new(Shown { numbers: empty_numbers(), last_stored: None }),
         }
+    }
+
+    fn shown(&self) -> MutexGuard<'_, Shown> {
+        self.shown.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The numbers that `/status` shows.
+    pub fn numbers(&self) -> RouteNumbers {
+        let shown = self.shown();
+        let seconds_since_stored = shown.last_stored.map(|at| at.elapsed().as_secs_f64());
+        RouteNumbers { seconds_since_stored, ..shown.numbers.clone() }
     }
 
     /// Counts deliveries: first ones, redelivered ones, and their bytes together.
@@ -85,6 +106,7 @@ impl FlowMetrics {
             counter.increment(count as u64);
         }
         self.received_bytes.increment(bytes as u64);
+        self.shown().numbers.received += (first + redelivered) as u64;
     }
 
     /// Counts outcomes of deliveries.
@@ -92,17 +114,29 @@ impl FlowMetrics {
         if let Some(counter) = self.settled.get(outcome as usize) {
             counter.increment(count as u64);
         }
+        let numbers = &mut self.shown().numbers;
+        let total = match outcome {
+            DeliveryOutcome::Stored => &mut numbers.stored,
+            DeliveryOutcome::Duplicate => &mut numbers.duplicate,
+            DeliveryOutcome::DeadLettered => &mut numbers.dead_lettered,
+            DeliveryOutcome::Returned => &mut numbers.returned,
+        };
+        *total += count as u64;
     }
 
     /// Sets the number of deliveries without an outcome. Call it whenever the counters change.
     pub fn in_flight(&self, count: usize) {
         self.in_flight.set(count as f64);
+        self.shown().numbers.in_flight = count as u64;
     }
 
     /// Records the seconds from the event's own time and from its publication until it was durable, where known.
     pub fn latency(&self, event: Option<f64>, published: Option<f64>) {
         if let Some(seconds) = event {
             self.event_to_stored.record(seconds.max(0.0));
+            let buckets = &mut self.shown().numbers.event_to_stored_seconds;
+            let bucket = buckets.iter_mut().find(|bucket| bucket.up_to.is_none_or(|bound| seconds <= bound));
+            bucket.into_iter().for_each(|bucket| bucket.count += 1);
         }
         if let Some(seconds) = published {
             self.publish_to_stored.record(seconds.max(0.0));
@@ -112,6 +146,22 @@ impl FlowMetrics {
     /// Records that a document was stored now.
     pub fn stored_now(&self) {
         self.last_stored.set(system::since_epoch().as_secs_f64());
+        self.shown().last_stored = Some(Instant::now());
+    }
+
+    /// Sets the counts of a queue; `None` while they are unknown.
+    pub fn set_queue_counts(&self, role: QueueRole, counts: Option<QueueCounts>) {
+        super::set_queue_counts(role, counts);
+        let numbers = &mut self.shown().numbers;
+        let ready = match role {
+            QueueRole::Work => &mut numbers.backlog,
+            QueueRole::DeadLetter => &mut numbers.dead_letters,
+            QueueRole::Parked => &mut numbers.parked,
+        };
+        *ready = counts.map(|counts| counts.ready);
+        if role == QueueRole::Work {
+            numbers.consumers = counts.map(|counts| counts.consumers);
+        }
     }
 
     /// Records time that the session loop spent on an activity.
@@ -123,7 +173,8 @@ impl FlowMetrics {
 
     /// Sets the gauges.
     pub fn set_gauges(&self, values: &GaugeValues) {
-        self.in_flight.set(values.in_flight as f64);
+        self.in_flight(values.in_flight);
+        self.shown().numbers.unpublished = values.dead_letters as u64;
         self.in_flight_bytes.set(values.in_flight_bytes as f64);
         self.unacked.set(values.unacked as f64);
         self.prefetch.set(f64::from(values.prefetch));
@@ -132,5 +183,51 @@ impl FlowMetrics {
         self.dead_letters.set(values.dead_letters as f64);
         self.writes.set(values.writes as f64);
         self.event_clock_skew.set(values.event_clock_skew);
+    }
+}
+
+fn empty_numbers() -> RouteNumbers {
+    let bounds = LATENCY.iter().copied().map(Some).chain([None]);
+    let event_to_stored_seconds = bounds.map(|up_to| LatencyBucket { up_to, count: 0 }).collect();
+    RouteNumbers { event_to_stored_seconds, ..RouteNumbers::default() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_numbers_of_status_are_those_of_the_metrics() {
+        let metrics = FlowMetrics::new();
+        metrics.received(3, 1, 10);
+        metrics.settled(DeliveryOutcome::Stored, 2);
+        metrics.settled(DeliveryOutcome::Returned, 1);
+        metrics.set_gauges(&GaugeValues { in_flight: 1, dead_letters: 5, ..GaugeValues::default() });
+        for event in [Some(-1.0), Some(0.01), Some(0.02), Some(1e9), None] {
+            metrics.latency(event, Some(1.0));
+        }
+        assert_eq!(metrics.numbers().seconds_since_stored, None);
+        metrics.stored_now();
+        metrics.set_queue_counts(QueueRole::Work, Some(QueueCounts { ready: 7, consumers: 2 }));
+        metrics.set_queue_counts(QueueRole::Parked, Some(QueueCounts { ready: 8, consumers: 9 }));
+        let numbers = metrics.numbers();
+        assert!(numbers.seconds_since_stored.is_some_and(|seconds| seconds < 60.0));
+        let buckets = &numbers.event_to_stored_seconds;
+        let counts: Vec<u64> = buckets.iter().map(|bucket| bucket.count).collect();
+        assert_eq!((buckets[0].up_to, &counts[..3], counts[counts.len() - 1]), (Some(0.01), &[2, 1, 0][..], 1));
+        let expected = RouteNumbers {
+            received: 4,
+            stored: 2,
+            returned: 1,
+            in_flight: 1,
+            unpublished: 5,
+            backlog: Some(7),
+            consumers: Some(2),
+            parked: Some(8),
+            seconds_since_stored: numbers.seconds_since_stored,
+            event_to_stored_seconds: numbers.event_to_stored_seconds.clone(),
+            ..RouteNumbers::default()
+        };
+        assert_eq!(numbers, expected);
     }
 }

@@ -72,8 +72,7 @@ pub fn set_requeue_after(requeue_after: Duration) {
     gauge!(REQUEUE_AFTER).set(requeue_after.as_secs_f64());
 }
 
-/// The counts of a queue; none while they are unknown.
-pub fn set_queue_counts(role: QueueRole, counts: Option<QueueCounts>) {
+fn set_queue_counts(role: QueueRole, counts: Option<QueueCounts>) {
     let (ready, consumers) =
         counts.map_or((f64::NAN, f64::NAN), |counts| (f64::from(counts.ready), f64::from(counts.consumers)));
     let role: &'static str = role.into();
