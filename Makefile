@@ -85,8 +85,9 @@ chart:           ## renders the Helm chart and checks it against the schemas of 
 dist:            ## what a release consists of, in target/dist: archives, .deb, chart, SBOM, checksums (see deploy/release/dist.sh)
 	deploy/release/dist.sh
 
-docs:            ## generates docs/metrics.md, the dashboards and the PrometheusRule
+docs:            ## generates docs/metrics.md, the tables of reasons and commands, the dashboards and the PrometheusRule
 	TICKETLOG_WRITE_DOCS=1 cargo test --lib the_page_is_the_catalogue
+	TICKETLOG_WRITE_DOCS=1 cargo test --test it docs::
 	python3 -B deploy/grafana/generate.py
 	deploy/kubernetes/overlays/monitoring/prometheusrule.sh
 

@@ -20,7 +20,6 @@
 
 mod access;
 mod actions;
-mod advice;
 mod details;
 mod export;
 mod guard;

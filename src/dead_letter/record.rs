@@ -31,6 +31,25 @@ impl Cause {
         if name == "unknown" { Some(Cause::Unknown) } else { name.parse().ok().map(Cause::Reason) }
     }
 
+    /// What went wrong, and what an operator can do.
+    pub fn explanation(self) -> [&'static str; 2] {
+        match self {
+            Cause::Reason(reason) => [reason.fault(), reason.remedy()],
+            Cause::Unknown => [
+                "Somebody published this into the dead-letter queue, without the headers that a worker writes.",
+                "Find out who. A replay needs to know where to (`--to-queue`): park it, or export and delete it.",
+            ],
+        }
+    }
+
+    /// An expression for `--edit` that often helps.
+    pub fn edit(self) -> Option<&'static str> {
+        match self {
+            Cause::Reason(reason) => reason.edit(),
+            Cause::Unknown => None,
+        }
+    }
+
     /// All names, for help, errors and completions.
     pub fn names() -> Vec<&'static str> {
         Reason::VARIANTS.iter().map(|reason| reason.as_str()).chain(["unknown"]).collect()

@@ -41,7 +41,7 @@
 //! | `wanted` | comparing what a person types with what a message or a document has |
 //! | `privacy` | fields that are not stored, or only as a hash |
 //! | `routing_key`, `route` | which routing keys a binding matches, which messages are meant for a route |
-//! | `rejection`, `rules` | why a message is rejected, and by which rules |
+//! | `reason`, `rejection`, `rules` | why a message is rejected, and by which rules |
 
 mod bson_writer;
 mod cast;
@@ -53,6 +53,7 @@ mod identity;
 mod js_number;
 mod json;
 mod privacy;
+mod reason;
 mod rejection;
 mod root;
 mod route;
@@ -71,7 +72,8 @@ pub use bson_writer::{add_ingested_at, same_event};
 pub use decode::{Decoder, Event, Identity, Message, decompressed_body};
 pub use json::{Printed, read_json};
 pub use privacy::{HiddenField, MaskKey, Treatment};
-pub use rejection::{Reason, Rejection, Stage};
+pub use reason::{Reason, Stage};
+pub use rejection::Rejection;
 pub use route::{Address, RouteAddresses};
 pub use routing_key::{binding_covers, binding_matches, bindings_overlap};
 pub use rules::{Field, FieldKind, MAX_DOCUMENT_BYTES, Rules};

@@ -18,6 +18,7 @@ mod dead_letter_files;
 mod dead_letter_runs;
 mod dead_letters;
 mod dependency_faults;
+mod docs;
 mod erasure;
 mod flow;
 mod harness;

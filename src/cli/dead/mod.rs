@@ -39,23 +39,33 @@ pub(super) struct DeadArgs {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Count them by reason and fingerprint, with their ages and replays.
+    /// Count them by reason, fingerprint and number of replays, with the oldest and the newest.
     Stats(stats::StatsArgs),
     /// List them, one a line: position, age, reason, field, detail, message id, routing key, size, replays, id.
+    ///
+    /// Each is printed as soon as it is read: aligned on a terminal, tab-separated in a pipe.
     List(list::ListArgs),
-    /// Show one of them: properties, headers, and the body with the fault marked.
+    /// Show one of them: properties, headers, and the body as text, JSON or hexadecimal, with the fault marked.
     Show(show::ShowArgs),
-    /// Write them as NDJSON. They stay in the queue.
+    /// Write them as NDJSON, one whole message a line. They stay in the queue.
+    ///
+    /// The file is a new one that only its owner can read (mode 0600). It is complete, or it does not exist.
     Export(export::ExportArgs),
     /// Put exported dead letters back into the dead-letter queue.
+    ///
+    /// The whole file is checked before the first one is sent.
     Import(import::ImportArgs),
-    /// Publish them again to their original exchange. Each leaves the queue once RabbitMQ has confirmed it.
+    /// Publish them again to their original exchange and routing key. Each leaves the queue once RabbitMQ has confirmed it.
     Replay(replay::ReplayArgs),
     /// Move them to the parked queue.
+    ///
+    /// They must be unparked before they can be replayed.
     Park(park::ParkArgs),
     /// Move them back from the parked queue. Their replay count starts at 0 again.
     Unpark(park::UnparkArgs),
     /// Delete them after exporting them to a file.
+    ///
+    /// The file is synced to disk first. The command asks for the name of the queue.
     Purge(purge::PurgeArgs),
 }
 

@@ -4,7 +4,6 @@ use maud::{Markup, html};
 
 use super::super::Console;
 use super::super::access::Operator;
-use super::super::advice;
 use super::super::query::LetterQuery;
 use super::{Section, csrf, hidden, letters_text, page};
 
@@ -78,7 +77,7 @@ fn replay_form(operator: &Operator, query: &LetterQuery) -> Markup {
 
 fn mend_form(operator: &Operator, query: &LetterQuery) -> Markup {
     let suggested = match query.filter.causes.as_slice() {
-        [cause] => advice::for_cause(*cause).expression,
+        [cause] => cause.edit().unwrap_or_default(),
         _ => "",
     };
     html! {

@@ -11,7 +11,6 @@ use crate::event::{Decoder, Event, Message, Printed, Rejection};
 
 use super::super::Console;
 use super::super::access::{Operator, Role};
-use super::super::advice;
 use super::super::details::Detail;
 use super::super::query::{LetterQuery, QueueKind};
 use super::letters::actions;
@@ -31,7 +30,7 @@ pub(in crate::console) fn letter_page(
     body: &[u8],
 ) -> Markup {
     let (record, delivery) = (&detail.record, &detail.delivery);
-    let advice = advice::for_cause(record.cause);
+    let [fault, remedy] = record.cause.explanation();
     let (properties, headers) = delivery.to_json();
     let mut query = LetterQuery::of_queue(queue);
     query.filter.ids = vec![detail.id.clone()];
@@ -42,7 +41,7 @@ pub(in crate::console) fn letter_page(
         section class="card" {
             p class="detail" { strong { (record.detail) } }
             p {
-                (advice.fault) " " (advice.remedy)
+                (fault) " " (remedy)
                 @if let Some(contract) = console.options.docs_page("event-contract.md") { " " a href=(contract) { "The contract" } }
             }
         }

@@ -6,7 +6,6 @@ use crate::dead_letter::Cause;
 
 use super::super::Console;
 use super::super::access::{Operator, Role};
-use super::super::advice;
 use super::super::query::{LetterQuery, PAGE_SIZE, QueueKind};
 use super::super::snapshot::{LetterGroup, LetterLine, Snapshot};
 use super::{Section, ago, csrf, hidden, letters_text, may, number, page, sparkline, time};
@@ -220,11 +219,11 @@ pub(in crate::console) fn list_page(
 
 /// What is wrong with the letters of a group.
 fn cause(line: &LetterLine) -> Markup {
-    let advice = advice::for_cause(line.fields.cause);
+    let [fault, remedy] = line.fields.cause.explanation();
     html! {
         section class="card" {
             p class="detail" { strong { (line.fields.detail) } }
-            p { (advice.fault) " " (advice.remedy) }
+            p { (fault) " " (remedy) }
         }
     }
 }
