@@ -1,11 +1,11 @@
-//! Connecting over HTTP and HTTPS, and GET requests, bounded in time and size.
+//! Every request over HTTP and HTTPS, bounded in time and size: to workers, to RabbitMQ's management API, to a collector of traces.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
-use http_body_util::{BodyExt as _, Empty, Limited};
+use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::Request;
 use hyper::body::Bytes;
 use hyper::header::AUTHORIZATION;
@@ -49,44 +49,50 @@ async fn at_each_address(url: &Url) -> Vec<Url> {
     addresses.into_iter().filter_map(at).collect()
 }
 
-/// The status and the body of a response. `authorization` is the value of that header; `ca_file` names a PEM file with
-/// certificate authorities that are trusted in addition to the system's.
+/// Sends requests, over connections that it keeps.
+#[derive(Debug)]
+pub struct HttpClient(Client<HttpsConnector<HttpConnector>, Full<Bytes>>);
+
+impl HttpClient {
+    /// `is_https`: whether HTTPS is wanted, which costs reading the system's certificate authorities. `ca_file` names a PEM file with
+    /// certificate authorities that are trusted in addition. `None` if it cannot be read.
+    pub fn new(is_https: bool, ca_file: Option<&str>) -> Option<Self> {
+        let roots = if is_https { trusted_roots(ca_file)? } else { RootCertStore::empty() };
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let tls = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().ok()?;
+        let tls = tls.with_root_certificates(roots).with_no_client_auth();
+        let connector = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1().build();
+        Some(HttpClient(Client::builder(TokioExecutor::new()).build(connector)))
+    }
+
+    /// The status and the body of the response. `None` if there is no complete response of at most 4 MiB within `limit`.
+    pub async fn send(&self, request: Request<Full<Bytes>>, limit: Duration) -> Option<(u16, Bytes)> {
+        let sent = async {
+            let response = self.0.request(request).await.ok()?;
+            let status = response.status().as_u16();
+            let body = Limited::new(response.into_body(), MAX_BODY).collect().await.ok()?;
+            Some((status, body.to_bytes()))
+        };
+        timeout(limit, sent).await.ok()?
+    }
+}
+
+/// The status and the body of the response to a GET request. `authorization` is the value of that header; `ca_file` as for
+/// [`HttpClient::new`].
 ///
-/// None if there is no complete response of at most 4 MiB within `limit`.
+/// `None` as for [`HttpClient::send`].
 pub async fn get(
     url: &Url,
     authorization: Option<&str>,
     ca_file: Option<&str>,
     limit: Duration,
-) -> Option<(u16, Vec<u8>)> {
-    timeout(limit, async { send(&client(url, ca_file)?, url, authorization).await }).await.ok()?
-}
-
-/// Connects to servers with HTTP or HTTPS, whose certificates it verifies as [`get`] does. `is_https`: whether HTTPS is wanted, which
-/// costs reading the system's certificate authorities. None if `ca_file` cannot be read.
-pub fn connector(is_https: bool, ca_file: Option<&str>) -> Option<HttpsConnector<HttpConnector>> {
-    let roots = if is_https { trusted_roots(ca_file)? } else { RootCertStore::empty() };
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let tls = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().ok()?;
-    let tls = tls.with_root_certificates(roots).with_no_client_auth();
-    Some(HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1().build())
-}
-
-type HttpClient = Client<HttpsConnector<HttpConnector>, Empty<Bytes>>;
-
-fn client(url: &Url, ca_file: Option<&str>) -> Option<HttpClient> {
-    Some(Client::builder(TokioExecutor::new()).build(connector(url.scheme() == "https", ca_file)?))
-}
-
-async fn send(client: &HttpClient, url: &Url, authorization: Option<&str>) -> Option<(u16, Vec<u8>)> {
+) -> Option<(u16, Bytes)> {
+    let client = HttpClient::new(url.scheme() == "https", ca_file)?;
     let mut request = Request::get(url.as_str());
     if let Some(value) = authorization {
         request = request.header(AUTHORIZATION, value);
     }
-    let response = client.request(request.body(Empty::<Bytes>::new()).ok()?).await.ok()?;
-    let status = response.status().as_u16();
-    let body = Limited::new(response.into_body(), MAX_BODY).collect().await.ok()?.to_bytes();
-    Some((status, body.to_vec()))
+    client.send(request.body(Full::default()).ok()?, limit).await
 }
 
 /// The system's certificate authorities, read once: reading them blocks.

@@ -29,14 +29,7 @@ impl Seen<'_> {
         let rates = self.now.rates(self.route, self.before);
         let numbers = rates.as_ref().map(|rates| rates.numbers);
         let latency = rates.as_ref().map(|rates| rates.latency).unwrap_or_default();
-        let WorkerStatus { process, version, uptime_seconds, .. } = &self.now.status;
-        let status = WorkerStatus {
-            process: process.clone(),
-            version: version.clone(),
-            uptime_seconds: *uptime_seconds,
-            first: self.route.clone(),
-            others: Vec::new(),
-        };
+        let status = WorkerStatus { first: self.route.clone(), others: Vec::new(), ..self.now.status.clone() };
         json!({
             "worker": self.worker.as_str(), "status": status,
             "per_second": rates.as_ref().map(|rates| rates.per_second).unwrap_or_default(),

@@ -1,30 +1,31 @@
-//! Owns the export of spans: a bounded queue, and a task that sends them to a collector. The flow never waits for it: a span that
-//! finds the queue full is dropped and counted. Must not know what a span says.
+//! The export of spans: a bounded queue, and a task that sends them to a collector. The flow never waits for it: a span that finds
+//! the queue full is dropped and counted.
 
-use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
+use http_body_util::Full;
+use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, USER_AGENT};
+use hyper::{Method, Request};
 use opentelemetry::Context;
 use opentelemetry::trace::TracerProvider as _;
-use opentelemetry_http::hyper::HyperClient;
-use opentelemetry_http::{Bytes, HttpClient, HttpError, Request, Response};
-use opentelemetry_otlp::{Protocol, SpanExporter, WithExportConfig as _, WithHttpConfig as _};
-use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceResponse;
+use opentelemetry_proto::tonic::collector::trace::v1::{ExportTraceServiceRequest, ExportTraceServiceResponse};
+use opentelemetry_proto::transform::common::tonic::ResourceAttributesWithSchema;
+use opentelemetry_proto::transform::trace::tonic::group_spans_by_resource_and_scope;
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::error::OTelSdkResult;
-use opentelemetry_sdk::trace::{SdkTracer, SdkTracerProvider, Span, SpanData, SpanExporter as _, SpanProcessor};
+use opentelemetry_sdk::trace::{SdkTracer, SdkTracerProvider, Span, SpanData, SpanProcessor};
 use prost::Message as _;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
+use url::{Url, form_urlencoded};
 
 use super::super::logging::LogThrottle;
 use super::super::metrics::{self, SpanOutcome};
 use crate::config::TelemetrySettings;
-use crate::http_client;
+use crate::http_client::HttpClient;
 
 /// Most ended spans that wait for their export.
 const QUEUE: usize = 8_192;
@@ -56,7 +57,7 @@ pub struct SpanExport {
 /// Starts the export, if `telemetry.otlp` is set. To be called once, within a tokio runtime.
 ///
 /// # Errors
-/// An environment variable of OpenTelemetry's is not usable.
+/// TLS cannot be used.
 pub fn install(settings: &TelemetrySettings) -> anyhow::Result<Option<SpanExport>> {
     let Some(endpoint) = settings.traces_url() else { return Ok(None) };
     // OpenTelemetry's specification: only "true", in any case, means true.
@@ -64,26 +65,17 @@ pub fn install(settings: &TelemetrySettings) -> anyhow::Result<Option<SpanExport
         info!("OTEL_SDK_DISABLED is true: traces are not exported");
         return Ok(None);
     }
-    let connector = http_client::connector(endpoint.scheme() == "https", None)
-        .ok_or_else(|| anyhow::anyhow!("TLS cannot be used"))?;
-    let rejected = Arc::new(AtomicU64::new(0));
-    let mut exporter = SpanExporter::builder()
-        .with_http()
-        .with_http_client(CollectorClient {
-            http: HyperClient::new(connector, TIMEOUT, None),
-            rejected: Arc::clone(&rejected),
-        })
-        .with_endpoint(endpoint.as_str())
-        .with_protocol(Protocol::HttpBinary)
-        .with_timeout(TIMEOUT)
-        .build()?;
+    let http =
+        HttpClient::new(endpoint.scheme() == "https", None).ok_or_else(|| anyhow::anyhow!("TLS cannot be used"))?;
     let version = opentelemetry::KeyValue::new("service.version", env!("CARGO_PKG_VERSION"));
     let resource = Resource::builder().with_attribute(version);
     // OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES are read by the builder.
     let attributes = std::env::var("OTEL_RESOURCE_ATTRIBUTES").unwrap_or_default();
     let is_named = std::env::var_os("OTEL_SERVICE_NAME").is_some() || attributes.contains("service.name=");
     let resource = if is_named { resource } else { resource.with_service_name("ticketlog") }.build();
-    exporter.set_resource(&resource);
+    let variable = ["OTEL_EXPORTER_OTLP_TRACES_HEADERS", "OTEL_EXPORTER_OTLP_HEADERS"].map(std::env::var);
+    let variable = variable.into_iter().find_map(Result::ok).unwrap_or_default();
+    let exporter = Exporter { http, url: endpoint.clone(), headers: headers(&variable), resource: (&resource).into() };
     let (sender, receiver) = channel(QUEUE);
     let provider = SdkTracerProvider::builder()
         .with_span_processor(SpanQueue(sender))
@@ -94,7 +86,7 @@ pub fn install(settings: &TelemetrySettings) -> anyhow::Result<Option<SpanExport
         return Ok(None);
     }
     let stop = CancellationToken::new();
-    let task = tokio::spawn(export(exporter, rejected, receiver, stop.clone()));
+    let task = tokio::spawn(export(exporter, receiver, stop.clone()));
     info!(endpoint = endpoint.as_str(), "exporting traces");
     Ok(Some(SpanExport { task, stop }))
 }
@@ -107,32 +99,48 @@ impl SpanExport {
     }
 }
 
-/// Sends spans, and notes how many of them the collector rejects in an answer that says that all is well (OTLP, "Partial Success").
-#[derive(Debug)]
-struct CollectorClient<C> {
-    http: C,
-    rejected: Arc<AtomicU64>,
+/// Sends spans to the collector.
+struct Exporter {
+    http: HttpClient,
+    url: Url,
+    headers: HeaderMap,
+    resource: ResourceAttributesWithSchema,
 }
 
-impl<C: HttpClient> HttpClient for CollectorClient<C> {
-    fn send_bytes<'life0, 'async_trait>(
-        &'life0 self,
-        request: Request<Bytes>,
-    ) -> Pin<Box<dyn Future<Output = Result<Response<Bytes>, HttpError>> + Send + 'async_trait>>
-    where
-        'life0: 'async_trait,
-        Self: 'async_trait,
-    {
-        Box::pin(async move {
-            let response = self.http.send_bytes(request).await?;
-            if response.status().is_success() {
-                let answer = ExportTraceServiceResponse::decode(response.body().clone()).unwrap_or_default();
+impl Exporter {
+    /// How many spans the collector rejects, although it answers that all is well (OTLP, "Partial Success"); or why it has none.
+    async fn export(&self, spans: Vec<SpanData>) -> Result<usize, String> {
+        let resource_spans = group_spans_by_resource_and_scope(spans, &self.resource);
+        let body = ExportTraceServiceRequest { resource_spans }.encode_to_vec();
+        let mut request = Request::new(Full::from(body));
+        *request.method_mut() = Method::POST;
+        *request.uri_mut() = self.url.as_str().parse().map_err(|_| "the address cannot be used".to_owned())?;
+        *request.headers_mut() = self.headers.clone();
+        match self.http.send(request, TIMEOUT).await {
+            Some((200..300, answer)) => {
+                let answer = ExportTraceServiceResponse::decode(answer).unwrap_or_default();
                 let rejected = answer.partial_success.map_or(0, |partial| partial.rejected_spans);
-                self.rejected.store(u64::try_from(rejected).unwrap_or(0), Ordering::Relaxed);
+                Ok(usize::try_from(rejected).unwrap_or(0))
             }
-            Ok(response)
-        })
+            Some((status, _)) => Err(format!("the collector answers with status {status}")),
+            None => Err(format!("the collector does not answer within {} s", TIMEOUT.as_secs())),
+        }
     }
+}
+
+/// The headers of a request, with those of OpenTelemetry's environment variables: `name=value`, percent-encoded, with commas.
+fn headers(variable: &str) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/x-protobuf"));
+    headers.insert(USER_AGENT, HeaderValue::from_static(concat!("ticketlog/", env!("CARGO_PKG_VERSION"))));
+    // As a form, in which other characters separate and + is a space.
+    let form = variable.replace('&', "%26").replace('+', "%2B").replace(',', "&");
+    for (name, value) in form_urlencoded::parse(form.as_bytes()) {
+        if let (Ok(name), Ok(value)) = (HeaderName::try_from(name.trim()), HeaderValue::try_from(value.trim())) {
+            headers.insert(name, value);
+        }
+    }
+    headers
 }
 
 /// Ended spans on their way to the task.
@@ -158,12 +166,7 @@ impl SpanProcessor for SpanQueue {
 }
 
 /// Exports spans until `stop`, and then what is left. Spans that a collector does not take are lost and counted.
-async fn export(
-    exporter: SpanExporter,
-    rejected: Arc<AtomicU64>,
-    mut queue: Receiver<SpanData>,
-    stop: CancellationToken,
-) {
+async fn export(exporter: Exporter, mut queue: Receiver<SpanData>, stop: CancellationToken) {
     loop {
         let mut spans = Vec::new();
         tokio::select! {
@@ -183,15 +186,15 @@ async fn export(
             }
         }
         let count = spans.len();
-        count_exported(exporter.export(spans).await, count, rejected.swap(0, Ordering::Relaxed));
+        count_exported(exporter.export(spans).await, count);
     }
 }
 
 /// Counts the spans of a request, and logs now and then that some were lost.
-fn count_exported(exported: OTelSdkResult, count: usize, rejected: u64) {
+fn count_exported(exported: Result<usize, String>, count: usize) {
     match exported {
-        Ok(()) => {
-            let rejected = usize::try_from(rejected).unwrap_or(count).min(count);
+        Ok(rejected) => {
+            let rejected = rejected.min(count);
             metrics::spans(SpanOutcome::Exported, count - rejected);
             metrics::spans(SpanOutcome::Failed, rejected);
             if rejected > 0 && THROTTLE.permit(Instant::now()).is_some() {
@@ -207,5 +210,19 @@ fn count_exported(exported: OTelSdkResult, count: usize, rejected: u64) {
                 );
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn headers_come_from_the_environment_variable() {
+        let headers = headers("authorization = Bearer%20a+b%2C&=, x-empty=, not a name=1,, X-Team=log");
+        let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+        assert_eq!(text("authorization"), Some("Bearer a+b,&="));
+        assert_eq!((text("x-empty"), text("x-team")), (Some(""), Some("log")));
+        assert_eq!((headers.len(), text("content-type")), (5, Some("application/x-protobuf")));
     }
 }
