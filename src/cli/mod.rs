@@ -58,7 +58,7 @@ struct ConfigArgs {
     /// A TOML file with settings; repeatable, later files win. `ticketlog config --default` prints all settings.
     #[arg(long = "config", value_name = "FILE", global = true, env = "TICKETLOG_CONFIG", value_delimiter = ':')]
     config_files: Vec<PathBuf>,
-    /// One setting, such as `broker.prefetch=2000`; repeatable, wins over files and environment.
+    /// One setting, such as `broker.prefetch=5000`; repeatable, wins over files and environment.
     #[arg(long = "set", value_name = "SECTION.KEY=VALUE", global = true)]
     set: Vec<String>,
     /// Only this route of the configuration; `main` is the one that the sections describe. run, check, setup and erase take several
@@ -181,7 +181,7 @@ impl ConfigArgs {
         let flag = |text: &String| {
             let parts = text.split_once('=').and_then(|(path, value)| Some((path.split_once('.')?, value)));
             let Some(((section, key), value)) = parts else {
-                let text = "--set needs SECTION.KEY=VALUE, such as --set broker.prefetch=2000";
+                let text = "--set needs SECTION.KEY=VALUE, such as --set broker.prefetch=5000";
                 return Err(CommandError::usage(text));
             };
             Ok(("--set".to_owned(), section.to_owned(), key.to_owned(), value.to_owned()))

@@ -82,7 +82,7 @@ mod tests {
 
     const ROUTES: &str = r#"
         [broker]
-        prefetch = 3000
+        prefetch = 5000
         [route.refresh]
         queue = "refresh.log"
         routing_keys = ["ticket_refresh.#"]
@@ -102,7 +102,7 @@ mod tests {
         assert_eq!(names, ["main", "audit", "refresh"]);
         let [main, audit, refresh] = &all[..] else { panic!("three routes") };
         assert_eq!(main.broker.queue, "bytemark.tickets.log");
-        assert_eq!((refresh.broker.queue.as_str(), refresh.broker.prefetch), ("refresh.log", 3000));
+        assert_eq!((refresh.broker.queue.as_str(), refresh.broker.prefetch), ("refresh.log", 5000));
         assert_eq!(refresh.store.collection, "refresh_log");
         assert_eq!(refresh.dead_letter.queue, "refresh.log.dead");
         assert_eq!((refresh.dead_letter.parked_queue.as_str(), refresh.event.fields.len()), ("refresh.log.parked", 4));

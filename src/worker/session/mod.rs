@@ -179,7 +179,7 @@ impl<'a> SessionLoop<'a> {
                 Wakeup::Written(written) => self.apply_outcomes(written),
                 Wakeup::Confirmed(confirmed) => self.apply_confirmed(confirmed),
                 Wakeup::Deliveries => {
-                    self.receive(&mut chunk).await?;
+                    self.receive(&mut chunk).await;
                     self.accounting.time_spent(Activity::Decoding);
                 }
                 Wakeup::Timer => {}
@@ -233,7 +233,7 @@ impl<'a> SessionLoop<'a> {
     }
 
     /// Decodes deliveries. Other tasks run in between and afterwards: heartbeats, acks, HTTP.
-    async fn receive(&mut self, chunk: &mut Vec<Delivery>) -> Result<(), BrokerError> {
+    async fn receive(&mut self, chunk: &mut Vec<Delivery>) {
         let now = Instant::now();
         self.accounting.received(chunk, now);
         let mut decoded_bytes = 0;
@@ -257,7 +257,6 @@ impl<'a> SessionLoop<'a> {
             }
         }
         tokio::task::yield_now().await;
-        Ok(())
     }
 
     /// Sets the gauges, and tries some of the held events again. True if it is time to requeue everything.
@@ -295,7 +294,7 @@ impl<'a> SessionLoop<'a> {
         if is_consuming {
             let mut chunk = Vec::new();
             self.session.stop(&mut chunk).await?;
-            self.receive(&mut chunk).await?;
+            self.receive(&mut chunk).await;
         }
         self.batcher.drain();
         Ok(())
