@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
-use serde_json::Value;
 use url::Url;
 
 use crate::http_client;
+use crate::observe::worker_status::{UP, WorkerStatus};
 
 use super::terminal::{print_line, wrapped};
 use super::worker_address::own_worker;
@@ -115,8 +115,9 @@ async fn steer(pid: Pid, action: Action, status: Option<Url>) -> Result<String, 
 /// Whether consuming is to pause. `None` if that worker does not answer there.
 async fn is_paused(status: &Url, pid: Pid) -> Option<bool> {
     let (_, body) = http_client::get(status, None, None, LIMIT).await?;
-    let status: Value = serde_json::from_slice(&body).ok()?;
-    (status["pid"] == pid.as_raw_pid()).then(|| status["components"]["consumer"] != "ok")
+    let status: WorkerStatus = serde_json::from_slice(&body).ok()?;
+    let is_that_worker = i64::from(status.pid) == i64::from(pid.as_raw_pid());
+    is_that_worker.then(|| status.first.components.get("consumer").is_none_or(|state| state != UP))
 }
 
 fn running_workers() -> Vec<Pid> {
