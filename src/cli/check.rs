@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use url::Url;
 
-use crate::config::Settings;
+use crate::config::RouteSettings;
 use crate::dead_letter::{escape, one_line};
 use crate::desk::counted;
 use crate::finding::{Finding, Level};
@@ -37,7 +37,7 @@ pub struct CheckArgs {
 
 impl CheckArgs {
     /// With an invalid configuration, only its faults are reported.
-    pub(super) fn run(&self, routes: Result<Vec<Settings>, CommandError>) -> Result<u8, CommandError> {
+    pub(super) fn run(&self, routes: Result<Vec<RouteSettings>, CommandError>) -> Result<u8, CommandError> {
         let (findings, failure_code) = match routes {
             Ok(routes) => (self.check(&routes)?, exit::UNAVAILABLE),
             Err(CommandError { code, error }) => {
@@ -55,8 +55,8 @@ impl CheckArgs {
         Ok(if worst == Level::Fail { failure_code } else { 0 })
     }
 
-    fn check(&self, routes: &[Settings]) -> Result<Vec<Finding>, CommandError> {
-        let fault = |settings: &Settings| settings.broker.management_fault(self.management.as_ref()?);
+    fn check(&self, routes: &[RouteSettings]) -> Result<Vec<Finding>, CommandError> {
+        let fault = |settings: &RouteSettings| settings.broker.management_fault(self.management.as_ref()?);
         if let Some(fault) = routes.iter().find_map(fault) {
             return Err(CommandError::usage(format!("--management {fault}")));
         }
@@ -66,7 +66,7 @@ impl CheckArgs {
                 for mut finding in self.check_route(settings).await {
                     // What all routes share is said once.
                     if settings.has_several_routes() && !SHARED.contains(&finding.subject) {
-                        finding.message = format!("route {}: {}", settings.route_name, finding.message);
+                        finding.message = format!("route {}: {}", settings.name, finding.message);
                     }
                     if !findings.contains(&finding) {
                         findings.push(finding);
@@ -80,7 +80,7 @@ impl CheckArgs {
         })
     }
 
-    async fn check_route(&self, settings: &Settings) -> Vec<Finding> {
+    async fn check_route(&self, settings: &RouteSettings) -> Vec<Finding> {
         let mut findings = match rabbitmq::check_settings(&settings.broker) {
             Ok(()) => {
                 let management = self.management.clone().or(settings.broker.management_url());
@@ -88,7 +88,7 @@ impl CheckArgs {
             }
             Err(error) => vec![Finding::fail("broker.uri", error.to_string(), "correct it")],
         };
-        findings.extend(mongodb::check(&settings.store).await);
+        findings.extend(mongodb::check(settings).await);
         findings
     }
 }

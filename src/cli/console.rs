@@ -13,7 +13,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tracing::info;
 use url::Url;
 
-use crate::config::Settings;
+use crate::config::RouteSettings;
 use crate::console::{self, Authority, Options, Role};
 use crate::observe::{logging, traces};
 
@@ -76,13 +76,13 @@ fn roles() -> impl clap::builder::TypedValueParser<Value = Role> {
 }
 
 impl ConsoleArgs {
-    pub fn run(&self, settings: Settings) -> Result<u8, CommandError> {
+    pub fn run(&self, settings: RouteSettings) -> Result<u8, CommandError> {
         logging::exit_on_panic();
         let _logging = logging::install(&settings.log).map_err(|error| CommandError::new(exit::CONFIG, error))?;
         super::block_on(self.serve(settings))
     }
 
-    async fn serve(&self, settings: Settings) -> Result<u8, CommandError> {
+    async fn serve(&self, settings: RouteSettings) -> Result<u8, CommandError> {
         let traces = traces::install(&settings.telemetry).map_err(|error| CommandError::new(exit::CONFIG, error))?;
         let workers = if self.workers.is_empty() { vec![own_worker(&settings)] } else { self.workers.clone() };
         let options = Options {

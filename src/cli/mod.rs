@@ -32,7 +32,7 @@ use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use tokio::runtime::Runtime;
 
-use crate::config::{Loaded, MAIN_ROUTE, Settings, Sources, load};
+use crate::config::{Loaded, RouteSettings, Sources, load};
 use crate::desk;
 
 pub use error::CommandError;
@@ -192,37 +192,42 @@ impl ConfigArgs {
     }
 
     /// The settings of the routes that a command is about.
-    fn routes(&self) -> Result<Vec<Settings>, CommandError> {
-        self.routes_of(&self.load()?.settings)
+    fn routes(&self) -> Result<Vec<RouteSettings>, CommandError> {
+        self.select(&mut self.load()?)
     }
 
-    fn routes_of(&self, settings: &Settings) -> Result<Vec<Settings>, CommandError> {
+    /// Takes the routes that are named out of the configuration; all if none is.
+    fn select(&self, loaded: &mut Loaded) -> Result<Vec<RouteSettings>, CommandError> {
+        let all = std::mem::take(&mut loaded.routes);
         if self.route.is_empty() {
-            return Ok(settings.of_all_routes());
+            return Ok(all);
         }
-        let known = || [MAIN_ROUTE].into_iter().chain(settings.route.keys().map(String::as_str));
-        let unknown = |name: &String| {
-            let names = known().collect::<Vec<_>>().join(", ");
-            CommandError::text(exit::CONFIG, format!("there is no route {name:?}; the configuration has {names}"))
-        };
-        let of = |name: &String| settings.of_route(name).ok_or_else(|| unknown(name));
-        let names =
-            self.route.iter().enumerate().filter(|(at, name)| !self.route.iter().take(*at).any(|other| other == *name));
-        names.map(|(_, name)| of(name)).collect()
+        let mut selected: Vec<RouteSettings> = Vec::new();
+        for name in &self.route {
+            let Some(route) = all.iter().find(|route| route.name == *name) else {
+                let names = all.iter().map(|route| route.name.as_str()).collect::<Vec<_>>().join(", ");
+                let text = format!("there is no route {name:?}; the configuration has {names}");
+                return Err(CommandError::text(exit::CONFIG, text));
+            };
+            if !selected.iter().any(|other| other.name == *name) {
+                selected.push(route.clone());
+            }
+        }
+        Ok(selected)
     }
 
     /// The settings of the one route that a command is about.
-    fn one_route(&self) -> Result<Settings, CommandError> {
-        let settings = self.load()?.settings;
+    fn one_route(&self) -> Result<RouteSettings, CommandError> {
+        let mut loaded = self.load()?;
         if self.route.len() > 1 {
             return Err(CommandError::usage("this command is about one route; name one with --route"));
         }
-        if self.route.is_empty() && settings.has_several_routes() {
-            let others = settings.route.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
+        if self.route.is_empty() && loaded.routes.len() > 1 {
+            let others: Vec<_> = loaded.routes.iter().skip(1).map(|route| route.name.as_str()).collect();
+            let others = others.join(", ");
             terminal::note(format_args!("this is about the route main; --route names another: {others}"));
         }
-        let mut routes = self.routes_of(&settings)?;
-        Ok(routes.swap_remove(0))
+        Ok(self.select(&mut loaded)?.swap_remove(0))
     }
 }
 

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use serde_json::json;
 
-use crate::config::{MAIN_ROUTE, Settings};
+use crate::config::{MAIN_ROUTE, RouteSettings};
 use crate::event::Address;
 use crate::rabbitmq::{BatchPublisher, Outgoing, Publisher, Rate};
 use crate::system::{now_millis, since_epoch};
@@ -73,7 +73,7 @@ fn start_time(text: &str) -> Result<StartTime, String> {
 }
 
 impl PublishArgs {
-    pub fn run(&self, settings: &Settings) -> Result<u8, CommandError> {
+    pub fn run(&self, settings: &RouteSettings) -> Result<u8, CommandError> {
         self.check_routing_key(settings)?;
         super::block_on(async {
             let publisher = Publisher::open_without_topology(&settings.broker, "publish").await?;
@@ -104,14 +104,14 @@ impl PublishArgs {
     }
 
     /// With --route, what is published must reach that route.
-    fn check_routing_key(&self, settings: &Settings) -> Result<(), CommandError> {
+    fn check_routing_key(&self, settings: &RouteSettings) -> Result<(), CommandError> {
         if self.key().len() > 255 {
             return Err(CommandError::usage("--routing-key has at most 255 bytes"));
         }
-        let (name, broker) = (&settings.route_name, &settings.broker);
-        let address = Address { exchange: &broker.exchange, routing_key: self.key() };
+        let (name, exchange) = (&settings.name, &settings.broker.exchange);
+        let address = Address { exchange, routing_key: self.key() };
         if name != MAIN_ROUTE && settings.addresses().check(address).is_err() {
-            let patterns = broker.routing_keys.join(", ");
+            let patterns = settings.routing_keys.join(", ");
             return Err(CommandError::usage(format!("route {name} needs a --routing-key that matches {patterns}")));
         }
         Ok(())
@@ -119,7 +119,7 @@ impl PublishArgs {
 
     async fn publish_generated(
         &self,
-        settings: &Settings,
+        settings: &RouteSettings,
         publisher: &mut BatchPublisher<()>,
         count: u64,
     ) -> Result<u64, CommandError> {
@@ -154,7 +154,7 @@ impl PublishArgs {
     /// Publishes the messages of the files. Only a few are read ahead, so that files of any size take little memory.
     async fn publish_files(
         &self,
-        settings: &Settings,
+        settings: &RouteSettings,
         publisher: &mut BatchPublisher<()>,
     ) -> Result<u64, CommandError> {
         let (sender, mut bodies) = tokio::sync::mpsc::channel(READ_AHEAD);

@@ -13,7 +13,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::config::Settings;
+use crate::config::{RouteSettings, Settings};
 use crate::mongodb::{self, Failure, FailureClass, PoolListener, Store};
 use crate::observe::health::Component;
 use crate::observe::http::{self, HttpState, RouteState};
@@ -27,11 +27,11 @@ use super::{CommandError, ConfigArgs, exit};
 
 pub(super) fn run(config: &ConfigArgs, early: Early) -> Result<u8, CommandError> {
     let Early { runtime, signals } = early;
-    let loaded = config.read()?;
-    let routes = config.routes_of(&loaded.settings)?;
+    let mut loaded = config.read()?;
+    let routes = config.select(&mut loaded)?;
     let _logging = logging::install(&loaded.settings.log).map_err(|error| CommandError::new(exit::CONFIG, error))?;
     loaded.ignored_variables.iter().for_each(|name| warn!("{}", super::ignored_variable(name)));
-    super::block_on_runtime(runtime, serve(routes, signals))
+    super::block_on_runtime(runtime, serve(&loaded.settings, routes, signals))
 }
 
 /// What a worker has before it reads its configuration.
@@ -55,17 +55,15 @@ impl Early {
     }
 }
 
-async fn serve(routes: Vec<Settings>, signals: Signals) -> Result<u8, CommandError> {
-    // What the routes share is the same in the settings of each.
-    let Some(settings) = routes.first() else { return Ok(0) };
+async fn serve(settings: &Settings, routes: Vec<RouteSettings>, signals: Signals) -> Result<u8, CommandError> {
+    let Some(first_queue) = routes.first().map(|route| route.queue.clone()) else { return Ok(0) };
     let shutdown = settings.shutdown.timeout.0;
     rabbitmq::check_settings(&settings.broker)?;
     let ignored = mongodb::check_settings(&settings.store)?;
     if !ignored.is_empty() {
         warn!("store.uri has options that change nothing here: {}", ignored.join(", "));
     }
-    let prometheus =
-        metrics::install(&settings.broker.queue).map_err(|error| CommandError::new(exit::SOFTWARE, error))?;
+    let prometheus = metrics::install(&first_queue).map_err(|error| CommandError::new(exit::SOFTWARE, error))?;
     let traces = traces::install(&settings.telemetry).map_err(|error| CommandError::new(exit::CONFIG, error))?;
     let (stop, steering) = (CancellationToken::new(), Arc::default());
     follow_signals(signals, &stop, &steering);
@@ -108,8 +106,8 @@ async fn run_routes(contexts: &[Arc<WorkerContext>]) {
 }
 
 /// What is shown of a route. The first one is counted as the process is.
-fn route_state(settings: &Settings, at: usize, count: usize) -> RouteState {
-    let (name, queue) = (&settings.route_name, &settings.broker.queue);
+fn route_state(settings: &RouteSettings, at: usize, count: usize) -> RouteState {
+    let (name, queue) = (&settings.name, &settings.queue);
     let scope = match at {
         0 if count == 1 => RouteScope::default(),
         0 => RouteScope::of_first_route(name),
@@ -119,7 +117,7 @@ fn route_state(settings: &Settings, at: usize, count: usize) -> RouteState {
     RouteState {
         name: name.clone(),
         queue: queue.clone(),
-        collection: format!("{}.{}", settings.store.database, settings.store.collection),
+        collection: format!("{}.{}", settings.store.database, settings.collection),
         health: Arc::default(),
         recent: Arc::default(),
         metrics: Arc::new(scope.enter(FlowMetrics::new)),
@@ -129,7 +127,7 @@ fn route_state(settings: &Settings, at: usize, count: usize) -> RouteState {
 
 /// Opens the stores; none if the process is asked to stop first.
 async fn open_routes(
-    routes: Vec<Settings>,
+    routes: Vec<RouteSettings>,
     states: &[RouteState],
     stop: &CancellationToken,
     steering: &Arc<Steering>,
@@ -145,7 +143,7 @@ async fn open_routes(
 }
 
 fn worker_context(
-    settings: Settings,
+    settings: RouteSettings,
     store: Store,
     state: RouteState,
     stop: CancellationToken,
@@ -183,7 +181,7 @@ async fn shutdown_timeout(stop: &CancellationToken, timeout: Duration) {
 /// Opens the store; none if the process is asked to stop first. Only a URI that can never work ends the process: a name
 /// that cannot be resolved is an outage.
 async fn open_store(
-    settings: &Settings,
+    settings: &RouteSettings,
     state: &RouteState,
     stop: &CancellationToken,
 ) -> Result<Option<Store>, Failure> {
@@ -192,7 +190,7 @@ async fn open_store(
     let listener: PoolListener =
         Arc::new(move |name, connections| scope.enter(|| metrics::set_store_connections(name, connections)));
     loop {
-        match Store::open(&settings.store, settings.write.concurrency, Some(Arc::clone(&listener))).await {
+        match Store::open(settings, settings.write.concurrency, Some(Arc::clone(&listener))).await {
             Ok(store) => return Ok(Some(store)),
             Err(failure) if failure.class != FailureClass::Transient => return Err(failure),
             Err(failure) => {

@@ -1,18 +1,18 @@
 //! Owns `ticketlog setup`. Must not know what it declares.
 
-use crate::config::Settings;
+use crate::config::RouteSettings;
 use crate::mongodb::{self, IndexReport, Store};
 use crate::rabbitmq;
 
 use super::terminal::{note, print_line};
 use super::{CommandError, exit};
 
-pub(super) fn run(routes: &[Settings]) -> Result<u8, CommandError> {
+pub(super) fn run(routes: &[RouteSettings]) -> Result<u8, CommandError> {
     super::block_on(async {
         let mut code = 0;
         for settings in routes {
             if settings.has_several_routes() {
-                print_line(format_args!("route {}:", settings.route_name))?;
+                print_line(format_args!("route {}:", settings.name))?;
             }
             mongodb::check_settings(&settings.store)?;
             rabbitmq::setup(settings).await?;
@@ -26,8 +26,8 @@ pub(super) fn run(routes: &[Settings]) -> Result<u8, CommandError> {
 }
 
 /// Creates the indexes; false if some could not be created.
-async fn ensure_indexes(settings: &Settings) -> Result<bool, CommandError> {
-    let store = Store::open(&settings.store, 1, None).await?;
+async fn ensure_indexes(settings: &RouteSettings) -> Result<bool, CommandError> {
+    let store = Store::open(settings, 1, None).await?;
     store.probe().await?;
     let mut complete = true;
     for report in mongodb::ensure_indexes(&store, settings.store.retention.0).await? {

@@ -6,7 +6,7 @@ use bson::{Bson, Document};
 use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::config::Settings;
+use crate::config::RouteSettings;
 use crate::dead_letter::BodyCondition;
 use crate::event::Printed;
 use crate::mongodb::{self, Failure, Store};
@@ -39,7 +39,7 @@ pub(super) struct TailArgs {
 }
 
 impl TailArgs {
-    pub fn run(&self, settings: &Settings) -> Result<u8, CommandError> {
+    pub fn run(&self, settings: &RouteSettings) -> Result<u8, CommandError> {
         super::block_on(async {
             let mut interrupt = signal(SignalKind::interrupt())?;
             tokio::select! {
@@ -49,11 +49,11 @@ impl TailArgs {
         })
     }
 
-    async fn print(&self, settings: &Settings) -> Result<(), CommandError> {
+    async fn print(&self, settings: &RouteSettings) -> Result<(), CommandError> {
         mongodb::check_settings(&settings.store)?;
-        let store = Store::open(&settings.store, 1, None).await?;
+        let store = Store::open(settings, 1, None).await?;
         let mut watch = store.watch(self.since).await.map_err(|failure| self.explained(failure))?;
-        note(format_args!("following {}.{}", settings.store.database, settings.store.collection));
+        note(format_args!("following {}.{}", settings.store.database, settings.collection));
         let mut printed = 0;
         while self.limit.is_none_or(|limit| printed < limit) {
             let Some(document) = watch.next().await.map_err(|failure| self.explained(failure))? else {

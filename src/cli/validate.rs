@@ -8,7 +8,7 @@ use clap::Args;
 use serde::Serialize;
 use serde_json::json;
 
-use crate::config::Settings;
+use crate::config::RouteSettings;
 use crate::dead_letter::{escape, terminal_safe};
 use crate::event::{Address, Decoder, Event, Identity, Message, Printed, Rejection};
 
@@ -39,7 +39,7 @@ pub(super) struct ValidateArgs {
 }
 
 impl ValidateArgs {
-    pub fn run(&self, settings: &Settings) -> Result<u8, CommandError> {
+    pub fn run(&self, settings: &RouteSettings) -> Result<u8, CommandError> {
         let mut decoder = Decoder::new(Arc::new(settings.rules()));
         let mut out = BufWriter::new(std::io::stdout().lock());
         let (mut accepted, mut rejected) = (0usize, 0usize);

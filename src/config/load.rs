@@ -1,25 +1,28 @@
-//! Owns merging the layers into settings, and collecting every fault on the way. Reads the files that it is given.
+//! Merging the layers into settings; every fault on the way is collected.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use secrecy::ExposeSecret as _;
 use serde::Deserialize as _;
 use toml::{Table, Value};
 
 use super::error::{ConfigError, ConfigErrors, Source};
+use super::faults::SettingFault;
 use super::layers::{self, Entry};
-use super::validate::{SettingFault, validate};
-use super::variables::{Meaning, Variables};
-use super::{DEFAULT, Settings, redacted, uri};
+use super::route::{ROUTES, RouteSettings, RouteTables, is_route_name};
+use super::settings::{Settings, secret_text};
+use super::uri::{redacted, store_database};
+use super::validate::validate;
+use super::variables::{Meaning, Variables, nearest};
+
+/// The annotated defaults, as compiled in.
+pub const DEFAULT: &str = include_str!("../../config/default.toml");
 
 /// Settings whose value is never shown, and which can come from a file (`<key>_file`).
 const SECRETS: [&str; 3] = ["broker.uri", MASK_KEY, "store.uri"];
 /// The secret that is no URI.
 const MASK_KEY: &str = "event.mask_key";
-/// The section whose keys are names of routes.
-pub(super) const ROUTES: &str = "route";
-/// Most edits between an unknown name and a suggestion for it.
-const MAX_SUGGESTION_DISTANCE: usize = 3;
 
 /// Where settings come from. Later ones win: defaults, files, environment, flags.
 #[derive(Debug, Clone, Default)]
@@ -37,8 +40,10 @@ pub struct Sources {
 /// The settings, typed and as text.
 #[derive(Debug)]
 pub struct Loaded {
-    /// Valid settings.
-    pub settings: Settings,
+    /// Those of the process; valid.
+    pub settings: Arc<Settings>,
+    /// Those of its routes, [`MAIN_ROUTE`](super::MAIN_ROUTE) first; valid.
+    pub routes: Vec<RouteSettings>,
     /// Every setting with its source, in order.
     pub effective: Vec<EffectiveSetting>,
     /// Environment variables that begin with `TICKETLOG_` and are not settings.
@@ -112,10 +117,23 @@ pub fn load_text(name: &str, text: &str) -> Result<Loaded, ConfigErrors> {
     merged.finish()
 }
 
+/// The settings in a table of all sections.
+struct Parsed {
+    settings: Settings,
+    routes: RouteTables,
+}
+
+impl Parsed {
+    fn new(mut table: Table) -> Result<Self, toml::de::Error> {
+        let routes = RouteTables::take_from(&mut table)?;
+        Ok(Parsed { settings: Settings::deserialize(Value::Table(table))?, routes })
+    }
+}
+
 struct MergedSettings {
     defaults: Table,
     table: Table,
-    settings: Settings,
+    parsed: Parsed,
     /// Which settings were given, and where, in the order of the layers.
     given: Vec<(String, Source)>,
     errors: Vec<ConfigError>,
@@ -127,8 +145,8 @@ impl MergedSettings {
             ConfigErrors(vec![ConfigError::new(Source::Default, None, error.message().to_owned())])
         };
         let defaults: Table = toml::from_str(DEFAULT).map_err(invalid)?;
-        let settings = Settings::deserialize(Value::Table(defaults.clone())).map_err(invalid)?;
-        Ok(MergedSettings { table: defaults.clone(), defaults, settings, given: Vec::new(), errors: Vec::new() })
+        let parsed = Parsed::new(defaults.clone()).map_err(invalid)?;
+        Ok(MergedSettings { table: defaults.clone(), defaults, parsed, given: Vec::new(), errors: Vec::new() })
     }
 
     fn add_file(&mut self, path: &Path, text: &str) {
@@ -156,8 +174,8 @@ impl MergedSettings {
             }
             section.insert(entry.key, entry.value);
         }
-        match Settings::deserialize(Value::Table(table.clone())) {
-            Ok(settings) => self.settings = settings,
+        match Parsed::new(table.clone()) {
+            Ok(parsed) => self.parsed = parsed,
             Err(error) => {
                 let secret = SECRETS.contains(&path.as_str());
                 let text = if secret { "must be a string".to_owned() } else { plain_type_error(error.message()) };
@@ -177,6 +195,11 @@ impl MergedSettings {
         let Some(Value::Table(section)) = self.defaults.get(&entry.section) else {
             return unknown(format!("[{}]", entry.section), "section", nearest(&entry.section, self.defaults.keys()));
         };
+        if entry.section == ROUTES && !is_route_name(&entry.key) {
+            let text =
+                "is no name for a route: use up to 40 letters, digits, - and _; not main, which the sections describe";
+            return Err(ConfigError::new(entry.source.clone(), Some(entry.path()), text));
+        }
         if entry.section != ROUTES && !section.contains_key(&entry.key) {
             return unknown(entry.path(), "setting", nearest(&entry.key, section.keys()));
         }
@@ -185,36 +208,28 @@ impl MergedSettings {
 
     fn finish(mut self) -> Result<Loaded, ConfigErrors> {
         self.use_database_of_uri();
-        let faults = validate(&self.settings);
-        let invalid = faults
-            .into_iter()
-            .map(|fault| ConfigError::new(self.source_of_fault(&fault), Some(fault.key.clone()), fault.text));
-        let invalid: Vec<ConfigError> = invalid.collect();
+        let effective = self.effective();
+        let settings = Arc::new(self.parsed.settings);
+        let routes = self.parsed.routes.resolve(&settings);
+        let invalid = validate(&settings, &routes).into_iter().map(|fault| {
+            let source = source_of_fault(&self.given, &fault);
+            ConfigError::new(source, Some(fault.key), fault.text)
+        });
         self.errors.extend(invalid);
-        if self.errors.is_empty() {
-            Ok(Loaded { effective: self.effective(), settings: self.settings, ignored_variables: Vec::new() })
-        } else {
-            Err(ConfigErrors(self.errors))
+        if !self.errors.is_empty() {
+            return Err(ConfigErrors(self.errors));
         }
+        Ok(Loaded { settings, routes, effective, ignored_variables: Vec::new() })
     }
 
     /// Without `store.database`, the database that `store.uri` names is used, as other clients do.
     fn use_database_of_uri(&mut self) {
         let source = self.source("store.uri");
-        let database = uri::store_database(self.settings.store.uri.expose_secret()).map(str::to_owned);
+        let database = store_database(self.parsed.settings.store.uri.expose_secret()).map(str::to_owned);
         if let Some(database) = database.filter(|_| self.source("store.database") == Source::Default) {
             let value = Value::String(database);
             self.set(Entry { section: "store".to_owned(), key: "database".to_owned(), value, source });
         }
-    }
-
-    /// Where the setting at fault was given, or else the setting that the fault names as contradicting it.
-    fn source_of_fault(&self, fault: &SettingFault) -> Source {
-        let last = |wanted: &dyn Fn(&str) -> bool| self.given.iter().rev().find(|(path, _)| wanted(path));
-        let is_part =
-            |path: &str| fault.key.strip_prefix(path).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
-        let found = last(&is_part).or_else(|| last(&|path| fault.text.contains(path)));
-        found.map_or(Source::Default, |(_, source)| source.clone())
     }
 
     fn source(&self, path: &str) -> Source {
@@ -243,12 +258,21 @@ impl MergedSettings {
     }
 }
 
+/// Where the setting at fault was given, or else the last given one of those that it contradicts.
+fn source_of_fault(given: &[(String, Source)], fault: &SettingFault) -> Source {
+    let last = |wanted: &dyn Fn(&str) -> bool| given.iter().rev().find(|(path, _)| wanted(path));
+    let is_part =
+        |path: &str| fault.key.strip_prefix(path).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
+    let found = last(&is_part).or_else(|| last(&|path| fault.contradicts.contains(&path)));
+    found.map_or(Source::Default, |(_, source)| source.clone())
+}
+
 /// The first line of a type error, without the names of Rust types.
 fn plain_type_error(message: &str) -> String {
     let line = message.lines().next().unwrap_or_default();
     let line = line.replace("invalid socket address syntax", "expected an address such as \"127.0.0.1:9464\"");
     let line = line.replace("expected a sequence", "expected a list such as a,b or [\"a\", \"b\"]");
-    let line = line.replace("expected struct RouteSettings", "expected a table: [route.NAME]");
+    let line = line.replace("expected struct RouteTable", "expected a table: [route.NAME]");
     let line = line.replace("expected u16", "expected a whole number, at most 65535");
     let line = ["u32", "u64", "usize"]
         .iter()
@@ -272,16 +296,4 @@ fn read_secret_file(entry: Entry) -> Result<(Entry, String), ConfigError> {
     let key = secret.rsplit_once('.').map_or(secret, |(_, key)| key).to_owned();
     let file = file.clone();
     Ok((Entry { key, value: Value::String(secret_text(&text).to_owned()), ..entry }, file))
-}
-
-/// The secret in the text of its file.
-pub(super) fn secret_text(text: &str) -> &str {
-    text.trim_start_matches('\u{feff}').trim()
-}
-
-/// The known name that is nearest to a mistyped one.
-pub(super) fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a String>) -> Option<&'a String> {
-    let distances = known.map(|other| (strsim::levenshtein(name, other), other));
-    let near = distances.filter(|(distance, _)| *distance <= MAX_SUGGESTION_DISTANCE);
-    near.min_by_key(|(distance, _)| *distance).map(|(_, other)| other)
 }

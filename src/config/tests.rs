@@ -6,30 +6,31 @@ use proptest::prelude::*;
 use secrecy::ExposeSecret;
 
 use super::*;
+use crate::event::Rules;
 
-fn with_file(text: &str) -> Result<Settings, String> {
+fn with_file(text: &str) -> Result<RouteSettings, String> {
     with_file_bytes(text.as_bytes())
 }
 
-fn with_file_bytes(text: &[u8]) -> Result<Settings, String> {
+fn with_file_bytes(text: &[u8]) -> Result<RouteSettings, String> {
     let mut file = tempfile::Builder::new().suffix(".toml").tempfile().unwrap();
     file.write_all(text).unwrap();
     let sources = Sources { files: vec![file.path().to_owned()], ..Sources::default() };
     load(&sources)
-        .map(|loaded| loaded.settings)
+        .map(|mut loaded| loaded.routes.remove(0))
         .map_err(|error| error.to_string().replace(file.path().to_str().unwrap(), "FILE"))
 }
 
-fn with_env(variables: &[(&str, &str)]) -> Result<Settings, String> {
+fn with_env(variables: &[(&str, &str)]) -> Result<RouteSettings, String> {
     let environment = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
     load(&Sources { environment, ..Sources::default() })
-        .map(|loaded| loaded.settings)
+        .map(|mut loaded| loaded.routes.remove(0))
         .map_err(|error| error.to_string())
 }
 
 #[test]
 fn the_database_of_the_uri_is_used_unless_one_is_set() {
-    let database = |text: &str| load_text("f", text).unwrap().settings.store.database;
+    let database = |text: &str| load_text("f", text).unwrap().settings.store.database.clone();
     assert_eq!(database("[store]\nuri = \"mongodb://127.0.0.1/tickets\"\n"), "tickets");
     assert_eq!(database("[store]\nuri = \"mongodb://127.0.0.1/admin\"\n"), "cache");
     assert_eq!(database("[store]\nuri = \"mongodb://127.0.0.1/tickets\"\ndatabase = \"other\"\n"), "other");
@@ -37,7 +38,7 @@ fn the_database_of_the_uri_is_used_unless_one_is_set() {
 
 #[test]
 fn the_defaults_are_valid_and_give_the_default_rules() {
-    let settings = load(&Sources::default()).unwrap().settings;
+    let settings = load(&Sources::default()).unwrap().routes.remove(0);
     let mut fields = settings.rules().fields;
     let mut expected = Rules::default().fields;
     fields.sort_by(|a, b| a.name.cmp(&b.name));
@@ -50,9 +51,9 @@ fn the_defaults_are_valid_and_give_the_default_rules() {
 #[test]
 fn the_example_configuration_is_valid() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/config/ticket-refresh-log.toml");
-    let settings = load(&Sources { files: vec![path.into()], ..Sources::default() }).unwrap().settings;
-    let route = settings.of_route("ticket_refresh").unwrap();
-    assert_eq!(route.store.collection, "bytemark_ticket_refresh_log");
+    let routes = load(&Sources { files: vec![path.into()], ..Sources::default() }).unwrap().routes;
+    let route = routes.iter().find(|route| route.name == "ticket_refresh").unwrap();
+    assert_eq!(route.collection, "bytemark_ticket_refresh_log");
 }
 
 #[test]
@@ -76,11 +77,11 @@ fn later_layers_win() {
         ..Sources::default()
     };
     let loaded = load(&sources).unwrap();
-    let settings = loaded.settings;
+    let settings = &loaded.routes[0];
     let prefetch = loaded.effective.iter().find(|entry| entry.key == "prefetch").unwrap();
     assert_eq!(prefetch.source, Source::Flag("--prefetch".into()));
-    assert_eq!((settings.broker.prefetch, settings.broker.queue.as_str()), (4200, "12345678"));
-    assert_eq!(settings.broker.routing_keys, ["x.#", "y.*"]);
+    assert_eq!((settings.broker.prefetch, settings.queue.as_str()), (4200, "12345678"));
+    assert_eq!(settings.routing_keys, ["x.#", "y.*"]);
     assert!(!settings.broker.declare);
     assert_eq!(settings.batch.max_bytes, Size(1_000_000));
     assert_eq!(settings.rules().fields.len(), 1);
@@ -249,11 +250,12 @@ fn a_list_in_the_form_of_toml_is_a_list_in_every_layer() {
         let environment = environment.iter().map(|name| key(name, text)).chain([mask_key.clone()]).collect();
         let flag = |section: &str, key: &str| ("--set".to_owned(), section.to_owned(), key.to_owned(), text.to_owned());
         let flags = vec![flag("event", "drop"), flag("broker", "routing_keys"), flag("dead_letter", "operators")];
-        let from_environment = load(&Sources { environment, ..Sources::default() }).unwrap().settings;
-        let from_flags = load(&Sources { flags, environment: vec![mask_key], ..Sources::default() }).unwrap().settings;
-        [from_environment, from_flags]
+        let from_environment = load(&Sources { environment, ..Sources::default() }).unwrap().routes;
+        let from_flags = load(&Sources { flags, environment: vec![mask_key], ..Sources::default() }).unwrap().routes;
+        [&from_environment[0], &from_flags[0]]
             .into_iter()
-            .flat_map(|settings| [settings.event.drop, settings.broker.routing_keys, settings.dead_letter.operators])
+            .flat_map(|settings| [&settings.event.drop, &settings.routing_keys, &settings.dead_letter.operators])
+            .cloned()
             .collect()
     };
     for text in ["a.b,c", " a.b, c ", "['a.b', \"c\"]", " [ \"a.b\",\n\"c\", ] ", "\"a.b\",\"c\"", "'a.b', 'c'"] {

@@ -1,111 +1,47 @@
-//! Owns the bounds of single settings and the contradictions between several. Pure. Must not know where settings come from.
+//! The bounds of single settings and the contradictions between several.
 
 use std::time::Duration;
 
 use secrecy::ExposeSecret;
 use tracing_subscriber::EnvFilter;
-use url::Url;
 
-use super::uri;
-use super::validate_routes::check_routes;
-use super::{HumanDuration, Settings, Size};
-use crate::event::{FieldKind, MAX_DOCUMENT_BYTES};
-
-/// A setting that cannot be used: its key, what is wrong, and how to fix it.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct SettingFault {
-    pub key: String,
-    pub text: String,
-}
+use super::faults::{Faults, SettingFault};
+use super::route::RouteSettings;
+use super::servers::{NO_HTTP_ADDRESS, broker_uri_fault, management_fault, otlp_fault, store_uri_fault};
+use super::settings::Settings;
+use super::units::{HumanDuration, Size};
+use super::validate_routes::{INVALID_NAME, check_routes, is_amqp_name};
+use crate::event::MAX_DOCUMENT_BYTES;
 
 /// Most bytes of documents in one command: MongoDB accepts commands of 16 MiB and 16 KiB. A larger single document is a
 /// command of its own.
 const MAX_COMMAND: Size = Size(15 << 20);
-/// `.shards`, the longest.
-const SHARD_SUFFIX_BYTES: usize = 7;
 const SHARDS: std::ops::RangeInclusive<u16> = 1..=64;
 /// Least bytes of `event.mask_key`.
 const MIN_MASK_KEY: usize = 16;
 const HOUR: Duration = Duration::from_secs(3600);
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// Every fault of the settings.
-pub(super) fn validate(settings: &Settings) -> Vec<SettingFault> {
+/// Every fault of the settings of the process and of its routes.
+pub(super) fn validate(settings: &Settings, routes: &[RouteSettings]) -> Vec<SettingFault> {
     let mut faults = Faults::default();
-    for check in [
-        check_names,
-        check_fields,
-        check_servers,
-        check_bounds,
-        check_sizes,
-        check_times,
-        check_outage_times,
-        check_routes,
-    ] {
+    check_routes(routes, &mut faults);
+    for check in
+        [check_names, check_hidden_fields, check_servers, check_bounds, check_sizes, check_times, check_outage_times]
+    {
         check(settings, &mut faults);
     }
     faults.0
 }
 
-#[derive(Default)]
-pub(super) struct Faults(pub Vec<SettingFault>);
-
-impl Faults {
-    /// Adds a fault unless `valid`. A setting has at most one fault, because a contradiction may follow from a value out of
-    /// bounds.
-    pub fn require(&mut self, valid: bool, key: impl Into<String>, text: impl Into<String>) {
-        if valid {
-            return;
-        }
-        let key = key.into();
-        if !self.0.iter().any(|fault| fault.key == key) {
-            self.0.push(SettingFault { key, text: text.into() });
-        }
+fn check_names(s: &Settings, faults: &mut Faults) {
+    for (key, name) in [("broker.exchange", &s.broker.exchange), ("dead_letter.exchange", &s.dead_letter.exchange)] {
+        faults.require(is_amqp_name(name), key, INVALID_NAME);
     }
-}
-
-pub(super) fn check_names(s: &Settings, faults: &mut Faults) {
-    let valid = |name: &str| (1..=255).contains(&name.len()) && !name.chars().any(char::is_control);
-    for (key, name) in [
-        ("broker.exchange", &s.broker.exchange),
-        ("broker.queue", &s.broker.queue),
-        ("dead_letter.exchange", &s.dead_letter.exchange),
-        ("dead_letter.queue", &s.dead_letter.queue),
-        ("dead_letter.parked_queue", &s.dead_letter.parked_queue),
-    ] {
-        faults.require(valid(name), key, "must have 1 to 255 bytes and no control characters");
-    }
-    let (queue, dead, parked) = (&s.broker.queue, &s.dead_letter.queue, &s.dead_letter.parked_queue);
     let exchanges_differ = s.broker.exchange != s.dead_letter.exchange;
-    let is_free =
-        s.broker.shards <= 1 || ![&s.broker.exchange, &s.dead_letter.exchange].contains(&&s.broker.shard_exchange());
-    faults.require(
-        is_free,
-        "broker.queue",
-        "with .shards at its end is also the name of another exchange; use another queue",
-    );
-    faults.require(exchanges_differ, "dead_letter.exchange", "is also broker.exchange; use another exchange");
-    let is_shared = s.broker.queues().iter().any(|queue| queue == dead || queue == parked);
-    faults.require(!is_shared, "broker.queue", "is also a dead-letter queue; use another queue");
-    let fits = s.broker.shards <= 1 || queue.len() <= 255 - SHARD_SUFFIX_BYTES;
-    faults.require(fits, "broker.queue", "must have at most 248 bytes with several shards, whose names are longer");
-    faults.require(dead != parked, "dead_letter.parked_queue", "is also dead_letter.queue; use another queue");
-    let keys = &s.broker.routing_keys;
-    faults.require(!keys.is_empty(), "broker.routing_keys", "needs at least one key, such as \"#\"");
-    faults.require(keys.iter().all(|key| key.len() <= 255), "broker.routing_keys", "has a key of more than 255 bytes");
-    faults.require(
-        is_collection_name(&s.store.collection),
-        "store.collection",
-        "is not a valid name of a MongoDB collection",
-    );
+    let text = "is also broker.exchange; use another exchange";
+    faults.require_with(&["broker.exchange"], exchanges_differ, "dead_letter.exchange", text);
     faults.require(is_database_name(&s.store.database), "store.database", "is not a valid name of a MongoDB database");
-}
-
-pub(super) fn check_fields(s: &Settings, faults: &mut Faults) {
-    let valid = |name: &String| !name.is_empty() && name != "_id" && !name.contains('\0');
-    let text = "has a field name that is not allowed: empty, _id, or with a NUL";
-    faults.require(s.event.fields.keys().all(valid), "event.fields", text);
-    check_hidden_fields(s, faults);
 }
 
 fn check_hidden_fields(s: &Settings, faults: &mut Faults) {
@@ -114,11 +50,6 @@ fn check_hidden_fields(s: &Settings, faults: &mut Faults) {
         let fault = paths.iter().find_map(|path| Some(format!("has {path:?}, which {}", path_fault(path)?)));
         faults.require(fault.is_none(), key, fault.unwrap_or_default());
     }
-    let number =
-        mask.iter().find(|name| s.event.fields.get(*name).is_some_and(|field| field.r#type == FieldKind::Number));
-    let text =
-        number.map(|name| format!("has {name}, which event.fields makes a number; a mask is a text. Drop it instead"));
-    faults.require(number.is_none(), "event.mask", text.unwrap_or_default());
     let text = "has user_id, by which `ticketlog erase` and the readers find documents";
     for (key, paths) in [("event.drop", drop), ("event.mask", mask)] {
         faults.require(!paths.iter().any(|path| path == "user_id"), key, text);
@@ -129,7 +60,8 @@ fn check_hidden_fields(s: &Settings, faults: &mut Faults) {
          whole message, could be guessed without it"
     );
     let hides = !drop.is_empty() || !mask.is_empty();
-    faults.require(!hides || key.len() >= MIN_MASK_KEY, "event.mask_key", text);
+    let long_enough = !hides || key.len() >= MIN_MASK_KEY;
+    faults.require_with(&["event.drop", "event.mask"], long_enough, "event.mask_key", text);
 }
 
 /// Why a text is not the path of a field that can be hidden. What other tools would take for a pattern would hide nothing here.
@@ -159,13 +91,6 @@ fn is_database_name(name: &str) -> bool {
     (1..64).contains(&name.len()) && !name.contains(['/', '\\', '.', ' ', '"', '$', '\0'])
 }
 
-fn is_collection_name(name: &str) -> bool {
-    (1..=120).contains(&name.len())
-        && !name.contains(['$', '\0'])
-        && !name.starts_with("system.")
-        && !name.starts_with('.')
-}
-
 fn check_servers(s: &Settings, faults: &mut Faults) {
     let (broker, store) = (s.broker.uri.expose_secret(), s.store.uri.expose_secret());
     let management = match s.broker.management_url() {
@@ -184,55 +109,8 @@ fn check_servers(s: &Settings, faults: &mut Faults) {
         faults.require(fault.is_none(), key, fault.unwrap_or_default());
     }
     let both_or_none = s.broker.tls_certificate.is_empty() == s.broker.tls_key.is_empty();
-    faults.require(both_or_none, "broker.tls_key", "must be set together with broker.tls_certificate");
-}
-
-const NO_HTTP_ADDRESS: &str = "must be an address such as http://rabbitmq:15672, or empty";
-
-/// What is wrong with `broker.uri`, without showing it. A host is named only if the URI could be parsed: it may be a piece
-/// of a password otherwise.
-pub(super) fn broker_uri_fault(uri: &str, allow_plaintext: bool) -> Option<String> {
-    let host = || uri::unencrypted_broker_host(uri).filter(|_| !allow_plaintext);
-    let fault = uri::broker_fault(uri).map(str::to_owned);
-    fault.or_else(|| Some(unencrypted(&host()?, "amqps://", "broker.allow_plaintext")))
-}
-
-/// The same of `store.uri`.
-pub(super) fn store_uri_fault(uri: &str, allow_plaintext: bool) -> Option<String> {
-    let host = || uri::unencrypted_store_host(uri).filter(|_| !allow_plaintext);
-    let fault = uri::store_fault(uri).map(str::to_owned);
-    fault.or_else(|| Some(unencrypted(&host()?, "?tls=true", "store.allow_plaintext")))
-}
-
-/// What is wrong with an address of the management API.
-pub(super) fn management_fault(url: &Url, allow_plaintext: bool) -> Option<String> {
-    if !matches!(url.scheme(), "http" | "https") || !url.has_host() {
-        return Some(NO_HTTP_ADDRESS.to_owned());
-    }
-    if !url.username().is_empty() || url.password().is_some() {
-        return Some("must have no user name and password: those of broker.uri are used".to_owned());
-    }
-    let host = url.host_str().filter(|host| url.scheme() == "http" && !uri::is_local(host) && !allow_plaintext)?;
-    Some(unencrypted(host, "https://", "broker.allow_plaintext"))
-}
-
-fn otlp_fault(address: &str) -> Option<&'static str> {
-    let Some(url) = Url::parse(address).ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host())
-    else {
-        return Some(
-            "must be the address of a collector that takes OTLP over HTTP, such as http://collector:4318, or empty",
-        );
-    };
-    let is_plain = url.username().is_empty() && url.password().is_none() && url.query().is_none();
-    (!is_plain)
-        .then_some("must have no user name, password and query: OTEL_EXPORTER_OTLP_HEADERS can hold a credential")
-}
-
-fn unencrypted(host: &str, encrypted: &str, allow: &str) -> String {
-    format!(
-        "is not encrypted to {host}, another machine: passwords and events could be read on the network. Use \
-         {encrypted}, or set {allow} = true if the network is trusted"
-    )
+    let text = "must be set together with broker.tls_certificate";
+    faults.require_with(&["broker.tls_certificate"], both_or_none, "broker.tls_key", text);
 }
 
 fn check_bounds(s: &Settings, faults: &mut Faults) {
@@ -264,14 +142,16 @@ fn check_sizes(s: &Settings, faults: &mut Faults) {
     let least = Size(s.event.max_bytes.0.saturating_mul(shards));
     let times = if shards > 1 { " * broker.shards" } else { "" };
     let text = format!("is less than event.max_bytes{times} = {least}; raise it");
-    faults.require(s.broker.prefetch_bytes >= least, "broker.prefetch_bytes", text);
+    let contradicts = &["event.max_bytes", "broker.shards"];
+    faults.require_with(contradicts, s.broker.prefetch_bytes >= least, "broker.prefetch_bytes", text);
     let needed = s.batch.max_events.saturating_mul(s.write.concurrency.saturating_add(1));
     let text = format!(
         "{} is less than the writers need: batch.max_events * (write.concurrency + 1) = {needed}; raise it, or lower \
          batch.max_events or write.concurrency",
         s.broker.prefetch
     );
-    faults.require(usize::from(s.broker.prefetch) >= needed, "broker.prefetch", text);
+    let contradicts = &["batch.max_events", "write.concurrency"];
+    faults.require_with(contradicts, usize::from(s.broker.prefetch) >= needed, "broker.prefetch", text);
 }
 
 fn check_times(s: &Settings, faults: &mut Faults) {
@@ -284,7 +164,7 @@ fn check_times(s: &Settings, faults: &mut Faults) {
     faults.require(within(s.store.write_timeout, 100, HOUR), "store.write_timeout", "must be 100ms to 1h");
     faults.require(s.batch.linger.0 <= MINUTE, "batch.linger", "must be at most 1min");
     faults.require(within(s.retry.initial, 1, HOUR), "retry.initial", "must be 1ms to 1h");
-    faults.require(s.retry.max >= s.retry.initial, "retry.max", "is less than retry.initial");
+    faults.require_with(&["retry.initial"], s.retry.max >= s.retry.initial, "retry.max", "is less than retry.initial");
     faults.require(s.retry.max.0 <= HOUR, "retry.max", "must be at most 1h");
     let retention = s.store.retention.0;
     let valid = retention.is_none_or(|retention| retention >= Duration::from_secs(1));
@@ -297,14 +177,16 @@ fn check_outage_times(s: &Settings, faults: &mut Faults) {
         "must be 0 or at least 2 * broker.prefetch / retry.requeue_after = {least}, so that what is in flight is written in time; raise it, \
          or lower broker.prefetch"
     );
-    faults.require(s.write.max_rate == 0 || s.write.max_rate >= least, "write.max_rate", text);
+    let valid = s.write.max_rate == 0 || s.write.max_rate >= least;
+    faults.require_with(&["broker.prefetch", "retry.requeue_after"], valid, "write.max_rate", text);
     let write = s.store.write_timeout;
     let text = format!("must be longer than store.write_timeout = {write:?}, and at most 25min");
     let valid = s.retry.requeue_after > write && s.retry.requeue_after.0 <= MINUTE * 25;
-    faults.require(valid, "retry.requeue_after", text);
+    faults.require_with(&["store.write_timeout"], valid, "retry.requeue_after", text);
     let text = format!(
         "must be a quarter longer than store.write_timeout = {write:?}, so that a write in flight can complete; raise it, \
          or lower store.write_timeout"
     );
-    faults.require(s.shutdown.timeout.0.mul_f64(0.8) > write.0, "shutdown.timeout", text);
+    let valid = s.shutdown.timeout.0.mul_f64(0.8) > write.0;
+    faults.require_with(&["store.write_timeout"], valid, "shutdown.timeout", text);
 }

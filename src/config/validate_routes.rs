@@ -1,91 +1,114 @@
-//! Owns the faults of routes: each by itself, and two that would get in each other's way. Pure. Must not know where settings come
-//! from.
+//! The faults of routes: each by itself, and two that would get in each other's way.
 
-use super::validate::{Faults, SettingFault, check_fields, check_names};
-use super::{MAIN_ROUTE, Settings};
-use crate::event::bindings_overlap;
+use super::faults::Faults;
+use super::route::{MAIN_ROUTE, ROUTES, RouteSettings};
+use crate::event::{FieldKind, bindings_overlap};
 
-/// Most routes: each has two connections to RabbitMQ and up to `broker.prefetch_bytes` of messages in memory.
+/// Most routes beside the main one: each has two connections to RabbitMQ and up to `broker.prefetch_bytes` of messages in memory.
 const MAX_ROUTES: usize = 32;
-const MAX_NAME: usize = 40;
+/// `.shards`, the longest.
+const SHARD_SUFFIX_BYTES: usize = 7;
 
-/// The settings that a route has under other names.
-const NAMES: [(&str, &str); 6] = [
-    ("broker.queue", "queue"),
-    ("broker.routing_keys", "routing_keys"),
-    ("store.collection", "collection"),
-    ("dead_letter.queue", "dead_letter_queue"),
-    ("dead_letter.parked_queue", "parked_queue"),
-    ("event.fields", "fields"),
-];
+pub(super) const INVALID_NAME: &str = "must have 1 to 255 bytes and no control characters";
+
+/// Whether RabbitMQ takes this as the name of an exchange or a queue, and a log can show it.
+pub(super) fn is_amqp_name(name: &str) -> bool {
+    (1..=255).contains(&name.len()) && !name.chars().any(char::is_control)
+}
+
+fn is_collection_name(name: &str) -> bool {
+    (1..=120).contains(&name.len())
+        && !name.contains(['$', '\0'])
+        && !name.starts_with("system.")
+        && !name.starts_with('.')
+}
 
 /// Every fault of the routes.
-pub(super) fn check_routes(settings: &Settings, faults: &mut Faults) {
-    faults.require(settings.route.len() <= MAX_ROUTES, "route", format!("has more than {MAX_ROUTES} routes"));
-    for name in settings.route.keys() {
-        let valid = (1..=MAX_NAME).contains(&name.len())
-            && name != MAIN_ROUTE
-            && name.chars().all(|c| c.is_ascii_alphanumeric() || "_-".contains(c));
-        let text =
-            "is no name for a route: use up to 40 letters, digits, - and _; not main, which the sections describe";
-        faults.require(valid, format!("route.{name}"), text);
-    }
-    let routes = settings.of_all_routes();
-    for (at, route) in routes.iter().enumerate().skip(1) {
-        check_route(route, faults);
+pub(super) fn check_routes(routes: &[RouteSettings], faults: &mut Faults) {
+    faults.require(routes.len() <= MAX_ROUTES + 1, ROUTES, format!("has more than {MAX_ROUTES} routes"));
+    for (at, route) in routes.iter().enumerate() {
+        check_queues(route, faults);
+        check_keys_and_collection(route, faults);
+        check_fields(route, faults);
         routes.iter().take(at).for_each(|other| check_pair(route, other, faults));
     }
 }
 
-/// What is wrong with one, but not with the sections.
-fn check_route(route: &Settings, faults: &mut Faults) {
-    let mut own = Faults::default();
-    check_names(route, &mut own);
-    check_fields(route, &mut own);
-    for SettingFault { key, text } in own.0 {
-        if let Some((_, name)) = NAMES.iter().find(|(general, _)| *general == key) {
-            faults.require(false, format!("route.{}.{name}", route.route_name), text);
-        } else if key == "event.mask" {
-            let text = "has a number that event.mask hides; a mask is a text. Drop the field instead";
-            faults.require(false, format!("route.{}.fields", route.route_name), text);
-        }
+fn check_queues(route: &RouteSettings, faults: &mut Faults) {
+    let (queue, dead, parked) = (&route.queue, &route.dead_letter_queue, &route.parked_queue);
+    for (name, value) in [("queue", queue), ("dead_letter_queue", dead), ("parked_queue", parked)] {
+        faults.require(is_amqp_name(value), route.setting(name), INVALID_NAME);
+    }
+    let is_sharded = route.broker.shards > 1;
+    let exchanges = [&route.broker.exchange, &route.dead_letter.exchange];
+    let is_free = !is_sharded || !exchanges.contains(&&route.shard_exchange());
+    let text = "with .shards at its end is also the name of another exchange; use another queue";
+    faults.require(is_free, route.setting("queue"), text);
+    let is_shared = route.queues().iter().any(|queue| queue == dead || queue == parked);
+    let text = "is also a dead-letter queue; use another queue";
+    let contradicts = &["dead_letter.queue", "dead_letter.parked_queue"];
+    faults.require_with(contradicts, !is_shared, route.setting("queue"), text);
+    let fits = !is_sharded || queue.len() <= 255 - SHARD_SUFFIX_BYTES;
+    let text = "must have at most 248 bytes with several shards, whose names are longer";
+    faults.require_with(&["broker.shards"], fits, route.setting("queue"), text);
+    let text = format!("is also {}; use another queue", route.setting("dead_letter_queue"));
+    faults.require_with(&["dead_letter.queue"], dead != parked, route.setting("parked_queue"), text);
+}
+
+fn check_keys_and_collection(route: &RouteSettings, faults: &mut Faults) {
+    let (keys, name) = (&route.routing_keys, route.setting("routing_keys"));
+    faults.require(!keys.is_empty(), name.as_str(), "needs at least one key, such as \"#\"");
+    faults.require(keys.iter().all(|key| key.len() <= 255), name, "has a key of more than 255 bytes");
+    let text = "is not a valid name of a MongoDB collection";
+    faults.require(is_collection_name(&route.collection), route.setting("collection"), text);
+}
+
+fn check_fields(route: &RouteSettings, faults: &mut Faults) {
+    let valid = |name: &String| !name.is_empty() && name != "_id" && !name.contains('\0');
+    let text = "has a field name that is not allowed: empty, _id, or with a NUL";
+    faults.require(route.fields.keys().all(valid), route.setting("fields"), text);
+    let is_number = |name: &&String| route.fields.get(*name).is_some_and(|field| field.r#type == FieldKind::Number);
+    let Some(name) = route.event.mask.iter().find(is_number) else { return };
+    if route.name == MAIN_ROUTE {
+        let text = format!("has {name}, which event.fields makes a number; a mask is a text. Drop it instead");
+        faults.require_with(&["event.fields"], false, "event.mask", text);
+    } else {
+        let text = "has a number that event.mask hides; a mask is a text. Drop the field instead";
+        faults.require(false, route.setting("fields"), text);
     }
 }
 
 /// Each queue, each collection and each routing key belongs to one route.
-fn check_pair(route: &Settings, other: &Settings, faults: &mut Faults) {
-    let key = |name: &str| format!("route.{}.{name}", route.route_name);
-    let of = |other: &Settings| match other.route_name.as_str() {
+fn check_pair(route: &RouteSettings, other: &RouteSettings, faults: &mut Faults) {
+    let of_other = match other.name.as_str() {
         MAIN_ROUTE => "the main route".to_owned(),
         name => format!("route.{name}"),
     };
-    let queues = |route: &Settings| -> Vec<String> {
-        let dead = &route.dead_letter;
-        route.broker.queues().into_iter().chain([dead.queue.clone(), dead.parked_queue.clone()]).collect()
+    let queues = |route: &RouteSettings| -> Vec<String> {
+        route.queues().into_iter().chain([route.dead_letter_queue.clone(), route.parked_queue.clone()]).collect()
     };
     let taken = queues(other);
     let shared = queues(route).into_iter().find(|queue| taken.contains(queue));
     let text = format!(
-        "or a dead-letter queue of it is also a queue of {}: {}",
-        of(other),
+        "or a dead-letter queue of it is also a queue of {of_other}: {}",
         shared.as_deref().unwrap_or_default()
     );
-    faults.require(shared.is_none(), key("queue"), text);
-    let text = format!("is also the collection of {}; use another collection", of(other));
-    faults.require(route.store.collection != other.store.collection, key("collection"), text);
-    let overlap = route.broker.routing_keys.iter().find_map(|ours| {
-        let theirs = other.broker.routing_keys.iter().find(|theirs| bindings_overlap(ours, theirs))?;
+    faults.require(shared.is_none(), route.setting("queue"), text);
+    let text = format!("is also the collection of {of_other}; use another collection");
+    faults.require(route.collection != other.collection, route.setting("collection"), text);
+    let overlap = route.routing_keys.iter().find_map(|ours| {
+        let theirs = other.routing_keys.iter().find(|theirs| bindings_overlap(ours, theirs))?;
         Some(format!(
-            "has {ours:?}, and {} has {theirs:?}: a message that both match would be stored in both collections; make one narrower",
-            of(other)
+            "has {ours:?}, and {of_other} has {theirs:?}: a message that both match would be stored in both collections; make one \
+             narrower"
         ))
     });
-    faults.require(overlap.is_none(), key("routing_keys"), overlap.unwrap_or_default());
+    faults.require(overlap.is_none(), route.setting("routing_keys"), overlap.unwrap_or_default());
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::load_text;
+    use super::super::load::load_text;
 
     #[test]
     fn faults_of_routes_name_the_route_and_what_it_collides_with() {

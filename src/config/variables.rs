@@ -3,9 +3,9 @@
 
 use toml::{Table, Value};
 
-use super::load::nearest;
-
 const PREFIX: &str = "TICKETLOG_";
+/// Most edits between an unknown name and a suggestion for it.
+const MAX_SUGGESTION_DISTANCE: usize = 3;
 
 /// What follows the prefix in the variables of the project's scripts, Compose file and tests, and how such names begin or end.
 const SCRIPTS: [&str; 7] =
@@ -65,4 +65,11 @@ fn is_of_kubernetes(rest: &str) -> bool {
         || is_part("SERVICE_PORT")
         || rest.contains("SERVICE_PORT_")
         || rest.split_once("PORT_").is_some_and(number_follows)
+}
+
+/// The known name that is nearest to a mistyped one.
+pub(super) fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a String>) -> Option<&'a String> {
+    let distances = known.map(|other| (strsim::levenshtein(name, other), other));
+    let near = distances.filter(|(distance, _)| *distance <= MAX_SUGGESTION_DISTANCE);
+    near.min_by_key(|(distance, _)| *distance).map(|(_, other)| other)
 }

@@ -43,7 +43,7 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use url::Url;
 
-use crate::config::Settings;
+use crate::config::RouteSettings;
 use crate::desk::Source;
 use crate::http_server;
 use crate::observe::worker_sample::Sample;
@@ -126,7 +126,7 @@ struct Samples {
 
 /// Everything that requests share.
 struct Console {
-    settings: Settings,
+    settings: RouteSettings,
     options: Options,
     /// None if nobody logs in here.
     logins: Option<Logins>,
@@ -152,8 +152,8 @@ impl Console {
 
     fn queue_name(&self, queue: QueueKind) -> &str {
         match queue {
-            QueueKind::DeadLetters => &self.settings.dead_letter.queue,
-            QueueKind::Parked => &self.settings.dead_letter.parked_queue,
+            QueueKind::DeadLetters => &self.settings.dead_letter_queue,
+            QueueKind::Parked => &self.settings.parked_queue,
         }
     }
 
@@ -181,7 +181,7 @@ pub struct BoundConsole {
 ///
 /// # Errors
 /// The options contradict each other, or the file of tokens is wrong: a text. Or the address cannot be used.
-pub async fn bind(settings: Settings, options: Options) -> Result<std::io::Result<BoundConsole>, String> {
+pub async fn bind(settings: RouteSettings, options: Options) -> Result<std::io::Result<BoundConsole>, String> {
     options.check()?;
     let tokens = options.tokens.as_deref().map(Tokens::read).transpose()?;
     let proxy_secret = options.proxy_secret.as_deref().map(ProxySecret::read).transpose()?;

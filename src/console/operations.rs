@@ -244,7 +244,7 @@ async fn follow(console: &Console, job: &Job) {
     };
     let (mut last, began) = ((desk::Outcomes::default(), Instant::now()), Instant::now());
     loop {
-        let outcomes = desk::ask_workers(&console.options.workers, &console.settings.broker.queue, &replay.id).await;
+        let outcomes = desk::ask_workers(&console.options.workers, &console.settings.queue, &replay.id).await;
         if outcomes.outcomes != last.0.outcomes {
             last.1 = Instant::now();
         }

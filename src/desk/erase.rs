@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bson::Bson;
 
-use crate::config::Settings;
+use crate::config::RouteSettings;
 use crate::event::{Decoder, Rules, Wanted};
 use crate::rabbitmq::Delivery;
 use crate::report::Report;
@@ -62,14 +62,14 @@ enum Owner {
 
 /// Looks for the dead letters of a user.
 pub struct UserSearch<'a> {
-    settings: &'a Settings,
+    settings: &'a RouteSettings,
     user: &'a Wanted,
     rules: Rules,
 }
 
 impl<'a> UserSearch<'a> {
     /// With the casts of these settings.
-    pub fn new(settings: &'a Settings, user: &'a Wanted) -> UserSearch<'a> {
+    pub fn new(settings: &'a RouteSettings, user: &'a Wanted) -> UserSearch<'a> {
         // An event that is nested too deep is the user's all the same. What is hidden is hidden later.
         let rules = Rules { max_depth: usize::MAX, add_ingested_at: false, ..settings.rules() };
         UserSearch { settings, user, rules }
@@ -169,7 +169,7 @@ mod tests {
     use super::*;
     use crate::config::load_text;
 
-    fn owner(settings: &Settings, user: &str, body: &str) -> Owner {
+    fn owner(settings: &RouteSettings, user: &str, body: &str) -> Owner {
         let user = Wanted::id(user);
         let search = UserSearch::new(settings, &user);
         let mut decoder = Decoder::new(Arc::new(search.rules.clone()));
@@ -178,7 +178,7 @@ mod tests {
 
     #[test]
     fn a_dead_letter_is_the_users_if_the_worker_would_store_it_under_the_id() {
-        let settings = load_text("f", "[event]\nmax_depth = 2").unwrap().settings;
+        let settings = load_text("f", "[event]\nmax_depth = 2").unwrap().routes.remove(0);
         let undecided = |reason: &str| Owner::Undecided(reason.to_owned());
         let snowflake = "1234567890123456789";
         for (user, body, expected) in [
@@ -220,7 +220,7 @@ mod tests {
 
     #[test]
     fn an_id_that_is_stored_as_text_is_compared_as_text() {
-        let as_text = load_text("f", "[event.fields]\nuser_id = { type = \"string\" }").unwrap().settings;
+        let as_text = load_text("f", "[event.fields]\nuser_id = { type = \"string\" }").unwrap().routes.remove(0);
         assert_eq!(owner(&as_text, "42", r#"{"user_id":42.0}"#), Owner::User);
         assert_eq!(owner(&as_text, "42", r#"{"user_id":" 42"}"#), Owner::Other);
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 
-use crate::config::Settings;
+use crate::config::RouteSettings;
 use crate::report::Report;
 
 use super::{DeskError, LetterReader, Selection, Source};
@@ -14,7 +14,7 @@ use super::{DeskError, LetterReader, Selection, Source};
 /// # Errors
 /// The queue cannot be read, it was stopped, or an error of `write`.
 pub async fn export(
-    settings: &Settings,
+    settings: &RouteSettings,
     source: &Source,
     selection: &Selection,
     report: &Arc<dyn Report>,

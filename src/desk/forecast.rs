@@ -8,7 +8,7 @@ use std::sync::Arc;
 use bson::oid::ObjectId;
 use serde_json::{Value, json};
 
-use crate::config::Settings;
+use crate::config::RouteSettings;
 use crate::dead_letter::{DeadLetterRecord, bounded, escape};
 use crate::event::{Address, Decoder, Identity, Message};
 use crate::rabbitmq::Delivery;
@@ -47,7 +47,7 @@ pub(super) enum Prediction {
 /// without a content encoding if its body was edited. If its routing key is of another route, RabbitMQ takes it there: the rules of this
 /// one are a guess at what becomes of it, and its routing key is no fault.
 pub fn replayed_message<'a>(
-    settings: &Settings,
+    settings: &RouteSettings,
     delivery: &'a Delivery,
     record: &'a DeadLetterRecord,
     edited: Option<&'a [u8]>,
@@ -64,7 +64,7 @@ pub fn replayed_message<'a>(
 
 /// Predicts what becomes of dead letters.
 pub(super) struct Predictor<'a> {
-    settings: &'a Settings,
+    settings: &'a RouteSettings,
     decoder: Decoder,
     editor: Option<Editor>,
     /// Whether they go to a queue instead of their exchange.
@@ -74,7 +74,7 @@ pub(super) struct Predictor<'a> {
 impl<'a> Predictor<'a> {
     /// # Errors
     /// The expression of the edit is wrong.
-    pub async fn new(settings: &'a Settings, edit: Option<&Edit>, to_queue: bool) -> Result<Self, DeskError> {
+    pub async fn new(settings: &'a RouteSettings, edit: Option<&Edit>, to_queue: bool) -> Result<Self, DeskError> {
         let max_bytes = settings.event.max_bytes.bytes();
         let editor = match edit {
             Some(edit) => Some(Editor::new(edit.clone(), max_bytes).await?),

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use crate::config::Settings;
+use crate::config::RouteSettings;
 use crate::rabbitmq::Rate;
 use crate::report::Report;
 
@@ -35,9 +35,8 @@ impl Park {
     ///
     /// # Errors
     /// They are there already.
-    pub fn new(settings: &Settings, source: Source, selection: Selection, back: bool) -> Result<Park, DeskError> {
-        let dead_letter = &settings.dead_letter;
-        let to = if back { &dead_letter.queue } else { &dead_letter.parked_queue }.clone();
+    pub fn new(settings: &RouteSettings, source: Source, selection: Selection, back: bool) -> Result<Park, DeskError> {
+        let to = if back { &settings.dead_letter_queue } else { &settings.parked_queue }.clone();
         if source.queue == to {
             return Err(DeskError::Usage(format!("these dead letters are in {to} already")));
         }
@@ -50,7 +49,7 @@ impl Park {
     /// The queue cannot be opened; nothing was moved.
     pub async fn run(
         &self,
-        settings: &Settings,
+        settings: &RouteSettings,
         report: &Arc<dyn Report>,
     ) -> Result<(ParkReport, Result<(), DeskError>), DeskError> {
         let reader = LetterReader::open_to_remove(settings, &self.source, &self.selection, report).await?;

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::config::Settings;
+use crate::config::RouteSettings;
 use crate::report::Report;
 use crate::system::now_millis;
 
@@ -44,7 +44,7 @@ impl Purge {
     }
 
     /// Deletes those that are in the queue when this begins. Returns their number, and how it ended.
-    pub async fn run(&self, settings: &Settings, report: &Arc<dyn Report>) -> (u64, Result<(), DeskError>) {
+    pub async fn run(&self, settings: &RouteSettings, report: &Arc<dyn Report>) -> (u64, Result<(), DeskError>) {
         let mut reader = match LetterReader::open_to_remove(settings, &self.source, &self.selection, report).await {
             Ok(reader) => reader,
             Err(error) => return (0, Err(error)),

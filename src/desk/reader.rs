@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bson::Bson;
 use bson::oid::ObjectId;
 
-use crate::config::Settings;
+use crate::config::RouteSettings;
 use crate::dead_letter::{DeadLetterRecord, Filter};
 use crate::event::{self, Rules};
 use crate::observe::traces::ReplaySpan;
@@ -54,7 +54,7 @@ pub struct LetterHandle {
 impl LetterReader {
     /// Opens the queue; waits for another `ticketlog dead` that uses it.
     pub async fn open(
-        settings: &Settings,
+        settings: &RouteSettings,
         source: &Source,
         selection: &Selection,
         report: &Arc<dyn Report>,
@@ -84,7 +84,7 @@ impl LetterReader {
             browser,
             filter,
             rules: settings.rules(),
-            worker_queue: settings.broker.queue.clone(),
+            worker_queue: settings.queue.clone(),
             remaining,
             is_at_end: false,
             report: Arc::clone(report),
@@ -96,7 +96,7 @@ impl LetterReader {
     /// Opens the queue for an operation by which dead letters leave it. It will read those that are in the queue now, and none
     /// that arrives later: see [`QueueBrowser::mark`]. Each of them is read once more for that.
     pub async fn open_to_remove(
-        settings: &Settings,
+        settings: &RouteSettings,
         source: &Source,
         selection: &Selection,
         report: &Arc<dyn Report>,

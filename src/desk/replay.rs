@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bson::oid::ObjectId;
 use serde_json::{Value, json};
 
-use crate::config::Settings;
+use crate::config::RouteSettings;
 use crate::dead_letter::escape;
 use crate::observe::traces::ReplaySpan;
 use crate::rabbitmq::{self, Rate, ReplayTarget};
@@ -90,7 +90,7 @@ impl Replay {
 
     /// # Errors
     /// The edit is wrong: where, and what was expected.
-    pub async fn check(&self, settings: &Settings) -> Result<(), DeskError> {
+    pub async fn check(&self, settings: &RouteSettings) -> Result<(), DeskError> {
         Predictor::new(settings, self.edit.as_ref(), self.to_queue.is_some()).await.map(drop)
     }
 
@@ -100,7 +100,7 @@ impl Replay {
     /// The queue cannot be read, or the edit is wrong.
     pub async fn forecast(
         &self,
-        settings: &Settings,
+        settings: &RouteSettings,
         samples: usize,
         report: &Arc<dyn Report>,
     ) -> Result<Forecast, DeskError> {
@@ -139,10 +139,10 @@ impl Replay {
     /// The edit is wrong, or the queue cannot be opened; nothing was moved.
     pub async fn run(
         &self,
-        settings: &Settings,
+        settings: &RouteSettings,
         report: &Arc<dyn Report>,
     ) -> Result<(ReplayReport, Result<(), DeskError>), DeskError> {
-        if self.source.queue == settings.dead_letter.parked_queue {
+        if self.source.queue == settings.parked_queue {
             let text = "parked dead letters are not replayed; unpark them first (`ticketlog dead unpark`)";
             return Err(DeskError::Usage(text.to_owned()));
         }
@@ -160,7 +160,7 @@ impl Replay {
     /// Sends every selected dead letter.
     async fn send(
         &self,
-        settings: &Settings,
+        settings: &RouteSettings,
         transfer: &mut Transfer<Move>,
         predictor: &mut Predictor<'_>,
         progress: &mut Progress,
@@ -168,12 +168,12 @@ impl Replay {
     ) -> Result<(), DeskError> {
         let user_name = rabbitmq::user_name(&settings.broker);
         let target = ReplayTarget { replay_id: self.id.clone(), user_name, queue: self.to_queue.clone() };
-        let dead_letter = &settings.dead_letter;
         while let Some(letter) = transfer.next().await? {
             let SelectedLetter { id: name, delivery, record, mut handle, .. } = letter;
             let edited = match predictor.predict(&delivery, &record).await {
                 Prediction::Parked => {
-                    let parked = delivery.copy_to(&record, &dead_letter.exchange, &dead_letter.parked_queue, false);
+                    let parked =
+                        delivery.copy_to(&record, &settings.dead_letter.exchange, &settings.parked_queue, false);
                     transfer.send(parked, handle, Move::Parked).await?;
                     continue;
                 }

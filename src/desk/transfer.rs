@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bson::oid::ObjectId;
 
-use crate::config::Settings;
+use crate::config::RouteSettings;
 use crate::rabbitmq::{BatchPublisher, Outgoing, PublishCounts, PublishResult, Publisher, Rate};
 use crate::report::Report;
 
@@ -37,7 +37,7 @@ pub struct Transfer<T> {
 impl<T: Ord + Copy> Transfer<T> {
     /// Opens a publisher for at most `rate` messages a second.
     pub async fn new(
-        settings: &Settings,
+        settings: &RouteSettings,
         mut reader: LetterReader,
         rate: Option<Rate>,
         report: &Arc<dyn Report>,

@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use ::mongodb::IndexModel;
 use ::mongodb::options::IndexOptions;
+use ::mongodb::{IndexModel, Namespace};
 use bson::{Bson, Document, doc};
 use futures_util::TryStreamExt;
 use secrecy::ExposeSecret;
 
-use crate::config::{self, StoreSettings};
+use crate::config::{self, RouteSettings, StoreSettings};
 use crate::finding::Finding;
 
 use super::client::Store;
@@ -21,14 +21,15 @@ use super::uri::check_settings;
 const MAX_CLOCK_SKEW: f64 = 2.0;
 
 /// Checks everything that the worker and the readers need.
-pub async fn check(settings: &StoreSettings) -> Vec<Finding> {
+pub async fn check(route: &RouteSettings) -> Vec<Finding> {
+    let settings = &route.store;
     let mut found = encryption(settings);
     let (options, usable) = uri_options(settings);
     found.extend(options);
     if !usable {
         return found;
     }
-    let store = match Store::open(settings, 1, None).await {
+    let store = match Store::open(route, 1, None).await {
         Ok(store) => store,
         Err(failure) => {
             found.push(Finding::fail("store.uri", failure.to_string(), "correct store.uri"));
@@ -44,7 +45,7 @@ pub async fn check(settings: &StoreSettings) -> Vec<Finding> {
     let checks = [
         replica_set_and_clock(&store).await,
         privileges(&store, settings).await,
-        collection::findings(&store, settings).await,
+        collection::findings(&store).await,
         index_findings(&store, settings).await,
     ];
     for findings in checks {
@@ -144,15 +145,16 @@ async fn privileges(store: &Store, settings: &StoreSettings) -> Result<Vec<Findi
             fix,
         )]);
     }
+    let namespace = store.collection().namespace();
     let held = info.get_array("authenticatedUserPrivileges").cloned().unwrap_or_default();
     let index = settings.ensure_indexes.then_some("createIndex");
     let wanted = ["insert", "find"].into_iter().chain(index);
     Ok(wanted
         .map(|action| {
-            if held.iter().any(|privilege| grants(privilege, action, settings)) {
-                Finding::ok(subject, format!("the user may {action} in {}.{}", settings.database, settings.collection))
+            if held.iter().any(|privilege| grants(privilege, action, &namespace)) {
+                Finding::ok(subject, format!("the user may {action} in {namespace}"))
             } else {
-                let message = format!("the user may not {action} in {}.{}", settings.database, settings.collection);
+                let message = format!("the user may not {action} in {namespace}");
                 Finding::fail(
                     subject,
                     message,
@@ -163,11 +165,11 @@ async fn privileges(store: &Store, settings: &StoreSettings) -> Result<Vec<Findi
         .collect())
 }
 
-fn grants(privilege: &Bson, action: &str, settings: &StoreSettings) -> bool {
+fn grants(privilege: &Bson, action: &str, namespace: &Namespace) -> bool {
     let Some(privilege) = privilege.as_document() else { return false };
     let Ok(resource) = privilege.get_document("resource") else { return false };
     let names = |key: &str, name: &str| resource.get_str(key).is_ok_and(|held| held.is_empty() || held == name);
-    let covers_collection = names("db", &settings.database) && names("collection", &settings.collection);
+    let covers_collection = names("db", &namespace.db) && names("collection", &namespace.coll);
     let actions = privilege.get_array("actions").map_or(&[][..], Vec::as_slice);
     let named = actions.iter().any(|held| matches!(held.as_str(), Some(held) if held == action || held == "anyAction"));
     named && (covers_collection || resource.get_bool("anyResource").unwrap_or(false))

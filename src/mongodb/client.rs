@@ -23,7 +23,7 @@ use tokio::time::timeout;
 use tracing::info;
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::config::StoreSettings;
+use crate::config::{RouteSettings, StoreSettings};
 
 use super::error::Failure;
 use super::error::{FailureClass, FailureKind};
@@ -40,7 +40,7 @@ const INSERT_FAILURES: [i32; 4] = [13, 8000, 13297, 14031];
 /// The collection, with the write concern under which a confirmed write is durable.
 #[derive(Clone)]
 pub struct Store {
-    settings: Arc<StoreSettings>,
+    settings: Arc<RouteSettings>,
     concurrency: usize,
     listener: Option<PoolListener>,
     /// Replaced when the login was renewed.
@@ -93,14 +93,14 @@ impl Store {
     /// A URI that the driver cannot parse (see [`check_settings`](super::check_settings) for which part of it), or an SRV
     /// record that it cannot resolve.
     pub async fn open(
-        settings: &StoreSettings,
+        settings: &RouteSettings,
         concurrency: usize,
         listener: Option<PoolListener>,
     ) -> Result<Self, Failure> {
         let client = Handles::open(settings, concurrency, listener.clone()).await?;
-        let timeout = settings.write_timeout.0;
+        let timeout = settings.store.write_timeout.0;
         let w_timeout = i32::try_from(w_timeout(timeout).as_millis()).unwrap_or(i32::MAX);
-        let insert = InsertCommand::new(&settings.database, &settings.collection, w_timeout);
+        let insert = InsertCommand::new(&settings.store.database, &settings.collection, w_timeout);
         let (settings, client) = (Arc::new(settings.clone()), Arc::new(RwLock::new(client)));
         Ok(Store { settings, concurrency, listener, client, insert, timeout })
     }
@@ -115,7 +115,7 @@ impl Store {
 
     /// Logs in again with what the files of `store.uri` and of its TLS options say now, if that is something else.
     async fn renew_login(&self) {
-        if self.handles().login.is_current(&self.settings) {
+        if self.handles().login.is_current(&self.settings.store) {
             return;
         }
         if let Ok(renewed) = Handles::open(&self.settings, self.concurrency, self.listener.clone()).await {
@@ -236,10 +236,11 @@ impl Store {
 
 impl Handles {
     async fn open(
-        settings: &StoreSettings,
+        settings: &RouteSettings,
         concurrency: usize,
         listener: Option<PoolListener>,
     ) -> Result<Self, Failure> {
+        let (settings, collection) = (&settings.store, &settings.collection);
         let uri = settings.current_uri();
         let invalid_uri = Failure { class: FailureClass::Unknown, kind: FailureKind::Other, code: None };
         let usable = uri::usable(uri.expose_secret()).map_err(|_| invalid_uri)?;
@@ -264,7 +265,7 @@ impl Handles {
             .selection_criteria(SelectionCriteria::ReadPreference(ReadPreference::Primary))
             .build();
         let database = client.database(&settings.database);
-        let collection = database.collection_with_options(&settings.collection, options);
+        let collection = database.collection_with_options(collection, options);
         Ok(Handles { login, database, collection })
     }
 }

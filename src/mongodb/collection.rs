@@ -2,7 +2,6 @@
 
 use bson::{Document, doc};
 
-use crate::config::StoreSettings;
 use crate::finding::Finding;
 
 use super::client::Store;
@@ -87,9 +86,9 @@ impl Store {
 }
 
 /// What `ticketlog check` says of the collection.
-pub(super) async fn findings(store: &Store, settings: &StoreSettings) -> Result<Vec<Finding>, Failure> {
+pub(super) async fn findings(store: &Store) -> Result<Vec<Finding>, Failure> {
     let subject = "store.collection";
-    let name = format!("{}.{}", settings.database, settings.collection);
+    let name = store.collection().namespace();
     let description = describe(store).await?;
     let mut found = Vec::new();
     if let Some((text, fix)) = description.unfit() {

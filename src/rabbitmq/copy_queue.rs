@@ -1,6 +1,8 @@
 //! Owns a queue of its own that receives copies of what is published, beside the workers' queue. It belongs to one connection, and
 //! RabbitMQ deletes it with that.
 
+use std::time::Duration;
+
 use bson::oid::ObjectId;
 use futures_util::StreamExt as _;
 use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions, QueueBindOptions, QueueDeclareOptions};
@@ -8,7 +10,7 @@ use lapin::types::{AMQPValue, FieldTable};
 use lapin::{Channel, Consumer};
 use tokio::time::timeout;
 
-use crate::config::BrokerSettings;
+use crate::config::{BrokerSettings, RouteSettings};
 
 use super::connection::{Connection, call, call_topology, close, connect};
 use super::error::BrokerError;
@@ -33,7 +35,7 @@ pub struct CopyQueue {
     channel: Channel,
     consumer: Consumer,
     unacknowledged: u16,
-    broker: BrokerSettings,
+    call_timeout: Duration,
     pub name: String,
 }
 
@@ -43,15 +45,16 @@ impl CopyQueue {
     ///
     /// # Errors
     /// As for connecting; the login may not configure, write and read `<broker.queue>.shadow-…`, or not read the exchange.
-    pub async fn open(broker: &BrokerSettings, keys: &[String]) -> Result<CopyQueue, BrokerError> {
+    pub async fn open(settings: &RouteSettings, keys: &[String]) -> Result<CopyQueue, BrokerError> {
+        let (broker, call_timeout) = (&settings.broker, settings.broker.call_timeout.0);
         let connection = connect(broker, "shadow").await?;
-        let name = format!("{}{INFIX}{}", broker.queue, ObjectId::new().to_hex());
+        let name = format!("{}{INFIX}{}", settings.queue, ObjectId::new().to_hex());
         match consume(&connection, broker, keys, &name).await {
             Ok((channel, consumer)) => {
-                Ok(CopyQueue { connection, channel, consumer, unacknowledged: 0, broker: broker.clone(), name })
+                Ok(CopyQueue { connection, channel, consumer, unacknowledged: 0, call_timeout, name })
             }
             Err(error) => {
-                close(&connection, broker.call_timeout.0).await;
+                close(&connection, call_timeout).await;
                 Err(error)
             }
         }
@@ -72,7 +75,7 @@ impl CopyQueue {
         if self.unacknowledged >= ACK_EVERY {
             self.unacknowledged = 0;
             let ack = acker.ack(BasicAckOptions { multiple: true });
-            match timeout(self.broker.call_timeout.0, ack).await {
+            match timeout(self.call_timeout, ack).await {
                 Ok(Ok(true)) => {}
                 _ => return Err(BrokerError::AckFailed),
             }
@@ -82,7 +85,7 @@ impl CopyQueue {
 
     /// Closes the connection; RabbitMQ deletes the queue.
     pub async fn close(self) {
-        close(&self.connection, self.broker.call_timeout.0).await;
+        close(&self.connection, self.call_timeout).await;
     }
 }
 

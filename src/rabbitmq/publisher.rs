@@ -15,7 +15,7 @@ use lapin::types::{FieldTable, ShortString};
 use lapin::{BasicProperties, Channel, Confirmation};
 use tokio::time::timeout;
 
-use crate::config::{BrokerSettings, DeadLetterSettings};
+use crate::config::{BrokerSettings, RouteSettings};
 
 use super::connection::{Connection, call, call_topology, close, connect};
 use super::error::{BrokerError, RefusalKind};
@@ -48,12 +48,8 @@ impl Publisher {
     ///
     /// # Errors
     /// As for connecting and for declaring.
-    pub async fn open(
-        broker: &BrokerSettings,
-        dead_letter: &DeadLetterSettings,
-        purpose: &str,
-    ) -> Result<Self, BrokerError> {
-        Publisher::open_with(broker, Some(dead_letter), purpose).await
+    pub async fn open(settings: &RouteSettings, purpose: &str) -> Result<Self, BrokerError> {
+        Publisher::open_with(&settings.broker, Some(settings), purpose).await
     }
 
     /// Connects and turns on confirms; declares nothing.
@@ -66,14 +62,14 @@ impl Publisher {
 
     async fn open_with(
         broker: &BrokerSettings,
-        dead_letter: Option<&DeadLetterSettings>,
+        topology: Option<&RouteSettings>,
         purpose: &str,
     ) -> Result<Self, BrokerError> {
         let connection = connect(broker, purpose).await?;
         let limit = broker.call_timeout.0;
         let opened = async {
-            let channel = match dead_letter {
-                Some(dead_letter) => topology::ensure(&connection, broker, dead_letter).await?,
+            let channel = match topology {
+                Some(settings) => topology::ensure(&connection, settings, broker.declare).await?,
                 None => call(limit, "opening a channel", connection.create_channel()).await?,
             };
             let confirms = channel.confirm_select(ConfirmSelectOptions::default());

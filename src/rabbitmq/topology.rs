@@ -4,7 +4,7 @@ use lapin::options::{ExchangeBindOptions, ExchangeDeclareOptions, QueueBindOptio
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{Channel, ExchangeKind};
 
-use crate::config::{BrokerSettings, DeadLetterSettings, QueueType, Settings};
+use crate::config::{BrokerSettings, QueueType, RouteSettings};
 
 use super::connection::{Connection, call, call_topology, close, connect};
 use super::error::{BrokerError, RefusalKind};
@@ -16,19 +16,19 @@ pub(super) const DEAD_LETTER_DELIVERY_LIMIT: i64 = 2_000_000_000;
 /// The routing key of a binding to the shard exchange: the share of the queue.
 pub(super) const SHARD_WEIGHT: &str = "1";
 
-/// Ensures the topology: declares it, or with `broker.declare = false` checks that it exists. Returns the channel, for further use.
+/// Ensures the topology: declares it, or without `declare` checks that it exists. Returns the channel, for further use.
 ///
 /// # Errors
 /// `Refused`: what is missing, what differs, or which permission is missing.
 pub(super) async fn ensure(
     connection: &Connection,
-    broker: &BrokerSettings,
-    dead_letter: &DeadLetterSettings,
+    settings: &RouteSettings,
+    declare: bool,
 ) -> Result<Channel, BrokerError> {
-    match declare(connection, broker, dead_letter, broker.declare).await {
+    match ensure_with(connection, settings, declare, declare).await {
         // A refusal may have ended the channel before the last request was sent. Then it is known only with an answer to each.
-        Err(error) if broker.declare && !matches!(error, BrokerError::Refused(_) | BrokerError::Timeout(_)) => {
-            declare(connection, broker, dead_letter, false).await
+        Err(error) if declare && !matches!(error, BrokerError::Refused(_) | BrokerError::Timeout(_)) => {
+            ensure_with(connection, settings, declare, false).await
         }
         result => result,
     }
@@ -36,26 +36,28 @@ pub(super) async fn ensure(
 
 /// With `nowait` only the last request awaits an answer, because over a slow link each costs a round trip. RabbitMQ handles the
 /// requests of a channel in their order, and a refusal ends the channel.
-async fn declare(
+async fn ensure_with(
     connection: &Connection,
-    broker: &BrokerSettings,
-    dead_letter: &DeadLetterSettings,
+    settings: &RouteSettings,
+    declare: bool,
     nowait: bool,
 ) -> Result<Channel, BrokerError> {
+    let broker = &settings.broker;
     let channel = call(broker.call_timeout.0, "opening a channel", connection.create_channel()).await?;
-    let mut declaration = Declaration { connection, channel, broker, passive: !broker.declare, nowait };
-    declaration.exchange(&dead_letter.exchange, ExchangeKind::Direct, FieldTable::default()).await?;
-    for queue in [&dead_letter.queue, &dead_letter.parked_queue] {
+    let mut declaration = Declaration { connection, channel, settings, passive: !declare, nowait };
+    let dead_letter_exchange = &settings.dead_letter.exchange;
+    declaration.exchange(dead_letter_exchange, ExchangeKind::Direct, FieldTable::default()).await?;
+    for queue in [&settings.dead_letter_queue, &settings.parked_queue] {
         declaration.queue(queue, dead_letter_queue_arguments(broker)).await?;
-        declaration.bind(queue, &dead_letter.exchange, queue).await?;
+        declaration.bind(queue, dead_letter_exchange, queue).await?;
     }
     declaration.exchange(&broker.exchange, ExchangeKind::Topic, FieldTable::default()).await?;
-    declaration.queue(&broker.queue, worker_queue_arguments(broker, dead_letter)).await?;
+    declaration.queue(&settings.queue, worker_queue_arguments(settings)).await?;
     if broker.shards > 1 {
-        declaration.shards(dead_letter).await?;
+        declaration.shards().await?;
     } else {
-        for key in &broker.routing_keys {
-            declaration.bind(&broker.queue, &broker.exchange, key).await?;
+        for key in &settings.routing_keys {
+            declaration.bind(&settings.queue, &broker.exchange, key).await?;
         }
     }
     if nowait {
@@ -68,10 +70,9 @@ async fn declare(
 ///
 /// # Errors
 /// As for connecting, and as for declaring.
-pub async fn setup(settings: &Settings) -> Result<(), BrokerError> {
+pub async fn setup(settings: &RouteSettings) -> Result<(), BrokerError> {
     let connection = connect(&settings.broker, "setup").await?;
-    let broker = BrokerSettings { declare: true, ..settings.broker.clone() };
-    let result = ensure(&connection, &broker, &settings.dead_letter).await;
+    let result = ensure(&connection, settings, true).await;
     close(&connection, settings.broker.call_timeout.0).await;
     result.map(drop)
 }
@@ -79,7 +80,7 @@ pub async fn setup(settings: &Settings) -> Result<(), BrokerError> {
 struct Declaration<'a> {
     connection: &'a Connection,
     channel: Channel,
-    broker: &'a BrokerSettings,
+    settings: &'a RouteSettings,
     passive: bool,
     nowait: bool,
 }
@@ -90,7 +91,7 @@ impl Declaration<'_> {
         action: &'static str,
         request: impl Future<Output = lapin::Result<T>>,
     ) -> Result<(), BrokerError> {
-        let limit = self.broker.call_timeout.0;
+        let limit = self.settings.broker.call_timeout.0;
         match call_topology(limit, action, request).await {
             Ok(_) => Ok(()),
             // RabbitMQ 4.2.6 and later require a permission for passive declarations. Without it, nothing is known; whether
@@ -107,25 +108,25 @@ impl Declaration<'_> {
     async fn wait(&mut self) -> Result<(), BrokerError> {
         let options = QueueDeclareOptions { passive: true, ..Default::default() };
         let channel = self.channel.clone();
-        let request = channel.queue_declare(self.broker.queue.as_str().into(), options, FieldTable::default());
+        let request = channel.queue_declare(self.settings.queue.as_str().into(), options, FieldTable::default());
         self.call("declaring the topology", request).await
     }
 
     /// Puts the shard exchange between the exchange and the queues. In this order no message is lost or routed to two queues, also
     /// while the first queue is still bound directly: RabbitMQ delivers a message once to a queue, however many bindings lead to it.
-    async fn shards(&mut self, dead_letter: &DeadLetterSettings) -> Result<(), BrokerError> {
-        let broker = self.broker;
-        let shard_exchange = broker.shard_exchange();
+    async fn shards(&mut self) -> Result<(), BrokerError> {
+        let (settings, exchange) = (self.settings, &self.settings.broker.exchange);
+        let shard_exchange = settings.shard_exchange();
         self.exchange(&shard_exchange, shard_exchange_kind(), shard_exchange_arguments()).await?;
-        self.bind(&broker.queue, &shard_exchange, SHARD_WEIGHT).await?;
-        for key in &broker.routing_keys {
-            self.bind_exchange(&shard_exchange, &broker.exchange, key).await?;
+        self.bind(&settings.queue, &shard_exchange, SHARD_WEIGHT).await?;
+        for key in &settings.routing_keys {
+            self.bind_exchange(&shard_exchange, exchange, key).await?;
         }
-        for key in &broker.routing_keys {
-            self.unbind(&broker.queue, &broker.exchange, key).await?;
+        for key in &settings.routing_keys {
+            self.unbind(&settings.queue, exchange, key).await?;
         }
-        for queue in broker.queues().iter().skip(1) {
-            self.queue(queue, shard_queue_arguments(broker, dead_letter)).await?;
+        for queue in settings.queues().iter().skip(1) {
+            self.queue(queue, shard_queue_arguments(settings)).await?;
             self.bind(queue, &shard_exchange, SHARD_WEIGHT).await?;
         }
         Ok(())
@@ -206,16 +207,16 @@ pub(super) fn dead_letter_queue_arguments(broker: &BrokerSettings) -> FieldTable
 
 /// The arguments of the worker's queue. Its dead-letter exchange catches messages that the broker itself gives up (the
 /// delivery limit).
-pub(super) fn worker_queue_arguments(broker: &BrokerSettings, dead_letter: &DeadLetterSettings) -> FieldTable {
-    let mut arguments = queue_arguments(broker);
-    arguments.insert("x-dead-letter-exchange".into(), long_string(&dead_letter.exchange));
-    arguments.insert("x-dead-letter-routing-key".into(), long_string(&dead_letter.queue));
+pub(super) fn worker_queue_arguments(settings: &RouteSettings) -> FieldTable {
+    let mut arguments = queue_arguments(&settings.broker);
+    arguments.insert("x-dead-letter-exchange".into(), long_string(&settings.dead_letter.exchange));
+    arguments.insert("x-dead-letter-routing-key".into(), long_string(&settings.dead_letter_queue));
     arguments
 }
 
 /// The arguments of the further shards: as those of the first, and their leaders are spread over the nodes.
-pub(super) fn shard_queue_arguments(broker: &BrokerSettings, dead_letter: &DeadLetterSettings) -> FieldTable {
-    let mut arguments = worker_queue_arguments(broker, dead_letter);
+pub(super) fn shard_queue_arguments(settings: &RouteSettings) -> FieldTable {
+    let mut arguments = worker_queue_arguments(settings);
     arguments.insert("x-queue-leader-locator".into(), long_string("balanced"));
     arguments
 }

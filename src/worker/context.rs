@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::config::Settings;
+use crate::config::RouteSettings;
 use crate::event::Rules;
 use crate::mongodb::Store;
 use crate::observe::health::Health;
@@ -20,7 +20,7 @@ use super::steering::Steering;
 /// What every part of the worker is given.
 pub struct WorkerContext {
     /// Of its route.
-    pub settings: Settings,
+    pub settings: RouteSettings,
     /// Shared by all routes.
     pub steering: Arc<Steering>,
     /// Whether there is a session, or one is being opened: something may be in flight.

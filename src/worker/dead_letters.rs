@@ -54,7 +54,7 @@ impl PendingDeadLetter {
         let origin = Origin {
             exchange: delivery.exchange(),
             routing_key: delivery.routing_key(),
-            queue: &settings.broker.queue,
+            queue: &settings.queue,
             worker: &context.worker_name,
             replay: replay.as_ref(),
             user_id: delivery.user_id(),
@@ -72,8 +72,7 @@ impl PendingDeadLetter {
         let headers = dead_letter::headers(rejection, &origin, id.clone(), time);
         log_rejection(context, rejection, &id, trace_id.as_deref());
         let tag = delivery.tag;
-        let dead_letter = &settings.dead_letter;
-        let message = delivery.into_dead_letter(&dead_letter.exchange, &dead_letter.queue, headers);
+        let message = delivery.into_dead_letter(&settings.dead_letter.exchange, &settings.dead_letter_queue, headers);
         let bytes = message.bytes();
         let (cause, detail) = (rejection.reason_and_field(), rejection.detail.to_string());
         let summary = DeadLetterSummary { id, time, cause, detail };
@@ -230,9 +229,7 @@ async fn publish(
     let settings = &context.settings;
     let opened = match publisher {
         Some(publisher) => Ok(publisher),
-        None => Publisher::open(&settings.broker, &settings.dead_letter, "dead letters")
-            .await
-            .inspect(|_| metrics::publisher_opened()),
+        None => Publisher::open(settings, "dead letters").await.inspect(|_| metrics::publisher_opened()),
     };
     let mut publisher = match opened {
         Ok(publisher) => publisher,

@@ -62,11 +62,11 @@ async fn probe(context: &WorkerContext) {
 /// Exports the depth of the queues and their numbers of consumers.
 pub async fn queues(context: Arc<WorkerContext>) {
     let settings = &context.settings;
-    let (broker, dead_letter) = (&settings.broker, &settings.dead_letter);
-    let queues = broker.queues();
+    let broker = &settings.broker;
+    let queues = settings.queues();
     let shards: Vec<&str> = queues.iter().map(String::as_str).collect();
     // In the order of the roles.
-    let names = [&shards[..], &[&dead_letter.queue], &[&dead_letter.parked_queue]];
+    let names = [&shards[..], &[&settings.dead_letter_queue], &[&settings.parked_queue]];
     let mut depths = QueueDepths::default();
     let mut filled_since = [0.0; QueueRole::VARIANTS.len()];
     while !context.stop.is_cancelled() {
@@ -93,11 +93,11 @@ pub async fn queues(context: Arc<WorkerContext>) {
 /// Warns while a policy can remove messages from the dead-letter queue or the parked queue.
 pub async fn policies(context: Arc<WorkerContext>) {
     let settings = &context.settings;
-    let (broker, dead_letter) = (&settings.broker, &settings.dead_letter);
+    let broker = &settings.broker;
     while !context.stop.is_cancelled() {
         let mut pause = POLICIES_INTERVAL;
         for (role, queue) in
-            [(QueueRole::DeadLetter, &dead_letter.queue), (QueueRole::Parked, &dead_letter.parked_queue)]
+            [(QueueRole::DeadLetter, &settings.dead_letter_queue), (QueueRole::Parked, &settings.parked_queue)]
         {
             let keys = rabbitmq::removing_policies(broker, queue).await.ok().flatten();
             if keys.is_none() {

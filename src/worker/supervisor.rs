@@ -193,7 +193,7 @@ async fn is_near_delivery_limit(context: &WorkerContext) -> bool {
     if highest == 0 {
         return false;
     }
-    let limit = rabbitmq::source_delivery_limit(&context.settings.broker).await.ok().flatten();
+    let limit = rabbitmq::source_delivery_limit(&context.settings).await.ok().flatten();
     let is_near = limit.is_some_and(|limit| highest >= limit / 2);
     if is_near {
         warn!(highest, limit, "a message has used up half of the delivery limit of the queue: waiting longer");
@@ -203,7 +203,7 @@ async fn is_near_delivery_limit(context: &WorkerContext) -> bool {
 
 /// Whether the queue is known to be no stream: a publisher may have set the header of one.
 async fn is_no_stream(context: &WorkerContext) -> bool {
-    let is_no_stream = rabbitmq::source_is_stream(&context.settings.broker).await == Ok(false);
+    let is_no_stream = rabbitmq::source_is_stream(&context.settings).await == Ok(false);
     if is_no_stream {
         warn!("a message has the header x-stream-offset although the queue is no stream; it is stored like the others");
     }
@@ -222,7 +222,7 @@ async fn open_session(context: &WorkerContext, options: SessionOptions) -> Optio
         context.health.up(Component::Broker);
         // The session has ensured the topology, and other workers may have published the dead letters that failed.
         context.health.up(Component::DeadLetter);
-        info!(queue = settings.broker.queue, prefetch = session.prefetch(), "consuming");
+        info!(queue = settings.queue, prefetch = session.prefetch(), "consuming");
     }
     Some(opened)
 }
@@ -306,7 +306,7 @@ async fn wait_after_requeue(context: &WorkerContext, requeues_in_a_row: u32) {
     }
     let settings = &context.settings;
     while !context.health.is_up(Component::DeadLetter) && !context.stop.is_cancelled() {
-        match Publisher::open(&settings.broker, &settings.dead_letter, "probe").await {
+        match Publisher::open(settings, "probe").await {
             Ok(publisher) => {
                 publisher.close().await;
                 break;

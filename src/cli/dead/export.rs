@@ -9,7 +9,7 @@ use clap::Args;
 use futures_util::future::BoxFuture;
 use serde_json::json;
 
-use crate::config::Settings;
+use crate::config::RouteSettings;
 use crate::desk::{self, create_file, dead_letters, sync_directory};
 use crate::report::Report;
 
@@ -32,7 +32,7 @@ pub(super) struct ExportArgs {
 }
 
 impl ExportArgs {
-    pub async fn run(&self, settings: &Settings) -> Result<u8, CommandError> {
+    pub async fn run(&self, settings: &RouteSettings) -> Result<u8, CommandError> {
         let file = self.file.as_deref().filter(|path| *path != Path::new("-"));
         if let Some(path) = file.filter(|path| path.exists()) {
             let text = format!("{} exists already; export to a new file", path.display());
@@ -50,7 +50,7 @@ impl ExportArgs {
     }
 
     /// Writes to a partial file, which gets its name when the last line is on disk: the file is complete, or does not exist.
-    async fn export_file(&self, settings: &Settings, path: &Path) -> Result<u64, CommandError> {
+    async fn export_file(&self, settings: &RouteSettings, path: &Path) -> Result<u64, CommandError> {
         let partial = PathBuf::from(format!("{}.partial", path.display()));
         // Left over from a killed export.
         let _ = std::fs::remove_file(&partial);
@@ -69,7 +69,7 @@ impl ExportArgs {
     }
 
     /// Writes the selected dead letters, and returns their number.
-    async fn export(&self, settings: &Settings, out: Box<dyn Write + Send>) -> Result<u64, CommandError> {
+    async fn export(&self, settings: &RouteSettings, out: Box<dyn Write + Send>) -> Result<u64, CommandError> {
         let report: Arc<dyn Report> = TerminalReport::new(Some(0), "exported");
         let lines = LineWriter::new(out);
         let (source, selection) = (self.queue.source(settings), self.selection.to_desk());

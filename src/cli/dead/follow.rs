@@ -8,7 +8,7 @@ use indicatif::ProgressStyle;
 use serde_json::Value;
 use url::Url;
 
-use crate::config::Settings;
+use crate::config::RouteSettings;
 use crate::desk::{Outcomes, ask_workers};
 
 use super::super::terminal::{note, print_line};
@@ -30,7 +30,7 @@ pub(super) struct FollowedReplay {
 /// # Errors
 /// No worker answers.
 pub(super) async fn follow(
-    settings: &Settings,
+    settings: &RouteSettings,
     workers: &[Url],
     replay_id: &str,
     expected: u64,
@@ -44,7 +44,7 @@ pub(super) async fn follow(
     let mut replay = FollowedReplay { outcomes: Outcomes::default(), expected };
     let (mut last_change, mut any_answer) = (Instant::now(), false);
     loop {
-        let outcomes = ask_workers(&workers, &settings.broker.queue, replay_id).await;
+        let outcomes = ask_workers(&workers, &settings.queue, replay_id).await;
         any_answer |= outcomes.answers > 0;
         let waiting = outcomes.not_ready.as_ref().map(|cause| format!("waiting: {cause}"));
         bar.set_message(waiting.unwrap_or_default());

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use serde_json::json;
 
-use crate::config::Settings;
+use crate::config::RouteSettings;
 use crate::dead_letter::ArchivedMessage;
 use crate::desk::dead_letters;
 use crate::rabbitmq::{BatchPublisher, Outgoing, Publisher, Rate};
@@ -41,15 +41,14 @@ pub(super) struct ImportArgs {
 }
 
 impl ImportArgs {
-    pub async fn run(&self, settings: &Settings) -> Result<u8, CommandError> {
+    pub async fn run(&self, settings: &RouteSettings) -> Result<u8, CommandError> {
         if self.file == Path::new("-") || !self.file.is_file() {
             let text = format!("{} is not a regular file; import reads the file twice", self.file.display());
             return Err(CommandError::text(exit::NO_INPUT, text));
         }
-        let dead_letter = &settings.dead_letter;
-        let queue = self.queue.as_deref().unwrap_or(&dead_letter.queue);
-        let is_ours = [&dead_letter.queue, &dead_letter.parked_queue].iter().any(|own| *own == queue);
-        let exchange = if is_ours { &dead_letter.exchange } else { "" };
+        let queue = self.queue.as_deref().unwrap_or(&settings.dead_letter_queue);
+        let is_ours = [&settings.dead_letter_queue, &settings.parked_queue].iter().any(|own| *own == queue);
+        let exchange = if is_ours { &settings.dead_letter.exchange } else { "" };
         let Checked { total, cut_off } = check_all_lines(&self.file, exchange, queue)?;
         let subject = json!({ "action": "import", "queue": queue, "file": self.file.display().to_string() });
         let (audit, _logging) = self.audit.begin(settings, subject)?;

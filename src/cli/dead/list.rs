@@ -9,7 +9,7 @@ use console::measure_text_width;
 use console::{Alignment, pad_str};
 use serde_json::json;
 
-use crate::config::Settings;
+use crate::config::RouteSettings;
 use crate::dead_letter::{SameIds, escape, terminal_safe};
 use crate::desk::{DeskError, LetterReader, SelectedLetter, age, rfc3339};
 
@@ -77,7 +77,7 @@ fn layout(columns: usize) -> [usize; 10] {
 }
 
 impl ListArgs {
-    pub async fn run(&self, settings: &Settings) -> Result<u8, CommandError> {
+    pub async fn run(&self, settings: &RouteSettings) -> Result<u8, CommandError> {
         let (source, selection) = (self.queue.source(settings), self.selection.to_desk());
         let mut reader = LetterReader::open(settings, &source, &selection, &TerminalReport::notes()).await?;
         let lines = LineWriter::new(Box::new(stdout()));

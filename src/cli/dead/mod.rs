@@ -14,7 +14,7 @@ mod stats;
 
 use clap::{Args, Subcommand};
 
-use crate::config::Settings;
+use crate::config::RouteSettings;
 use crate::desk::TransferReport;
 use crate::observe::logging;
 
@@ -70,7 +70,7 @@ enum Command {
 }
 
 impl DeadArgs {
-    pub fn run(&self, settings: &Settings) -> Result<u8, CommandError> {
+    pub fn run(&self, settings: &RouteSettings) -> Result<u8, CommandError> {
         logging::exit_on_panic();
         super::block_on(async {
             match &self.command {

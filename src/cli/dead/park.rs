@@ -6,7 +6,7 @@ use std::sync::Arc;
 use clap::Args;
 use serde_json::json;
 
-use crate::config::Settings;
+use crate::config::RouteSettings;
 use crate::desk::{Park, Source, dead_letters};
 use crate::rabbitmq::Rate;
 use crate::report::Report;
@@ -50,20 +50,20 @@ struct MoveArgs {
 }
 
 impl ParkArgs {
-    pub async fn run(&self, settings: &Settings) -> Result<u8, CommandError> {
+    pub async fn run(&self, settings: &RouteSettings) -> Result<u8, CommandError> {
         self.common.run(settings, "park", self.queue.source(settings), false).await
     }
 }
 
 impl UnparkArgs {
-    pub async fn run(&self, settings: &Settings) -> Result<u8, CommandError> {
+    pub async fn run(&self, settings: &RouteSettings) -> Result<u8, CommandError> {
         let queue = QueueArgs { queue: None, parked: true, browse: self.browse.clone() };
         self.common.run(settings, "unpark", queue.source(settings), true).await
     }
 }
 
 impl MoveArgs {
-    async fn run(&self, settings: &Settings, action: &str, from: Source, back: bool) -> Result<u8, CommandError> {
+    async fn run(&self, settings: &RouteSettings, action: &str, from: Source, back: bool) -> Result<u8, CommandError> {
         let queue = from.queue.clone();
         let park = Park { rate: self.rate, ..Park::new(settings, from, self.selection.to_desk(), back)? };
         let (audit, _logging) = self.audit.begin(settings, subject(action, &queue, &self.selection))?;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use clap::Args;
 use serde_json::json;
 
-use crate::config::Settings;
+use crate::config::RouteSettings;
 use crate::desk::{Purge, dead_letters};
 use crate::report::Report;
 
@@ -39,7 +39,7 @@ pub(super) struct PurgeArgs {
 }
 
 impl PurgeArgs {
-    pub async fn run(&self, settings: &Settings) -> Result<u8, CommandError> {
+    pub async fn run(&self, settings: &RouteSettings) -> Result<u8, CommandError> {
         let queue = self.queue.name(settings);
         if !self.yes {
             let question = format!("purge {}; type the name of the queue ({queue}) to confirm:", self.selected_text());

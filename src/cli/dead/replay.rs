@@ -9,7 +9,7 @@ use clap::Args;
 use serde_json::Value;
 use url::Url;
 
-use crate::config::Settings;
+use crate::config::RouteSettings;
 use crate::desk::{Edit, Forecast, Replay};
 use crate::observe::traces;
 use crate::rabbitmq::Rate;
@@ -75,9 +75,9 @@ pub(super) struct ReplayArgs {
 }
 
 impl ReplayArgs {
-    pub async fn run(&self, settings: &Settings) -> Result<u8, CommandError> {
+    pub async fn run(&self, settings: &RouteSettings) -> Result<u8, CommandError> {
         let mut replay = self.replay(settings);
-        if replay.source.queue == settings.dead_letter.parked_queue {
+        if replay.source.queue == settings.parked_queue {
             return Err(CommandError::usage("parked dead letters are not replayed; run `ticketlog dead unpark` first"));
         }
         if !self.yes && !self.dry_run && !stdin().is_terminal() {
@@ -101,7 +101,7 @@ impl ReplayArgs {
         self.run_replay(settings, &replay).await
     }
 
-    fn replay(&self, settings: &Settings) -> Replay {
+    fn replay(&self, settings: &RouteSettings) -> Replay {
         let mut replay = Replay::new(self.queue.source(settings), self.selection.to_desk());
         replay.edit = self.edit.clone().map(Edit::Expression);
         if self.edit.is_some() && !self.no_backup {
@@ -119,7 +119,7 @@ impl ReplayArgs {
         Ok(())
     }
 
-    async fn run_replay(&self, settings: &Settings, replay: &Replay) -> Result<u8, CommandError> {
+    async fn run_replay(&self, settings: &RouteSettings, replay: &Replay) -> Result<u8, CommandError> {
         let (audit, _logging) = self.audit.begin(settings, replay.audit_subject())?;
         let traces = traces::install(&settings.telemetry).map_err(|error| CommandError::new(exit::CONFIG, error))?;
         let report: Arc<dyn Report> = TerminalReport::new(Some(0), "replayed").stopped_by_interrupt();
@@ -154,7 +154,7 @@ impl ReplayArgs {
 
     async fn follow(
         &self,
-        settings: &Settings,
+        settings: &RouteSettings,
         replay_id: &str,
         replayed: u64,
         summary: Value,

@@ -9,7 +9,7 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use serde_json::{Value, json};
 use url::Url;
 
-use crate::config::Settings;
+use crate::config::RouteSettings;
 use crate::dead_letter::{BodyCondition, Cause, Filter};
 use crate::desk::{self, Audit};
 use crate::observe::logging::{self, Logging};
@@ -54,15 +54,15 @@ impl BrowseArgs {
 }
 
 impl QueueArgs {
-    pub fn name<'a>(&'a self, settings: &'a Settings) -> &'a str {
+    pub fn name<'a>(&'a self, settings: &'a RouteSettings) -> &'a str {
         match &self.queue {
             Some(queue) => queue,
-            None if self.parked => &settings.dead_letter.parked_queue,
-            None => &settings.dead_letter.queue,
+            None if self.parked => &settings.parked_queue,
+            None => &settings.dead_letter_queue,
         }
     }
 
-    pub fn source(&self, settings: &Settings) -> desk::Source {
+    pub fn source(&self, settings: &RouteSettings) -> desk::Source {
         desk::Source { queue: self.name(settings).to_owned(), browse: self.browse.options() }
     }
 }
@@ -156,7 +156,7 @@ impl AuditArgs {
     ///
     /// # Errors
     /// The audit file cannot be written.
-    pub fn begin(&self, settings: &Settings, subject: Value) -> Result<(Audit, Option<Logging>), CommandError> {
+    pub fn begin(&self, settings: &RouteSettings, subject: Value) -> Result<(Audit, Option<Logging>), CommandError> {
         // The audit file counts here; an invalid log filter is reported by `run`.
         let logging = logging::install(&settings.log).ok();
         Ok((self.begin_logged(subject)?, logging))

@@ -8,7 +8,7 @@ use clap::{Args, ValueEnum};
 use serde::de::IgnoredAny;
 use serde_json::{Map, Value};
 
-use crate::config::Settings;
+use crate::config::RouteSettings;
 use crate::dead_letter::{DeadLetterRecord, escape, fault_offset, indent_json, render_hex, render_text, terminal_safe};
 use crate::desk::{self, DeskError, LetterReader, SelectedLetter, age, readable_body, rfc3339};
 use crate::rabbitmq::Delivery;
@@ -62,7 +62,7 @@ struct ShownLetter {
 }
 
 impl ShowArgs {
-    pub async fn run(&self, settings: &Settings) -> Result<u8, CommandError> {
+    pub async fn run(&self, settings: &RouteSettings) -> Result<u8, CommandError> {
         let (source, all) = (self.queue.source(settings), desk::Selection::default());
         let mut reader = LetterReader::open(settings, &source, &all, &TerminalReport::notes()).await?;
         let letter = self.find(&mut reader).await;
@@ -106,7 +106,7 @@ impl ShowArgs {
         Ok(None)
     }
 
-    fn render(&self, letter: &ShownLetter, settings: &Settings) -> String {
+    fn render(&self, letter: &ShownLetter, settings: &RouteSettings) -> String {
         let (record, delivery) = (&letter.record, &letter.delivery);
         let (properties, headers) = delivery.to_json();
         let since = format!("{} ({} ago)", rfc3339(record.time), age(record.time));

@@ -5,7 +5,7 @@ use std::io::Write as _;
 use clap::Args;
 use serde_json::json;
 
-use crate::config::Settings;
+use crate::config::RouteSettings;
 use crate::dead_letter::{Groups, SameIds, escape, terminal_safe};
 use crate::desk::{LetterReader, age, dead_letters, rfc3339};
 
@@ -34,7 +34,7 @@ pub(super) struct StatsArgs {
 }
 
 impl StatsArgs {
-    pub async fn run(&self, settings: &Settings) -> Result<u8, CommandError> {
+    pub async fn run(&self, settings: &RouteSettings) -> Result<u8, CommandError> {
         let (source, selection) = (self.queue.source(settings), self.selection.to_desk());
         let mut reader = LetterReader::open(settings, &source, &selection, &TerminalReport::notes()).await?;
         let (mut groups, mut same_ids) = (Groups::default(), SameIds::default());

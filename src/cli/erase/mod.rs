@@ -8,7 +8,7 @@ use clap::Args;
 use clap::builder::NonEmptyStringValueParser;
 use serde_json::json;
 
-use crate::config::Settings;
+use crate::config::RouteSettings;
 use crate::desk::{Source, UserSearch};
 use crate::event::Wanted;
 use crate::mongodb::{self, Store};
@@ -62,18 +62,18 @@ pub(super) struct EraseArgs {
 
 /// What one route has stored.
 struct Target<'a> {
-    settings: &'a Settings,
+    settings: &'a RouteSettings,
     store: Store,
 }
 
 impl EraseArgs {
-    pub fn run(&self, routes: &[Settings]) -> Result<u8, CommandError> {
+    pub fn run(&self, routes: &[RouteSettings]) -> Result<u8, CommandError> {
         super::block_on(async {
             let user = Wanted::id(&self.user);
             let mut targets = Vec::new();
             for settings in routes {
                 mongodb::check_settings(&settings.store)?;
-                let store = Store::open(&settings.store, 1, None).await?;
+                let store = Store::open(settings, 1, None).await?;
                 targets.push(Target { settings, store });
             }
             self.note_collections(routes);
@@ -102,19 +102,19 @@ impl EraseArgs {
     }
 
     /// Says where it looks, and what --route leaves out.
-    fn note_collections(&self, routes: &[Settings]) {
+    fn note_collections(&self, routes: &[RouteSettings]) {
         let Some(first) = routes.first().filter(|settings| settings.has_several_routes()) else { return };
-        let collections: Vec<_> = routes.iter().map(|settings| settings.store.collection.as_str()).collect();
+        let collections: Vec<_> = routes.iter().map(|settings| settings.collection.as_str()).collect();
         note(format_args!("collections: {}", collections.join(", ")));
-        if routes.len() <= first.route.len() {
+        if routes.len() <= first.other_routes.len() {
             note(
                 "--route (or TICKETLOG_ONLY_ROUTE) leaves the collections of other routes out: what they hold of the user stays",
             );
         }
     }
 
-    fn sources(&self, settings: &Settings) -> [Source; 2] {
-        [&settings.dead_letter.queue, &settings.dead_letter.parked_queue]
+    fn sources(&self, settings: &RouteSettings) -> [Source; 2] {
+        [&settings.dead_letter_queue, &settings.parked_queue]
             .map(|queue| Source { queue: queue.clone(), browse: self.browse.options() })
     }
 
@@ -129,10 +129,9 @@ impl EraseArgs {
             let [dead, parked] = self.sources(target.settings);
             found.dead.add(search.find(&dead, &report).await?);
             found.parked.add(search.find(&parked, &report).await?);
-            let broker = &target.settings.broker;
-            let queues = broker.queues();
+            let queues = target.settings.queues();
             let queues: Vec<&str> = queues.iter().map(String::as_str).collect();
-            let waiting = QueueDepths::default().read(broker, &[&queues]).await?;
+            let waiting = QueueDepths::default().read(&target.settings.broker, &[&queues]).await?;
             let waiting = waiting.first().copied().flatten().map(|counts| u64::from(counts.ready));
             found.waiting = found.waiting.zip(waiting).map(|(all, waiting)| all + waiting);
         }
@@ -142,7 +141,7 @@ impl EraseArgs {
     /// Erases what one route has, and adds it to `erased`.
     async fn erase(&self, target: &Target<'_>, user: &Wanted, erased: &mut Counts) -> Result<(), CommandError> {
         // Who was erased stands neither in the log nor in the file.
-        let collection = &target.settings.store.collection;
+        let collection = &target.settings.collection;
         let subject = json!({ "action": "erase", "collection": collection, "filter": { "where": ["user_id"] } });
         let audit = self.audit.begin_logged(subject)?;
         let mut here = Counts::default();

@@ -11,7 +11,7 @@ use clap::Args;
 use tokio::time::{sleep, sleep_until};
 use url::Url;
 
-use crate::config::Settings;
+use crate::config::RouteSettings;
 use crate::event::{Decoder, Identity};
 use crate::mongodb::{self, Store};
 use crate::rabbitmq::{self, CopyQueue, Delivery};
@@ -78,19 +78,19 @@ struct Shadow {
     report: Report,
 }
 
-async fn open_store(settings: &Settings) -> Result<Store, CommandError> {
+async fn open_store(settings: &RouteSettings) -> Result<Store, CommandError> {
     mongodb::check_settings(&settings.store)?;
-    let store = Store::open(&settings.store, 1, None).await?;
+    let store = Store::open(settings, 1, None).await?;
     store.probe().await?;
     Ok(store)
 }
 
 impl ShadowArgs {
-    pub fn run(&self, settings: &Settings) -> Result<u8, CommandError> {
+    pub fn run(&self, settings: &RouteSettings) -> Result<u8, CommandError> {
         super::block_on(async {
             let store = if self.compare { Some(open_store(settings).await?) } else { None };
             let keys = self.routing_keys(settings).await?;
-            let mut copies = CopyQueue::open(&settings.broker, &keys).await?;
+            let mut copies = CopyQueue::open(settings, &keys).await?;
             note(format_args!(
                 "reading copies of {} from {}; nothing is written",
                 settings.broker.exchange, copies.name
@@ -114,16 +114,16 @@ impl ShadowArgs {
     }
 
     /// The routing keys to copy: those that somebody else is bound with.
-    async fn routing_keys(&self, settings: &Settings) -> Result<Vec<String>, CommandError> {
+    async fn routing_keys(&self, settings: &RouteSettings) -> Result<Vec<String>, CommandError> {
         let broker = &settings.broker;
         if self.trust_bindings {
-            return Ok(broker.routing_keys.clone());
+            return Ok(settings.routing_keys.clone());
         }
         if let Some(fault) = self.management.as_ref().and_then(|url| broker.management_fault(url)) {
             return Err(CommandError::usage(format!("--management {fault}")));
         }
         let management = self.management.clone().or(broker.management_url());
-        let Some(keys) = rabbitmq::copied_keys(broker, management.as_ref()).await? else {
+        let Some(keys) = rabbitmq::copied_keys(settings, management.as_ref()).await? else {
             let text = "whether a worker is bound with these routing keys is not known: only RabbitMQ's management API shows it, and \
                         it does not answer this user. Name it with --management URL; or pass --trust-bindings if a worker with \
                         the same routing keys has run. (RabbitMQ would confirm messages that only the shadow gets.)";

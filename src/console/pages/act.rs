@@ -107,10 +107,10 @@ fn mend_form(operator: &Operator, query: &LetterQuery) -> Markup {
 }
 
 fn park_form(console: &Console, operator: &Operator, query: &LetterQuery, form: ActForm) -> Markup {
-    let dead_letter = &console.settings.dead_letter;
+    let settings = &console.settings;
     let (to, action) = match form {
-        ActForm::Unpark => (&dead_letter.queue, "/unpark"),
-        _ => (&dead_letter.parked_queue, "/park"),
+        ActForm::Unpark => (&settings.dead_letter_queue, "/unpark"),
+        _ => (&settings.parked_queue, "/park"),
     };
     html! {
         p {

@@ -230,7 +230,7 @@ fn documents_link(ids: &[Value], text: Markup) -> Markup {
 /// How to find the documents: the console has no access to MongoDB.
 fn documents(console: &Console, ids: &[Value]) -> Markup {
     let ids: Vec<_> = ids.iter().filter_map(Value::as_str).map(|id| format!("ObjectId(\"{id}\")")).collect();
-    let collection = serde_json::Value::from(console.settings.store.collection.as_str());
+    let collection = serde_json::Value::from(console.settings.collection.as_str());
     let query = format!("db.getCollection({collection}).find({{ _id: {{ $in: [\n  {}\n] }} }})", ids.join(",\n  "));
     html! {
         h2 id="documents" { "In MongoDB" }

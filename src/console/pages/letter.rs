@@ -95,7 +95,7 @@ fn shown_body(detail: &Detail, body: &[u8]) -> Markup {
         }
         Ok(text) => {
             // A detail with a position means the text as it was sent.
-            let has_position = record.detail.contains(" column ");
+            let has_position = fault_offset(text, &record.detail, None).is_some();
             let text = if has_position { text.to_owned() } else { readable(text) };
             let fault = fault_offset(&text, &record.detail, record.field.as_deref());
             (render_text(&text, fault, true), true)

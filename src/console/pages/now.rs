@@ -32,7 +32,7 @@ pub(in crate::console) fn now_page(console: &Console, operator: &Operator, view:
 
 /// The part that is refreshed.
 pub(in crate::console) fn now_status(console: &Console, view: &NowView) -> Markup {
-    let queue = &console.settings.broker.queue;
+    let queue = &console.settings.queue;
     let is_ready = |worker: &Samples| worker.now.status.route_of_queue(queue).ready;
     let ready = view.workers.iter().filter(|(_, worker)| worker.as_ref().is_some_and(is_ready)).count();
     let all = view.workers.len();
@@ -72,7 +72,7 @@ fn tile(href: &str, name: &str, count: Option<u64>, is_bad: bool) -> Markup {
 }
 
 fn worker_card(console: &Console, Samples { before, now }: &Samples) -> Markup {
-    let route = now.status.route_of_queue(&console.settings.broker.queue);
+    let route = now.status.route_of_queue(&console.settings.queue);
     let (up, down) = route.components();
     html! {
         p {

@@ -3,7 +3,7 @@
 use serde_json::Value;
 use url::Url;
 
-use crate::config::BrokerSettings;
+use crate::config::RouteSettings;
 use crate::event::binding_covers;
 
 use super::super::copy_queue::is_copy_queue;
@@ -22,10 +22,13 @@ pub struct CopiedKeys {
 ///
 /// # Errors
 /// `InvalidUri`.
-pub async fn copied_keys(broker: &BrokerSettings, management: Option<&Url>) -> Result<Option<CopiedKeys>, BrokerError> {
-    let Some(api) = ManagementApi::find(broker, management).await? else { return Ok(None) };
-    let bindings = api.list("exchanges", &[&broker.exchange, "bindings", "source"]).await;
-    Ok(bindings.map(|bindings| compare(&broker.routing_keys, &keys_of(&bindings, &broker.shard_exchange()))))
+pub async fn copied_keys(
+    settings: &RouteSettings,
+    management: Option<&Url>,
+) -> Result<Option<CopiedKeys>, BrokerError> {
+    let Some(api) = ManagementApi::find(&settings.broker, management).await? else { return Ok(None) };
+    let bindings = api.list("exchanges", &[&settings.broker.exchange, "bindings", "source"]).await;
+    Ok(bindings.map(|bindings| compare(&settings.routing_keys, &keys_of(&bindings, &settings.shard_exchange()))))
 }
 
 /// The keys of bindings that lead to a queue: directly, or through the exchange of shards. Other exchanges may lead nowhere, and copies of

@@ -7,7 +7,7 @@ use secrecy::ExposeSecret;
 use serde_json::Value;
 use url::Url;
 
-use crate::config::{self, QueueType, Settings};
+use crate::config::{self, QueueType, RouteSettings};
 use crate::finding::Finding;
 
 use super::super::connection::{Connection, close, connect};
@@ -23,7 +23,7 @@ const RUN_SETUP: &str = "run `ticketlog setup`, or set broker.declare = true";
 const GRANT_CONFIGURE: &str = "grant the permission to configure it, or set broker.declare = false";
 
 /// Checks everything that the worker needs. `management` is the address of the management API, if it is not the usual one.
-pub async fn check(settings: &Settings, management: Option<&Url>) -> Vec<Finding> {
+pub async fn check(settings: &RouteSettings, management: Option<&Url>) -> Vec<Finding> {
     let mut findings = Vec::new();
     if config::unencrypted_broker_host(settings.broker.uri.expose_secret()).is_some() {
         findings.push(Finding::warn(
@@ -51,27 +51,28 @@ pub async fn check(settings: &Settings, management: Option<&Url>) -> Vec<Finding
 }
 
 struct Check<'a> {
-    settings: &'a Settings,
+    settings: &'a RouteSettings,
     prober: Prober<'a>,
     management: Option<&'a Url>,
 }
 
 impl Check<'_> {
     async fn run(&self, findings: &mut Vec<Finding>) -> Result<(), BrokerError> {
-        let (broker, dead) = (&self.settings.broker, &self.settings.dead_letter);
+        let settings = self.settings;
+        let (broker, dead) = (&settings.broker, &settings.dead_letter);
         let none = FieldTable::default;
         findings.push(self.exchange("broker.exchange", &broker.exchange, ExchangeKind::Topic, none()).await?);
         findings.push(self.exchange("dead_letter.exchange", &dead.exchange, ExchangeKind::Direct, none()).await?);
         if broker.shards > 1 {
             let (kind, arguments) = (topology::shard_exchange_kind(), topology::shard_exchange_arguments());
-            let finding = self.exchange("broker.shards", &broker.shard_exchange(), kind, arguments).await?;
+            let finding = self.exchange("broker.shards", &settings.shard_exchange(), kind, arguments).await?;
             findings.push(missing_plugin(broker).await?.unwrap_or(finding));
         }
         let mut exist = true;
-        for (at, queue) in broker.queues().iter().enumerate() {
+        for (at, queue) in settings.queues().iter().enumerate() {
             let arguments = match at {
-                0 => topology::worker_queue_arguments(broker, dead),
-                _ => topology::shard_queue_arguments(broker, dead),
+                0 => topology::worker_queue_arguments(settings),
+                _ => topology::shard_queue_arguments(settings),
             };
             exist &= self.queue("broker.queue", queue, arguments, findings).await?;
             findings.extend(self.read_permission(queue).await?);
@@ -79,7 +80,8 @@ impl Check<'_> {
         if exist {
             self.bindings(findings).await?;
         }
-        for (subject, queue) in [("dead_letter.queue", &dead.queue), ("dead_letter.parked_queue", &dead.parked_queue)] {
+        let (dead_letters, parked) = (&settings.dead_letter_queue, &settings.parked_queue);
+        for (subject, queue) in [("dead_letter.queue", dead_letters), ("dead_letter.parked_queue", parked)] {
             let arguments = topology::dead_letter_queue_arguments(broker);
             if self.queue(subject, queue, arguments, findings).await? {
                 findings.extend(self.browsing(subject, queue).await?);
@@ -179,7 +181,7 @@ impl Check<'_> {
     async fn bindings(&self, findings: &mut Vec<Finding>) -> Result<(), BrokerError> {
         let (broker, dead) = (&self.settings.broker, &self.settings.dead_letter);
         let api = ManagementApi::find(broker, self.management).await?;
-        let Some(bound) = bindings_of(api.as_ref(), &broker.queue).await else {
+        let Some(bound) = bindings_of(api.as_ref(), &self.settings.queue).await else {
             findings.push(Finding::warn(
                 "broker.routing_keys",
                 "bindings are unknown: AMQP does not show them, and the management API does not answer this user",
@@ -191,12 +193,12 @@ impl Check<'_> {
             self.shard_bindings(api.as_ref(), findings).await;
             self.shard_exchange_bindings(api.as_ref(), findings).await;
         } else {
-            let queue = format!("queue {}", broker.queue);
+            let queue = format!("queue {}", self.settings.queue);
             let binding = |key: &String| self.binding("broker.routing_keys", &queue, &broker.exchange, key, &bound);
-            findings.extend(broker.routing_keys.iter().map(binding));
+            findings.extend(self.settings.routing_keys.iter().map(binding));
             findings.extend(bound.iter().filter_map(|bound| self.unexpected_binding(&queue, bound)));
         }
-        for queue in [&dead.queue, &dead.parked_queue] {
+        for queue in [&self.settings.dead_letter_queue, &self.settings.parked_queue] {
             if let Some(bound) = bindings_of(api.as_ref(), queue).await {
                 findings.push(self.binding(
                     "dead_letter.exchange",
@@ -212,8 +214,9 @@ impl Check<'_> {
 
     /// A binding by which one of several routes gets messages that are not its own.
     fn unexpected_binding(&self, what: &str, (exchange, key): &(String, String)) -> Option<Finding> {
-        let broker = &self.settings.broker;
-        if !self.settings.has_several_routes() || *exchange != broker.exchange || broker.routing_keys.contains(key) {
+        let settings = self.settings;
+        let is_expected = *exchange != settings.broker.exchange || settings.routing_keys.contains(key);
+        if !settings.has_several_routes() || is_expected {
             return None;
         }
         let message = format!(
@@ -225,8 +228,8 @@ impl Check<'_> {
     /// Checks the bindings of the shards. A queue that is bound to the exchange too gets some messages that another shard also gets.
     async fn shard_bindings(&self, api: Option<&ManagementApi>, findings: &mut Vec<Finding>) {
         let broker = &self.settings.broker;
-        let exchange = broker.shard_exchange();
-        for queue in broker.queues() {
+        let exchange = self.settings.shard_exchange();
+        for queue in self.settings.queues() {
             let Some(bound) = bindings_of(api, &queue).await else { continue };
             findings.push(self.binding(
                 "broker.shards",
@@ -247,12 +250,12 @@ impl Check<'_> {
 
     /// Checks that the shard exchange gets the messages, and that no queue gets some that no worker with these settings consumes.
     async fn shard_exchange_bindings(&self, api: Option<&ManagementApi>, findings: &mut Vec<Finding>) {
-        let (broker, exchange) = (&self.settings.broker, self.settings.broker.shard_exchange());
+        let (broker, exchange) = (&self.settings.broker, self.settings.shard_exchange());
         let Some(api) = api else { return };
         let text = |binding: &Value, key: &str| binding.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
         let to = api.list("exchanges", &[&exchange, "bindings", "destination"]).await.unwrap_or_default();
         let bound: Vec<_> = to.iter().map(|binding| (text(binding, "source"), text(binding, "routing_key"))).collect();
-        for key in &broker.routing_keys {
+        for key in &self.settings.routing_keys {
             findings.push(self.binding(
                 "broker.routing_keys",
                 &format!("exchange {exchange}"),
@@ -263,7 +266,7 @@ impl Check<'_> {
         }
         let what = format!("exchange {exchange}");
         findings.extend(bound.iter().filter_map(|bound| self.unexpected_binding(&what, bound)));
-        let own = broker.queues();
+        let own = self.settings.queues();
         let from = api.list("exchanges", &[&exchange, "bindings", "source"]).await.unwrap_or_default();
         for queue in from.iter().map(|binding| text(binding, "destination")).filter(|queue| !own.contains(queue)) {
             let message = format!(

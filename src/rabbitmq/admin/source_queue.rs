@@ -3,7 +3,7 @@
 
 use lapin::options::BasicGetOptions;
 
-use crate::config::BrokerSettings;
+use crate::config::RouteSettings;
 
 use super::super::connection::{Connection, call, close, connect};
 use super::super::error::BrokerError;
@@ -18,9 +18,9 @@ const NOT_IMPLEMENTED: u16 = 540;
 ///
 /// # Errors
 /// The broker does not answer, or there is no such queue.
-pub async fn source_is_stream(settings: &BrokerSettings) -> Result<bool, BrokerError> {
-    let connection = connect(settings, "source queue").await?;
-    let limit = settings.call_timeout.0;
+pub async fn source_is_stream(settings: &RouteSettings) -> Result<bool, BrokerError> {
+    let connection = connect(&settings.broker, "source queue").await?;
+    let limit = settings.broker.call_timeout.0;
     let found = async {
         queue_counts(&connection, &settings.queue, limit).await?;
         match queue_kind(&connection, &settings.queue, limit).await? {
@@ -33,8 +33,8 @@ pub async fn source_is_stream(settings: &BrokerSettings) -> Result<bool, BrokerE
     found
 }
 
-async fn refuses_get(connection: &Connection, settings: &BrokerSettings) -> Result<bool, BrokerError> {
-    let limit = settings.call_timeout.0;
+async fn refuses_get(connection: &Connection, settings: &RouteSettings) -> Result<bool, BrokerError> {
+    let limit = settings.broker.call_timeout.0;
     let channel = call(limit, "opening a channel", connection.create_channel()).await?;
     let get = channel.basic_get(settings.queue.as_str().into(), BasicGetOptions { no_ack: false });
     match call(limit, "reading a message", get).await {
@@ -48,13 +48,13 @@ async fn refuses_get(connection: &Connection, settings: &BrokerSettings) -> Resu
 ///
 /// # Errors
 /// The broker does not answer, or there is no such queue.
-pub async fn source_delivery_limit(settings: &BrokerSettings) -> Result<Option<i64>, BrokerError> {
-    let connection = connect(settings, "source queue").await?;
-    let limit = settings.call_timeout.0;
+pub async fn source_delivery_limit(settings: &RouteSettings) -> Result<Option<i64>, BrokerError> {
+    let connection = connect(&settings.broker, "source queue").await?;
+    let limit = settings.broker.call_timeout.0;
     let found = async {
         queue_counts(&connection, &settings.queue, limit).await?;
-        let management = settings.management_url();
-        Ok(match check_browsable(&connection, settings, &settings.queue, management.as_ref()).await? {
+        let management = settings.broker.management_url();
+        Ok(match check_browsable(&connection, &settings.broker, &settings.queue, management.as_ref()).await? {
             Ok(browsable) => browsable.limit,
             Err(NotBrowsable::LowLimit(limit)) => Some(limit),
             Err(_) => None,

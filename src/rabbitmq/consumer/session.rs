@@ -16,7 +16,7 @@ use lapin::types::FieldTable;
 use lapin::{Channel, Consumer};
 use tokio::time::timeout;
 
-use crate::config::Settings;
+use crate::config::RouteSettings;
 
 use super::super::connection::{Connection, call, call_topology, close, connect, flush_single_acks};
 use super::super::error::BrokerError;
@@ -80,7 +80,7 @@ impl Session {
     ///
     /// # Errors
     /// As for connecting, declaring and consuming; the connection is closed then.
-    pub async fn open(settings: &Settings, options: SessionOptions) -> Result<Self, BrokerError> {
+    pub async fn open(settings: &RouteSettings, options: SessionOptions) -> Result<Self, BrokerError> {
         let broker = &settings.broker;
         let connection = connect(broker, "consumer").await?;
         let limit = broker.call_timeout.0;
@@ -88,8 +88,8 @@ impl Session {
         let prefetch =
             Prefetch::new(broker.prefetch, broker.prefetch_bytes.bytes(), max_message_bytes, options.initial_prefetch);
         let opened = async {
-            let channel = topology::ensure(&connection, broker, &settings.dead_letter).await?;
-            let consumers = consume(&channel, &broker.queues(), prefetch.current(), limit).await?;
+            let channel = topology::ensure(&connection, settings, broker.declare).await?;
+            let consumers = consume(&channel, &settings.queues(), prefetch.current(), limit).await?;
             Ok((channel, consumers))
         };
         match opened.await {
@@ -97,7 +97,7 @@ impl Session {
                 connection,
                 channel,
                 consumers,
-                queues: broker.queues(),
+                queues: settings.queues(),
                 arrived: VecDeque::new(),
                 call_timeout: limit,
                 settlement: Settlement::default(),

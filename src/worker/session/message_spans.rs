@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use crate::config::Settings;
+use crate::config::RouteSettings;
 use crate::observe::metrics::DeliveryOutcome;
 use crate::observe::traces::{BatchSpan, MessageSpan};
 use crate::rabbitmq::Delivery;
@@ -31,13 +31,13 @@ impl MessageSpans {
     }
 
     /// A batch is about to be written.
-    pub fn batch(&mut self, batch: &[PendingEvent], settings: &Settings) -> Option<BatchSpan> {
+    pub fn batch(&mut self, batch: &[PendingEvent], settings: &RouteSettings) -> Option<BatchSpan> {
         if self.0.is_empty() {
             return None;
         }
         let tags = batch.iter().map(|pending| pending.delivery.tag);
         let mut spans: Vec<(u64, MessageSpan)> = tags.filter_map(|tag| self.0.remove_entry(&tag)).collect();
-        let namespace = (settings.store.database.as_str(), settings.store.collection.as_str());
+        let namespace = (settings.store.database.as_str(), settings.collection.as_str());
         let span = BatchSpan::start(spans.iter_mut().map(|(_, span)| span), batch.len(), namespace);
         self.0.extend(spans);
         span

@@ -240,7 +240,7 @@ impl<'a> SessionLoop<'a> {
         let context = Arc::clone(&self.context);
         let (settings, trusted_users) = (&context.settings, context.trusted_users.get());
         for delivery in chunk.drain(..) {
-            self.spans.received(&delivery, &settings.broker.queue, &trusted_users);
+            self.spans.received(&delivery, &settings.queue, &trusted_users);
             match decode::decode(&mut self.decoder, delivery, &trusted_users) {
                 Ok(pending) => {
                     let bytes = pending.document_bytes();

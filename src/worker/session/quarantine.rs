@@ -144,9 +144,9 @@ mod tests {
 
     /// Holds 50 events, at least 15 s and at most 450 s. Probes follow each other without a delay.
     fn quarantine(start: Instant) -> Quarantine {
-        let retry = &crate::config::load_text("f", "").unwrap().settings.retry;
+        let settings = crate::config::load_text("f", "").unwrap().settings;
         let backoff = Backoff::new(Duration::from_nanos(1), Duration::from_nanos(1));
-        let mut quarantine = Quarantine::new(backoff, retry);
+        let mut quarantine = Quarantine::new(backoff, &settings.retry);
         (0..50).for_each(|n| assert!(quarantine.hold(event(n), 0, start).is_none(), "a new one is held at any limit"));
         quarantine
     }
