@@ -47,11 +47,12 @@ async fn fault_08_the_connection_is_lost_around_an_ack() {
         let (proxy, mut worker) =
             behind_broker_proxy(&env, |proxy| proxy.at(Frame::FromClient(ACK.0, ACK.1), action, 1, 3)).await;
         wait_until_stored(&env).await;
-        eventually("the connection was cut, or the worker is ready", DEADLINE, async || {
-            proxy.times_triggered() == 3 || worker.get("/readyz").0 == 200
+        // One ack may be for all messages.
+        eventually("the connection was cut, and the worker is ready or cut again", DEADLINE, async || {
+            let cuts = proxy.times_triggered();
+            cuts == 3 || (cuts > 0 && worker.get("/readyz").0 == 200)
         })
         .await;
-        assert!(proxy.times_triggered() > 0);
         duplicates += worker.settled("duplicate");
         worker.stop().await;
     }

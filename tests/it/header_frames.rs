@@ -193,7 +193,8 @@ async fn memory_with_headers(count: usize, headers: usize, length: usize, body: 
     let peak = memory_until(&worker, |metrics| {
         let received = metrics["ticketlog_messages_received_total{redelivered=\"false\"}"];
         unchanged = if received > 0.0 && received == unchanged.0 { (received, unchanged.1 + 1) } else { (received, 0) };
-        unchanged.1 > 20
+        // On a busy machine the first ones may take longer than that.
+        unchanged.1 > 20 && metrics["ticketlog_message_bytes_in_flight"] > 10.0 * f64::from(1 << 20)
     })
     .await;
     println!(
