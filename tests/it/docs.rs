@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::{Command, CommandFactory as _};
 use regex::Regex;
 use strum::VariantArray as _;
-use ticketlog::cli::Cli;
+use ticketlog::cli::commands::Cli;
 use ticketlog::config;
 use ticketlog::dead_letter::Cause;
 use ticketlog::event::Reason;
