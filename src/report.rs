@@ -1,4 +1,4 @@
-//! Owns how a long operation tells a person what it does, and learns that it shall stop. Must not know terminals or pages.
+//! How a long operation tells a person what it does, and learns that it shall stop.
 
 /// Where an operation reports to.
 pub trait Report: Send + Sync {
@@ -8,6 +8,6 @@ pub trait Report: Send + Sync {
     fn set_total(&self, total: u64);
     /// The number of messages processed so far.
     fn set_done(&self, done: u64);
-    /// Whether the operation shall end early, in order.
+    /// Whether the operation shall end early, gracefully.
     fn is_stopped(&self) -> bool;
 }

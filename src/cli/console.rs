@@ -17,7 +17,7 @@ use crate::config::RouteSettings;
 use crate::console::{self, Authority, Options, Role};
 use crate::observe::{logging, traces};
 
-use super::dead::BrowseArgs;
+use super::dead::{BrowseArgs, start_replay_span};
 use super::terminal::note;
 use super::worker_address::{own_worker, parse_http_url};
 use super::{CommandError, exit};
@@ -96,6 +96,7 @@ impl ConsoleArgs {
             state_dir: self.state_dir.clone(),
             workers,
             browse: self.browse.options(),
+            start_span: start_replay_span,
             grafana: self.grafana.clone(),
             docs: self.docs.clone(),
         };

@@ -113,6 +113,8 @@ impl From<DeskError> for CommandError {
             DeskError::Browse(error) => error.into(),
             DeskError::Io(error) => error.into(),
             DeskError::CannotCreate(_) => CommandError::new(exit::CANNOT_CREATE, error),
+            DeskError::NoInput(_) => CommandError::new(exit::NO_INPUT, error),
+            DeskError::Invalid(_) => CommandError::new(exit::DATA, error),
             DeskError::Usage(_) => CommandError::new(exit::USAGE, error),
             DeskError::Unmet(_) => CommandError::new(exit::TEMPORARY, error),
             DeskError::Stopped => CommandError::new(exit::INTERRUPTED, error),

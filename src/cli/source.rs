@@ -16,8 +16,6 @@ pub(super) struct InputMessage {
     pub line: usize,
     /// Without the line end.
     pub body: Vec<u8>,
-    /// Whether there was a line end: without it, the line may be cut off.
-    pub has_end: bool,
 }
 
 /// Calls `each` with every message of the files, or of standard input if there are none. Blank lines are skipped.
@@ -54,23 +52,22 @@ fn read(
     whole: bool,
     each: &mut impl FnMut(InputMessage) -> Result<(), CommandError>,
 ) -> Result<(), CommandError> {
-    let message = |line, body, has_end| InputMessage { file: name.to_owned(), line, body, has_end };
+    let message = |line, body| InputMessage { file: name.to_owned(), line, body };
     if whole {
         let mut body = Vec::new();
         input.read_to_end(&mut body).map_err(|error| unreadable(name, &error))?;
-        return each(message(1, body, true));
+        return each(message(1, body));
     }
     for line in 1.. {
         let mut body = Vec::new();
         if input.read_until(b'\n', &mut body).map_err(|error| unreadable(name, &error))? == 0 {
             break;
         }
-        let has_end = body.last() == Some(&b'\n');
         while matches!(body.last(), Some(b'\n' | b'\r')) {
             body.pop();
         }
         if !body.iter().all(u8::is_ascii_whitespace) {
-            each(message(line, body, has_end))?;
+            each(message(line, body))?;
         }
     }
     Ok(())

@@ -1,4 +1,4 @@
-//! Owns how a long operation reports on the terminal: notes, a progress bar, Ctrl-C. Must not know the operation.
+//! How a long operation reports on the terminal: notes, a progress bar, Ctrl-C.
 
 use std::io::IsTerminal as _;
 use std::sync::Arc;
@@ -28,7 +28,7 @@ impl TerminalReport {
         Arc::new(TerminalReport { bar: ProgressBar::hidden(), stopped: AtomicBool::new(false) })
     }
 
-    /// From now on the first SIGINT stops the operation in order, and the second ends the process.
+    /// From now on the first SIGINT stops the operation gracefully, and the second ends the process.
     pub fn stopped_by_interrupt(self: Arc<Self>) -> Arc<Self> {
         // Not a strong one: the progress bar is cleared when the operation drops its report.
         let report = Arc::downgrade(&self);
@@ -67,8 +67,17 @@ impl Drop for TerminalReport {
     }
 }
 
+/// A progress bar with a message behind it instead of its speed.
+pub(super) fn progress_with_message(total: u64, done: &str) -> ProgressBar {
+    let bar = progress(Some(total), done);
+    match ProgressStyle::with_template(&format!("{{bar:30}} {{human_pos}}/{{human_len}} {done}  {{msg}}")) {
+        Ok(style) => bar.with_style(style),
+        Err(_) => bar,
+    }
+}
+
 /// A progress bar on standard error, if that is a terminal.
-pub(super) fn progress(total: Option<u64>, done: &str) -> ProgressBar {
+fn progress(total: Option<u64>, done: &str) -> ProgressBar {
     let bar = match total {
         _ if !std::io::stderr().is_terminal() => ProgressBar::hidden(),
         Some(total) => ProgressBar::new(total),

@@ -1,5 +1,4 @@
-//! Owns the requests that start or change something: forms, their roles, and what is asked before. Must not know the HTML, nor
-//! how a dead letter is moved.
+//! The requests that start or change something: forms, their roles, and what is asked before.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -15,31 +14,19 @@ use crate::desk::{Edit, Park, Purge, Replay};
 use crate::rabbitmq::Rate;
 use crate::system::now_millis;
 
-use super::Console;
 use super::access::{LoginError, Operator, Role};
 use super::jobs::{Outcome, Task};
 use super::operations;
 use super::operator;
 use super::pages::{self, ActForm, Problem};
-use super::query::{Fields, LetterQuery, QueueKind};
-use super::routes::{By, Shared, find_job, read_query, to_job};
+use super::query::{Fields, LetterQuery};
+use super::request::{By, Shared, find_job, read_query, require, to_job};
+use super::state::Console;
 
 /// Largest body that is validated while it is typed, in bytes.
 const MAX_VALIDATED: usize = 1 << 20;
 
 type Form = Extension<Arc<Fields>>;
-
-fn require(operator: &Operator, role: Role) -> Result<(), Problem> {
-    if operator.roles.contains(&role) {
-        return Ok(());
-    }
-    let role = role.as_str();
-    let text = format!(
-        "{} may not {role} here. The console must allow it (--allow {role}), and the token must have the role.",
-        operator.name
-    );
-    Err(Problem::new(StatusCode::FORBIDDEN, text))
-}
 
 /// Fields of forms that do not select dead letters.
 const OTHER_FIELDS: [&str; 8] = ["csrf", "limit", "confirm", "expression", "body", "forecast", "rate", "skip"];
@@ -138,10 +125,7 @@ pub(super) async fn forecast(
         _ => None,
     };
     require(&operator, if edit.is_some() { Role::Mend } else { Role::Replay })?;
-    if query.queue == QueueKind::Parked {
-        return Err(Problem::bad_request("Parked dead letters are not replayed; unpark them first."));
-    }
-    let replay = Replay { edit, ..Replay::new(console.source(query.queue), query.selection()) };
+    let replay = Replay { edit, ..Replay::new(console.selection(&query), console.options.start_span) };
     if let Err(error) = replay.check(&console.settings).await {
         let page = ask_page(&console, &operator, &query, ActForm::Mend, Some(&error.to_string()));
         return Ok((StatusCode::UNPROCESSABLE_ENTITY, page).into_response());
@@ -166,14 +150,11 @@ pub(super) async fn replay(
     }
     let rate = fields.get("rate").map(str::parse::<Rate>).transpose();
     let rate = rate.map_err(|error| Problem::bad_request(format!("rate: {error}")))?;
-    let again = Replay::new(predicted.source.clone(), predicted.selection.clone());
-    let mut replay = Replay {
-        // The id is a new one: a forecast may be replayed twice.
-        id: again.id,
-        skip_rejected: fields.get("skip").is_some(),
-        rate,
-        ..predicted.clone()
-    };
+    // The id is a new one: a forecast may be replayed twice.
+    let Replay { id, .. } = Replay::new(predicted.selection.clone(), predicted.start_span);
+    let skip_rejected = fields.get("skip").is_some();
+    let mut replay = Replay { id, skip_rejected, rate, ..predicted.clone() };
+    replay.backup = replay.edit.as_ref().and_then(|_| console.kept(replay.backup_name()));
     replay.limit_to(&outcome);
     Ok(to_job(&operations::start(&console, Task::Replay(replay), forecast.query.clone(), &operator.name)?))
 }
@@ -194,7 +175,7 @@ fn move_letters(
 ) -> Result<Redirect, Problem> {
     require(&operator, Role::Replay)?;
     let query = form_query(&fields)?;
-    let park = Park::new(&console.settings, console.source(query.queue), query.selection(), back);
+    let park = Park::new(&console.settings, console.selection(&query), back);
     let park = park.map_err(|error| Problem::bad_request(error.to_string()))?;
     Ok(to_job(&operations::start(&console, Task::Park(park), query, &operator.name)?))
 }
@@ -212,7 +193,8 @@ pub(super) async fn purge(
         let page = ask_page(&console, &operator, &query, ActForm::Purge, Some(&problem));
         return Ok((StatusCode::UNPROCESSABLE_ENTITY, page).into_response());
     }
-    let purge = Purge { source: console.source(query.queue), selection: query.selection(), backup: None };
+    let backup = console.kept(Purge::backup_name(queue));
+    let purge = Purge { selection: console.selection(&query), backup };
     Ok(to_job(&operations::start(&console, Task::Purge(purge), query, &operator.name)?).into_response())
 }
 

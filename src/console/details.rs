@@ -1,13 +1,11 @@
-//! Owns the dead letters that the console holds with their bodies: the first of each group, and those that were shown. Their size and
-//! their time are bounded. Must not know how a queue is read.
+//! The dead letters that the console holds with their bodies: the first of each group, and those that were shown. Their size and
+//! their time are bounded.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use crate::dead_letter::DeadLetterRecord;
-use crate::desk::SelectedLetter;
-use crate::rabbitmq::Delivery;
+use crate::desk::DeadLetter;
 
 /// Most bytes of bodies and, roughly, of properties.
 const MAX_BYTES: usize = 16 << 20;
@@ -17,27 +15,19 @@ const OVERHEAD: usize = 4096;
 /// A whole dead letter.
 #[derive(Debug)]
 pub(super) struct Detail {
-    pub id: String,
-    pub delivery: Delivery,
-    pub record: DeadLetterRecord,
-    /// Its position in the queue when it was read, from 1.
-    pub position: u32,
+    /// At its position when it was read.
+    pub letter: DeadLetter,
     /// Its size in memory, estimated.
     bytes: usize,
     read: Instant,
 }
 
 impl Detail {
-    pub fn new(letter: SelectedLetter) -> Detail {
-        let SelectedLetter { id, delivery, record, position, .. } = letter;
-        let (properties, headers) = delivery.to_json();
+    pub fn new(letter: DeadLetter) -> Detail {
+        let (properties, headers) = letter.delivery.to_json();
         let texts = serde_json::json!([properties, headers]).to_string().len();
-        let bytes = delivery.body.len() + texts * 3 + OVERHEAD;
-        Detail { id, delivery, record, position, bytes, read: Instant::now() }
-    }
-
-    fn bytes(&self) -> usize {
-        self.bytes
+        let bytes = letter.delivery.body.len() + texts * 3 + OVERHEAD;
+        Detail { letter, bytes, read: Instant::now() }
     }
 }
 
@@ -65,22 +55,21 @@ impl Details {
     /// Adds one; the oldest go if there is no room.
     pub fn add(&self, detail: Detail) {
         let mut entries = self.entries();
-        let bytes = detail.bytes();
+        let (bytes, id) = (detail.bytes, detail.letter.id.clone());
         if bytes > MAX_BYTES / 2 {
             // It is alone: a body can be as large as RabbitMQ allows.
             *entries = Entries::default();
         }
         while entries.bytes + bytes > MAX_BYTES {
             let Some(oldest) = entries.order.pop_front() else { break };
-            let removed = entries.by_id.remove(&oldest).map_or(0, |detail| detail.bytes());
+            let removed = entries.by_id.remove(&oldest).map_or(0, |detail| detail.bytes);
             entries.bytes -= removed;
         }
         entries.bytes += bytes;
-        entries.order.push_back(detail.id.clone());
-        let replaced = entries.by_id.insert(detail.id.clone(), Arc::new(detail));
+        entries.order.push_back(id.clone());
+        let replaced = entries.by_id.insert(id.clone(), Arc::new(detail));
         if let Some(replaced) = replaced {
-            entries.bytes -= replaced.bytes();
-            let id = replaced.id.clone();
+            entries.bytes -= replaced.bytes;
             let first = entries.order.iter().position(|known| *known == id);
             first.and_then(|first| entries.order.remove(first));
         }
@@ -92,7 +81,7 @@ impl Details {
         let Entries { by_id, order, bytes } = &mut *entries;
         by_id.retain(|_, detail| detail.read >= time);
         order.retain(|id| by_id.contains_key(id));
-        *bytes = by_id.values().map(|detail| detail.bytes()).sum();
+        *bytes = by_id.values().map(|detail| detail.bytes).sum();
     }
 
     /// Forgets all.
@@ -106,11 +95,13 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::rabbitmq::Delivery;
 
     fn detail(id: &str, bytes: usize) -> Detail {
         let delivery = Delivery::with_body(&"x".repeat(bytes));
         let record = delivery.record("work");
-        Detail { id: id.to_owned(), delivery, record, position: 1, bytes: bytes + OVERHEAD, read: Instant::now() }
+        let letter = DeadLetter { id: id.to_owned(), delivery, record, position: 1 };
+        Detail { letter, bytes: bytes + OVERHEAD, read: Instant::now() }
     }
 
     #[test]

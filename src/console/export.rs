@@ -1,4 +1,4 @@
-//! Owns the download of dead letters. Must not know pages, nor how a queue is read.
+//! The download of dead letters.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,22 +9,20 @@ use axum::extract::{RawQuery, State};
 use axum::http::StatusCode;
 use axum::http::header::{CONTENT_DISPOSITION, CONTENT_TYPE};
 use axum::response::{IntoResponse as _, Response};
-use futures_util::future::BoxFuture;
 use futures_util::stream;
 use hyper::body::Bytes;
-use serde_json::json;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-use crate::desk::{self, Audit, DeskError};
+use crate::desk::{self, Audit, DeskError, Export, ExportTo, LineSink, Operation as _, Run};
 use crate::report::Report;
 use crate::system::now_millis;
 
-use super::Console;
 use super::jobs::{Job, Task};
 use super::pages::Problem;
 use super::query::LetterQuery;
-use super::routes::{By, Shared, read_query};
+use super::request::{By, Shared, read_query};
+use super::state::Console;
 
 /// Lines that are read ahead of the reader.
 const READ_AHEAD: usize = 64;
@@ -44,18 +42,18 @@ pub(super) async fn export(
         let text = "Too many downloads run or wait for the queue; try again when one of them has ended.";
         return Err(Problem::new(StatusCode::TOO_MANY_REQUESTS, text));
     };
-    let queue = console.queue_name(query.queue).to_owned();
-    let subject = json!({ "action": "export", "queue": queue, "filter": query.selection().to_json() });
-    let failed = |error: DeskError| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string());
-    let audit = Audit::begin(console.history_file().as_deref(), &operator.name, subject).map_err(failed)?;
+    let queue = console.queue_name(query.queue);
     let name = format!("{}-{}.ndjson", queue.replace(['/', '"', '\\'], "_"), now_millis());
     let (sender, receiver) = mpsc::channel::<Line>(READ_AHEAD);
+    let lines = sender.clone();
+    let sink: LineSink = Box::new(move |line| Box::pin(send_line(lines.clone(), line, SEND_TIMEOUT)));
+    let export = Export { selection: console.selection(&query), to: ExportTo::Lines(sink) };
+    let failed = |error: DeskError| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string());
+    let audit = Audit::begin(console.history_file().as_deref(), &operator.name, export.subject()).map_err(failed)?;
     tokio::spawn(async move {
-        let exported = send(&console, &query, &operator.name, &sender).await;
+        let ended = send(&console, &query, &operator.name, &sender, (export, audit)).await;
         drop(permit);
-        let count = exported.as_ref().ok().map(|count| json!({ "exported": count }));
-        audit.end(count.unwrap_or_default(), exported.is_err());
-        if let Err(error) = exported {
+        if let Err(error) = ended {
             // The download ends with an error, not as if it were complete.
             let _ = sender.send(Err(std::io::Error::other(error.to_string()))).await;
         }
@@ -67,11 +65,12 @@ pub(super) async fn export(
 }
 
 async fn send(
-    console: &Arc<Console>,
+    console: &Console,
     query: &LetterQuery,
     who: &str,
     sender: &mpsc::Sender<Line>,
-) -> Result<u64, DeskError> {
+    (export, audit): (Export<'static>, Audit),
+) -> Result<(), DeskError> {
     let queue = console.queue(query.queue);
     let turn = tokio::select! {
         turn = queue.turn.lock() => turn,
@@ -85,17 +84,12 @@ async fn send(
         closing.closed().await;
         stopped.stop();
     });
-    let lines = sender.clone();
-    let write = move |line| -> BoxFuture<'static, std::io::Result<()>> {
-        Box::pin(send_line(lines.clone(), line, SEND_TIMEOUT))
-    };
     let report: Arc<dyn Report> = job;
-    let exported =
-        desk::export(&console.settings, &console.source(query.queue), &query.selection(), &report, write).await;
+    let done = desk::run(&export, audit, Run { settings: &console.settings, report: &report }).await;
     watcher.abort();
     queue.set_holder(None);
     drop(turn);
-    exported
+    done.ended
 }
 
 /// Others wait for the queue: who does not read for half a minute has no download.

@@ -15,12 +15,12 @@ use axum::response::{IntoResponse as _, Redirect, Response};
 
 use crate::http_server::KeptConnection;
 
-use super::Console;
 use super::access::LoginError;
 use super::operator::{self, Refusal};
 use super::pages::Problem;
 use super::query::Fields;
 use super::site::text;
+use super::state::Console;
 
 /// Nothing but the console's own style and script, and no page around it.
 const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self' data:; connect-src 'self'; \

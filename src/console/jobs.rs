@@ -1,5 +1,4 @@
-//! Owns jobs: what the console does in the background, how far it is, and how it ended. Must not know how it is done, nor
-//! pages.
+//! Jobs: what the console does in the background, how far it is, and how it ended.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -7,9 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bson::oid::ObjectId;
-use serde_json::Value;
 
-use crate::desk::{Forecast, Outcomes, Park, Purge, Replay};
+use crate::desk::{self, Followed, Forecast, Park, Purge, Replay};
 use crate::report::Report;
 use crate::system::now_millis;
 
@@ -43,7 +41,7 @@ impl Task {
             Task::Fetch(_) => "looking for a dead letter",
             Task::Forecast(_) => "forecasting a replay",
             Task::Replay(_) => "replaying",
-            Task::Park(park) if park.reset_replays => "unparking",
+            Task::Park(park) if park.is_back => "unparking",
             Task::Park(_) => "parking",
             Task::Purge(_) => "purging",
         }
@@ -91,22 +89,9 @@ pub(super) enum Outcome {
     },
     Found(bool),
     Forecast(Arc<Forecast>),
-    /// The summary of a replay, and what the workers have told so far.
-    Replayed {
-        summary: Value,
-        text: String,
-        replayed: u64,
-        outcomes: Outcomes,
-        is_followed: bool,
-    },
-    Moved {
-        moved: u64,
-        to: String,
-    },
-    Purged {
-        count: u64,
-        file: Option<String>,
-    },
+    /// What a replay did, and what the workers have told so far.
+    Replayed(Arc<desk::Outcome>, Followed),
+    Operated(Arc<desk::Outcome>),
 }
 
 #[derive(Debug)]
@@ -155,7 +140,7 @@ impl Job {
             Task::Fetch(_) => "Reading the queue up to a dead letter",
             Task::Forecast(_) => "Forecast",
             Task::Replay(_) => "Replaying",
-            Task::Park(park) if park.reset_replays => "Unparking",
+            Task::Park(park) if park.is_back => "Unparking",
             Task::Park(_) => "Parking",
             Task::Purge(_) => "Deleting",
         }
@@ -206,7 +191,7 @@ impl Job {
     /// Whether nothing more will change.
     pub fn is_over(&self) -> bool {
         let state = self.state();
-        let followed = !matches!(state.outcome, Some(Outcome::Replayed { is_followed: false, .. }));
+        let followed = !matches!(state.outcome, Some(Outcome::Replayed(_, Followed { is_over: false, .. })));
         state.ended.is_some() && followed
     }
 
@@ -309,7 +294,7 @@ mod tests {
         let jobs = Jobs::default();
         let queue = LetterQuery::of_queue(QueueKind::DeadLetters);
         let source = Source { queue: "q".to_owned(), browse: BrowseOptions::default() };
-        let forecast = Task::Forecast(Replay::new(source, queue.selection()));
+        let forecast = Task::Forecast(Replay::new(queue.selection(source), |_, _, _, _| None));
         let forecast = Arc::new(Job::new(forecast, queue, "anna".to_owned()));
         for job in [&forecast, &job()] {
             jobs.add(Arc::clone(job));
@@ -325,13 +310,7 @@ mod tests {
     #[test]
     fn a_replay_is_over_when_it_has_been_followed() {
         let job = job();
-        let replayed = |is_followed| Outcome::Replayed {
-            summary: Value::Null,
-            text: String::new(),
-            replayed: 1,
-            outcomes: Outcomes::default(),
-            is_followed,
-        };
+        let replayed = |is_over| Outcome::Replayed(Arc::default(), Followed { is_over, ..Followed::default() });
         job.set_outcome(replayed(false));
         job.finish(Phase::Done);
         assert!(!job.is_over());

@@ -1,21 +1,23 @@
-//! Owns the console: the desk for dead letters in a browser, over the same operations as `ticketlog dead`. Server-rendered
-//! pages, with little script. Must not know how a dead letter is read, replayed or deleted.
+//! The console: the desk for dead letters in a browser, over the same operations as `ticketlog dead`. Server-rendered pages, with
+//! little script.
 //!
 //! | module | owns |
 //! |---|---|
 //! | `options` | how it runs, and what may not go together |
 //! | `access` | roles, tokens, sessions |
+//! | `state` | what all requests share |
 //! | `guard` | what every request must pass: host, proxy, login, forms of this site |
 //! | `site` | which site a request is for and which one it comes from |
 //! | `operator` | who sends a request |
 //! | `query` | the fields of URLs and forms |
+//! | `request` | what the handlers of requests share |
 //! | `snapshot` | what is remembered of a queue |
 //! | `details` | the dead letters that are held with their bodies |
 //! | `jobs` | what runs in the background |
 //! | `operations` | what the jobs do |
 //! | `export` | the download |
 //! | `history` | who did what |
-//! | `routes`, `actions` | which page answers which request |
+//! | `routes` | which page answers which request; `actions` those that start or change something |
 //! | `pages` | the HTML |
 
 mod access;
@@ -30,31 +32,25 @@ mod operator;
 mod options;
 mod pages;
 mod query;
+mod request;
 mod routes;
 mod site;
 mod snapshot;
+mod state;
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
-use url::Url;
 
 use crate::config::RouteSettings;
-use crate::desk::Source;
 use crate::http_server;
-use crate::observe::worker_sample::Sample;
-use crate::rabbitmq::{BrokerError, QueueDepths};
 use crate::system::now_millis;
 
-use access::{Logins, ProxySecret, Tokens};
-use details::Details;
-use jobs::Jobs;
-use query::QueueKind;
-use snapshot::Snapshot;
+use access::{ProxySecret, Tokens};
+use state::Console;
 
 pub use access::Role;
 pub use options::Options;
@@ -63,113 +59,8 @@ pub use site::Authority;
 /// Longest duration of a connection: an export of a long queue takes its time.
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(3600);
 
-/// Most downloads that run or wait for their queue.
-const MAX_DOWNLOADS: usize = 4;
 /// How long bodies, and jobs that have parts of them, are held in memory.
 const BODIES_HELD: Duration = Duration::from_secs(14 * 60);
-
-/// What the console knows of one queue.
-#[derive(Debug, Default)]
-struct QueueState {
-    /// Held by whoever reads the queue: RabbitMQ would show two readers one half each.
-    turn: tokio::sync::Mutex<()>,
-    known: Mutex<Known>,
-    details: Details,
-}
-
-#[derive(Debug, Default)]
-struct Known {
-    holder: Option<String>,
-    snapshot: Option<Arc<Snapshot>>,
-    stale: Option<String>,
-}
-
-impl QueueState {
-    fn known(&self) -> MutexGuard<'_, Known> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Who uses the queue, such as `anna is replaying`.
-    fn holder(&self) -> Option<String> {
-        self.known().holder.clone()
-    }
-
-    fn set_holder(&self, holder: Option<String>) {
-        self.known().holder = holder;
-    }
-
-    fn snapshot(&self) -> Option<Arc<Snapshot>> {
-        self.known().snapshot.clone()
-    }
-
-    fn set_snapshot(&self, snapshot: Snapshot) {
-        let mut known = self.known();
-        (known.snapshot, known.stale) = (Some(Arc::new(snapshot)), None);
-    }
-
-    /// What has changed the queue since the snapshot.
-    fn stale(&self) -> Option<String> {
-        self.known().stale.clone()
-    }
-
-    fn set_stale(&self, change: String) {
-        self.known().stale = Some(change);
-    }
-}
-
-/// The two latest samples of a worker.
-#[derive(Clone)]
-struct Samples {
-    before: Option<Sample>,
-    now: Sample,
-}
-
-/// Everything that requests share.
-struct Console {
-    settings: RouteSettings,
-    options: Options,
-    /// None if nobody logs in here.
-    logins: Option<Logins>,
-    /// `None` if no proxy sends it.
-    proxy_secret: Option<ProxySecret>,
-    /// What forms contain where there are no sessions.
-    csrf: String,
-    dead_letters: QueueState,
-    parked: QueueState,
-    jobs: Jobs,
-    downloads: Arc<Semaphore>,
-    depths: tokio::sync::Mutex<QueueDepths>,
-    samples: tokio::sync::Mutex<HashMap<Url, Samples>>,
-}
-
-impl Console {
-    fn queue(&self, queue: QueueKind) -> &QueueState {
-        match queue {
-            QueueKind::DeadLetters => &self.dead_letters,
-            QueueKind::Parked => &self.parked,
-        }
-    }
-
-    fn queue_name(&self, queue: QueueKind) -> &str {
-        match queue {
-            QueueKind::DeadLetters => &self.settings.dead_letter_queue,
-            QueueKind::Parked => &self.settings.parked_queue,
-        }
-    }
-
-    fn source(&self, queue: QueueKind) -> Source {
-        Source { queue: self.queue_name(queue).to_owned(), browse: self.options.browse.clone() }
-    }
-
-    /// Number of messages that are ready in each queue; none if it is not known.
-    async fn depths(&self) -> Result<[Option<u32>; 2], BrokerError> {
-        let names = [QueueKind::DeadLetters, QueueKind::Parked].map(|queue| [self.queue_name(queue)]);
-        let names = names.each_ref().map(|queue| &queue[..]);
-        let counts = self.depths.lock().await.read(&self.settings.broker, &names).await?;
-        let ready = |at: usize| counts.get(at).copied().flatten().map(|counts| counts.ready);
-        Ok([ready(0), ready(1)])
-    }
-}
 
 /// A console that listens.
 pub struct BoundConsole {
@@ -188,22 +79,8 @@ pub async fn bind(settings: RouteSettings, options: Options) -> Result<std::io::
     if let Some(directory) = &options.state_dir {
         create_directory(directory).map_err(|error| format!("{} cannot be used: {error}", directory.display()))?;
     }
-    let mut allowed = options.allow.clone();
-    allowed.insert(Role::Look);
     let listen = options.listen;
-    let console = Console {
-        settings,
-        logins: tokens.map(|tokens| Logins::new(tokens, allowed)),
-        proxy_secret,
-        csrf: access::random_id(),
-        options,
-        dead_letters: QueueState::default(),
-        parked: QueueState::default(),
-        jobs: Jobs::default(),
-        downloads: Arc::new(Semaphore::new(MAX_DOWNLOADS)),
-        depths: tokio::sync::Mutex::default(),
-        samples: tokio::sync::Mutex::default(),
-    };
+    let console = Console::new(settings, options, tokens, proxy_secret);
     Ok(TcpListener::bind(listen).await.map(|listener| BoundConsole { listener, console: Arc::new(console) }))
 }
 
@@ -221,7 +98,7 @@ async fn forget_bodies(console: Arc<Console>) {
 }
 
 /// Creates the directory, readable for its owner only, if there is none.
-fn create_directory(directory: &std::path::Path) -> std::io::Result<()> {
+fn create_directory(directory: &Path) -> std::io::Result<()> {
     use std::os::unix::fs::DirBuilderExt as _;
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)
 }

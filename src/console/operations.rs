@@ -1,19 +1,16 @@
-//! Owns what the jobs of the console do, through the desk: reading a queue, forecasting, replaying, parking, purging. Must not
-//! know pages.
+//! What the jobs of the console do, through the desk: reading a queue, forecasting, replaying, parking, purging.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::http::StatusCode;
-use serde_json::json;
 use tokio::sync::MutexGuard;
 use tokio::time::timeout;
 
 use crate::dead_letter::Filter;
-use crate::desk::{self, Audit, DeskError, LetterReader, Park, Purge, Replay, Selection};
+use crate::desk::{self, Audit, DeadLetterReader, DeskError, Done, Follow, Followed, Operation, Run, Selection};
 use crate::report::Report;
 use crate::system::now_millis;
 
@@ -22,15 +19,13 @@ use super::jobs::{Job, Outcome, POLL, Phase, Task};
 use super::pages::Problem;
 use super::query::{LetterQuery, QueueKind};
 use super::snapshot::SnapshotBuilder;
-use super::{Console, QueueState};
+use super::state::{Console, QueueState};
 
 /// Dead letters of each group that are held with their bodies, up to this many bytes each.
 const EXAMPLES: u32 = 10;
 const MAX_EXAMPLE_BYTES: usize = 64 << 10;
-/// How often the workers are asked what became of a replay, and how long without news.
-const FOLLOW_INTERVAL: Duration = Duration::from_millis(500);
+/// How long the workers are asked what became of a replay, without news.
 const FOLLOW_PATIENCE: Duration = Duration::from_secs(60);
-const FOLLOW_LIMIT: Duration = Duration::from_secs(600);
 /// A queue with at most this many is read again by itself after a change.
 pub(super) const MAX_UNASKED_LOOK: usize = 20_000;
 
@@ -38,19 +33,15 @@ pub(super) const MAX_UNASKED_LOOK: usize = 20_000;
 ///
 /// # Errors
 /// Too many jobs wait.
-pub(super) fn start(
-    console: &Arc<Console>,
-    task: Task,
-    query: LetterQuery,
-    who: &str,
-) -> Result<Arc<Job>, TooManyJobs> {
+pub(super) fn start(console: &Arc<Console>, task: Task, query: LetterQuery, who: &str) -> Result<Arc<Job>, Problem> {
     let running = console.jobs.running();
     let is_equal = |job: &&Arc<Job>| job.query.queue == query.queue && job.task.is_same_reading(&task);
     if let Some(job) = running.iter().find(is_equal) {
         return Ok(Arc::clone(job));
     }
     if running.len() >= MAX_WAITING {
-        return Err(TooManyJobs);
+        let text = "Too many jobs wait for the queue; try again when some have ended.";
+        return Err(Problem::new(StatusCode::TOO_MANY_REQUESTS, text));
     }
     let job = Arc::new(Job::new(task, query, who.to_owned()));
     console.jobs.add(Arc::clone(&job));
@@ -61,18 +52,8 @@ pub(super) fn start(
 /// Most jobs that run or wait.
 const MAX_WAITING: usize = 20;
 
-/// Too many jobs wait.
-#[derive(Debug)]
-pub(super) struct TooManyJobs;
-
-impl From<TooManyJobs> for Problem {
-    fn from(_: TooManyJobs) -> Self {
-        Problem::new(StatusCode::TOO_MANY_REQUESTS, "Too many jobs wait for the queue; try again when some have ended.")
-    }
-}
-
 /// Starts to read the whole queue, or joins somebody who does.
-pub(super) fn look(console: &Arc<Console>, queue: QueueKind, who: &str) -> Result<Arc<Job>, TooManyJobs> {
+pub(super) fn look(console: &Arc<Console>, queue: QueueKind, who: &str) -> Result<Arc<Job>, Problem> {
     start(console, Task::Look, LetterQuery::of_queue(queue), who)
 }
 
@@ -122,23 +103,24 @@ async fn wait_for_turn<'a>(queue: &'a QueueState, job: &Job) -> Option<MutexGuar
 
 async fn perform(console: &Arc<Console>, job: &Arc<Job>) -> Result<Outcome, DeskError> {
     let report: Arc<dyn Report> = Arc::<Job>::clone(job);
+    let run = Run { settings: &console.settings, report: &report };
     match &job.task {
-        Task::Look => read_queue(console, job.query.queue, &report).await,
-        Task::Fetch(id) => fetch(console, job.query.queue, id, &report).await,
-        Task::Forecast(replay) => {
-            let forecast = replay.forecast(&console.settings, EXAMPLES as usize, &report).await?;
-            Ok(Outcome::Forecast(Arc::new(forecast)))
+        Task::Look => read_queue(console, job.query.queue, run).await,
+        Task::Fetch(id) => fetch(console, job.query.queue, id, run).await,
+        Task::Forecast(replay) => Ok(Outcome::Forecast(Arc::new(replay.forecast(run, EXAMPLES as usize).await?))),
+        Task::Replay(replay) => {
+            let done = operate(console, job, replay, run).await?;
+            let expected = done.count;
+            Ok(Outcome::Replayed(done, Followed { expected, ..Followed::default() }))
         }
-        Task::Replay(task) => replay(console, job, task, &report).await,
-        Task::Park(task) => park(console, job, task, &report).await,
-        Task::Purge(task) => purge(console, job, task, &report).await,
+        Task::Park(park) => operate(console, job, park, run).await.map(Outcome::Operated),
+        Task::Purge(purge) => operate(console, job, purge, run).await.map(Outcome::Operated),
     }
 }
 
-async fn read_queue(console: &Console, queue: QueueKind, report: &Arc<dyn Report>) -> Result<Outcome, DeskError> {
+async fn read_queue(console: &Console, queue: QueueKind, run: Run<'_>) -> Result<Outcome, DeskError> {
     let (began, taken) = (Instant::now(), now_millis());
-    let mut reader =
-        LetterReader::open(&console.settings, &console.source(queue), &Selection::default(), report).await?;
+    let mut reader = DeadLetterReader::open(run, &console.source(queue).into()).await?;
     let state = console.queue(queue);
     state.details.clear();
     let mut builder = SnapshotBuilder::with_capacity(reader.total() as usize);
@@ -154,14 +136,14 @@ async fn read_queue(console: &Console, queue: QueueKind, report: &Arc<dyn Report
                 state.details.add(Detail::new(letter));
             }
             count += 1;
-            report.set_done(count);
+            run.report.set_done(count);
         }
         Ok(())
     }
     .await;
     reader.close(read).await?;
     let snapshot = builder.finish(taken, began.elapsed());
-    if report.is_stopped() {
+    if run.report.is_stopped() {
         return Err(DeskError::Stopped);
     }
     let count = snapshot.len();
@@ -169,97 +151,44 @@ async fn read_queue(console: &Console, queue: QueueKind, report: &Arc<dyn Report
     Ok(Outcome::Looked { count })
 }
 
-async fn fetch(console: &Console, queue: QueueKind, id: &str, report: &Arc<dyn Report>) -> Result<Outcome, DeskError> {
-    let selection = Selection { filter: Filter { ids: vec![id.to_owned()], ..Filter::default() }, limit: Some(1) };
-    let mut reader = LetterReader::open(&console.settings, &console.source(queue), &selection, report).await?;
+async fn fetch(console: &Console, queue: QueueKind, id: &str, run: Run<'_>) -> Result<Outcome, DeskError> {
+    let filter = Filter { ids: vec![id.to_owned()], ..Filter::default() };
+    let selection = Selection { source: console.source(queue), filter, limit: Some(1) };
+    let mut reader = DeadLetterReader::open(run, &selection).await?;
     let found = reader.next().await;
     let letter = reader.close(found).await?;
     let found = letter.is_some();
-    if !found && report.is_stopped() {
+    if !found && run.report.is_stopped() {
         return Err(DeskError::Stopped);
     }
     letter.into_iter().for_each(|letter| console.queue(queue).details.add(Detail::new(letter)));
     Ok(Outcome::Found(found))
 }
 
-impl Console {
-    /// A path in the directory of the console.
-    fn kept(&self, name: PathBuf) -> Option<PathBuf> {
-        self.options.state_dir.as_ref().map(|directory| directory.join(name))
-    }
-
-    /// The file of the history.
-    pub(super) fn history_file(&self) -> Option<PathBuf> {
-        self.kept(PathBuf::from("history.ndjson"))
-    }
-}
-
-async fn replay(console: &Console, job: &Job, replay: &Replay, report: &Arc<dyn Report>) -> Result<Outcome, DeskError> {
-    let backup = replay.edit.as_ref().and_then(|_| console.kept(replay.backup_name()));
-    let replay = Replay { backup, ..replay.clone() };
-    let audit = Audit::begin(console.history_file().as_deref(), &job.who, replay.audit_subject())?;
-    let (done, ended) = replay.run(&console.settings, report).await?;
-    audit.end(done.outcome(), ended.is_err());
-    done.transfer.undeliverable_notes().iter().for_each(|note| job.note(note));
-    ended?;
-    Ok(Outcome::Replayed {
-        summary: done.to_json(&replay.id),
-        text: done.to_text(),
-        replayed: done.replayed(),
-        outcomes: desk::Outcomes::default(),
-        is_followed: false,
-    })
-}
-
-async fn park(console: &Console, job: &Job, park: &Park, report: &Arc<dyn Report>) -> Result<Outcome, DeskError> {
-    let action = if park.reset_replays { "unpark" } else { "park" };
-    let subject = json!({ "action": action, "queue": park.source.queue, "filter": park.selection.to_json() });
-    let audit = Audit::begin(console.history_file().as_deref(), &job.who, subject)?;
-    let (done, ended) = park.run(&console.settings, report).await?;
-    audit.end(Park::outcome(&done), ended.is_err());
-    done.undeliverable_notes().iter().for_each(|note| job.note(note));
-    ended?;
-    Ok(Outcome::Moved { moved: done.moved(&()), to: park.to.clone() })
-}
-
-async fn purge(console: &Console, job: &Job, purge: &Purge, report: &Arc<dyn Report>) -> Result<Outcome, DeskError> {
-    let backup = console.kept(Purge::backup_name(&purge.source.queue));
-    let purge = Purge { backup, ..purge.clone() };
-    let subject = json!({ "action": "purge", "queue": purge.source.queue, "filter": purge.selection.to_json() });
-    let audit = Audit::begin(console.history_file().as_deref(), &job.who, subject)?;
-    let (count, ended) = purge.run(&console.settings, report).await;
-    // Nothing was deleted without a line in it.
-    let file = purge.backup.as_ref().filter(|path| path.exists()).map(|path| path.display().to_string());
-    let stopped = report.is_stopped().then_some(true);
-    audit.end(json!({ "purged": count, "backup": file, "stopped": stopped }), ended.is_err());
-    ended?;
-    Ok(Outcome::Purged { count, file })
+/// Runs an operation of the desk, with an entry of the history.
+async fn operate<O: Operation>(
+    console: &Console,
+    job: &Job,
+    operation: &O,
+    run: Run<'_>,
+) -> Result<Arc<desk::Outcome>, DeskError> {
+    let audit = Audit::begin(console.history_file().as_deref(), &job.who, operation.subject())?;
+    let Done { outcome, ended } = desk::run(operation, audit, run).await;
+    outcome.notes().iter().for_each(|note| job.note(note));
+    ended.map(|()| Arc::new(outcome))
 }
 
 /// Asks the workers what became of a replay until all is known, or nothing new comes.
 async fn follow(console: &Console, job: &Job) {
-    let (Task::Replay(replay), Some(Outcome::Replayed { summary, text, replayed, .. })) = (&job.task, job.outcome())
-    else {
-        return;
+    let (Task::Replay(replay), Some(Outcome::Replayed(done, _))) = (&job.task, job.outcome()) else { return };
+    let follow = Follow {
+        workers: &console.options.workers,
+        queue: &console.settings.queue,
+        replay_id: &replay.id,
+        expected: done.count,
+        patience: FOLLOW_PATIENCE,
     };
-    let (mut last, began) = ((desk::Outcomes::default(), Instant::now()), Instant::now());
-    loop {
-        let outcomes = desk::ask_workers(&console.options.workers, &console.settings.queue, &replay.id).await;
-        if outcomes.outcomes != last.0.outcomes {
-            last.1 = Instant::now();
-        }
-        last.0 = outcomes.clone();
-        let is_followed = replayed == 0
-            || outcomes.known() >= replayed
-            || last.1.elapsed() >= FOLLOW_PATIENCE
-            || began.elapsed() >= FOLLOW_LIMIT;
-        let (summary, text) = (summary.clone(), text.clone());
-        job.set_outcome(Outcome::Replayed { summary, text, replayed, outcomes, is_followed });
-        if is_followed {
-            return;
-        }
-        tokio::time::sleep(FOLLOW_INTERVAL).await;
-    }
+    follow.run(|known| job.set_outcome(Outcome::Replayed(Arc::clone(&done), known.clone()))).await;
 }
 
 /// The queues that a job has changed.

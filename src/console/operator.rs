@@ -8,10 +8,10 @@ use axum::http::header::{AUTHORIZATION, COOKIE, HeaderMap, HeaderName};
 use crate::dead_letter::escape;
 use crate::desk;
 
-use super::Console;
 use super::access::{LoginError, Operator, Role};
 use super::pages::Problem;
 use super::site::text;
+use super::state::Console;
 
 /// The header with which a proxy proves that a request comes from it.
 const PROXY_SECRET: HeaderName = HeaderName::from_static("x-ticketlog-proxy-secret");

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use axum::http::HeaderName;
 use url::Url;
 
+use crate::desk::StartSpan;
 use crate::rabbitmq::BrowseOptions;
 
 use super::access::Role;
@@ -35,6 +36,8 @@ pub struct Options {
     pub workers: Vec<Url>,
     /// How queues are browsed.
     pub browse: BrowseOptions,
+    /// Records replays in the traces of their messages.
+    pub start_span: StartSpan,
     /// Where Grafana is.
     pub grafana: Option<Url>,
     /// Where the documents of this project are.
@@ -105,6 +108,7 @@ mod tests {
             state_dir: None,
             workers: Vec::new(),
             browse: BrowseOptions::default(),
+            start_span: |_, _, _, _| None,
             grafana: None,
             docs: None,
         }

@@ -4,7 +4,7 @@
 use url::form_urlencoded;
 
 use crate::dead_letter::{Cause, Filter};
-use crate::desk::Selection;
+use crate::desk::{Selection, Source};
 use crate::system;
 
 /// Dead letters on a page of a list.
@@ -171,8 +171,8 @@ impl LetterQuery {
     }
 
     /// As operations take it.
-    pub fn selection(&self) -> Selection {
-        Selection { filter: self.filter.clone(), limit: self.limit }
+    pub fn selection(&self, source: Source) -> Selection {
+        Selection { source, filter: self.filter.clone(), limit: self.limit }
     }
 
     /// The conditions in words.

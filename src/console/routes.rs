@@ -1,4 +1,4 @@
-//! Owns which page answers which request that changes nothing. Must not know the HTML, nor how a queue is read.
+//! Which page answers which request. Those that start or change something are in `actions`.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use axum::http::StatusCode;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderMap};
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::response::sse::{Event, KeepAlive, Sse};
-use axum::response::{IntoResponse, Redirect, Response};
+use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Extension, Router};
 use futures_util::stream::{self, Stream};
@@ -18,23 +18,21 @@ use maud::Markup;
 use crate::desk;
 use crate::http_client;
 use crate::observe::worker_sample::Sample;
-use crate::system::now_millis;
 
 use super::access::Operator;
-use super::jobs::{Job, Task};
+use super::jobs::Task;
 use super::operations::{self, MAX_UNASKED_LOOK};
 use super::pages::{self, NowView, Problem};
-use super::query::{Fields, LetterQuery, QueueKind};
+use super::query::QueueKind;
+use super::request::{By, Shared, find_job, read_query};
 use super::snapshot::Snapshot;
-use super::{Console, Samples, actions, export, guard, history};
+use super::state::{Console, Samples};
+use super::{actions, export, guard, history};
 
 /// How long a page waits for a short job before it shows how far the job is.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// How often a page with a running job is updated.
 const UPDATE_INTERVAL: Duration = Duration::from_millis(300);
-
-pub(super) type Shared = State<Arc<Console>>;
-pub(super) type By = Extension<Arc<Operator>>;
 
 /// All routes.
 pub(super) fn router(console: Arc<Console>) -> Router {
@@ -70,11 +68,6 @@ pub(super) fn router(console: Arc<Console>) -> Router {
 
 fn asset(kind: &'static str, text: &'static str) -> impl IntoResponse {
     ([(CONTENT_TYPE, kind), (CACHE_CONTROL, "no-cache")], text)
-}
-
-pub(super) fn read_query(query: Option<&str>) -> Result<LetterQuery, Problem> {
-    let fields = Fields::parse(query.unwrap_or_default().as_bytes());
-    LetterQuery::read(&fields, now_millis()).map_err(Problem::bad_request)
 }
 
 async fn now(State(console): Shared, Extension(operator): By) -> Markup {
@@ -129,7 +122,7 @@ async fn snapshot(
     if (is_long && is_idle) || console.options.site().is_caused_by_another(headers) {
         return Err(pages::first_look_page(console, operator, queue, depth.unwrap_or(0)).into_response());
     }
-    let job = operations::look(console, queue, &operator.name).map_err(|error| Problem::from(error).into_response())?;
+    let job = operations::look(console, queue, &operator.name).map_err(|problem| problem.into_response())?;
     if job.wait(PATIENCE).await
         && let Some(snapshot) = console.queue(queue).snapshot()
     {
@@ -183,7 +176,7 @@ async fn letter(
         }
     }
     let Some(detail) = details.get(id) else { return Err(Problem::not_found("It is not in the queue any more.")) };
-    let body = desk::readable_body(&detail.delivery, &console.settings.rules());
+    let body = desk::readable_body(&detail.letter.delivery, &console.settings.rules());
     Ok(pages::letter_page(&console, &operator, query.queue, &detail, &body).into_response())
 }
 
@@ -193,11 +186,6 @@ async fn show_history(State(console): Shared, Extension(operator): By) -> Result
         Problem::new(StatusCode::INTERNAL_SERVER_ERROR, format!("The history cannot be read: {error}"))
     })?;
     Ok(pages::history_page(&console, &operator, entries.as_deref()))
-}
-
-pub(super) fn find_job(console: &Console, id: &str) -> Result<Arc<Job>, Problem> {
-    let text = "This job is not known: the console has forgotten it, or was restarted. The history tells what it did.";
-    console.jobs.find(id).ok_or_else(|| Problem::not_found(text))
 }
 
 async fn job(State(console): Shared, Extension(operator): By, Path(id): Path<String>) -> Result<Markup, Problem> {
@@ -232,9 +220,4 @@ async fn job_events(
         }
     });
     Ok(([("x-accel-buffering", "no")], Sse::new(events).keep_alive(KeepAlive::default())))
-}
-
-/// See Other: the browser loads the page of a job that a form has started.
-pub(super) fn to_job(job: &Arc<Job>) -> Redirect {
-    Redirect::to(&format!("/jobs/{}", job.id))
 }

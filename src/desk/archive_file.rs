@@ -1,26 +1,71 @@
-//! Owns the files that dead letters are written to: NDJSON, readable only for their owner, on disk before anything is removed
-//! from a queue. Must not know queues or commands.
+//! The files that dead letters are written to: NDJSON, readable only for their owner, on disk before anything is removed from a
+//! queue.
 
 use std::fs::{File, OpenOptions};
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
+use tokio::io::{AsyncWriteExt as _, BufWriter};
+
 use super::DeskError;
 
-/// Creates a new file that only its owner can read.
-pub fn create_file(path: &Path) -> Result<File, DeskError> {
+fn create_file(path: &Path) -> Result<File, DeskError> {
     let file = OpenOptions::new().append(true).create_new(true).mode(0o600).open(path);
     file.map_err(|error| DeskError::CannotCreate(format!("{} cannot be created: {error}", path.display())))
 }
 
 /// Syncs the directory of a file, so that the file's name is durable.
-pub fn sync_directory(path: &Path) -> Result<(), DeskError> {
+fn sync_directory(path: &Path) -> Result<(), DeskError> {
     Ok(File::open(directory_of(path))?.sync_all()?)
 }
 
 fn directory_of(path: &Path) -> &Path {
     path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// A new file that is complete, or does not exist: a partial file gets its name when its last line is on disk.
+pub(super) struct NewFile {
+    path: PathBuf,
+    partial: PathBuf,
+    out: BufWriter<tokio::fs::File>,
+}
+
+impl NewFile {
+    /// # Errors
+    /// It exists already, or cannot be created.
+    pub fn create(path: &Path) -> Result<NewFile, DeskError> {
+        if path.exists() {
+            let text = format!("{} exists already; export to a new file", path.display());
+            return Err(DeskError::CannotCreate(text));
+        }
+        let partial = PathBuf::from(format!("{}.partial", path.display()));
+        // Left over from a killed export.
+        let _ = std::fs::remove_file(&partial);
+        let out = BufWriter::new(tokio::fs::File::from_std(create_file(&partial)?));
+        Ok(NewFile { path: path.to_owned(), partial, out })
+    }
+
+    /// Appends a line.
+    pub async fn write(&mut self, line: &str) -> Result<(), DeskError> {
+        self.out.write_all(line.as_bytes()).await?;
+        Ok(self.out.write_all(b"\n").await?)
+    }
+
+    /// Gives the file its name.
+    pub async fn finish(mut self) -> Result<(), DeskError> {
+        self.out.flush().await?;
+        self.out.get_ref().sync_all().await?;
+        std::fs::rename(&self.partial, &self.path)?;
+        sync_directory(&self.path)
+    }
+}
+
+impl Drop for NewFile {
+    fn drop(&mut self) {
+        // There is none any more after `finish`.
+        let _ = std::fs::remove_file(&self.partial);
+    }
 }
 
 /// A file for what a command is about to change. It is created when the first line is written, and holds complete lines only.

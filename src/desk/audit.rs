@@ -1,5 +1,5 @@
-//! Owns the audit line: who did what, where, when, to which dead letters, with what outcome. It is logged, and appended to a
-//! file if one is given. Must not know how an operation does its work.
+//! The audit line: who did what, where, when, to which dead letters, with what outcome. It is logged, and appended to a file if
+//! one is given.
 
 use std::fs::OpenOptions;
 use std::io::{Read as _, Seek as _, SeekFrom, Write as _};

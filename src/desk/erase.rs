@@ -10,8 +10,8 @@ use crate::event::{Decoder, Rules, Wanted};
 use crate::rabbitmq::Delivery;
 use crate::report::Report;
 
-use super::reader::{LetterHandle, LetterReader, SelectedLetter, json_body};
-use super::{DeskError, Selection, Source};
+use super::reader::{DeadLetter, DeadLetterReader, DeadLetterRemover, json_body};
+use super::{DeskError, Run, Source};
 
 /// The field that says whose an event is.
 const USER_FIELD: &str = "user_id";
@@ -81,56 +81,78 @@ impl<'a> UserSearch<'a> {
     /// The queue cannot be read.
     pub async fn find(&self, source: &Source, report: &Arc<dyn Report>) -> Result<UserLetters, DeskError> {
         let mut letters = UserLetters::default();
-        self.read(source, report, false, &mut letters).await.map(|()| letters)
+        let run = Run { settings: self.settings, report };
+        let mut reader = DeadLetterReader::open(run, &source.clone().into()).await?;
+        let mut decoder = self.decoder();
+        let read = async {
+            while let Some(letter) = reader.next().await? {
+                let is_found = self.add(&mut decoder, letter, &source.queue, &mut letters);
+                letters.found += u64::from(is_found);
+            }
+            Ok(())
+        }
+        .await;
+        reader.close(read).await.map(|()| letters)
     }
 
-    /// Deletes them, without a copy. Returns what was deleted, and how it ended.
-    pub async fn delete(&self, source: &Source, report: &Arc<dyn Report>) -> (UserLetters, Result<(), DeskError>) {
-        let mut deleted = UserLetters::default();
-        let ended = self.read(source, report, true, &mut deleted).await;
-        (deleted, ended)
-    }
-
-    async fn read(
+    /// Deletes them, without a copy, and counts in `deleted` what was deleted.
+    ///
+    /// # Errors
+    /// The queue cannot be read; what was deleted before stays deleted.
+    pub async fn delete(
         &self,
         source: &Source,
         report: &Arc<dyn Report>,
-        deletes: bool,
-        letters: &mut UserLetters,
+        deleted: &mut UserLetters,
     ) -> Result<(), DeskError> {
-        let selection = Selection::default();
-        let mut reader = match deletes {
-            true => LetterReader::open_to_remove(self.settings, source, &selection, report).await?,
-            false => LetterReader::open(self.settings, source, &selection, report).await?,
-        };
-        let read = self.read_all(&mut reader, &source.queue, deletes, letters).await;
-        reader.close(read).await
+        let run = Run { settings: self.settings, report };
+        let mut reader = DeadLetterRemover::open(run, &source.clone().into(), None).await?;
+        let ended = self.delete_all(&mut reader, &source.queue, deleted).await;
+        reader.close(ended).await
     }
 
-    async fn read_all(
+    async fn delete_all(
         &self,
-        reader: &mut LetterReader,
+        reader: &mut DeadLetterRemover,
         queue: &str,
-        deletes: bool,
-        letters: &mut UserLetters,
+        deleted: &mut UserLetters,
     ) -> Result<(), DeskError> {
-        let mut decoder = Decoder::new(Arc::new(self.rules.clone()));
-        let mut handles = Vec::new();
-        while let Some(SelectedLetter { id, delivery, handle, .. }) = reader.next().await? {
-            match self.owner(&mut decoder, &delivery) {
-                Owner::Other => {}
-                Owner::User if deletes => handles.push(handle),
-                Owner::User => letters.found += 1,
-                Owner::Undecided(reason) => {
-                    let named = Undecided { queue: queue.to_owned(), id, reason };
-                    letters.add(UserLetters { found: 0, undecided: 1, named: vec![named] });
-                }
+        let mut decoder = self.decoder();
+        let mut acks = Vec::new();
+        loop {
+            let next = reader.next().await?;
+            let is_last = next.is_none();
+            if let Some((letter, ack)) = next
+                && self.add(&mut decoder, letter, queue, deleted)
+            {
+                acks.push(ack);
             }
-            if handles.len() >= MAX_BATCH {
-                acknowledge(reader, &mut handles, letters).await?;
+            if is_last || acks.len() >= MAX_BATCH {
+                let count = acks.len() as u64;
+                reader.acknowledge(std::mem::take(&mut acks)).await?;
+                deleted.found += count;
+            }
+            if is_last {
+                return Ok(());
             }
         }
-        acknowledge(reader, &mut handles, letters).await
+    }
+
+    fn decoder(&self) -> Decoder {
+        Decoder::new(Arc::new(self.rules.clone()))
+    }
+
+    /// Whether it is the user's. It is counted if nobody knows.
+    fn add(&self, decoder: &mut Decoder, letter: DeadLetter, queue: &str, letters: &mut UserLetters) -> bool {
+        match self.owner(decoder, &letter.delivery) {
+            Owner::User => true,
+            Owner::Other => false,
+            Owner::Undecided(reason) => {
+                let named = Undecided { queue: queue.to_owned(), id: letter.id, reason };
+                letters.add(UserLetters { found: 0, undecided: 1, named: vec![named] });
+                false
+            }
+        }
     }
 
     fn owner(&self, decoder: &mut Decoder, delivery: &Delivery) -> Owner {
@@ -151,17 +173,6 @@ impl<'a> UserSearch<'a> {
             Err(rejection) => Owner::Undecided(rejection.reason_and_field()),
         }
     }
-}
-
-async fn acknowledge(
-    reader: &mut LetterReader,
-    handles: &mut Vec<LetterHandle>,
-    letters: &mut UserLetters,
-) -> Result<(), DeskError> {
-    let count = handles.len() as u64;
-    reader.acknowledge(std::mem::take(handles)).await?;
-    letters.found += count;
-    Ok(())
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Owns why an operation on dead letters failed. Must not know exit codes or pages.
+//! Why an operation on dead letters failed.
 
 use crate::rabbitmq::{BrokerError, BrowseError};
 
@@ -14,6 +14,12 @@ pub enum DeskError {
     /// A file exists already, or cannot be created.
     #[error("{0}")]
     CannotCreate(String),
+    /// A file cannot be read.
+    #[error("{0}")]
+    NoInput(String),
+    /// A file holds something else than dead letters.
+    #[error("{0}")]
+    Invalid(String),
     /// As many dead letters that were in the queue at the beginning did not come.
     #[error(
         "{0} of the dead letters that were in the queue at the beginning did not come: something else takes messages from it, or \

@@ -1,73 +1,67 @@
-//! Owns parking: moving dead letters between the dead-letter queue and the parked queue. Must not know how they are moved.
-
-use std::sync::Arc;
+//! Parking: moving dead letters between the dead-letter queue and the parked queue.
 
 use serde_json::{Value, json};
 
 use crate::config::RouteSettings;
 use crate::rabbitmq::Rate;
-use crate::report::Report;
 
-use super::reader::{LetterReader, SelectedLetter};
-use super::transfer::{Transfer, TransferReport};
-use super::{DeskError, Selection, Source};
+use super::transfer::{Sent, Transfer};
+use super::{DeskError, Operation, Outcome, Run, Selection, dead_letters};
 
 /// What to move, and where.
 #[derive(Debug, Clone)]
 pub struct Park {
-    /// The queue that they leave.
-    pub source: Source,
-    /// Which of them.
+    /// Which dead letters.
     pub selection: Selection,
     /// The queue that they go to.
-    pub to: String,
-    /// Whether their replay count starts at 0 again.
-    pub reset_replays: bool,
+    to: String,
+    /// Whether they go back to the dead-letter queue, and their replay count starts at 0 again.
+    pub is_back: bool,
     /// Most messages a second.
     pub rate: Option<Rate>,
 }
 
-/// What was moved.
-pub type ParkReport = TransferReport<()>;
-
 impl Park {
-    /// From `source` into the parked queue; or from the parked queue back into the dead-letter queue, with a replay count of 0.
+    /// Into the parked queue; or from the parked queue back into the dead-letter queue, with a replay count of 0.
     ///
     /// # Errors
     /// They are there already.
-    pub fn new(settings: &RouteSettings, source: Source, selection: Selection, back: bool) -> Result<Park, DeskError> {
-        let to = if back { &settings.dead_letter_queue } else { &settings.parked_queue }.clone();
-        if source.queue == to {
+    pub fn new(settings: &RouteSettings, selection: Selection, is_back: bool) -> Result<Park, DeskError> {
+        let to = if is_back { &settings.dead_letter_queue } else { &settings.parked_queue }.clone();
+        if selection.source.queue == to {
             return Err(DeskError::Usage(format!("these dead letters are in {to} already")));
         }
-        Ok(Park { source, selection, to, reset_replays: back, rate: None })
+        Ok(Park { selection, to, is_back, rate: None })
+    }
+}
+
+impl Operation for Park {
+    const COUNTED: &'static str = "moved";
+
+    fn subject(&self) -> Value {
+        self.selection.subject(if self.is_back { "unpark" } else { "park" })
     }
 
-    /// Moves those that are in the queue when this begins. Returns what was moved, and how it ended.
-    ///
-    /// # Errors
-    /// The queue cannot be opened; nothing was moved.
-    pub async fn run(
-        &self,
-        settings: &RouteSettings,
-        report: &Arc<dyn Report>,
-    ) -> Result<(ParkReport, Result<(), DeskError>), DeskError> {
-        let reader = LetterReader::open_to_remove(settings, &self.source, &self.selection, report).await?;
-        let mut transfer = Transfer::new(settings, reader, self.rate, report).await?;
-        let exchange = &settings.dead_letter.exchange;
+    async fn perform(&self, run: Run<'_>, outcome: &mut Outcome) -> Result<(), DeskError> {
+        let mut transfer = Transfer::open(run, &self.selection, self.rate, outcome).await?;
+        let exchange = &run.settings.dead_letter.exchange;
         let sent = async {
-            while let Some(SelectedLetter { delivery, record, handle, .. }) = transfer.next().await? {
-                transfer.send(delivery.copy_to(&record, exchange, &self.to, self.reset_replays), handle, ()).await?;
+            while let Some((letter, ack)) = transfer.next().await? {
+                let message = letter.delivery.copy_to(&letter.record, exchange, &self.to, self.is_back);
+                transfer.send(message, ack, Sent::default()).await?;
             }
             Ok(())
         }
         .await;
-        Ok(transfer.finish(sent).await)
+        transfer.finish(sent).await
     }
 
-    /// The outcome, for the audit.
-    pub fn outcome(report: &ParkReport) -> Value {
-        let stopped = report.interrupted.then_some(true);
-        json!({ "moved": report.moved(&()), "stayed": report.undeliverable(), "stopped": stopped })
+    fn to_json(&self, outcome: &Outcome) -> Value {
+        let stayed = outcome.undeliverable.values().sum::<u64>();
+        json!({ "moved": outcome.count, "stayed": stayed, "to": self.to })
+    }
+
+    fn to_text(&self, outcome: &Outcome) -> String {
+        format!("{} moved from {} to {}", dead_letters(outcome.count), self.selection.source.queue, self.to)
     }
 }

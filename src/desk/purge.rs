@@ -1,15 +1,16 @@
-//! Owns purging: deleting dead letters, each only after it is on disk in a backup file. Must not know how a queue is browsed.
+//! Purging: deleting dead letters, each only after it is on disk in a backup file.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 
-use crate::config::RouteSettings;
+use serde_json::Value;
+
+use crate::rabbitmq::AckHandle;
 use crate::report::Report;
 use crate::system::now_millis;
 
 use super::archive_file::BackupFile;
-use super::reader::{LetterHandle, LetterReader, SelectedLetter};
-use super::{DeskError, Selection, Source};
+use super::reader::DeadLetterRemover;
+use super::{DeskError, Operation, Outcome, Run, Selection, dead_letters};
 
 /// Most messages, and bytes of their lines, that are written before they are synced and deleted.
 const MAX_BATCH_MESSAGES: usize = 500;
@@ -18,23 +19,17 @@ const MAX_BATCH_BYTES: usize = 8 << 20;
 /// What to delete.
 #[derive(Debug, Clone)]
 pub struct Purge {
-    /// The queue.
-    pub source: Source,
-    /// Which of its dead letters.
+    /// Which dead letters.
     pub selection: Selection,
     /// The new file for them; none deletes them without a copy.
     pub backup: Option<PathBuf>,
 }
 
-/// One run.
-struct Run<'a> {
-    reader: &'a mut LetterReader,
-    backup: Option<BackupFile>,
-    queue: &'a str,
-    report: &'a dyn Report,
+/// Dead letters that are read, and neither in the file nor deleted.
+#[derive(Default)]
+struct Batch {
     lines: String,
-    handles: Vec<LetterHandle>,
-    purged: u64,
+    acks: Vec<AckHandle>,
 }
 
 impl Purge {
@@ -43,53 +38,63 @@ impl Purge {
         PathBuf::from(format!("{}-{}.ndjson", queue.replace('/', "_"), now_millis()))
     }
 
-    /// Deletes those that are in the queue when this begins. Returns their number, and how it ended.
-    pub async fn run(&self, settings: &RouteSettings, report: &Arc<dyn Report>) -> (u64, Result<(), DeskError>) {
-        let mut reader = match LetterReader::open_to_remove(settings, &self.source, &self.selection, report).await {
-            Ok(reader) => reader,
-            Err(error) => return (0, Err(error)),
-        };
-        let mut run = Run {
-            reader: &mut reader,
-            backup: self.backup.clone().map(BackupFile::new),
-            queue: &self.source.queue,
-            report: &**report,
-            lines: String::new(),
-            handles: Vec::new(),
-            purged: 0,
-        };
-        let ended = run.purge().await;
-        let purged = run.purged;
-        (purged, reader.close(ended).await)
+    async fn purge(
+        &self,
+        reader: &mut DeadLetterRemover,
+        report: &dyn Report,
+        outcome: &mut Outcome,
+    ) -> Result<(), DeskError> {
+        let mut backup = self.backup.clone().map(BackupFile::new);
+        let mut batch = Batch::default();
+        loop {
+            let next = reader.next().await?;
+            let is_last = next.is_none();
+            if let Some((letter, ack)) = next {
+                if backup.is_some() {
+                    batch.lines += &letter.archive(&self.selection.source.queue);
+                    batch.lines.push('\n');
+                }
+                batch.acks.push(ack);
+            }
+            if is_last || batch.acks.len() >= MAX_BATCH_MESSAGES || batch.lines.len() >= MAX_BATCH_BYTES {
+                let Batch { lines, acks } = std::mem::take(&mut batch);
+                if let Some(backup) = &mut backup {
+                    backup.append(&lines)?;
+                    outcome.file = backup.created();
+                }
+                let count = acks.len() as u64;
+                reader.acknowledge(acks).await?;
+                outcome.count += count;
+                report.set_done(outcome.count);
+            }
+            if is_last {
+                return Ok(());
+            }
+        }
     }
 }
 
-impl Run<'_> {
-    async fn purge(&mut self) -> Result<(), DeskError> {
-        self.backup.as_ref().map(BackupFile::check).transpose()?;
-        while let Some(SelectedLetter { delivery, record, handle, .. }) = self.reader.next().await? {
-            if self.backup.is_some() {
-                self.lines.push_str(&delivery.archive(&record, self.queue).to_line());
-                self.lines.push('\n');
-            }
-            self.handles.push(handle);
-            if self.handles.len() >= MAX_BATCH_MESSAGES || self.lines.len() >= MAX_BATCH_BYTES {
-                self.delete().await?;
-            }
-        }
-        self.delete().await
+impl Operation for Purge {
+    const COUNTED: &'static str = "purged";
+
+    fn subject(&self) -> Value {
+        self.selection.subject("purge")
     }
 
-    /// Writes the lines and syncs them to disk, then deletes their messages.
-    async fn delete(&mut self) -> Result<(), DeskError> {
-        if let Some(backup) = &mut self.backup {
-            backup.append(&self.lines)?;
-            self.lines.clear();
+    async fn perform(&self, run: Run<'_>, outcome: &mut Outcome) -> Result<(), DeskError> {
+        self.backup.clone().map(|path| BackupFile::new(path).check()).transpose()?;
+        let mut reader = DeadLetterRemover::open(run, &self.selection, None).await?;
+        let ended = self.purge(&mut reader, &**run.report, outcome).await;
+        if let (Err(_), Some(file), true) = (&ended, &outcome.file, outcome.count > 0) {
+            let purged = dead_letters(outcome.count);
+            run.report.note(&format!("{purged} purged before the failure; all are in {file}"));
         }
-        let count = self.handles.len() as u64;
-        self.reader.acknowledge(std::mem::take(&mut self.handles)).await?;
-        self.purged += count;
-        self.report.set_done(self.purged);
-        Ok(())
+        reader.close(ended).await
+    }
+
+    fn to_text(&self, outcome: &Outcome) -> String {
+        let hint = outcome.file.iter().map(|file| format!("; `ticketlog dead import {file}` restores them"));
+        let (purged, queue) = (dead_letters(outcome.count), &self.selection.source.queue);
+        format!("{purged} purged from {queue}{}", hint.collect::<String>())
     }
 }

@@ -1,35 +1,38 @@
-//! Reading the selected dead letters of a queue; the others stay where they are.
+//! Reads the selected dead letters of a queue: one that looks only, and one by which they leave the queue.
+//!
+//! A dead letter on its way out passes through these hands, and through no others:
+//!
+//! ```text
+//! queue -> DeadLetterRemover -> DeadLetter + AckHandle -> the operation -> Transfer (published, confirmed) -> acknowledge
+//! ```
+//!
+//! Purging and erasing write to a file, or nothing, where others transfer. What is not acknowledged is requeued in its place.
 
 use std::borrow::Cow;
 use std::sync::Arc;
 
 use bson::Bson;
-use bson::oid::ObjectId;
 
 use crate::config::RouteSettings;
 use crate::dead_letter::{DeadLetterRecord, Filter};
 use crate::event::{self, Rules};
-use crate::observe::traces::ReplaySpan;
-use crate::rabbitmq::{AckHandle, BrowsedMessage, Delivery, QueueBrowser};
+use crate::rabbitmq::{AckHandle, BrowsedMessage, Delivery, MarkedBrowser, QueueBrowser, Rate};
 use crate::report::Report;
 
-use super::{DeskError, Selection, Source, dead_letters};
+use super::{DeskError, Selection, dead_letters};
 
-/// One pass through a queue.
-pub struct LetterReader {
-    browser: QueueBrowser,
-    filter: Filter,
-    rules: Rules,
-    worker_queue: String,
-    /// How many more to select.
-    remaining: u32,
-    /// Whether the browser has delivered all that it will.
-    is_at_end: bool,
-    report: Arc<dyn Report>,
+/// With what a queue is read.
+#[derive(Clone, Copy)]
+pub struct Run<'a> {
+    /// The settings of the route.
+    pub settings: &'a RouteSettings,
+    /// Where it reports to.
+    pub report: &'a Arc<dyn Report>,
 }
 
-/// A selected dead letter.
-pub struct SelectedLetter {
+/// A dead letter.
+#[derive(Debug)]
+pub struct DeadLetter {
     /// Its `dl-id`, or a hash of what it is.
     pub id: String,
     /// As it is in the queue.
@@ -38,34 +41,63 @@ pub struct SelectedLetter {
     pub record: DeadLetterRecord,
     /// Its position in the queue, from 1.
     pub position: u32,
-    /// Removes it.
-    pub handle: LetterHandle,
 }
 
-/// Removes a dead letter from its queue when passed to [`LetterReader::acknowledge`].
-pub struct LetterHandle {
-    ack: AckHandle,
-    /// The `_id` of the document that is made of it, if that is known before.
-    pub document_id: Option<ObjectId>,
-    /// The span of its replay, if its trace is recorded.
-    pub span: Option<ReplaySpan>,
+impl DeadLetter {
+    /// As a line of the archive format, without line end.
+    pub fn archive(&self, queue: &str) -> String {
+        self.delivery.archive(&self.record, queue).to_line()
+    }
 }
 
-impl LetterReader {
+/// Which messages of a queue are selected.
+struct Selector {
+    filter: Filter,
+    rules: Rules,
+    worker_queue: String,
+    /// How many more to select.
+    remaining: u32,
+    report: Arc<dyn Report>,
+}
+
+impl Selector {
+    fn wants_more(&self) -> bool {
+        self.remaining > 0 && !self.report.is_stopped()
+    }
+
+    fn select(&mut self, message: BrowsedMessage) -> Option<(DeadLetter, AckHandle)> {
+        let BrowsedMessage { delivery, position, ack } = message;
+        let record = delivery.record(&self.worker_queue);
+        let id = delivery.letter_id(&record);
+        let body = || json_body(&delivery, &self.rules);
+        if !self.filter.matches(&delivery.letter_fields(&record, &id), body) {
+            return None;
+        }
+        self.remaining -= 1;
+        Some((DeadLetter { id, delivery, record, position }, ack))
+    }
+}
+
+/// One pass through a queue that changes nothing.
+pub struct DeadLetterReader {
+    browser: QueueBrowser,
+    selector: Selector,
+}
+
+impl DeadLetterReader {
     /// Opens the queue; waits for another `ticketlog dead` that uses it.
-    pub async fn open(
-        settings: &RouteSettings,
-        source: &Source,
-        selection: &Selection,
-        report: &Arc<dyn Report>,
-    ) -> Result<LetterReader, DeskError> {
+    pub async fn open(run: Run<'_>, selection: &Selection) -> Result<DeadLetterReader, DeskError> {
+        let (Run { settings, report }, Selection { source, filter, limit }) = (run, selection);
         let name = &source.queue;
         let on_wait = || report.note(&format!("another `ticketlog dead` uses queue {name}; waiting until it is done"));
         let options = &source.browse;
         if let Some(fault) = options.management.as_ref().and_then(|url| settings.broker.management_fault(url)) {
             return Err(DeskError::Usage(format!("--management {fault}")));
         }
-        let mut browser = QueueBrowser::open(&settings.broker, name, options, on_wait).await?;
+        let (filter, remaining) = (filter.clone(), limit.unwrap_or(u32::MAX));
+        // Whether a message is selected is known only when it is read.
+        let max = if filter.is_empty() { remaining } else { u32::MAX };
+        let browser = QueueBrowser::open(&settings.broker, name, options, max, on_wait).await?;
         if browser.policies_unknown {
             report.note(
                 "a policy could set a lower delivery limit, which only RabbitMQ's management API shows; name it with \
@@ -75,102 +107,98 @@ impl LetterReader {
         if browser.has_other_readers {
             report.note(&format!("something else reads queue {name}; messages that it holds are not seen here"));
         }
-        let filter = selection.filter.clone();
-        let remaining = selection.limit.unwrap_or(u32::MAX);
-        if filter.is_empty() {
-            browser.limit(remaining);
-        }
-        let reader = LetterReader {
-            browser,
-            filter,
-            rules: settings.rules(),
-            worker_queue: settings.queue.clone(),
-            remaining,
-            is_at_end: false,
-            report: Arc::clone(report),
-        };
+        let (rules, worker_queue) = (settings.rules(), settings.queue.clone());
+        let selector = Selector { filter, rules, worker_queue, remaining, report: Arc::clone(report) };
+        let reader = DeadLetterReader { browser, selector };
         report.set_total(u64::from(reader.total()));
         Ok(reader)
     }
 
-    /// Opens the queue for an operation by which dead letters leave it. It will read those that are in the queue now, and none
-    /// that arrives later: see [`QueueBrowser::mark`]. Each of them is read once more for that.
-    pub async fn open_to_remove(
-        settings: &RouteSettings,
-        source: &Source,
-        selection: &Selection,
-        report: &Arc<dyn Report>,
-    ) -> Result<LetterReader, DeskError> {
-        let mut reader = LetterReader::open(settings, source, selection, report).await?;
-        match reader.mark().await {
-            Ok(()) => Ok(reader),
-            Err(error) => reader.close(Err(error)).await,
-        }
-    }
-
-    async fn mark(&mut self) -> Result<(), DeskError> {
-        let mut read = 0;
-        while self.browser.next().await?.is_some() {
-            read += 1;
-            self.report.set_done(read);
-            if self.report.is_stopped() {
-                return Err(DeskError::Stopped);
-            }
-        }
-        let count = self.browser.mark().await?;
-        self.report.set_done(0);
-        self.report.set_total(u64::from(count.min(self.remaining)));
-        Ok(())
-    }
-
     /// Number of messages to read.
     pub fn total(&self) -> u32 {
-        self.browser.count().min(self.remaining)
-    }
-
-    /// Reads no faster than `rate` messages a second.
-    pub fn set_rate(&mut self, rate: Option<f64>) {
-        if let Some(rate) = rate {
-            self.browser.set_rate(rate);
-        }
+        self.browser.count().min(self.selector.remaining)
     }
 
     /// The next selected dead letter.
-    pub async fn next(&mut self) -> Result<Option<SelectedLetter>, DeskError> {
-        while self.remaining > 0 && !self.report.is_stopped() {
-            let Some(message) = self.browser.next().await? else {
-                self.is_at_end = true;
-                return Ok(None);
-            };
-            if let Some(letter) = self.select(message) {
-                self.remaining -= 1;
+    pub async fn next(&mut self) -> Result<Option<DeadLetter>, DeskError> {
+        while self.selector.wants_more() {
+            let Some(message) = self.browser.next().await? else { break };
+            if let Some((letter, _)) = self.selector.select(message) {
                 return Ok(Some(letter));
             }
         }
         Ok(None)
     }
 
-    fn select(&self, message: BrowsedMessage) -> Option<SelectedLetter> {
-        let position = message.position;
-        let (delivery, ack) = message.into_parts();
-        let record = delivery.record(&self.worker_queue);
-        let id = delivery.letter_id(&record);
-        let body = || json_body(&delivery, &self.rules);
-        let selected = self.filter.matches(&delivery.letter_fields(&record, &id), body);
-        let handle = LetterHandle { ack, document_id: None, span: None };
-        selected.then_some(SelectedLetter { id, delivery, record, position, handle })
+    /// Requeues everything. An error in `result` has priority.
+    pub async fn close<T>(self, result: Result<T, DeskError>) -> Result<T, DeskError> {
+        let closed = self.browser.close().await;
+        let value = result?;
+        closed?;
+        Ok(value)
+    }
+
+    async fn read_to_end(&mut self) -> Result<(), DeskError> {
+        let mut read = 0;
+        while self.browser.next().await?.is_some() {
+            read += 1;
+            self.selector.report.set_done(read);
+            if self.selector.report.is_stopped() {
+                return Err(DeskError::Stopped);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// One pass through a queue by which dead letters leave it.
+pub(super) struct DeadLetterRemover {
+    browser: MarkedBrowser,
+    selector: Selector,
+    is_at_end: bool,
+}
+
+impl DeadLetterRemover {
+    /// Opens the queue. It will read those that are in the queue now, at most `rate` a second, and none that arrives later. Each of
+    /// them is read once more for that: it marks them, without a clock and whoever sends to the queue
+    /// ([`QueueBrowser::mark`], ADR 26). A forecast is another reading, before: nothing is held while a person thinks about it.
+    pub async fn open(run: Run<'_>, selection: &Selection, rate: Option<Rate>) -> Result<DeadLetterRemover, DeskError> {
+        let mut reader = DeadLetterReader::open(run, selection).await?;
+        if let Err(error) = reader.read_to_end().await {
+            return reader.close(Err(error)).await;
+        }
+        let DeadLetterReader { browser, selector } = reader;
+        let browser = browser.mark(rate).await?;
+        run.report.set_done(0);
+        run.report.set_total(u64::from(browser.remaining.min(selector.remaining)));
+        Ok(DeadLetterRemover { browser, selector, is_at_end: false })
+    }
+
+    /// The next selected dead letter, and what removes it from the queue.
+    pub async fn next(&mut self) -> Result<Option<(DeadLetter, AckHandle)>, DeskError> {
+        while self.selector.wants_more() {
+            let Some(message) = self.browser.next().await? else {
+                self.is_at_end = true;
+                break;
+            };
+            if let Some(selected) = self.selector.select(message) {
+                return Ok(Some(selected));
+            }
+        }
+        Ok(None)
     }
 
     /// Removes dead letters from the queue.
-    pub async fn acknowledge(&mut self, handles: Vec<LetterHandle>) -> Result<(), DeskError> {
-        Ok(self.browser.acknowledge(handles.into_iter().map(|handle| handle.ack).collect()).await?)
+    pub async fn acknowledge(&mut self, acks: Vec<AckHandle>) -> Result<(), DeskError> {
+        Ok(self.browser.acknowledge(acks).await?)
     }
 
     /// Requeues what was not acknowledged. An error in `result` has priority.
     pub async fn close<T>(self, result: Result<T, DeskError>) -> Result<T, DeskError> {
-        let (unmet, later) = self.browser.unmet();
+        let (unmet, later) = (self.browser.remaining, self.browser.later);
         if later > 0 {
-            self.report.note(&format!("{} stay: they arrived after this began", dead_letters(later.into())));
+            let later = dead_letters(later.into());
+            self.selector.report.note(&format!("{later} stay: they arrived after this began"));
         }
         let closed = self.browser.close().await;
         let value = result?;

@@ -1,4 +1,4 @@
-//! Owns which queue an operation reads, how, and which of its dead letters. Must not know what is done with them.
+//! Which queue an operation reads, how, and which of its dead letters.
 
 use serde_json::{Map, Value, json};
 
@@ -17,17 +17,31 @@ pub struct Source {
 }
 
 /// Which dead letters.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Selection {
+    /// The queue that they are in.
+    pub source: Source,
     /// What must hold for each.
     pub filter: Filter,
     /// At most this many, from the head of the queue.
     pub limit: Option<u32>,
 }
 
+impl From<Source> for Selection {
+    /// All of a queue.
+    fn from(source: Source) -> Selection {
+        Selection { source, filter: Filter::default(), limit: None }
+    }
+}
+
 impl Selection {
-    /// The conditions, without those that are not set, for the audit.
-    pub fn to_json(&self) -> Value {
+    /// The part of an audit line that names an action and its dead letters.
+    pub(super) fn subject(&self, action: &str) -> Value {
+        json!({ "action": action, "queue": self.source.queue, "filter": self.conditions() })
+    }
+
+    /// The conditions, without those that are not set.
+    fn conditions(&self) -> Value {
         let filter = &self.filter;
         let mut json = Map::new();
         let mut put = |name: &str, value: Value| {

@@ -30,6 +30,7 @@ pub use admin::{
     QueueCounts, QueueDepths, check, copied_keys, removing_policies, source_delivery_limit, source_is_stream,
 };
 pub use batch_publisher::{BatchPublisher, PublishCounts};
+pub use browser::mark::MarkedBrowser;
 pub use browser::{AckHandle, BrowseError, BrowseOptions, BrowsedMessage, QueueBrowser};
 #[cfg(any(test, feature = "fuzzing"))]
 pub use connection::check_frame_filter;

@@ -1,5 +1,4 @@
-//! Owns `ticketlog dead list`: one line for each dead letter, printed as soon as it is read. Must not know how a queue is
-//! browsed.
+//! `ticketlog dead list`: one line for each dead letter, printed as soon as it is read.
 
 use std::io::stdout;
 
@@ -11,7 +10,7 @@ use serde_json::json;
 
 use crate::config::RouteSettings;
 use crate::dead_letter::{SameIds, escape, terminal_safe};
-use crate::desk::{DeskError, LetterReader, SelectedLetter, age, rfc3339};
+use crate::desk::{DeadLetter, DeadLetterReader, DeskError, Run, age, rfc3339};
 
 use super::super::CommandError;
 use super::super::terminal::{LineWriter, columns, note};
@@ -78,15 +77,15 @@ fn layout(columns: usize) -> [usize; 10] {
 
 impl ListArgs {
     pub async fn run(&self, settings: &RouteSettings) -> Result<u8, CommandError> {
-        let (source, selection) = (self.queue.source(settings), self.selection.to_desk());
-        let mut reader = LetterReader::open(settings, &source, &selection, &TerminalReport::notes()).await?;
+        let run = Run { settings, report: &TerminalReport::notes() };
+        let mut reader = DeadLetterReader::open(run, &self.selection.of(self.queue.source(settings))).await?;
         let lines = LineWriter::new(Box::new(stdout()));
         let listed = self.list(&mut reader, &lines).await;
         lines.finish().await?;
         Ok(reader.close(listed).await?)
     }
 
-    async fn list(&self, reader: &mut LetterReader, lines: &LineWriter) -> Result<u8, DeskError> {
+    async fn list(&self, reader: &mut DeadLetterReader, lines: &LineWriter) -> Result<u8, DeskError> {
         let widths = columns().filter(|_| !self.json).map(layout);
         if let Some(widths) = &widths {
             lines.write(aligned(&COLUMNS.map(|column| column.name.to_owned()), widths)).await?;
@@ -111,7 +110,7 @@ impl ListArgs {
 }
 
 /// `same_as` is the position of an earlier dead letter with the same id.
-fn cells(letter: &SelectedLetter, same_as: Option<u32>) -> [String; 10] {
+fn cells(letter: &DeadLetter, same_as: Option<u32>) -> [String; 10] {
     let record = &letter.record;
     let or_dash = |text: Option<&str>| text.filter(|text| !text.is_empty()).map_or("-".to_owned(), escape);
     [
@@ -141,7 +140,7 @@ fn aligned(cells: &[String; 10], widths: &[usize; 10]) -> String {
     line.trim_end().to_owned()
 }
 
-fn as_json(letter: &SelectedLetter, same_as: Option<u32>) -> String {
+fn as_json(letter: &DeadLetter, same_as: Option<u32>) -> String {
     let (record, delivery) = (&letter.record, &letter.delivery);
     let line = json!({
         "position": letter.position, "id": letter.id, "same_id_as": same_as, "time": record.time, "time_text": rfc3339(record.time),

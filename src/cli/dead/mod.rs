@@ -1,10 +1,9 @@
-//! Owns `ticketlog dead`, the dead-letter desk: its commands and what they share. Each command has its own file. Must not
-//! know how a queue is browsed.
+//! `ticketlog dead`, the dead-letter desk: its commands. Each has its own file, which reads the flags and shows the outcome.
 
 mod export;
-mod follow;
 mod import;
 mod list;
+mod outcome;
 mod park;
 mod purge;
 mod replay;
@@ -15,13 +14,12 @@ mod stats;
 use clap::{Args, Subcommand};
 
 use crate::config::RouteSettings;
-use crate::desk::TransferReport;
 use crate::observe::logging;
 
+pub(super) use replay::start_replay_span;
 pub(super) use selection::{AuditArgs, BrowseArgs};
 
-use super::terminal::note;
-use super::{CommandError, exit};
+use super::CommandError;
 
 /// Commands for dead letters.
 #[derive(Debug, Args)]
@@ -85,17 +83,5 @@ impl DeadArgs {
                 Command::Purge(args) => args.run(settings).await,
             }
         })
-    }
-}
-
-fn print_undeliverable<T: Ord>(report: &TransferReport<T>) {
-    report.undeliverable_notes().iter().for_each(note);
-}
-
-fn transfer_exit_code<T: Ord>(report: &TransferReport<T>) -> u8 {
-    match (report.undeliverable.is_empty(), report.interrupted) {
-        (false, _) => exit::UNAVAILABLE,
-        (true, true) => exit::INTERRUPTED,
-        (true, false) => 0,
     }
 }

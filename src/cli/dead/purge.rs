@@ -1,19 +1,16 @@
-//! Owns `ticketlog dead purge`: its flags, its question and what it prints. Must not know how dead letters are deleted.
+//! `ticketlog dead purge`: its flags and its question.
 
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::PathBuf;
 
 use clap::Args;
-use serde_json::json;
 
 use crate::config::RouteSettings;
-use crate::desk::{Purge, dead_letters};
-use crate::report::Report;
+use crate::desk::Purge;
 
 use super::super::CommandError;
-use super::super::terminal::{confirm, note, print_line};
-use super::super::terminal_report::TerminalReport;
-use super::selection::{AuditArgs, QueueArgs, Selection, subject};
+use super::super::terminal::confirm;
+use super::outcome::run_and_print;
+use super::selection::{AuditArgs, QueueArgs, Selection};
 
 /// Flags of `ticketlog dead purge`.
 #[derive(Debug, Args)]
@@ -52,34 +49,12 @@ impl PurgeArgs {
             (Some(path), false) => Some(path.clone()),
             (None, false) => Some(Purge::backup_name(queue)),
         };
-        let file = backup.as_ref().map(|path| path.display().to_string());
-        let (audit, _logging) = self.audit.begin(settings, subject("purge", queue, &self.selection))?;
-        let purge = Purge { source: self.queue.source(settings), selection: self.selection.to_desk(), backup };
-        let report: Arc<dyn Report> = TerminalReport::new(Some(0), "purged");
-        let (count, ended) = purge.run(settings, &report).await;
-        drop(report);
-        // Nothing was deleted without a line in it.
-        let file = file.filter(|file| Path::new(file).exists());
-        audit.end(json!({ "purged": count, "backup": file }), ended.is_err());
-        if let (Err(_), Some(file), true) = (&ended, &file, count > 0) {
-            note(format_args!("{} purged before the failure; all are in {file}", dead_letters(count)));
-        }
-        ended?;
-        self.print(queue, file, count)?;
-        Ok(0)
-    }
-
-    fn print(&self, queue: &str, file: Option<String>, count: u64) -> Result<(), CommandError> {
-        if self.json {
-            print_line(json!({ "purged": count, "backup": file }))
-        } else {
-            let hint = file.map(|file| format!("; `ticketlog dead import {file}` restores them")).unwrap_or_default();
-            print_line(format_args!("{} purged from {queue}{hint}", dead_letters(count)))
-        }
+        let purge = Purge { selection: self.selection.of(self.queue.source(settings)), backup };
+        run_and_print(&purge, settings, &self.audit, self.json).await
     }
 
     fn selected_text(&self) -> String {
-        match (self.selection.to_desk().filter.is_empty(), self.selection.limit) {
+        match (self.selection.filter().is_empty(), self.selection.limit) {
             (true, None) => "everything in it".to_owned(),
             (true, Some(limit)) => format!("the first {limit}"),
             (false, None) => "the selected dead letters".to_owned(),

@@ -1,8 +1,7 @@
-//! Owns `ticketlog dead replay`: its flags, its question and what it prints. Must not know how a replay is done.
+//! `ticketlog dead replay`: its flags, its question, and following it.
 
 use std::io::{IsTerminal as _, stdin};
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
@@ -10,18 +9,16 @@ use serde_json::Value;
 use url::Url;
 
 use crate::config::RouteSettings;
-use crate::desk::{Edit, Forecast, Replay};
+use crate::desk::{self, Edit, Follow, Followed, Forecast, Operation as _, Outcome, Replay, Run};
 use crate::observe::traces;
-use crate::rabbitmq::Rate;
-use crate::report::Report;
+use crate::rabbitmq::{Delivery, Rate};
 
 use super::super::terminal::{confirm, note, print_line};
-use super::super::terminal_report::TerminalReport;
-use super::super::worker_address::parse_http_url;
+use super::super::terminal_report::{TerminalReport, progress_with_message};
+use super::super::worker_address::{own_worker, parse_http_url};
 use super::super::{CommandError, exit};
-use super::follow;
+use super::outcome;
 use super::selection::{AuditArgs, QueueArgs, Selection, parse_name};
-use super::{print_undeliverable, transfer_exit_code};
 
 /// Flags of `ticketlog dead replay`.
 #[derive(Debug, Args)]
@@ -74,17 +71,31 @@ pub(super) struct ReplayArgs {
     json: bool,
 }
 
+/// Records a replay in the trace of its message.
+pub(in crate::cli) fn start_replay_span(
+    delivery: &Delivery,
+    dead_letter_id: &str,
+    replay_id: &str,
+    exchange: &str,
+) -> Option<Box<dyn desk::ReplaySpan>> {
+    let span = traces::ReplaySpan::start(delivery, dead_letter_id, replay_id, exchange)?;
+    Some(Box::new(span))
+}
+
+impl desk::ReplaySpan for traces::ReplaySpan {
+    fn confirmed(&mut self) {
+        traces::ReplaySpan::confirmed(self);
+    }
+}
+
 impl ReplayArgs {
     pub async fn run(&self, settings: &RouteSettings) -> Result<u8, CommandError> {
         let mut replay = self.replay(settings);
-        if replay.source.queue == settings.parked_queue {
-            return Err(CommandError::usage("parked dead letters are not replayed; run `ticketlog dead unpark` first"));
-        }
         if !self.yes && !self.dry_run && !stdin().is_terminal() {
             return Err(CommandError::usage("standard input is not a terminal; pass --yes or --dry-run"));
         }
         if !self.yes {
-            let forecast = replay.forecast(settings, 0, &TerminalReport::notes()).await?;
+            let forecast = replay.forecast(Run { settings, report: &TerminalReport::notes() }, 0).await?;
             if self.dry_run {
                 self.print_forecast(&forecast)?;
                 return Ok(0);
@@ -102,7 +113,7 @@ impl ReplayArgs {
     }
 
     fn replay(&self, settings: &RouteSettings) -> Replay {
-        let mut replay = Replay::new(self.queue.source(settings), self.selection.to_desk());
+        let mut replay = Replay::new(self.selection.of(self.queue.source(settings)), start_replay_span);
         replay.edit = self.edit.clone().map(Edit::Expression);
         if self.edit.is_some() && !self.no_backup {
             replay.backup = Some(self.backup.clone().unwrap_or_else(|| replay.backup_name()));
@@ -120,56 +131,75 @@ impl ReplayArgs {
     }
 
     async fn run_replay(&self, settings: &RouteSettings, replay: &Replay) -> Result<u8, CommandError> {
-        let (audit, _logging) = self.audit.begin(settings, replay.audit_subject())?;
+        let _logging = AuditArgs::log(settings);
         let traces = traces::install(&settings.telemetry).map_err(|error| CommandError::new(exit::CONFIG, error))?;
-        let report: Arc<dyn Report> = TerminalReport::new(Some(0), "replayed").stopped_by_interrupt();
-        let (done, ended) = replay.run(settings, &report).await?;
-        drop(report);
-        audit.end(done.outcome(), ended.is_err());
+        let done = outcome::run(replay, settings, &self.audit).await;
         if let Some(traces) = traces {
             traces.finish().await;
         }
-        let (replayed, summary) = (done.replayed(), done.to_json(&replay.id));
-        let follow = self.follow && replayed > 0;
+        let done = done?;
+        if !self.follow || done.ended.is_err() || done.outcome.count == 0 {
+            return outcome::print(replay, done, self.json);
+        }
         if !self.json {
-            print_line(format_args!("replay {}: {}", replay.id, done.to_text()))?;
-        } else if ended.is_err() || !follow {
-            print_line(&summary)?;
+            print_line(replay.to_text(&done.outcome))?;
         }
-        if let Some(file) = &done.backup {
-            note(format_args!(
-                "the originals of the edited dead letters are in {file}; `ticketlog dead import` restores them"
-            ));
-        }
-        ended?;
-        print_undeliverable(&done.transfer);
-        let code = transfer_exit_code(&done.transfer);
-        let code = if done.stayed.edit_failed.is_empty() { code } else { code.max(exit::DATA) };
-        if !follow {
-            return Ok(code);
-        }
-        let followed = self.follow(settings, &replay.id, replayed, summary).await?;
-        Ok(if code == 0 { followed } else { code })
+        let code = outcome::finish(&done.outcome, done.ended)?;
+        let followed = self.follow(settings, replay, &done.outcome).await;
+        Ok(if code == 0 { followed? } else { followed.map(|_| code)? })
     }
 
-    async fn follow(
-        &self,
-        settings: &RouteSettings,
-        replay_id: &str,
-        replayed: u64,
-        summary: Value,
-    ) -> Result<u8, CommandError> {
-        match follow::follow(settings, &self.status, replay_id, replayed, self.follow_timeout).await {
-            Ok(outcomes) => {
-                outcomes.print(self.json.then_some(summary))?;
-                Ok(outcomes.exit_code())
-            }
-            Err(error) => {
-                if self.json {
-                    print_line(&summary)?;
-                }
-                Err(error)
+    async fn follow(&self, settings: &RouteSettings, replay: &Replay, outcome: &Outcome) -> Result<u8, CommandError> {
+        let workers = if self.status.is_empty() { vec![own_worker(settings)] } else { self.status.clone() };
+        let follow = Follow {
+            workers: &workers,
+            queue: &settings.queue,
+            replay_id: &replay.id,
+            expected: outcome.count,
+            patience: self.follow_timeout,
+        };
+        let bar = progress_with_message(follow.expected, "settled");
+        let followed = follow
+            .run(|known| {
+                let waiting = known.not_ready.as_ref().map(|cause| format!("waiting: {cause}"));
+                bar.set_message(waiting.unwrap_or_default());
+                bar.set_position(known.known());
+            })
+            .await;
+        bar.finish_and_clear();
+        let mut summary = replay.to_json(outcome);
+        if let (true, Value::Object(summary)) = (followed.is_answered, &mut summary) {
+            summary.insert("outcome".to_owned(), followed.to_json());
+        }
+        if self.json {
+            print_line(summary)?;
+        }
+        if !followed.is_answered {
+            let addresses = workers.iter().map(Url::to_string).collect::<Vec<_>>().join(", ");
+            let text = format!(
+                "everything was replayed, but no worker answers at {addresses}; pass the HTTP address of a worker with --status URL"
+            );
+            return Err(CommandError::text(exit::UNAVAILABLE, text));
+        }
+        self.print_followed(&followed)
+    }
+
+    /// 0 only if every outcome is known and nothing was dead-lettered again.
+    fn print_followed(&self, followed: &Followed) -> Result<u8, CommandError> {
+        let unknown = followed.unknown();
+        if !self.json {
+            print_line(followed.to_text())?;
+            if unknown > 0 {
+                note(format_args!(
+                    "{unknown} without an outcome so far: still in the queue, at a worker that was not asked (--status URL), or not \
+                     trusted by the workers (dead_letter.operators)"
+                ));
             }
         }
+        Ok(match (unknown, followed.dead_again()) {
+            (0, 0) => 0,
+            (0, _) => exit::DATA,
+            _ => exit::TEMPORARY,
+        })
     }
 }

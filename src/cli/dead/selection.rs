@@ -1,17 +1,16 @@
-//! Owns the flags that the commands share: which queue, how it is browsed, which dead letters, the audit file. Must not know
-//! what is done with them.
+//! The flags that the commands share: which queue, how it is browsed, which dead letters, the audit file.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
-use serde_json::{Value, json};
+use serde_json::Value;
 use url::Url;
 
 use crate::config::RouteSettings;
 use crate::dead_letter::{BodyCondition, Cause, Filter};
-use crate::desk::{self, Audit};
+use crate::desk::{self, Audit, Source};
 use crate::observe::logging::{self, Logging};
 use crate::rabbitmq::BrowseOptions;
 use crate::system;
@@ -62,8 +61,8 @@ impl QueueArgs {
         }
     }
 
-    pub fn source(&self, settings: &RouteSettings) -> desk::Source {
-        desk::Source { queue: self.name(settings).to_owned(), browse: self.browse.options() }
+    pub fn source(&self, settings: &RouteSettings) -> Source {
+        Source { queue: self.name(settings).to_owned(), browse: self.browse.options() }
     }
 }
 
@@ -118,12 +117,13 @@ pub(super) struct Selection {
 }
 
 impl Selection {
-    /// As the operations take it.
-    pub fn to_desk(&self) -> desk::Selection {
-        desk::Selection { filter: self.filter(), limit: self.limit }
+    /// Those of a queue, as the operations take it.
+    pub fn of(&self, source: Source) -> desk::Selection {
+        desk::Selection { source, filter: self.filter(), limit: self.limit }
     }
 
-    fn filter(&self) -> Filter {
+    /// The conditions.
+    pub fn filter(&self) -> Filter {
         Filter {
             ids: self.id.clone(),
             causes: self.reason.clone(),
@@ -152,25 +152,19 @@ pub(in crate::cli) struct AuditArgs {
 }
 
 impl AuditArgs {
-    /// Writes that an operation begins, to the log as well, which is installed for it. The log ends with the second value.
+    /// Begins the log, which has the audit as well. It ends with the value.
+    pub fn log(settings: &RouteSettings) -> Option<Logging> {
+        // The audit file counts here; an invalid log filter is reported by `run`.
+        logging::install(&settings.log).ok()
+    }
+
+    /// Writes that an operation begins.
     ///
     /// # Errors
     /// The audit file cannot be written.
-    pub fn begin(&self, settings: &RouteSettings, subject: Value) -> Result<(Audit, Option<Logging>), CommandError> {
-        // The audit file counts here; an invalid log filter is reported by `run`.
-        let logging = logging::install(&settings.log).ok();
-        Ok((self.begin_logged(subject)?, logging))
-    }
-
-    /// The same, where the log has begun.
-    pub fn begin_logged(&self, subject: Value) -> Result<Audit, CommandError> {
+    pub fn begin(&self, subject: Value) -> Result<Audit, CommandError> {
         Ok(Audit::begin(self.audit_file.as_deref(), &desk::operator(), subject)?)
     }
-}
-
-/// The part of an audit line that names the action, the queue and the selection.
-pub(super) fn subject(action: &str, queue: &str, selection: &Selection) -> Value {
-    json!({ "action": action, "queue": queue, "filter": selection.to_desk().to_json() })
 }
 
 /// An AMQP name.

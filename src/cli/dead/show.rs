@@ -1,5 +1,4 @@
-//! Owns `ticketlog dead show`: one dead letter with everything about it, safe for a terminal. Must not know how a queue is
-//! browsed.
+//! `ticketlog dead show`: one dead letter with everything about it, safe for a terminal.
 
 use std::borrow::Cow;
 use std::io::{IsTerminal as _, Write as _};
@@ -9,9 +8,8 @@ use serde::de::IgnoredAny;
 use serde_json::{Map, Value};
 
 use crate::config::RouteSettings;
-use crate::dead_letter::{DeadLetterRecord, escape, fault_offset, indent_json, render_hex, render_text, terminal_safe};
-use crate::desk::{self, DeskError, LetterReader, SelectedLetter, age, readable_body, rfc3339};
-use crate::rabbitmq::Delivery;
+use crate::dead_letter::{escape, fault_offset, indent_json, render_hex, render_text, terminal_safe};
+use crate::desk::{DeadLetter, DeadLetterReader, DeskError, Run, age, readable_body, rfc3339};
 
 use super::super::terminal_report::TerminalReport;
 use super::super::{CommandError, exit};
@@ -53,18 +51,10 @@ enum BodyFormat {
     Hex,
 }
 
-/// The dead letter to show.
-struct ShownLetter {
-    letter_id: String,
-    delivery: Delivery,
-    record: DeadLetterRecord,
-    position: u32,
-}
-
 impl ShowArgs {
     pub async fn run(&self, settings: &RouteSettings) -> Result<u8, CommandError> {
-        let (source, all) = (self.queue.source(settings), desk::Selection::default());
-        let mut reader = LetterReader::open(settings, &source, &all, &TerminalReport::notes()).await?;
+        let run = Run { settings, report: &TerminalReport::notes() };
+        let mut reader = DeadLetterReader::open(run, &self.queue.source(settings).into()).await?;
         let letter = self.find(&mut reader).await;
         let Some(letter) = reader.close(letter).await? else {
             let text = format!("queue {} has no dead letter {}", self.queue.name(settings), escape(&self.id));
@@ -75,8 +65,7 @@ impl ShowArgs {
             self.check_raw(&letter.delivery.body)?;
             out.write_all(&letter.delivery.body)?;
         } else if self.json {
-            let archived = letter.delivery.archive(&letter.record, self.queue.name(settings));
-            writeln!(out, "{}", archived.to_line())?;
+            writeln!(out, "{}", letter.archive(self.queue.name(settings)))?;
         } else {
             out.write_all(self.render(&letter, settings).as_bytes())?;
         }
@@ -95,18 +84,18 @@ impl ShowArgs {
         Ok(())
     }
 
-    async fn find(&self, reader: &mut LetterReader) -> Result<Option<ShownLetter>, DeskError> {
+    async fn find(&self, reader: &mut DeadLetterReader) -> Result<Option<DeadLetter>, DeskError> {
         let wanted_position: Option<u32> = self.id.strip_prefix('@').and_then(|number| number.parse().ok());
-        while let Some(SelectedLetter { id: letter_id, delivery, record, position, .. }) = reader.next().await? {
-            let id = Some(self.id.as_str());
-            if wanted_position == Some(position) || letter_id == self.id || delivery.message_id() == id {
-                return Ok(Some(ShownLetter { letter_id, delivery, record, position }));
+        while let Some(letter) = reader.next().await? {
+            let is_at_position = wanted_position == Some(letter.position);
+            if is_at_position || letter.id == self.id || letter.delivery.message_id() == Some(&self.id) {
+                return Ok(Some(letter));
             }
         }
         Ok(None)
     }
 
-    fn render(&self, letter: &ShownLetter, settings: &RouteSettings) -> String {
+    fn render(&self, letter: &DeadLetter, settings: &RouteSettings) -> String {
         let (record, delivery) = (&letter.record, &letter.delivery);
         let (properties, headers) = delivery.to_json();
         let since = format!("{} ({} ago)", rfc3339(record.time), age(record.time));
@@ -114,7 +103,7 @@ impl ShowArgs {
         let from = format!("exchange {:?}, routing key {:?}", escape(&record.exchange), escape(&record.routing_key));
         let mut out = format!(
             "dead letter {}, at {} of {}\n  why      {}{field}\n           {}\n  since    {since}\n  from     {from}\n  replays  {}\n",
-            escape(&letter.letter_id),
+            escape(&letter.id),
             letter.position,
             self.queue.name(settings),
             record.cause.as_str(),
@@ -133,7 +122,7 @@ impl ShowArgs {
         out
     }
 
-    fn render_body(&self, letter: &ShownLetter, body: &[u8]) -> String {
+    fn render_body(&self, letter: &DeadLetter, body: &[u8]) -> String {
         let record = &letter.record;
         let max = if self.full { usize::MAX } else { MAX_HEX_BYTES };
         let readable = match self.body {

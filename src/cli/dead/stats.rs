@@ -1,4 +1,4 @@
-//! Owns `ticketlog dead stats`: the statistics of a dead-letter queue on one screen. Must not know how they are counted.
+//! `ticketlog dead stats`: the statistics of a dead-letter queue on one screen.
 
 use std::io::Write as _;
 
@@ -7,7 +7,7 @@ use serde_json::json;
 
 use crate::config::RouteSettings;
 use crate::dead_letter::{Groups, SameIds, escape, terminal_safe};
-use crate::desk::{LetterReader, age, dead_letters, rfc3339};
+use crate::desk::{DeadLetterReader, Run, age, dead_letters, rfc3339};
 
 use super::super::CommandError;
 use super::super::terminal::wrapped;
@@ -35,8 +35,8 @@ pub(super) struct StatsArgs {
 
 impl StatsArgs {
     pub async fn run(&self, settings: &RouteSettings) -> Result<u8, CommandError> {
-        let (source, selection) = (self.queue.source(settings), self.selection.to_desk());
-        let mut reader = LetterReader::open(settings, &source, &selection, &TerminalReport::notes()).await?;
+        let run = Run { settings, report: &TerminalReport::notes() };
+        let mut reader = DeadLetterReader::open(run, &self.selection.of(self.queue.source(settings))).await?;
         let (mut groups, mut same_ids) = (Groups::default(), SameIds::default());
         let read = async {
             while let Some(letter) = reader.next().await? {

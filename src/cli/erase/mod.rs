@@ -1,4 +1,4 @@
-//! Owns `ticketlog erase`: its flags, its question and what it prints. Must not know how documents or dead letters are deleted.
+//! `ticketlog erase`: its flags, its question and what it prints.
 
 mod counts;
 
@@ -12,7 +12,6 @@ use crate::config::RouteSettings;
 use crate::desk::{Source, UserSearch};
 use crate::event::Wanted;
 use crate::mongodb::{self, Store};
-use crate::observe::logging;
 use crate::rabbitmq::QueueDepths;
 use crate::report::Report;
 
@@ -89,8 +88,7 @@ impl EraseArgs {
                     return Err(CommandError::usage("the user_id does not match; nothing was erased"));
                 }
             }
-            // The audit lines count here; an invalid log filter is reported by `run`.
-            let _logging = routes.first().and_then(|settings| logging::install(&settings.log).ok());
+            let _logging = routes.first().and_then(AuditArgs::log);
             let mut erased = Counts::default();
             for target in &targets {
                 self.erase(target, &user, &mut erased).await?;
@@ -143,7 +141,7 @@ impl EraseArgs {
         // Who was erased stands neither in the log nor in the file.
         let collection = &target.settings.collection;
         let subject = json!({ "action": "erase", "collection": collection, "filter": { "where": ["user_id"] } });
-        let audit = self.audit.begin_logged(subject)?;
+        let audit = self.audit.begin(subject)?;
         let mut here = Counts::default();
         let ended = self.erase_all(target, user, &mut here).await;
         audit.end(here.erased_json(), ended.is_err());
@@ -160,9 +158,7 @@ impl EraseArgs {
         let search = UserSearch::new(target.settings, user);
         let [dead, parked] = self.sources(target.settings);
         for (source, letters) in [(dead, &mut erased.dead), (parked, &mut erased.parked)] {
-            let (deleted, ended) = search.delete(&source, &report).await;
-            letters.add(deleted);
-            ended?;
+            search.delete(&source, &report, letters).await?;
         }
         erased.documents = target.store.delete_of_user(user).await?;
         Ok(())

@@ -2,10 +2,10 @@
 
 use maud::{Markup, html};
 
-use super::super::Console;
 use super::super::access::Operator;
 use super::super::query::LetterQuery;
-use super::{Section, csrf, hidden, letters_text, page};
+use super::super::state::Console;
+use super::frame::{Section, csrf, hidden, letters_text, page};
 
 /// What is asked about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -3,10 +3,10 @@
 use maud::{Markup, html};
 use serde_json::Value;
 
-use super::super::Console;
 use super::super::access::Operator;
 use super::super::history::Entry;
-use super::{Section, page};
+use super::super::state::Console;
+use super::frame::{Section, page};
 
 /// Most entries on the page.
 const MAX_ENTRIES: usize = 200;

@@ -1,20 +1,20 @@
-//! Owns the page of a job: how far it is, how it ended, and what to do next. Must not know how it is done.
+//! The page of a job: how far it is, how it ended, and what to do next.
 
 use std::collections::{BTreeMap, HashSet};
 
+use bson::oid::ObjectId;
 use maud::{Markup, html};
 use serde::de::IgnoredAny;
-use serde_json::Value;
 
 use crate::dead_letter::indent_json;
-use crate::desk::{Forecast, Outcomes, Sample};
+use crate::desk::{self, Followed, Forecast, Operation as _, Replay, Sample};
 
-use super::super::Console;
 use super::super::access::{Operator, Role};
 use super::super::jobs::{Job, Outcome, Phase, Task};
 use super::super::query::{LetterQuery, QueueKind};
+use super::super::state::Console;
+use super::frame::{Section, csrf, letters_text, may, number, page, time};
 use super::letters::letter_url;
-use super::{Section, csrf, letters_text, may, number, page, time};
 
 /// Most bytes of a body in a preview.
 const MAX_PREVIEW: usize = 4096;
@@ -79,11 +79,15 @@ fn show_outcome(console: &Console, operator: &Operator, job: &Job, outcome: &Out
                 "It is not in the queue any more: it was replayed, parked or deleted. " a href=(back) { "Back to the list" }
             },
             Outcome::Forecast(forecast) => (show_forecast(operator, job, forecast)),
-            Outcome::Replayed { summary, text, replayed, outcomes, is_followed } =>
-                (show_replay(console, job, summary, text, *replayed, outcomes, *is_followed)),
-            Outcome::Moved { moved, to } => p class="good" { (letters_text(*moved)) " moved to " code { (to) } ". " a href=(back) { "Back" } },
-            Outcome::Purged { count, file } => p class="good" {
-                (letters_text(*count)) " deleted. " @if let Some(file) = file { "They are in " code { (file) } ". " }
+            Outcome::Replayed(done, followed) => {
+                @if let Task::Replay(replay) = &job.task { (show_replay(console, job, replay, done, followed)) }
+            }
+            Outcome::Operated(done) => p class="good" {
+                @match &job.task {
+                    Task::Park(park) => { (park.to_text(done)) }
+                    _ => { (letters_text(done.count)) " deleted" }
+                }
+                ". " @if let Some(file) = &done.file { "They are in " code { (file) } ". " }
                 a href=(back) { "Back" }
             },
         }
@@ -177,59 +181,49 @@ fn body_lines(title: &str, body: &str, other: &str) -> Markup {
     }
 }
 
-fn show_replay(
-    console: &Console,
-    job: &Job,
-    summary: &Value,
-    text: &str,
-    replayed: u64,
-    outcomes: &Outcomes,
-    is_followed: bool,
-) -> Markup {
-    let known = &outcomes.outcomes;
-    let unknown = replayed.saturating_sub(outcomes.known());
+fn show_replay(console: &Console, job: &Job, replay: &Replay, done: &desk::Outcome, followed: &Followed) -> Markup {
     let mut died_again = LetterQuery::of_queue(QueueKind::DeadLetters);
-    if let Task::Replay(replay) = &job.task {
-        died_again.filter.replay_ids = vec![replay.id.clone()];
-    }
+    died_again.filter.replay_ids = vec![replay.id.clone()];
     let back = LetterQuery::of_queue(job.query.queue).url("/letters");
-    let ids = summary.get("document_ids").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+    let ids = &done.document_ids;
     html! {
-        p { strong { (text) } }
-        @if let Some(file) = summary.get("backup").and_then(Value::as_str) {
-            p { "The originals are in " code { (file) } "; " code { "ticketlog dead import" } " brings them back." }
-        }
-        @if replayed > 0 {
-            h2 { "What became of them" }
-            ul class="forecast" {
-                li class="good" { (documents_link(ids, html! { strong { (number(known.stored)) } " stored" })) }
-                li { (documents_link(ids, html! { strong { (number(known.duplicate)) } " were stored already" })) }
-                li class=(if outcomes.dead_again() > 0 { "bad" } else { "" }) {
-                    a href=(died_again.url("/letters")) { strong { (number(outcomes.dead_again())) } " died again" }
-                    @if !known.dead_again.is_empty() { ul { (counts("dead again", &known.dead_again)) } }
-                }
-                @if unknown > 0 { li { strong { (number(unknown)) } " not known yet" } }
-            }
-            @if let Some(cause) = &outcomes.not_ready { p class="warning" { "Waiting: " (cause) } }
-            @if is_followed && unknown > 0 {
-                p class="warning" {
-                    "Nothing new for a minute. They are still in the queue, or at a worker that was not asked (--worker), or the "
-                    "workers do not trust this login (dead_letter.operators)."
-                }
-            }
-        }
+        p { strong { (replay.to_text(done)) } }
+        @if followed.expected > 0 { (show_followed(followed, &died_again, ids)) }
         @if !ids.is_empty() { (documents(console, ids)) }
         p { a href=(back) { "Back to the dead letters" } }
     }
 }
 
-fn documents_link(ids: &[Value], text: Markup) -> Markup {
+fn show_followed(followed: &Followed, died_again: &LetterQuery, ids: &[ObjectId]) -> Markup {
+    let (known, unknown) = (&followed.outcomes, followed.unknown());
+    html! {
+        h2 { "What became of them" }
+        ul class="forecast" {
+            li class="good" { (documents_link(ids, html! { strong { (number(known.stored)) } " stored" })) }
+            li { (documents_link(ids, html! { strong { (number(known.duplicate)) } " were stored already" })) }
+            li class=(if followed.dead_again() > 0 { "bad" } else { "" }) {
+                a href=(died_again.url("/letters")) { strong { (number(followed.dead_again())) } " died again" }
+                @if !known.dead_again.is_empty() { ul { (counts("dead again", &known.dead_again)) } }
+            }
+            @if unknown > 0 { li { strong { (number(unknown)) } " not known yet" } }
+        }
+        @if let Some(cause) = &followed.not_ready { p class="warning" { "Waiting: " (cause) } }
+        @if followed.is_over && unknown > 0 {
+            p class="warning" {
+                "Nothing new for a minute. They are still in the queue, or at a worker that was not asked (--worker), or the "
+                "workers do not trust this login (dead_letter.operators)."
+            }
+        }
+    }
+}
+
+fn documents_link(ids: &[ObjectId], text: Markup) -> Markup {
     html! { @if ids.is_empty() { (text) } @else { a href="#documents" { (text) } } }
 }
 
 /// How to find the documents: the console has no access to MongoDB.
-fn documents(console: &Console, ids: &[Value]) -> Markup {
-    let ids: Vec<_> = ids.iter().filter_map(Value::as_str).map(|id| format!("ObjectId(\"{id}\")")).collect();
+fn documents(console: &Console, ids: &[ObjectId]) -> Markup {
+    let ids: Vec<_> = ids.iter().map(|id| format!("ObjectId(\"{id}\")")).collect();
     let collection = serde_json::Value::from(console.settings.collection.as_str());
     let query = format!("db.getCollection({collection}).find({{ _id: {{ $in: [\n  {}\n] }} }})", ids.join(",\n  "));
     html! {

@@ -9,12 +9,12 @@ use crate::dead_letter::{escape, fault_offset, indent_json, render_hex, render_t
 use crate::desk::replayed_message;
 use crate::event::{Decoder, Event, Message, Printed, Rejection};
 
-use super::super::Console;
 use super::super::access::{Operator, Role};
 use super::super::details::Detail;
 use super::super::query::{LetterQuery, QueueKind};
+use super::super::state::Console;
+use super::frame::{Section, csrf, hidden, may, number, page, time};
 use super::letters::actions;
-use super::{Section, csrf, hidden, may, number, page, time};
 
 /// Most bytes of a body on the page, and in the editor.
 const MAX_SHOWN: usize = 256 << 10;
@@ -29,11 +29,11 @@ pub(in crate::console) fn letter_page(
     detail: &Detail,
     body: &[u8],
 ) -> Markup {
-    let (record, delivery) = (&detail.record, &detail.delivery);
+    let (record, delivery) = (&detail.letter.record, &detail.letter.delivery);
     let [fault, remedy] = record.cause.explanation();
     let (properties, headers) = delivery.to_json();
     let mut query = LetterQuery::of_queue(queue);
-    query.filter.ids = vec![detail.id.clone()];
+    query.filter.ids = vec![detail.letter.id.clone()];
     let title = format!("{} {}", record.cause.as_str(), record.field.as_deref().unwrap_or_default());
     let content = html! {
         p class="crumbs" { a href=(LetterQuery::of_queue(queue).url("/letters")) { "Dead letters" } }
@@ -46,7 +46,7 @@ pub(in crate::console) fn letter_page(
             }
         }
         dl class="facts" {
-            (fact("Dead letter", html! { code { (detail.id) } " at " (detail.position) " of the queue when it was read" }))
+            (fact("Dead letter", html! { code { (detail.letter.id) } " at " (detail.letter.position) " of the queue when it was read" }))
             (fact("Died", time(record.time)))
             (fact("Published to", html! { code { (record.exchange) } " with routing key " code { (record.routing_key) } }))
             (fact("Publisher", html! { (delivery.app_id().or(record.user_id.as_deref()).unwrap_or("not named: no app_id, no user_id")) }))
@@ -87,7 +87,7 @@ fn readable(text: &str) -> String {
 }
 
 fn shown_body(detail: &Detail, body: &[u8]) -> Markup {
-    let record = &detail.record;
+    let record = &detail.letter.record;
     let (shown, is_text) = match std::str::from_utf8(body) {
         Ok(text) if text.len() > MAX_SHOWN => {
             let cut = text.get(..text.floor_char_boundary(MAX_SHOWN)).unwrap_or_default();
@@ -149,7 +149,9 @@ fn editor(operator: &Operator, query: &LetterQuery, body: &[u8]) -> Markup {
 pub(in crate::console) fn validation(console: &Console, body: &[u8], original: Option<&Detail>) -> Markup {
     let mut decoder = Decoder::new(std::sync::Arc::new(console.settings.rules()));
     let message = match original {
-        Some(Detail { delivery, record, .. }) => replayed_message(&console.settings, delivery, record, Some(body)),
+        Some(Detail { letter, .. }) => {
+            replayed_message(&console.settings, &letter.delivery, &letter.record, Some(body))
+        }
         None => Message { body, ..Message::default() },
     };
     match decoder.decode(&message, || [0; 12]) {

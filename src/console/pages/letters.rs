@@ -4,11 +4,11 @@ use maud::{Markup, html};
 
 use crate::dead_letter::Cause;
 
-use super::super::Console;
 use super::super::access::{Operator, Role};
 use super::super::query::{LetterQuery, PAGE_SIZE, QueueKind};
 use super::super::snapshot::{LetterGroup, LetterLine, Snapshot};
-use super::{Section, ago, csrf, hidden, letters_text, may, number, page, sparkline, time};
+use super::super::state::Console;
+use super::frame::{Section, ago, csrf, hidden, letters_text, may, number, page, sparkline, time};
 
 /// Most groups on a page.
 const MAX_GROUPS: usize = 200;

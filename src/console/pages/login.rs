@@ -2,7 +2,7 @@
 
 use maud::{Markup, html};
 
-use super::document;
+use super::frame::document;
 
 /// The page, with why the last attempt failed.
 pub(in crate::console) fn login_page(problem: Option<&str>) -> Markup {

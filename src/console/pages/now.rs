@@ -9,8 +9,8 @@ use crate::observe::health::Component;
 use crate::observe::worker_sample::RouteRates;
 
 use super::super::access::Operator;
-use super::super::{Console, Samples};
-use super::{Section, number, page};
+use super::super::state::{Console, Samples};
+use super::frame::{Section, number, page};
 
 /// What the page shows.
 pub(in crate::console) struct NowView {

@@ -12,15 +12,14 @@
 
 mod error;
 mod lock;
-mod mark;
+pub(super) mod mark;
 mod open;
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt as _;
-use futures_util::future::try_join_all;
-use lapin::options::{BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicQosOptions};
+use lapin::options::{BasicCancelOptions, BasicConsumeOptions, BasicQosOptions};
 use lapin::types::FieldTable;
 use lapin::{Acker, Channel, Consumer};
 use tokio::time::timeout;
@@ -48,32 +47,17 @@ const MESSAGE_OVERHEAD: usize = 2048;
 /// How often to wait for the next message of a queue that is not empty.
 const MAX_IDLE_WAITS: u32 = 50;
 
-/// The messages of a run that removes messages.
-struct Marked {
-    /// How many of them were not delivered again yet.
-    remaining: u32,
-    /// Whether one of them was among the messages since the browser was extended.
-    any_since_extended: bool,
-    /// How many others, which arrived later, were delivered.
-    later: u32,
-}
-
 /// A message that is held. When it is dropped, it stays held until the browser closes, and is requeued then.
 pub struct BrowsedMessage {
     pub delivery: Delivery,
     /// Its position in the queue, from 1.
     pub position: u32,
-    acker: Acker,
+    /// Removes it, if it is of a run.
+    pub ack: AckHandle,
 }
 
-/// Removes a message from its queue when passed to [`QueueBrowser::acknowledge`]. When it is dropped, the message stays.
+/// Removes a message from its queue when passed to [`mark::MarkedBrowser::acknowledge`]. When it is dropped, the message stays.
 pub struct AckHandle(Acker);
-
-impl BrowsedMessage {
-    pub fn into_parts(self) -> (Delivery, AckHandle) {
-        (self.delivery, AckHandle(self.acker))
-    }
-}
 
 /// One pass through a queue, from its head.
 pub struct QueueBrowser {
@@ -103,8 +87,6 @@ pub struct QueueBrowser {
     idle_waits: u32,
     /// Whether a message had a priority: then later messages can have overtaken earlier ones.
     any_priority: bool,
-    /// Set once the messages of the run are marked.
-    marked: Option<Marked>,
     /// Set if policies are unknown, and one may set a lower delivery limit.
     pub policies_unknown: bool,
     /// Set if something else reads the queue, or holds messages of it.
@@ -112,7 +94,7 @@ pub struct QueueBrowser {
 }
 
 impl QueueBrowser {
-    /// Opens a queue, waiting for another browser of it; `on_wait` is called when the wait begins.
+    /// Opens a queue for its first `max` messages, waiting for another browser of it; `on_wait` is called when the wait begins.
     ///
     /// # Errors
     /// The broker, or the queue cannot be browsed safely.
@@ -120,6 +102,7 @@ impl QueueBrowser {
         broker: &BrokerSettings,
         queue: &str,
         options: &BrowseOptions,
+        max: u32,
         on_wait: impl FnOnce(),
     ) -> Result<QueueBrowser, BrowseError> {
         let connection = connect(broker, "dead letters").await?;
@@ -130,7 +113,7 @@ impl QueueBrowser {
                 queue: queue.to_owned(),
                 call_timeout: broker.call_timeout.0,
                 ready_at_start: count,
-                count,
+                count: count.min(max),
                 taken: 0,
                 last_was_requeued: false,
                 consumer: None,
@@ -144,7 +127,6 @@ impl QueueBrowser {
                 last_ack: None,
                 idle_waits: 0,
                 any_priority: false,
-                marked: None,
                 policies_unknown: !browsable.policies_known,
                 has_other_readers,
             }),
@@ -160,17 +142,6 @@ impl QueueBrowser {
         self.count
     }
 
-    /// Holds no more messages than are processed in a minute: RabbitMQ takes back what is held too long.
-    pub fn set_rate(&mut self, per_second: f64) {
-        self.max_step = ((per_second * 60.0) as u32).clamp(1, self.max_step);
-        self.step = self.step.min(self.max_step);
-    }
-
-    /// Browses only the first `max` messages.
-    pub fn limit(&mut self, max: u32) {
-        self.count = self.count.min(max);
-    }
-
     /// Browses further messages: those that are in the queue now. False if there are none.
     async fn extend(&mut self) -> Result<bool, BrowseError> {
         self.cancel_consumer().await?;
@@ -181,33 +152,11 @@ impl QueueBrowser {
         Ok(self.count > self.taken)
     }
 
-    /// The next message, in the order of the queue; none after the last. Once they are marked, only the messages of the run.
+    /// The next message, in the order of the queue; none after the last.
     ///
     /// # Errors
     /// The connection is lost, the queue is gone, or a message is near its delivery limit.
     pub async fn next(&mut self) -> Result<Option<BrowsedMessage>, BrowseError> {
-        loop {
-            if self.marked.as_ref().is_some_and(|marked| marked.remaining == 0) {
-                return Ok(None);
-            }
-            let Some(message) = self.take_checked().await? else {
-                let any = self.marked.as_mut().is_some_and(|marked| std::mem::take(&mut marked.any_since_extended));
-                if any && self.extend().await? {
-                    continue;
-                }
-                return Ok(None);
-            };
-            let Some(marked) = &mut self.marked else { return Ok(Some(message)) };
-            if message.delivery.redelivered {
-                marked.remaining -= 1;
-                marked.any_since_extended = true;
-                return Ok(Some(message));
-            }
-            marked.later += 1;
-        }
-    }
-
-    async fn take_checked(&mut self) -> Result<Option<BrowsedMessage>, BrowseError> {
         let Some(message) = self.take().await? else { return Ok(None) };
         let count = message.delivery.delivery_count();
         match self.delivery_limit {
@@ -278,7 +227,7 @@ impl QueueBrowser {
         self.largest_recent = self.largest_recent.max(delivery.bytes() + MESSAGE_OVERHEAD);
         self.last_was_requeued = delivery.delivery_count() > 0;
         self.any_priority |= delivery.has_priority();
-        BrowsedMessage { delivery, position: self.taken, acker }
+        BrowsedMessage { delivery, position: self.taken, ack: AckHandle(acker) }
     }
 
     async fn start_consumer(&mut self) -> Result<(), BrowseError> {
@@ -314,24 +263,6 @@ impl QueueBrowser {
                 Err(_) => return Err(BrokerError::Timeout("draining the cancelled consumer").into()),
             }
         }
-    }
-
-    /// Removes messages from the queue.
-    ///
-    /// # Errors
-    /// The connection is lost; the broker requeues what it received no ack for.
-    pub async fn acknowledge(&mut self, handles: Vec<AckHandle>) -> Result<(), BrowseError> {
-        let limit = self.call_timeout;
-        let acks = handles.into_iter().map(|handle| async move {
-            match timeout(limit, handle.0.ack(BasicAckOptions { multiple: false })).await {
-                Ok(Ok(true)) => Ok(()),
-                _ => Err(BrokerError::AckFailed),
-            }
-        });
-        let acknowledged = try_join_all(acks).await?.len();
-        self.last_ack = Some(Instant::now());
-        self.held -= u32::try_from(acknowledged).unwrap_or(self.held);
-        Ok(())
     }
 
     /// Requeues everything that is not acknowledged, each message in its place, and closes the connection.

@@ -1,0 +1,67 @@
+//! Runs an operation on dead letters for a command, prints what it did, and says so with the exit code.
+
+use std::sync::Arc;
+
+use crate::config::RouteSettings;
+use crate::desk::{self, DeskError, Done, Operation, Outcome, Run};
+use crate::report::Report;
+
+use super::super::terminal::{note, print_line};
+use super::super::terminal_report::TerminalReport;
+use super::super::{CommandError, exit};
+use super::selection::AuditArgs;
+
+/// Runs an operation: with its audit, a progress bar, and an interrupt that stops it gracefully.
+///
+/// # Errors
+/// The audit file cannot be written; nothing was done.
+pub(super) async fn run<O: Operation>(
+    operation: &O,
+    settings: &RouteSettings,
+    audit: &AuditArgs,
+) -> Result<Done, CommandError> {
+    let audit = audit.begin(operation.subject())?;
+    let report: Arc<dyn Report> = TerminalReport::new(Some(0), O::COUNTED).stopped_by_interrupt();
+    Ok(desk::run(operation, audit, Run { settings, report: &report }).await)
+}
+
+/// Runs an operation and prints what it did, as a sentence or as JSON. Returns the exit code.
+///
+/// # Errors
+/// Why the operation failed.
+pub(super) async fn run_and_print(
+    operation: &impl Operation,
+    settings: &RouteSettings,
+    audit: &AuditArgs,
+    json: bool,
+) -> Result<u8, CommandError> {
+    let _logging = AuditArgs::log(settings);
+    print(operation, run(operation, settings, audit).await?, json)
+}
+
+/// Prints what an operation did.
+///
+/// # Errors
+/// Why the operation failed.
+pub(super) fn print(operation: &impl Operation, done: Done, json: bool) -> Result<u8, CommandError> {
+    let Done { outcome, ended } = done;
+    if ended.is_ok() || outcome.moved() > 0 {
+        print_line(if json { operation.to_json(&outcome).to_string() } else { operation.to_text(&outcome) })?;
+    }
+    finish(&outcome, ended)
+}
+
+/// The notes and the exit code of an outcome that is printed.
+///
+/// # Errors
+/// Why the operation failed.
+pub(super) fn finish(outcome: &Outcome, ended: Result<(), DeskError>) -> Result<u8, CommandError> {
+    outcome.notes().iter().for_each(note);
+    ended?;
+    Ok(match outcome {
+        _ if !outcome.undeliverable.is_empty() => exit::UNAVAILABLE,
+        _ if outcome.is_stopped => exit::INTERRUPTED,
+        _ if !outcome.stayed.edit_failed.is_empty() || outcome.cut_off.is_some() => exit::DATA,
+        _ => 0,
+    })
+}
