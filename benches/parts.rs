@@ -11,9 +11,9 @@ use std::time::{Duration, Instant};
 use bson::raw::RawDocumentBuf;
 use criterion::{Criterion, Throughput};
 use serde_json::json;
-use ticketlog::event::{Decoder, Message, Rules};
-use ticketlog::rabbitmq::Settlement;
 use ticketlog::worker::batcher::{BatchLimits, Batcher, Flow};
+use ticketlog_contract::{Decoder, Message, Rules};
+use ticketlog_rabbitmq::Settlement;
 
 const TOKEN: &str = "2f1c9a1e-7a59-4a53-8f0e-6b1d4c2e9f10";
 

@@ -7,7 +7,7 @@
 use std::io::{BufRead as _, stdin};
 use std::process::ExitCode;
 
-use ticketlog::event::{Address, Decoder, Message, RouteAddresses, Rules};
+use ticketlog_contract::{Address, Decoder, Message, RouteAddresses, Rules};
 
 fn main() -> std::io::Result<ExitCode> {
     // As the settings of the worker say: limits, the fields that are cast, and which routing keys its route takes.

@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use crate::config;
-use crate::dead_letter::{ArchivedMessage, fault_offset, render_text};
-use crate::event::{
+use ticketlog_config as config;
+use ticketlog_contract::dead_letter::{ArchivedMessage, fault_offset, render_text};
+use ticketlog_contract::{
     Decoder, HiddenField, MaskKey, Message, Printed, Reason, Rules, Treatment, read_json, replace_lone_surrogates,
 };
-use crate::rabbitmq::Delivery;
+use ticketlog_rabbitmq::Delivery;
 
 /// A message body is rejected, or becomes a valid document that starts with its `_id`, the same each time. `serde_json`
 /// decides what is JSON.
@@ -102,13 +102,13 @@ pub fn archive(line: &[u8]) {
 /// AMQP headers in their JSON form are rejected, or survive a round trip through AMQP.
 pub fn headers(json: &[u8]) {
     let Ok(Value::Object(map)) = serde_json::from_slice(json) else { return };
-    crate::rabbitmq::check_json_round_trip(&map);
+    ticketlog_rabbitmq::check_json_round_trip(&map);
 }
 
 /// Bytes from RabbitMQ pass the frame filter with the same result however they are cut into pieces, and a second time
 /// unchanged.
 pub fn frames(bytes: &[u8]) {
-    crate::rabbitmq::check_frame_filter(bytes);
+    ticketlog_rabbitmq::check_frame_filter(bytes);
 }
 
 /// A configuration file gives valid settings, or errors that all name the file.

@@ -4,11 +4,13 @@ use std::time::Duration;
 
 use url::Url;
 
-use crate::config::RouteSettings;
-use crate::dead_letter::{escape, one_line};
 use crate::desk::counted;
-use crate::finding::{Finding, Level};
-use crate::{http_client, mongodb, rabbitmq};
+use crate::mongodb;
+use ticketlog_config::RouteSettings;
+use ticketlog_config::finding::{Finding, Level};
+use ticketlog_contract::dead_letter::{escape, one_line};
+use ticketlog_http::client as http_client;
+use ticketlog_rabbitmq as rabbitmq;
 
 use super::terminal::{green, print_coloured, print_line, red, wrapped, yellow};
 use super::worker_address::parse_http_url;

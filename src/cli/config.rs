@@ -5,7 +5,7 @@ use std::io::Write as _;
 use clap::Args;
 use serde_json::json;
 
-use crate::config::{DEFAULT, EffectiveSetting, Loaded};
+use ticketlog_config::{DEFAULT, EffectiveSetting, Loaded};
 
 use super::CommandError;
 

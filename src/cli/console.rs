@@ -13,9 +13,9 @@ use tokio::signal::unix::{SignalKind, signal};
 use tracing::info;
 use url::Url;
 
-use crate::config::RouteSettings;
 use crate::console::{self, Authority, Options, Role};
 use crate::observe::{logging, traces};
+use ticketlog_config::RouteSettings;
 
 use super::dead::{BrowseArgs, start_replay_span};
 use super::terminal::note;

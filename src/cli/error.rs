@@ -1,9 +1,9 @@
 //! Owns how a command fails: a text for a person, and an exit code for a script. Must not know the commands.
 
-use crate::config::ConfigErrors;
 use crate::desk::DeskError;
 use crate::mongodb::{Failure, FailureClass, StoreUriError};
-use crate::rabbitmq::{BrokerError, BrowseError, RefusalKind};
+use ticketlog_config::ConfigErrors;
+use ticketlog_rabbitmq::{BrokerError, BrowseError, RefusalKind};
 
 /// Exit codes, as in sysexits where one fits.
 pub(super) mod exit {

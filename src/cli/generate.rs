@@ -185,7 +185,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::event::{Decoder, Message, Rules};
+    use ticketlog_contract::{Decoder, Message, Rules};
 
     fn generate(seed: u64, malformed: f64, count: usize) -> Vec<GeneratedMessage> {
         let mut generator = Generator::new(seed, 1000, malformed, 1_700_000_000_000);

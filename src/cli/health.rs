@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use crate::config::Settings;
-use crate::http_client;
+use ticketlog_config::Settings;
+use ticketlog_http::client as http_client;
 
 use super::terminal::print_line;
 use super::worker_address::own_worker;

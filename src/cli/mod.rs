@@ -30,7 +30,7 @@ use std::path::PathBuf;
 use clap::Args;
 use tokio::runtime::Runtime;
 
-use crate::config::{Loaded, RouteSettings, Sources, load};
+use ticketlog_config::{Loaded, RouteSettings, Sources, load};
 
 pub use error::CommandError;
 use error::exit;

@@ -5,10 +5,10 @@ use std::path::PathBuf;
 use clap::Args;
 use serde_json::json;
 
-use crate::config::{MAIN_ROUTE, RouteSettings};
-use crate::event::Address;
-use crate::rabbitmq::{BatchPublisher, Outgoing, Publisher, Rate};
-use crate::system::{now_millis, since_epoch};
+use ticketlog_config::system::{now_millis, since_epoch};
+use ticketlog_config::{MAIN_ROUTE, RouteSettings};
+use ticketlog_contract::Address;
+use ticketlog_rabbitmq::{BatchPublisher, Outgoing, Publisher, Rate};
 
 use super::generate::Generator;
 use super::source;

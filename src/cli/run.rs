@@ -13,7 +13,6 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::config::{RouteSettings, Settings};
 use crate::mongodb::{self, Failure, FailureClass, PoolListener, Store};
 use crate::observe::health::Component;
 use crate::observe::http::{self, HttpState, RouteState};
@@ -21,7 +20,9 @@ use crate::observe::metrics::{self, FlowMetrics, RouteScope};
 use crate::observe::{logging, systemd, traces};
 use crate::worker::backoff::Backoff;
 use crate::worker::{self, KnownCauses, Steering, TrustedUsers, WorkerContext};
-use crate::{rabbitmq, system};
+use ticketlog_config::system;
+use ticketlog_config::{RouteSettings, Settings};
+use ticketlog_rabbitmq as rabbitmq;
 
 use super::{CommandError, ConfigArgs, exit};
 

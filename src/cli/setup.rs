@@ -1,8 +1,8 @@
 //! Owns `ticketlog setup`. Must not know what it declares.
 
-use crate::config::RouteSettings;
 use crate::mongodb::{self, IndexReport, Store};
-use crate::rabbitmq;
+use ticketlog_config::RouteSettings;
+use ticketlog_rabbitmq as rabbitmq;
 
 use super::terminal::{note, print_line};
 use super::{CommandError, exit};

@@ -6,10 +6,10 @@ use bson::{Bson, Document};
 use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::config::RouteSettings;
-use crate::dead_letter::BodyCondition;
-use crate::event::Printed;
 use crate::mongodb::{self, Failure, Store};
+use ticketlog_config::RouteSettings;
+use ticketlog_contract::Printed;
+use ticketlog_contract::dead_letter::BodyCondition;
 
 use super::terminal::{note, print_line};
 use super::{CommandError, exit};

@@ -8,8 +8,8 @@ use std::thread::JoinHandle;
 use console::{Term, truncate_str};
 use tokio::sync::mpsc;
 
-use crate::dead_letter::{escape, terminal_safe};
-use crate::system;
+use ticketlog_config::system;
+use ticketlog_contract::dead_letter::{escape, terminal_safe};
 
 use super::CommandError;
 

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 
-use crate::report::Report;
+use ticketlog_rabbitmq::report::Report;
 
 use super::exit;
 use super::terminal::note;

@@ -8,9 +8,9 @@ use clap::Args;
 use serde::Serialize;
 use serde_json::json;
 
-use crate::config::RouteSettings;
-use crate::dead_letter::{escape, terminal_safe};
-use crate::event::{Address, Decoder, Event, Identity, Message, Printed, Rejection};
+use ticketlog_config::RouteSettings;
+use ticketlog_contract::dead_letter::{escape, terminal_safe};
+use ticketlog_contract::{Address, Decoder, Event, Identity, Message, Printed, Rejection};
 
 use super::source::{InputMessage, read_messages};
 use super::{CommandError, exit};

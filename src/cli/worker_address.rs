@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use url::Url;
 
-use crate::config::Settings;
+use ticketlog_config::Settings;
 
 /// The worker of this configuration, at `http.listen`.
 pub(super) fn own_worker(settings: &Settings) -> Url {

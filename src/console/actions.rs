@@ -11,8 +11,8 @@ use axum::response::{IntoResponse, Redirect, Response};
 use maud::Markup;
 
 use crate::desk::{Edit, Park, Purge, Replay};
-use crate::rabbitmq::Rate;
-use crate::system::now_millis;
+use ticketlog_config::system::now_millis;
+use ticketlog_rabbitmq::Rate;
 
 use super::access::{LoginError, Operator, Role};
 use super::jobs::{Outcome, Task};

@@ -95,7 +95,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::rabbitmq::Delivery;
+    use ticketlog_rabbitmq::Delivery;
 
     fn detail(id: &str, bytes: usize) -> Detail {
         let delivery = Delivery::with_body(&"x".repeat(bytes));

@@ -15,8 +15,8 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use crate::desk::{self, Audit, DeskError, Export, ExportTo, LineSink, Operation as _, Run};
-use crate::report::Report;
-use crate::system::now_millis;
+use ticketlog_config::system::now_millis;
+use ticketlog_rabbitmq::report::Report;
 
 use super::jobs::{Job, Task};
 use super::pages::Problem;

@@ -13,7 +13,7 @@ use axum::http::{Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Redirect, Response};
 
-use crate::http_server::KeptConnection;
+use ticketlog_http::server::KeptConnection;
 
 use super::access::LoginError;
 use super::operator::{self, Refusal};

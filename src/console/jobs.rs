@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use bson::oid::ObjectId;
 
 use crate::desk::{self, Followed, Forecast, Park, Purge, Replay};
-use crate::report::Report;
-use crate::system::now_millis;
+use ticketlog_config::system::now_millis;
+use ticketlog_rabbitmq::report::Report;
 
 use super::query::LetterQuery;
 
@@ -266,7 +266,7 @@ mod tests {
     use super::super::query::QueueKind;
     use super::*;
     use crate::desk::Source;
-    use crate::rabbitmq::BrowseOptions;
+    use ticketlog_rabbitmq::BrowseOptions;
 
     fn job() -> Arc<Job> {
         Arc::new(Job::new(Task::Look, LetterQuery::of_queue(QueueKind::DeadLetters), "anna".to_owned()))

@@ -45,9 +45,9 @@ use std::time::{Duration, Instant};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
 
-use crate::config::RouteSettings;
-use crate::http_server;
-use crate::system::now_millis;
+use ticketlog_config::RouteSettings;
+use ticketlog_config::system::now_millis;
+use ticketlog_http::server as http_server;
 
 use access::{ProxySecret, Tokens};
 use state::Console;

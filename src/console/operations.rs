@@ -9,10 +9,10 @@ use axum::http::StatusCode;
 use tokio::sync::MutexGuard;
 use tokio::time::timeout;
 
-use crate::dead_letter::Filter;
 use crate::desk::{self, Audit, DeadLetterReader, DeskError, Done, Follow, Followed, Operation, Run, Selection};
-use crate::report::Report;
-use crate::system::now_millis;
+use ticketlog_config::system::now_millis;
+use ticketlog_contract::dead_letter::Filter;
+use ticketlog_rabbitmq::report::Report;
 
 use super::details::Detail;
 use super::jobs::{Job, Outcome, POLL, Phase, Task};

@@ -5,8 +5,8 @@ use std::time::Instant;
 use axum::http::StatusCode;
 use axum::http::header::{AUTHORIZATION, COOKIE, HeaderMap, HeaderName};
 
-use crate::dead_letter::escape;
 use crate::desk;
+use ticketlog_contract::dead_letter::escape;
 
 use super::access::{LoginError, Operator, Role};
 use super::pages::Problem;

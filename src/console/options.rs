@@ -8,7 +8,7 @@ use axum::http::HeaderName;
 use url::Url;
 
 use crate::desk::StartSpan;
-use crate::rabbitmq::BrowseOptions;
+use ticketlog_rabbitmq::BrowseOptions;
 
 use super::access::Role;
 use super::site::{Authority, Site};

@@ -3,9 +3,9 @@
 
 use url::form_urlencoded;
 
-use crate::dead_letter::{Cause, Filter};
 use crate::desk::{Selection, Source};
-use crate::system;
+use ticketlog_config::system;
+use ticketlog_contract::dead_letter::{Cause, Filter};
 
 /// Dead letters on a page of a list.
 pub(super) const PAGE_SIZE: usize = 50;

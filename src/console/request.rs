@@ -7,7 +7,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Redirect;
 
-use crate::system::now_millis;
+use ticketlog_config::system::now_millis;
 
 use super::access::{Operator, Role};
 use super::jobs::Job;

@@ -16,8 +16,8 @@ use futures_util::stream::{self, Stream};
 use maud::Markup;
 
 use crate::desk;
-use crate::http_client;
 use crate::observe::worker_sample::Sample;
+use ticketlog_http::client as http_client;
 
 use super::access::Operator;
 use super::jobs::Task;

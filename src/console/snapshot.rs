@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
-use crate::dead_letter::{Cause, Filter, LetterFields, SameIds};
+use ticketlog_contract::dead_letter::{Cause, Filter, LetterFields, SameIds};
 
 /// Number of points of a group's history.
 pub(super) const POINTS: usize = 24;
@@ -201,7 +201,7 @@ fn point(time: i64, start: i64, end: i64) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::Reason;
+    use ticketlog_contract::Reason;
 
     fn fields<'a>(id: &'a str, fingerprint: &'a str, time: i64) -> LetterFields<'a> {
         LetterFields {

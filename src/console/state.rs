@@ -7,10 +7,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Semaphore;
 use url::Url;
 
-use crate::config::RouteSettings;
 use crate::desk::{Selection, Source};
 use crate::observe::worker_sample::Sample;
-use crate::rabbitmq::{BrokerError, QueueDepths};
+use ticketlog_config::RouteSettings;
+use ticketlog_rabbitmq::{BrokerError, QueueDepths};
 
 use super::access::{Logins, ProxySecret, Role, Tokens, random_id};
 use super::details::Details;

@@ -10,7 +10,7 @@ use bson::oid::ObjectId;
 use serde_json::{Value, json};
 use tracing::{info, warn};
 
-use crate::system::{host_name, now_millis};
+use ticketlog_config::system::{host_name, now_millis};
 
 use super::{DeskError, rfc3339};
 

@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use bson::Bson;
 
-use crate::config::RouteSettings;
-use crate::event::{Decoder, Rules, Wanted};
-use crate::rabbitmq::Delivery;
-use crate::report::Report;
+use ticketlog_config::RouteSettings;
+use ticketlog_contract::{Decoder, Rules, Wanted};
+use ticketlog_rabbitmq::Delivery;
+use ticketlog_rabbitmq::report::Report;
 
 use super::reader::{DeadLetter, DeadLetterReader, DeadLetterRemover, json_body};
 use super::{DeskError, Run, Source};
@@ -178,7 +178,7 @@ impl<'a> UserSearch<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::load_text;
+    use ticketlog_config::load_text;
 
     fn owner(settings: &RouteSettings, user: &str, body: &str) -> Owner {
         let user = Wanted::id(user);

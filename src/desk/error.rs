@@ -1,6 +1,6 @@
 //! Why an operation on dead letters failed.
 
-use crate::rabbitmq::{BrokerError, BrowseError};
+use ticketlog_rabbitmq::{BrokerError, BrowseError};
 
 /// Why an operation on dead letters failed.
 #[derive(Debug, thiserror::Error)]

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use futures_util::future::BoxFuture;
 use serde_json::Value;
 
-use crate::report::Report;
+use ticketlog_rabbitmq::report::Report;
 
 use super::archive_file::NewFile;
 use super::{DeadLetterReader, DeskError, Operation, Outcome, Run, Selection, dead_letters};

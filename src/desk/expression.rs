@@ -8,7 +8,7 @@ use jaq_core::{Compiler, Ctx, Filter, Vars, compile, unwrap_valr};
 use jaq_json::{Val, read, write};
 use serde::de::IgnoredAny;
 
-use crate::event;
+use ticketlog_contract as event;
 
 /// Most characters of an error.
 const MAX_ERROR: usize = 200;

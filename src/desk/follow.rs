@@ -5,10 +5,10 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use url::Url;
 
-use crate::dead_letter::escape;
-use crate::http_client;
 use crate::observe::worker_sample::read_status;
 use crate::observe::worker_status::{ReplayOutcomes, RouteStatus};
+use ticketlog_contract::dead_letter::escape;
+use ticketlog_http::client as http_client;
 
 /// How often the workers are asked.
 const INTERVAL: Duration = Duration::from_millis(250);

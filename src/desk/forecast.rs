@@ -8,11 +8,11 @@ use std::sync::Arc;
 use bson::oid::ObjectId;
 use serde_json::{Value, json};
 
-use crate::config::RouteSettings;
-use crate::dead_letter::{DeadLetterRecord, bounded, escape};
-use crate::event::{Address, Decoder, Identity, Message};
-use crate::rabbitmq::Delivery;
-use crate::report::Report;
+use ticketlog_config::RouteSettings;
+use ticketlog_contract::dead_letter::{DeadLetterRecord, bounded, escape};
+use ticketlog_contract::{Address, Decoder, Identity, Message};
+use ticketlog_rabbitmq::Delivery;
+use ticketlog_rabbitmq::report::Report;
 
 use super::edit::{Edit, Editor};
 use super::{DeskError, dead_letters, readable_body};

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use crate::system::now_millis;
+use ticketlog_config::system::now_millis;
 
 /// 9999-12-31T24:00Z in milliseconds: RFC 3339 has no later year.
 const END_OF_RFC3339: i64 = 253_402_300_800_000;

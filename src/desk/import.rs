@@ -7,10 +7,10 @@ use serde_json::{Value, json};
 use tokio::fs::File;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 
-use crate::config::RouteSettings;
-use crate::dead_letter::ArchivedMessage;
-use crate::rabbitmq::{BatchPublisher, Outgoing, Publisher, Rate};
-use crate::report::Report;
+use ticketlog_config::RouteSettings;
+use ticketlog_contract::dead_letter::ArchivedMessage;
+use ticketlog_rabbitmq::report::Report;
+use ticketlog_rabbitmq::{BatchPublisher, Outgoing, Publisher, Rate};
 
 use super::{DeskError, Operation, Outcome, Run, dead_letters};
 

@@ -2,8 +2,8 @@
 
 use serde_json::{Value, json};
 
-use crate::config::RouteSettings;
-use crate::rabbitmq::Rate;
+use ticketlog_config::RouteSettings;
+use ticketlog_rabbitmq::Rate;
 
 use super::transfer::{Sent, Transfer};
 use super::{DeskError, Operation, Outcome, Run, Selection, dead_letters};

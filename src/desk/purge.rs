@@ -4,9 +4,9 @@ use std::path::PathBuf;
 
 use serde_json::Value;
 
-use crate::rabbitmq::AckHandle;
-use crate::report::Report;
-use crate::system::now_millis;
+use ticketlog_config::system::now_millis;
+use ticketlog_rabbitmq::AckHandle;
+use ticketlog_rabbitmq::report::Report;
 
 use super::archive_file::BackupFile;
 use super::reader::DeadLetterRemover;

@@ -13,11 +13,11 @@ use std::sync::Arc;
 
 use bson::Bson;
 
-use crate::config::RouteSettings;
-use crate::dead_letter::{DeadLetterRecord, Filter};
-use crate::event::{self, Rules};
-use crate::rabbitmq::{AckHandle, BrowsedMessage, Delivery, MarkedBrowser, QueueBrowser, Rate};
-use crate::report::Report;
+use ticketlog_config::RouteSettings;
+use ticketlog_contract::dead_letter::{DeadLetterRecord, Filter};
+use ticketlog_contract::{self as event, Rules};
+use ticketlog_rabbitmq::report::Report;
+use ticketlog_rabbitmq::{AckHandle, BrowsedMessage, Delivery, MarkedBrowser, QueueBrowser, Rate};
 
 use super::{DeskError, Selection, dead_letters};
 

@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use bson::oid::ObjectId;
 use serde_json::{Value, json};
 
-use crate::config::RouteSettings;
-use crate::dead_letter::escape;
-use crate::rabbitmq::{self, Delivery, Rate, ReplayTarget};
+use ticketlog_config::RouteSettings;
+use ticketlog_contract::dead_letter::escape;
+use ticketlog_rabbitmq::{self as rabbitmq, Delivery, Rate, ReplayTarget};
 
 use super::archive_file::BackupFile;
 use super::edit::Edit;

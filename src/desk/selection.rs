@@ -2,8 +2,8 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::dead_letter::Filter;
-use crate::rabbitmq::BrowseOptions;
+use ticketlog_contract::dead_letter::Filter;
+use ticketlog_rabbitmq::BrowseOptions;
 
 use super::format::rfc3339;
 

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use bson::oid::ObjectId;
 
-use crate::rabbitmq::{AckHandle, BatchPublisher, Outgoing, PublishResult, Publisher, Rate};
-use crate::report::Report;
+use ticketlog_rabbitmq::report::Report;
+use ticketlog_rabbitmq::{AckHandle, BatchPublisher, Outgoing, PublishResult, Publisher, Rate};
 
 use super::reader::{DeadLetter, DeadLetterRemover};
 use super::{DeskError, Outcome, Run, Selection, dead_letters};

@@ -8,8 +8,8 @@ use bson::{Bson, Document, doc};
 use futures_util::TryStreamExt;
 use secrecy::ExposeSecret;
 
-use crate::config::{self, RouteSettings, StoreSettings};
-use crate::finding::Finding;
+use ticketlog_config::finding::Finding;
+use ticketlog_config::{self as config, RouteSettings, StoreSettings};
 
 use super::client::Store;
 use super::collection;

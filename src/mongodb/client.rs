@@ -23,7 +23,7 @@ use tokio::time::timeout;
 use tracing::info;
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::config::{RouteSettings, StoreSettings};
+use ticketlog_config::{RouteSettings, StoreSettings};
 
 use super::error::Failure;
 use super::error::{FailureClass, FailureKind};

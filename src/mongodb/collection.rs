@@ -2,7 +2,7 @@
 
 use bson::{Document, doc};
 
-use crate::finding::Finding;
+use ticketlog_config::finding::Finding;
 
 use super::client::Store;
 use super::error::{Failure, FailureClass};

@@ -3,7 +3,7 @@
 use ::mongodb::options::Collation;
 use bson::{Bson, Document, doc};
 
-use crate::event::Wanted;
+use ticketlog_contract::Wanted;
 
 use super::client::Store;
 use super::error::Failure;

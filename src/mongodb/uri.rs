@@ -9,7 +9,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use secrecy::ExposeSecret as _;
 use thiserror::Error;
 
-use crate::config::StoreSettings;
+use ticketlog_config::StoreSettings;
 
 /// Options of MongoDB's and of its other clients (Mongoose, Node's driver, pymongo, Java's, older ones) that change nothing for this
 /// one: timeouts, the pool, the write concern and reads are set by our own settings.

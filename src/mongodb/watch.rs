@@ -8,7 +8,7 @@ use bson::raw::RawDocumentBuf;
 use bson::{Timestamp, doc};
 use futures_util::TryStreamExt as _;
 
-use crate::system;
+use ticketlog_config::system;
 
 use super::client::Store;
 use super::error::Failure;

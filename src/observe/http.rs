@@ -15,7 +15,7 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use strum::VariantArray as _;
 use tokio::net::TcpListener;
 
-use crate::http_server;
+use ticketlog_http::server as http_server;
 
 use super::health::{Component, Health};
 use super::metrics::{FlowMetrics, RouteScope};

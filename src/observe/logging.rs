@@ -14,8 +14,8 @@ use tracing_subscriber::layer::{self, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, Registry, fmt};
 
-use crate::config::{LogFormat, LogSettings};
-use crate::system;
+use ticketlog_config::system;
+use ticketlog_config::{LogFormat, LogSettings};
 
 /// Exit code after a panic: `EX_SOFTWARE` of sysexits.
 pub const PANIC_EXIT_CODE: i32 = 70;
@@ -25,7 +25,7 @@ const BUFFERED_LINES: usize = 8_192;
 
 /// A filter that cannot be parsed.
 #[derive(Debug, thiserror::Error)]
-#[error("log.filter is not a valid filter; write for instance info, or info,ticketlog::rabbitmq=debug")]
+#[error("log.filter is not a valid filter; write for instance info, or info,ticketlog_rabbitmq=debug")]
 pub struct FilterError;
 
 /// Starts logging to standard error, for the whole process.
@@ -34,7 +34,7 @@ pub struct FilterError;
 /// A filter that cannot be parsed.
 pub fn install(log: &LogSettings) -> Result<Logging, FilterError> {
     let filter = EnvFilter::builder().parse(&log.filter).map_err(|_| FilterError)?;
-    let own = filter_fn(|metadata| metadata.target() == "ticketlog" || metadata.target().starts_with("ticketlog::"));
+    let own = filter_fn(|metadata| is_own(metadata.target()));
     let terminal = std::io::stderr().is_terminal();
     let json = match log.format {
         LogFormat::Auto => !terminal,
@@ -140,6 +140,11 @@ impl LogThrottle {
         *last = Some(now);
         Some(std::mem::take(suppressed))
     }
+}
+
+/// Whether a target is a module of this program, in whichever of its crates.
+fn is_own(target: &str) -> bool {
+    target.strip_prefix("ticketlog").is_some_and(|rest| rest.is_empty() || rest.starts_with(['_', ':']))
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::dead_letter::bounded;
+use ticketlog_contract::dead_letter::bounded;
 
 use super::metrics::DeliveryOutcome;
 use super::worker_status::{DeadLetterSummary, ReplayOutcomes};

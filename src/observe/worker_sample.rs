@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 use url::Url;
 
-use crate::http_client;
+use ticketlog_http::client as http_client;
 
 use super::worker_status::{LatencyBucket, RouteNumbers, RouteStatus, WorkerStatus};
 

@@ -5,9 +5,9 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::event::{Reason, Rejection, same_event};
 use crate::mongodb::{DocumentError, Failure, FailureClass, FailureKind};
-use crate::rabbitmq::Delivery;
+use ticketlog_contract::{Reason, Rejection, same_event};
+use ticketlog_rabbitmq::Delivery;
 
 use super::decode::PendingEvent;
 

@@ -1,11 +1,11 @@
 //! Tests of the progress of a batch, without a store: what remains to be done after each reply of MongoDB.
 
 use super::*;
-use crate::rabbitmq::Delivery;
+use ticketlog_rabbitmq::Delivery;
 
 fn pending(id: u8, body: &str) -> PendingEvent {
-    let message = crate::event::Message { body: body.as_bytes(), ..Default::default() };
-    let event = crate::event::Decoder::new(Default::default()).decode(&message, || [id; 12]).unwrap();
+    let message = ticketlog_contract::Message { body: body.as_bytes(), ..Default::default() };
+    let event = ticketlog_contract::Decoder::new(Default::default()).decode(&message, || [id; 12]).unwrap();
     PendingEvent { delivery: Delivery::with_body(body), id: event.id, document: event.document, time: None, held: None }
 }
 

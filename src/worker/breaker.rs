@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 
-use crate::event::Reason;
+use ticketlog_contract::Reason;
 
 /// What the store said about one event.
 #[derive(Debug)]

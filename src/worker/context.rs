@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::config::RouteSettings;
-use crate::event::Rules;
 use crate::mongodb::Store;
 use crate::observe::health::Health;
 use crate::observe::metrics::{FlowMetrics, RouteScope};
 use crate::observe::status::RecentActivity;
+use ticketlog_config::RouteSettings;
+use ticketlog_contract::Rules;
 
 use super::backoff::Backoff;
 use super::causes::KnownCauses;

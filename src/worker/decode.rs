@@ -5,9 +5,9 @@ use std::time::Instant;
 use bson::oid::ObjectId;
 use bson::raw::RawDocumentBuf;
 
-use crate::event::{Decoder, Event, Message, Rejection, add_ingested_at};
-use crate::rabbitmq::Delivery;
-use crate::system::now_millis;
+use ticketlog_config::system::now_millis;
+use ticketlog_contract::{Decoder, Event, Message, Rejection, add_ingested_at};
+use ticketlog_rabbitmq::Delivery;
 
 /// A decoded event with its delivery, whose body is needed until the event is stored.
 #[derive(Debug)]

@@ -10,8 +10,8 @@ use tracing::warn;
 
 use crate::observe::health::Component;
 use crate::observe::metrics::{self, QueueRole};
-use crate::rabbitmq::{self, QueueDepths};
-use crate::system::since_epoch;
+use ticketlog_config::system::since_epoch;
+use ticketlog_rabbitmq::{self as rabbitmq, QueueDepths};
 
 use super::context::WorkerContext;
 

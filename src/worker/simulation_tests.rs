@@ -13,9 +13,9 @@ use proptest::prelude::*;
 use super::batch_progress::{BatchProgress, DocumentOutcome};
 use super::batcher::{BatchLimits, Batcher, Flow};
 use super::decode::PendingEvent;
-use crate::event::{Decoder, Message, Reason};
 use crate::mongodb::{DocumentError, Failure, FailureClass, FailureKind};
-use crate::rabbitmq::{Acks, Delivery, Settlement};
+use ticketlog_contract::{Decoder, Message, Reason};
+use ticketlog_rabbitmq::{Acks, Delivery, Settlement};
 
 const PREFETCH: usize = 12;
 const WRITERS: usize = 2;

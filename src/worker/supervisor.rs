@@ -11,7 +11,7 @@ use crate::mongodb::{self, Failure, IndexReport};
 use crate::observe::health::Component;
 use crate::observe::logging::LogThrottle;
 use crate::observe::metrics;
-use crate::rabbitmq::{self, BrokerError, Publisher, Session, SessionOptions, UnfinishedMessage};
+use ticketlog_rabbitmq::{self as rabbitmq, BrokerError, Publisher, Session, SessionOptions, UnfinishedMessage};
 
 use super::backoff::Backoff;
 use super::breaker::Breaker;

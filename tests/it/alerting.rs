@@ -46,7 +46,7 @@ impl AlertWatch {
 
     async fn get(&self, path: &str) -> serde_json::Value {
         let url = Url::parse(&self.0.uri()).unwrap().join(path).unwrap();
-        let (_, body) = ticketlog::http_client::get(&url, None, None, Duration::from_secs(10)).await.unwrap();
+        let (_, body) = ticketlog_http::client::get(&url, None, None, Duration::from_secs(10)).await.unwrap();
         serde_json::from_slice(&body).unwrap()
     }
 

@@ -6,9 +6,9 @@ use clap::{Command, CommandFactory as _};
 use regex::Regex;
 use strum::VariantArray as _;
 use ticketlog::cli::commands::Cli;
-use ticketlog::config;
-use ticketlog::dead_letter::Cause;
-use ticketlog::event::Reason;
+use ticketlog_config as config;
+use ticketlog_contract::Reason;
+use ticketlog_contract::dead_letter::Cause;
 
 const END: &str = "<!-- end of what `make docs` writes -->";
 

@@ -1,5 +1,5 @@
 //! Malformed, unusual, large and compressed messages through real servers, each among valid ones: exact outcomes, a
-//! balanced ledger, and a worker that keeps running. The cases of the decoder alone are in `src/event/decode_tests.rs`.
+//! balanced ledger, and a worker that keeps running. The cases of the decoder alone are in `crates/contract/src/decode_tests.rs`.
 
 use std::collections::{BTreeMap, HashMap};
 use std::io::Write;

@@ -171,7 +171,7 @@ impl Prometheus {
     async fn query(&self, path: &str, parameter: (&str, &str)) -> Value {
         let mut url = Url::parse(&self.0.uri()).unwrap().join(path).unwrap();
         url.query_pairs_mut().append_pair(parameter.0, parameter.1);
-        let (status, body) = ticketlog::http_client::get(&url, None, None, Duration::from_secs(10)).await.unwrap();
+        let (status, body) = ticketlog_http::client::get(&url, None, None, Duration::from_secs(10)).await.unwrap();
         let answer: Value = serde_json::from_slice(&body).unwrap();
         assert_eq!(status, 200, "{parameter:?}: {answer}");
         answer["data"].clone()

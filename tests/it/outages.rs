@@ -112,7 +112,7 @@ async fn sigterm_during_an_outage_requeues_in_time() {
     env.publish_all((0..200).map(TestMessage::numbered)).await;
     eventually("all are in flight", DEADLINE, async || worker.metrics()["ticketlog_messages_in_flight"] == 200.0).await;
     assert_eq!(worker.stop().await.code(), Some(0));
-    assert_eq!(env.depth(&env.queue()).await, 200);
+    env.wait_for_depth(&env.queue(), 200).await;
     store.freeze(false);
     let mut next = env.worker_with(&SHORT_TIMEOUTS).await;
     assert_all_become_stored(&env, 200, "21 SIGTERM during an outage").await;

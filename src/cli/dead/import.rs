@@ -4,9 +4,9 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use crate::config::RouteSettings;
 use crate::desk::Import;
-use crate::rabbitmq::Rate;
+use ticketlog_config::RouteSettings;
+use ticketlog_rabbitmq::Rate;
 
 use super::super::CommandError;
 use super::outcome::run_and_print;

@@ -13,8 +13,8 @@ mod stats;
 
 use clap::{Args, Subcommand};
 
-use crate::config::RouteSettings;
 use crate::observe::logging;
+use ticketlog_config::RouteSettings;
 
 pub(super) use replay::start_replay_span;
 pub(super) use selection::{AuditArgs, BrowseArgs};

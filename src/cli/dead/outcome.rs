@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use crate::config::RouteSettings;
 use crate::desk::{self, DeskError, Done, Operation, Outcome, Run};
-use crate::report::Report;
+use ticketlog_config::RouteSettings;
+use ticketlog_rabbitmq::report::Report;
 
 use super::super::terminal::{note, print_line};
 use super::super::terminal_report::TerminalReport;

@@ -2,9 +2,9 @@
 
 use clap::Args;
 
-use crate::config::RouteSettings;
 use crate::desk::{Park, Source};
-use crate::rabbitmq::Rate;
+use ticketlog_config::RouteSettings;
+use ticketlog_rabbitmq::Rate;
 
 use super::super::CommandError;
 use super::outcome::run_and_print;

@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use crate::config::RouteSettings;
 use crate::desk::Purge;
+use ticketlog_config::RouteSettings;
 
 use super::super::CommandError;
 use super::super::terminal::confirm;

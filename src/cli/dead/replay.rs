@@ -8,10 +8,10 @@ use clap::Args;
 use serde_json::Value;
 use url::Url;
 
-use crate::config::RouteSettings;
 use crate::desk::{self, Edit, Follow, Followed, Forecast, Operation as _, Outcome, Replay, Run};
 use crate::observe::traces;
-use crate::rabbitmq::{Delivery, Rate};
+use ticketlog_config::RouteSettings;
+use ticketlog_rabbitmq::{Delivery, Rate};
 
 use super::super::terminal::{confirm, note, print_line};
 use super::super::terminal_report::{TerminalReport, progress_with_message};

@@ -8,12 +8,12 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use serde_json::Value;
 use url::Url;
 
-use crate::config::RouteSettings;
-use crate::dead_letter::{BodyCondition, Cause, Filter};
 use crate::desk::{self, Audit, Source};
 use crate::observe::logging::{self, Logging};
-use crate::rabbitmq::BrowseOptions;
-use crate::system;
+use ticketlog_config::RouteSettings;
+use ticketlog_config::system;
+use ticketlog_contract::dead_letter::{BodyCondition, Cause, Filter};
+use ticketlog_rabbitmq::BrowseOptions;
 
 use super::super::CommandError;
 use super::super::worker_address::parse_http_url;

@@ -7,9 +7,9 @@ use clap::{Args, ValueEnum};
 use serde::de::IgnoredAny;
 use serde_json::{Map, Value};
 
-use crate::config::RouteSettings;
-use crate::dead_letter::{escape, fault_offset, indent_json, render_hex, render_text, terminal_safe};
 use crate::desk::{DeadLetter, DeadLetterReader, DeskError, Run, age, readable_body, rfc3339};
+use ticketlog_config::RouteSettings;
+use ticketlog_contract::dead_letter::{escape, fault_offset, indent_json, render_hex, render_text, terminal_safe};
 
 use super::super::terminal_report::TerminalReport;
 use super::super::{CommandError, exit};

@@ -5,9 +5,9 @@ use std::io::Write as _;
 use clap::Args;
 use serde_json::json;
 
-use crate::config::RouteSettings;
-use crate::dead_letter::{Groups, SameIds, escape, terminal_safe};
 use crate::desk::{DeadLetterReader, Run, age, dead_letters, rfc3339};
+use ticketlog_config::RouteSettings;
+use ticketlog_contract::dead_letter::{Groups, SameIds, escape, terminal_safe};
 
 use super::super::CommandError;
 use super::super::terminal::wrapped;

@@ -2,8 +2,8 @@
 
 use serde_json::{Value, json};
 
-use crate::dead_letter::escape;
 use crate::desk::{Undecided, UserLetters, counted, dead_letters};
+use ticketlog_contract::dead_letter::escape;
 
 use super::super::terminal::note;
 

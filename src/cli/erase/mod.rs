@@ -8,12 +8,12 @@ use clap::Args;
 use clap::builder::NonEmptyStringValueParser;
 use serde_json::json;
 
-use crate::config::RouteSettings;
 use crate::desk::{Source, UserSearch};
-use crate::event::Wanted;
 use crate::mongodb::{self, Store};
-use crate::rabbitmq::QueueDepths;
-use crate::report::Report;
+use ticketlog_config::RouteSettings;
+use ticketlog_contract::Wanted;
+use ticketlog_rabbitmq::QueueDepths;
+use ticketlog_rabbitmq::report::Report;
 
 use super::dead::{AuditArgs, BrowseArgs};
 use super::terminal::{confirm, note, print_line};

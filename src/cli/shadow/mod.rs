@@ -11,10 +11,10 @@ use clap::Args;
 use tokio::time::{sleep, sleep_until};
 use url::Url;
 
-use crate::config::RouteSettings;
-use crate::event::{Decoder, Identity};
 use crate::mongodb::{self, Store};
-use crate::rabbitmq::{self, CopyQueue, Delivery};
+use ticketlog_config::RouteSettings;
+use ticketlog_contract::{Decoder, Identity};
+use ticketlog_rabbitmq::{self as rabbitmq, CopyQueue, Delivery};
 
 use super::terminal::{note, print_line, wrapped};
 use super::worker_address::parse_http_url;

@@ -7,8 +7,8 @@ use std::time::Duration;
 use bson::Document;
 use serde_json::{Value, json};
 
-use crate::dead_letter::{bounded, escape};
-use crate::event::{Rejection, same_event};
+use ticketlog_contract::dead_letter::{bounded, escape};
+use ticketlog_contract::{Rejection, same_event};
 
 /// Most causes, and fields, that are told apart; others are counted together.
 const MAX_CAUSES: usize = 50;
@@ -150,7 +150,7 @@ mod tests {
     use bson::doc;
 
     use super::*;
-    use crate::event::Reason;
+    use ticketlog_contract::Reason;
 
     #[test]
     fn causes_and_differences_are_counted() {

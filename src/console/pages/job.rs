@@ -6,8 +6,8 @@ use bson::oid::ObjectId;
 use maud::{Markup, html};
 use serde::de::IgnoredAny;
 
-use crate::dead_letter::indent_json;
 use crate::desk::{self, Followed, Forecast, Operation as _, Replay, Sample};
+use ticketlog_contract::dead_letter::indent_json;
 
 use super::super::access::{Operator, Role};
 use super::super::jobs::{Job, Outcome, Phase, Task};

@@ -5,9 +5,9 @@ use maud::{Markup, html};
 use serde::de::IgnoredAny;
 use serde_json::{Map, Value};
 
-use crate::dead_letter::{escape, fault_offset, indent_json, render_hex, render_text, terminal_safe};
 use crate::desk::replayed_message;
-use crate::event::{Decoder, Event, Message, Printed, Rejection};
+use ticketlog_contract::dead_letter::{escape, fault_offset, indent_json, render_hex, render_text, terminal_safe};
+use ticketlog_contract::{Decoder, Event, Message, Printed, Rejection};
 
 use super::super::access::{Operator, Role};
 use super::super::details::Detail;

@@ -2,7 +2,7 @@
 
 use maud::{Markup, html};
 
-use crate::dead_letter::Cause;
+use ticketlog_contract::dead_letter::Cause;
 
 use super::super::access::{Operator, Role};
 use super::super::query::{LetterQuery, PAGE_SIZE, QueueKind};

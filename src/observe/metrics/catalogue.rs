@@ -5,9 +5,9 @@ use ::metrics::{Unit, counter, describe_counter, describe_gauge, describe_histog
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder};
 use strum::{VariantArray as _, VariantNames};
 
-use crate::event::Reason;
 use crate::mongodb::FailureKind;
-use crate::rabbitmq::BrokerError;
+use ticketlog_contract::Reason;
+use ticketlog_rabbitmq::BrokerError;
 
 use super::super::health::Component;
 use super::LOG_LEVELS;

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use ::metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 use strum::{EnumCount, VariantArray as _};
 
-use crate::rabbitmq::QueueCounts;
-use crate::system;
+use ticketlog_config::system;
+use ticketlog_rabbitmq::QueueCounts;
 
 use super::super::worker_status::{LatencyBucket, RouteNumbers};
 use super::catalogue::*;

@@ -5,7 +5,7 @@ use std::sync::{Mutex, PoisonError};
 
 use strum::{EnumCount, IntoStaticStr, VariantArray, VariantNames};
 
-use crate::dead_letter::one_line;
+use ticketlog_contract::dead_letter::one_line;
 
 /// The outcome of a delivery. Each delivery has exactly one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, IntoStaticStr, VariantArray, VariantNames, EnumCount)]

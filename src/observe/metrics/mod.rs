@@ -13,9 +13,9 @@ use ::metrics::{counter, gauge, histogram};
 use metrics_exporter_prometheus::{BuildError, PrometheusBuilder, PrometheusHandle};
 use strum::VariantArray as _;
 
-use crate::event::Reason;
 use crate::mongodb::Failure;
-use crate::rabbitmq::{BrokerError, QueueCounts};
+use ticketlog_contract::Reason;
+use ticketlog_rabbitmq::{BrokerError, QueueCounts};
 
 use super::health::{Component, Health};
 use catalogue::*;

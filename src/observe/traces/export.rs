@@ -24,8 +24,8 @@ use url::{Url, form_urlencoded};
 
 use super::super::logging::LogThrottle;
 use super::super::metrics::{self, SpanOutcome};
-use crate::config::TelemetrySettings;
-use crate::http_client::HttpClient;
+use ticketlog_config::TelemetrySettings;
+use ticketlog_http::client::HttpClient;
 
 /// Most ended spans that wait for their export.
 const QUEUE: usize = 8_192;

@@ -12,8 +12,8 @@ use opentelemetry_sdk::trace::Span;
 
 use super::super::metrics::DeliveryOutcome;
 use super::export::tracer;
-use crate::dead_letter::ReplayMark;
-use crate::rabbitmq::{Delivery, TraceContext};
+use ticketlog_contract::dead_letter::ReplayMark;
+use ticketlog_rabbitmq::{Delivery, TraceContext};
 
 const OUTCOME: &str = "ticketlog.outcome";
 const DOCUMENT_ID: &str = "ticketlog.document_id";

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use strum::{EnumCount as _, VariantArray as _};
 
 use crate::observe::metrics::{Activity, DeliveryOutcome, GaugeValues};
-use crate::rabbitmq::{Delivery, Session};
-use crate::system::since_epoch;
+use ticketlog_config::system::since_epoch;
+use ticketlog_rabbitmq::{Delivery, Session};
 
 use super::super::context::WorkerContext;
 use super::super::decode::PendingEvent;

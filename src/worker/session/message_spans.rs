@@ -3,10 +3,10 @@
 
 use std::collections::HashMap;
 
-use crate::config::RouteSettings;
 use crate::observe::metrics::DeliveryOutcome;
 use crate::observe::traces::{BatchSpan, MessageSpan};
-use crate::rabbitmq::Delivery;
+use ticketlog_config::RouteSettings;
+use ticketlog_rabbitmq::Delivery;
 
 use super::super::dead_letters::PendingDeadLetter;
 use super::super::decode::PendingEvent;

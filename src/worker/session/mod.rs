@@ -15,10 +15,10 @@ use futures_util::stream::FuturesUnordered;
 use tokio::time::{Interval, MissedTickBehavior, interval, sleep_until};
 use tracing::{info, warn};
 
-use crate::event::{Decoder, Rejection};
 use crate::observe::health::Component;
 use crate::observe::metrics::{self, Activity, GaugeValues};
-use crate::rabbitmq::{BrokerError, Delivery, Session, UnfinishedMessage};
+use ticketlog_contract::{Decoder, Rejection};
+use ticketlog_rabbitmq::{BrokerError, Delivery, Session, UnfinishedMessage};
 
 use super::batch_progress::DocumentOutcome;
 use super::batcher::{BatchLimits, Batcher, Flow};

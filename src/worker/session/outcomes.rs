@@ -6,10 +6,10 @@ use std::time::Instant;
 
 use tracing::{error, info};
 
-use crate::event::Rejection;
 use crate::observe::health::Component;
 use crate::observe::metrics::{self, DeliveryOutcome};
-use crate::rabbitmq::Delivery;
+use ticketlog_contract::Rejection;
+use ticketlog_rabbitmq::Delivery;
 
 use super::super::batch_progress::DocumentOutcome;
 use super::super::breaker::Breaker;

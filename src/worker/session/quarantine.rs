@@ -4,8 +4,8 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use crate::config::RetrySettings;
-use crate::event::Rejection;
+use ticketlog_config::RetrySettings;
+use ticketlog_contract::Rejection;
 
 use super::super::backoff::Backoff;
 use super::super::decode::{Held, PendingEvent};
@@ -130,8 +130,8 @@ impl Quarantine {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::{Decoder, Message, Reason};
-    use crate::rabbitmq::Delivery;
+    use ticketlog_contract::{Decoder, Message, Reason};
+    use ticketlog_rabbitmq::Delivery;
 
     fn event(n: usize) -> HeldEvent {
         let body = format!("{{\"n\":{n}}}");
@@ -144,7 +144,7 @@ mod tests {
 
     /// Holds 50 events, at least 15 s and at most 450 s. Probes follow each other without a delay.
     fn quarantine(start: Instant) -> Quarantine {
-        let settings = crate::config::load_text("f", "").unwrap().settings;
+        let settings = ticketlog_config::load_text("f", "").unwrap().settings;
         let backoff = Backoff::new(Duration::from_nanos(1), Duration::from_nanos(1));
         let mut quarantine = Quarantine::new(backoff, &settings.retry);
         (0..50).for_each(|n| assert!(quarantine.hold(event(n), 0, start).is_none(), "a new one is held at any limit"));

@@ -1,0 +1,261 @@
+//! Owns what can go wrong with RabbitMQ, as types, and is the only place that reads reply texts. Never carries a text of
+//! lapin's, which may hold credentials or message content; the broker's reply texts are kept only where they name
+//! exchanges, queues and arguments.
+
+use lapin::ErrorKind;
+use strum::{IntoStaticStr, VariantNames};
+
+use ticketlog_contract::dead_letter::one_line;
+
+/// A failed request to the broker, a lost connection, or a session that had to end.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, IntoStaticStr, VariantNames)]
+#[strum(serialize_all = "snake_case")]
+pub enum BrokerError {
+    /// No TCP connection, or it was reset.
+    #[error("RabbitMQ cannot be reached; check broker.uri and that RabbitMQ is running")]
+    Unreachable,
+    #[error(
+        "broker.uri is not an AMQP URI; write amqp://user:password@host:5672/%2f with special characters percent-encoded"
+    )]
+    InvalidUri,
+    /// 403 while logging in.
+    #[error("RabbitMQ rejects the user name or the password of broker.uri")]
+    Authentication,
+    /// 530 while opening the virtual host.
+    #[error("the virtual host of broker.uri does not exist, or the user has no access to it")]
+    VirtualHost,
+    /// 530 while opening the virtual host: it, or the user, has as many connections as are allowed.
+    #[error(
+        "RabbitMQ's connection limit for the user or the virtual host is reached; raise it, or end other connections"
+    )]
+    ConnectionLimit,
+    /// A TLS file that cannot be used.
+    #[error("{0}")]
+    Certificate(String),
+    #[error(
+        "the TLS handshake with RabbitMQ failed. Check that its certificate is valid for the host name in broker.uri and \
+         signed by a CA of the system or of broker.tls_ca, that it does not ask for a client certificate \
+         (broker.tls_certificate), and that the port speaks TLS"
+    )]
+    Tls,
+    /// A request was not answered within its timeout.
+    #[error("RabbitMQ did not answer in time: {0}")]
+    Timeout(&'static str),
+    /// A request about exchanges, queues or bindings was refused.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// Any other error of the broker, by its AMQP reply code.
+    #[error("RabbitMQ closed the channel or the connection with code {0}")]
+    Closed(u16),
+    /// Missed heartbeats, or the connection broke.
+    #[error("the connection to RabbitMQ was lost")]
+    ConnectionLost,
+    /// The broker cancelled the consumer: the queue was deleted, its leader moved, or (from 4.3 on) messages were
+    /// unacknowledged for longer than the consumer timeout.
+    #[error("RabbitMQ cancelled the consumer: the queue was deleted, its leader moved, or the consumer timeout passed")]
+    ConsumerCancelled,
+    /// A message has the header of a stream. A publisher may have set it: see `source_is_stream`.
+    #[error(
+        "broker.queue is a stream: acknowledgements remove nothing from it; name a quorum queue or a classic queue"
+    )]
+    Stream,
+    /// lapin cannot parse a frame although it was filtered: a bug, or not RabbitMQ.
+    #[error("RabbitMQ sent a frame that cannot be parsed; please report this")]
+    UnparsableFrame,
+    /// An acknowledgement was late, or could not be written.
+    #[error("an acknowledgement could not be sent")]
+    AckFailed,
+    /// A gap in the delivery tags. The session ends before it can acknowledge a wrong message.
+    #[error("RabbitMQ's delivery tags are not contiguous")]
+    DeliveryTagGap,
+    /// The bytes in flight exceed four times `broker.prefetch_bytes`.
+    #[error("the messages in flight exceed broker.prefetch_bytes by far")]
+    MemoryBudget,
+}
+
+/// A refusal of a request that names topology: reply codes 403 to 406, and 503.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    pub kind: RefusalKind,
+    /// The broker's reply text, on one line. It names exchanges, queues, arguments and permissions.
+    pub text: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RefusalKind {
+    /// 403: the user has no permission.
+    AccessRefused,
+    /// 404: there is no such exchange or queue.
+    NotFound,
+    /// 404 as well: the queue exists, but the node that hosts it is down.
+    QueueDown,
+    /// 405: another connection holds the exclusive queue.
+    ResourceLocked,
+    /// 406: it exists with other properties, or the request is not valid.
+    PreconditionFailed,
+    /// 503: the plugin of the exchange type is not enabled.
+    UnknownExchangeType,
+}
+
+impl std::fmt::Display for Refusal {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        let fix = match self.kind {
+            RefusalKind::AccessRefused => "; grant the user of broker.uri the permission",
+            RefusalKind::NotFound => "; run `ticketlog setup`, or set broker.declare = true",
+            RefusalKind::QueueDown => "; start the node that hosts the queue",
+            RefusalKind::ResourceLocked => "",
+            RefusalKind::UnknownExchangeType => {
+                "; broker.shards needs a plugin of RabbitMQ: run `rabbitmq-plugins enable rabbitmq_consistent_hash_exchange` on every \
+                 node"
+            }
+            RefusalKind::PreconditionFailed => {
+                "; it exists with other properties. Change the configuration to match, delete it once it is empty, or set \
+                 broker.declare = false to use it as it is"
+            }
+        };
+        write!(f, "{}{fix}", self.text)
+    }
+}
+
+impl std::error::Error for Refusal {}
+
+impl Refusal {
+    fn new(code: u16, text: &str) -> Option<Self> {
+        let kind = match code {
+            403 => RefusalKind::AccessRefused,
+            404 if text.starts_with("NOT_FOUND - no ") => RefusalKind::NotFound,
+            404 => RefusalKind::QueueDown,
+            405 => RefusalKind::ResourceLocked,
+            // 3.x refuses a type that it has never heard of as an invalid request.
+            406 | 503 if text.contains("exchange type") => RefusalKind::UnknownExchangeType,
+            406 => RefusalKind::PreconditionFailed,
+            _ => return None,
+        };
+        Some(Refusal { kind, text: one_line(text, usize::MAX) })
+    }
+
+    /// The argument that differs from the declaration, and its current value if it is set. RabbitMQ writes: `inequivalent
+    /// arg 'x-max-length' for queue …: received none but current is the value '7' of type 'signedint'`.
+    pub fn inequivalent_argument(&self) -> Option<(String, Option<String>)> {
+        let (_, rest) = self.text.split_once("inequivalent arg '")?;
+        let (name, rest) = rest.split_once('\'')?;
+        let (_, current) = rest.rsplit_once("but current is ")?;
+        let value = current.split_once('\'').and_then(|(_, rest)| rest.split_once('\''));
+        Some((name.to_owned(), value.map(|(value, _)| value.to_owned())))
+    }
+}
+
+impl BrokerError {
+    /// The metric label and log field; all of them are `BrokerError::VARIANTS`.
+    pub fn label(&self) -> &'static str {
+        self.into()
+    }
+
+    /// Whether a message that RabbitMQ was delivering can be the reason.
+    pub fn may_be_due_to_a_message(&self) -> bool {
+        matches!(self, BrokerError::UnparsableFrame | BrokerError::ConnectionLost | BrokerError::Closed(_))
+    }
+
+    /// What kind of refusal it is, if it is one.
+    pub fn refusal(&self) -> Option<RefusalKind> {
+        match self {
+            BrokerError::Refused(refusal) => Some(refusal.kind),
+            _ => None,
+        }
+    }
+
+    pub(super) fn from_connect(error: &lapin::Error, encrypted: bool) -> Self {
+        use std::io::ErrorKind::{ConnectionRefused, HostUnreachable, NetworkUnreachable, NotFound, TimedOut};
+        let before_tls = [ConnectionRefused, HostUnreachable, NetworkUnreachable, NotFound, TimedOut];
+        if let ErrorKind::IOError(error) = error.kind()
+            && encrypted
+            && !before_tls.contains(&error.kind())
+        {
+            return BrokerError::Tls;
+        }
+        match reply_code(error) {
+            Some(403) => BrokerError::Authentication,
+            // Its texts: "… connection limit (1) is reached", "… user connection limit (1) is reached".
+            Some(530) if reply_text(error).is_some_and(|text| text.contains("connection limit")) => {
+                BrokerError::ConnectionLimit
+            }
+            Some(402 | 530) => BrokerError::VirtualHost,
+            Some(code) => BrokerError::Closed(code),
+            None => BrokerError::Unreachable,
+        }
+    }
+
+    /// For requests whose reply text may hold message content: only the code is kept.
+    pub(super) fn from_request(error: &lapin::Error) -> Self {
+        if matches!(error.kind(), ErrorKind::ParsingError(_)) {
+            return BrokerError::UnparsableFrame;
+        }
+        match reply_code(error) {
+            Some(code) => BrokerError::Closed(code),
+            None => BrokerError::ConnectionLost,
+        }
+    }
+
+    /// For declarations, consumers and publishes: their reply texts name topology, which comes from our configuration.
+    pub(super) fn from_topology_request(error: &lapin::Error) -> Self {
+        let refusal = match error.kind() {
+            ErrorKind::ProtocolError(reply) => Refusal::new(reply.get_id(), reply.get_message().as_str()),
+            _ => None,
+        };
+        refusal.map_or_else(|| BrokerError::from_request(error), BrokerError::Refused)
+    }
+}
+
+fn reply_text(error: &lapin::Error) -> Option<&str> {
+    match error.kind() {
+        ErrorKind::ProtocolError(reply) => Some(reply.get_message().as_str()),
+        _ => None,
+    }
+}
+
+fn reply_code(error: &lapin::Error) -> Option<u16> {
+    match error.kind() {
+        ErrorKind::ProtocolError(reply) => Some(reply.get_id()),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reply_texts_become_kinds() {
+        for (code, text, kind) in [
+            (403, "ACCESS_REFUSED - access to queue 'q' refused", RefusalKind::AccessRefused),
+            (404, "NOT_FOUND - no queue 'q' in vhost '/'", RefusalKind::NotFound),
+            (404, "NOT_FOUND - queue 'q' in vhost '/' process is stopped", RefusalKind::QueueDown),
+            (405, "RESOURCE_LOCKED - cannot obtain exclusive access", RefusalKind::ResourceLocked),
+            (406, "PRECONDITION_FAILED - inequivalent arg 'durable'", RefusalKind::PreconditionFailed),
+            (503, "COMMAND_INVALID - unknown exchange type 'x-consistent-hash'", RefusalKind::UnknownExchangeType),
+        ] {
+            assert_eq!(Refusal::new(code, text).map(|refusal| refusal.kind), Some(kind), "{text}");
+        }
+        assert_eq!(Refusal::new(541, "INTERNAL_ERROR"), None);
+    }
+
+    #[test]
+    fn the_inequivalent_argument_is_read_with_its_value() {
+        let read = |tail: &str| {
+            Refusal::new(406, &format!("PRECONDITION_FAILED - inequivalent arg {tail}"))
+                .unwrap()
+                .inequivalent_argument()
+        };
+        let some = |name: &str, value: Option<&str>| Some((name.to_owned(), value.map(str::to_owned)));
+        let (queue, large) = ("for queue 'd' in vhost '/': received", "'2000000000'");
+        assert_eq!(
+            read(&format!("'x-delivery-limit' {queue} {large} but current is '3'")),
+            some("x-delivery-limit", Some("3"))
+        );
+        let none = format!("'x-delivery-limit' {queue} the value {large} of type 'signedint' but current is none");
+        assert_eq!(read(&none), some("x-delivery-limit", None));
+        let typed = format!("'x-max-length' {queue} none but current is the value '7' of type 'signedint'");
+        assert_eq!(read(&typed), some("x-max-length", Some("7")));
+        assert_eq!(Refusal::new(406, "nonsense").unwrap().inequivalent_argument(), None);
+    }
+}

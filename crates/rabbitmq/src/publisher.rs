@@ -1,0 +1,199 @@
+//! Owns publishing with confirms: persistent, mandatory, over a connection of its own. One task at a time uses a publisher, and a
+//! publisher that failed is dropped.
+//!
+//! lapin attaches a returned message to whichever confirm comes next, not to its own. So the results of messages
+//! that are published together are known only when all their confirms are in, and returns are matched by return key. Where
+//! several messages share the key of one that was returned, none of them counts as confirmed.
+
+use std::collections::HashSet;
+use std::pin::pin;
+use std::time::Duration;
+
+use futures_util::future::try_join_all;
+use lapin::options::{BasicPublishOptions, ConfirmSelectOptions, ExchangeDeclareOptions};
+use lapin::types::{FieldTable, ShortString};
+use lapin::{BasicProperties, Channel, Confirmation};
+use tokio::time::timeout;
+
+use ticketlog_config::{BrokerSettings, RouteSettings};
+
+use super::connection::{Connection, call, call_topology, close, connect};
+use super::error::{BrokerError, RefusalKind};
+use super::message::{Outgoing, fit_headers, return_key};
+use super::topology;
+
+/// Bytes of a frame that are not the content header's.
+const FRAME_OVERHEAD: usize = 64;
+
+/// What became of one published message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PublishResult {
+    /// Confirmed: it is durable in every queue that it was routed to.
+    Confirmed,
+    /// Returned: no queue is bound for it.
+    Returned,
+    /// Refused with `basic.nack`: a queue with `reject-publish` is full, for instance.
+    Nacked,
+}
+
+/// A confirming channel on a connection of its own.
+pub struct Publisher {
+    connection: Connection,
+    channel: Channel,
+    call_timeout: Duration,
+}
+
+impl Publisher {
+    /// Connects, ensures the topology, and turns on confirms.
+    ///
+    /// # Errors
+    /// As for connecting and for declaring.
+    pub async fn open(settings: &RouteSettings, purpose: &str) -> Result<Self, BrokerError> {
+        Publisher::open_with(&settings.broker, Some(settings), purpose).await
+    }
+
+    /// Connects and turns on confirms; declares nothing.
+    ///
+    /// # Errors
+    /// As for connecting.
+    pub async fn open_without_topology(broker: &BrokerSettings, purpose: &str) -> Result<Self, BrokerError> {
+        Publisher::open_with(broker, None, purpose).await
+    }
+
+    async fn open_with(
+        broker: &BrokerSettings,
+        topology: Option<&RouteSettings>,
+        purpose: &str,
+    ) -> Result<Self, BrokerError> {
+        let connection = connect(broker, purpose).await?;
+        let limit = broker.call_timeout.0;
+        let opened = async {
+            let channel = match topology {
+                Some(settings) => topology::ensure(&connection, settings, broker.declare).await?,
+                None => call(limit, "opening a channel", connection.create_channel()).await?,
+            };
+            let confirms = channel.confirm_select(ConfirmSelectOptions::default());
+            call(limit, "turning on confirms", confirms).await?;
+            Ok(channel)
+        };
+        match opened.await {
+            Ok(channel) => Ok(Publisher { connection, channel, call_timeout: limit }),
+            Err(error) => {
+                close(&connection, limit).await;
+                Err(error)
+            }
+        }
+    }
+
+    /// Publishes the messages and waits for all confirms; the results are in the order of the messages. While the broker
+    /// blocks publishers (a memory or disk alarm) it keeps waiting and calls `on_blocked` now and then: lapin can neither
+    /// write to nor close such a connection, and a new one would be blocked as well.
+    ///
+    /// # Errors
+    /// The result of no message is known then, and the publisher must not be used again.
+    pub async fn publish(
+        &mut self,
+        messages: &mut [&mut Outgoing],
+        on_blocked: impl Fn(),
+    ) -> Result<Vec<PublishResult>, BrokerError> {
+        let max_header_bytes = match self.connection.configuration().frame_max() as usize {
+            0 => usize::MAX,
+            frame => frame.saturating_sub(FRAME_OVERHEAD),
+        };
+        for message in messages.iter_mut() {
+            fit_headers(message, max_header_bytes);
+        }
+        let publishing = async {
+            let mut confirms = Vec::with_capacity(messages.len());
+            for message in messages.iter() {
+                confirms.push(self.send(message).await?);
+            }
+            try_join_all(confirms).await
+        };
+        let mut publishing = pin!(publishing);
+        let confirmations = loop {
+            match timeout(self.call_timeout, &mut publishing).await {
+                Ok(Ok(confirmations)) => break confirmations,
+                Ok(Err(error)) => return Err(BrokerError::from_topology_request(&error)),
+                Err(_) if self.connection.status().blocked() => on_blocked(),
+                Err(_) => return Err(BrokerError::Timeout("confirming a publish")),
+            }
+        };
+        match_returns(messages, confirmations)
+    }
+
+    async fn send(&self, message: &Outgoing) -> lapin::Result<lapin::PublisherConfirm> {
+        let options = BasicPublishOptions { mandatory: true, immediate: false };
+        let (exchange, key) = (message.exchange.clone(), message.routing_key.clone());
+        self.channel.basic_publish(exchange, key, options, &message.body, message.published_properties()).await
+    }
+
+    /// Whether an exchange exists. A publish to one that does not would close the channel.
+    ///
+    /// # Errors
+    /// The broker does not answer, or does not permit the question.
+    pub async fn exchange_exists(&self, name: &str) -> Result<bool, BrokerError> {
+        if name.is_empty() {
+            return Ok(true);
+        }
+        let limit = self.call_timeout;
+        let channel = call(limit, "opening a channel", self.connection.create_channel()).await?;
+        let options = ExchangeDeclareOptions { passive: true, ..Default::default() };
+        let request =
+            channel.exchange_declare(name.into(), lapin::ExchangeKind::Direct, options, FieldTable::default());
+        match call_topology(limit, "looking up an exchange", request).await {
+            Ok(()) => {
+                call(limit, "closing a channel", channel.close(200, "closing".into())).await?;
+                Ok(true)
+            }
+            Err(error) if error.refusal() == Some(RefusalKind::NotFound) => Ok(false),
+            Err(error) if error.refusal() == Some(RefusalKind::AccessRefused) => Ok(true),
+            Err(error) => Err(error),
+        }
+    }
+
+    pub async fn close(self) {
+        close(&self.connection, self.call_timeout).await;
+    }
+}
+
+/// The return key of a returned message. Of its headers the frame filter leaves the short ones of our own.
+fn returned_key(properties: &BasicProperties) -> Option<String> {
+    let none = FieldTable::default();
+    return_key(properties, properties.headers().as_ref().unwrap_or(&none).inner())
+}
+
+/// Combines confirms and returns. Where several messages share address and key of one that was returned, it is not known which
+/// of them it was: none of them counts as confirmed.
+fn match_returns(
+    messages: &[&mut Outgoing],
+    confirmations: Vec<Confirmation>,
+) -> Result<Vec<PublishResult>, BrokerError> {
+    let mut returned: HashSet<(ShortString, ShortString, Option<String>)> = HashSet::new();
+    let mut results = Vec::with_capacity(messages.len());
+    for confirmation in confirmations {
+        let (result, message) = match confirmation {
+            Confirmation::Ack(message) => (PublishResult::Confirmed, message),
+            Confirmation::Nack(message) => (PublishResult::Nacked, message),
+            Confirmation::NotRequested => return Err(BrokerError::ConnectionLost),
+        };
+        results.push(result);
+        let address = |delivery: lapin::message::Delivery| {
+            let key = returned_key(&delivery.properties);
+            (delivery.exchange, delivery.routing_key, key)
+        };
+        returned.extend(message.map(|message| address(message.delivery)));
+    }
+    let address = |message: &&mut Outgoing| {
+        let key = Some(message.return_key.clone()).filter(|key| !key.is_empty());
+        (message.exchange.clone(), message.routing_key.clone(), key)
+    };
+    let sent: HashSet<_> = if returned.is_empty() { HashSet::new() } else { messages.iter().map(address).collect() };
+    let any_unmatched = !returned.is_subset(&sent);
+    for (message, result) in messages.iter().zip(&mut results).filter(|_| !returned.is_empty()) {
+        if any_unmatched || returned.contains(&address(message)) {
+            *result = PublishResult::Returned;
+        }
+    }
+    Ok(results)
+}
