@@ -126,6 +126,7 @@ pub(super) async fn forecast(
     };
     require(&operator, if edit.is_some() { Role::Mend } else { Role::Replay })?;
     let replay = Replay { edit, ..Replay::new(console.selection(&query), console.options.start_span) };
+    replay.check_queue(&console.settings).map_err(|error| Problem::bad_request(error.to_string()))?;
     if let Err(error) = replay.check(&console.settings).await {
         let page = ask_page(&console, &operator, &query, ActForm::Mend, Some(&error.to_string()));
         return Ok((StatusCode::UNPROCESSABLE_ENTITY, page).into_response());

@@ -89,6 +89,7 @@ impl Import {
 
 impl Operation for Import {
     const COUNTED: &'static str = "imported";
+    const UNDELIVERABLE: &'static str = "refused";
 
     fn subject(&self) -> Value {
         json!({ "action": "import", "queue": self.queue, "file": self.file.display().to_string() })

@@ -19,6 +19,8 @@ const MAX_DESTINATIONS: usize = 20;
 pub trait Operation: Sync {
     /// What it counts, as the audit names it, such as `replayed`.
     const COUNTED: &'static str;
+    /// What the audit calls those that RabbitMQ does not take.
+    const UNDELIVERABLE: &'static str = "undeliverable";
 
     /// The part of an audit line that describes it: a JSON object with `action`, and what else names its dead letters.
     fn subject(&self) -> Value;
@@ -91,12 +93,12 @@ impl Outcome {
     }
 
     /// For the audit: what is not zero, and no part of a message.
-    fn to_audit(&self, counted: &str) -> Value {
+    fn to_audit(&self, counted: &str, undeliverable: &str) -> Value {
         let sum = |counts: &BTreeMap<String, u64>| counts.values().sum::<u64>();
         let mut audit = Map::from_iter([(counted.to_owned(), json!(self.count))]);
         for (name, count) in [
             ("parked", self.parked),
-            ("undeliverable", sum(&self.undeliverable)),
+            (undeliverable, sum(&self.undeliverable)),
             ("skipped", sum(&self.stayed.rejected)),
             ("edit_failed", sum(&self.stayed.edit_failed)),
         ] {
@@ -125,6 +127,6 @@ pub async fn run<O: Operation>(operation: &O, audit: Audit, run: Run<'_>) -> Don
     let mut outcome = Outcome::default();
     let ended = operation.perform(run, &mut outcome).await;
     outcome.is_stopped = run.report.is_stopped();
-    audit.end(outcome.to_audit(O::COUNTED), ended.is_err());
+    audit.end(outcome.to_audit(O::COUNTED, O::UNDELIVERABLE), ended.is_err());
     Done { outcome, ended }
 }

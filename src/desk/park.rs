@@ -37,6 +37,7 @@ impl Park {
 
 impl Operation for Park {
     const COUNTED: &'static str = "moved";
+    const UNDELIVERABLE: &'static str = "stayed";
 
     fn subject(&self) -> Value {
         self.selection.subject(if self.is_back { "unpark" } else { "park" })

@@ -65,16 +65,23 @@ impl Replay {
     }
 
     /// # Errors
+    /// The dead letters are parked.
+    pub fn check_queue(&self, settings: &RouteSettings) -> Result<(), DeskError> {
+        if self.selection.source.queue == settings.parked_queue {
+            let text = "parked dead letters are not replayed; unpark them first (`ticketlog dead unpark`)";
+            return Err(DeskError::Usage(text.to_owned()));
+        }
+        Ok(())
+    }
+
+    /// # Errors
     /// The dead letters are parked, or the edit is wrong: where, and what was expected.
     pub async fn check(&self, settings: &RouteSettings) -> Result<(), DeskError> {
         self.predictor(settings).await.map(drop)
     }
 
     async fn predictor<'a>(&self, settings: &'a RouteSettings) -> Result<Predictor<'a>, DeskError> {
-        if self.selection.source.queue == settings.parked_queue {
-            let text = "parked dead letters are not replayed; unpark them first (`ticketlog dead unpark`)";
-            return Err(DeskError::Usage(text.to_owned()));
-        }
+        self.check_queue(settings)?;
         Predictor::new(settings, self.edit.as_ref(), self.to_queue.is_some()).await
     }
 

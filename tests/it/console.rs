@@ -207,6 +207,8 @@ async fn dead_letters_are_parked_and_deleted_with_a_backup_and_come_back() {
     let console = env.console(&all_roles(directory.path())).await;
     console.job("/park", &[("reason", "too_deep")], "1 dead letter moved").await;
     console.get("/letters?queue=parked");
+    let refused = console.post("/forecast", &[("queue", "parked")]);
+    assert!(refused.status == 400 && refused.body.contains("unpark them first"), "{refused:?}");
     console.job("/unpark", &[("queue", "parked")], "1 dead letter moved").await;
     env.wait_for_depth(&env.dead_letter_queue(), 21).await;
     let wrong = console.post("/purge", &[("confirm", "another")]);

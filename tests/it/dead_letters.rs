@@ -235,6 +235,10 @@ async fn export_and_import_keep_everything_and_import_is_all_or_nothing() {
     let broken = env.dead_command(&["import", &path("broken")]).await;
     assert_eq!((broken.code, env.depth(&env.dead_letter_queue()).await), (Some(65), 0));
     assert!(broken.err.contains("broken:1: unknown field `cue`") && broken.err.contains("3 of 41 lines"), "{broken:?}");
+    let refused = ["import", &path("b"), "--queue", "no.such.queue", "--json", "--audit-file", &path("audit")];
+    let refused = env.dead_command(&refused).await;
+    assert_eq!((refused.code, &refused.json()[0]["refused"]), (Some(69), &41.into()), "{refused:?}");
+    assert!(std::fs::read_to_string(path("audit")).unwrap().contains("\"refused\":41"));
     env.dead_command_succeeds(&["import", &path("b")]).await;
     let mut messages = env.take_all_messages(&env.dead_letter_queue()).await;
     // Quorum queues of 4.x deliver priorities above 4 first.

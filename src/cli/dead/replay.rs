@@ -91,6 +91,7 @@ impl desk::ReplaySpan for traces::ReplaySpan {
 impl ReplayArgs {
     pub async fn run(&self, settings: &RouteSettings) -> Result<u8, CommandError> {
         let mut replay = self.replay(settings);
+        replay.check_queue(settings)?;
         if !self.yes && !self.dry_run && !stdin().is_terminal() {
             return Err(CommandError::usage("standard input is not a terminal; pass --yes or --dry-run"));
         }
