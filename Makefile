@@ -12,7 +12,7 @@ help:            ## lists the commands
 
 demo:            ## shows the main job: publish, store, dead-letter, read back
 	@echo 'building (some minutes the first time)'
-	@cargo build --quiet --profile demo --no-default-features -p ticketlog -p ticketlog-examples
+	@cargo build --quiet --profile demo --no-default-features --features desk -p ticketlog -p ticketlog-examples
 	@TICKETLOG_BIN=target/demo/ticketlog $(SERVICES) run deploy/local/demo.sh
 
 test: lint       ## formatting, clippy, unit, property and integration tests, and the Helm chart where python3 is installed
@@ -32,6 +32,7 @@ endif
 lint:            ## formatting, clippy, rustdoc; shellcheck and typos where they are installed
 	cargo fmt --check
 	cargo clippy --workspace --all-targets -- -D warnings
+	cargo clippy -p ticketlog --no-default-features -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --lib --document-private-items
 	! command -v shellcheck >/dev/null || shellcheck -x $$(git ls-files '*.sh')
 	! command -v typos >/dev/null || typos

@@ -1,20 +1,17 @@
 //! ticketlog reads ticket operations from RabbitMQ and stores each of them once in MongoDB.
 //!
-//! Below it are the crates `ticketlog_contract` (what a message means), `ticketlog_config` (settings), `ticketlog_http` and
-//! `ticketlog_rabbitmq`. The modules here, from the bottom up; a module uses only modules above it in this table:
+//! Below it are the crates `ticketlog_contract` (what a message means), `ticketlog_config` (settings), `ticketlog_http`,
+//! `ticketlog_rabbitmq`, `ticketlog_status` and `ticketlog_desk`. The modules here, from the bottom up; a module uses only
+//! modules above it in this table:
 //!
 //! | module | owns | does IO |
 //! |---|---|---|
 //! | [`mongodb`] | everything about MongoDB; the only module that names its driver | yes |
 //! | [`observe`] | health, metrics, traces, status, HTTP endpoints, logging, systemd | yes |
 //! | [`worker`] | the flow: supervisor, session loop, batches, writes, dead letters | through the above |
-//! | [`desk`] | the operations on dead letters: reading, forecasting, replaying, parking, purging | through the above |
-//! | [`console`] | the desk in a browser | through the above |
 //! | [`cli`] | the command line: one file a command | yes |
 
 pub mod cli;
-pub mod console;
-pub mod desk;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;
 pub mod mongodb;

@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use url::Url;
 
-use crate::desk::counted;
 use crate::mongodb;
 use ticketlog_config::RouteSettings;
 use ticketlog_config::finding::{Finding, Level};
+use ticketlog_config::format::counted;
 use ticketlog_contract::dead_letter::{escape, one_line};
 use ticketlog_http::client as http_client;
 use ticketlog_rabbitmq as rabbitmq;

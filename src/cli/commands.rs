@@ -5,14 +5,14 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
-use crate::desk;
-
 use super::error::{EXIT_CODES, exit};
 use super::steer::Action;
 use super::{
-    CommandError, ConfigArgs, check, completions, config, console, dead, erase, health, publish, run, setup, shadow,
-    status, steer, tail, terminal, validate,
+    CommandError, ConfigArgs, check, completions, config, health, run, setup, shadow, status, steer, tail, terminal,
+    validate,
 };
+#[cfg(feature = "desk")]
+use super::{console, dead, erase, publish};
 
 /// Reads ticket operations from RabbitMQ and stores each of them once in MongoDB.
 #[derive(Debug, Parser)]
@@ -41,6 +41,7 @@ enum Command {
     /// Go on consuming after a pause.
     Resume(steer::SteerArgs),
     /// Publish events with confirms: from files, from standard input, or generated.
+    #[cfg(feature = "desk")]
     Publish(publish::PublishArgs),
     /// Try settings, or a version, beside the workers: decodes copies of what is published, reports what would be stored and refused,
     /// and writes nothing.
@@ -50,14 +51,18 @@ enum Command {
     /// Show what the worker would do with messages, without RabbitMQ: for tests of publishers.
     Validate(validate::ValidateArgs),
     /// Dead letters (the desk): view them without changing the queue, and replay, park or purge them.
+    #[cfg(feature = "desk")]
     Dead(Box<dead::DeadArgs>),
     /// Serve the desk for dead letters in a browser: view, edit, replay.
+    #[cfg(feature = "desk")]
     Console(Box<console::ConsoleArgs>),
     /// Delete what is stored of one user, and the user's dead letters: for requests to be forgotten.
+    #[cfg(feature = "desk")]
     Erase(erase::EraseArgs),
     /// Print the settings in force, with secrets hidden, and where each comes from.
     Config(config::ShowConfigArgs),
     /// Evaluates an expression for bodies: the process that `--edit` starts.
+    #[cfg(feature = "desk")]
     #[command(hide = true)]
     Evaluate,
     /// Print a shell completion script.
@@ -110,16 +115,21 @@ fn dispatch(cli: Cli, early: Option<std::io::Result<run::Early>>) -> Result<u8, 
         Command::Status(args) => args.run(&config.load()?.settings),
         Command::Pause(args) => args.run(&config, Action::Pause),
         Command::Resume(args) => args.run(&config, Action::Resume),
+        #[cfg(feature = "desk")]
         Command::Publish(args) => args.run(&config.one_route()?),
         Command::Shadow(args) => args.run(&config.one_route()?),
         Command::Tail(args) => args.run(&config.one_route()?),
         Command::Validate(args) => args.run(&config.one_route()?),
+        #[cfg(feature = "desk")]
         Command::Dead(args) => args.run(&config.one_route()?),
+        #[cfg(feature = "desk")]
         Command::Evaluate => {
-            desk::serve_expressions()?;
+            ticketlog_desk::serve_expressions()?;
             Ok(0)
         }
+        #[cfg(feature = "desk")]
         Command::Console(args) => args.run(config.one_route()?),
+        #[cfg(feature = "desk")]
         Command::Erase(args) => args.run(&config.routes()?),
         Command::Config(args) => args.run(|| config.load()),
         Command::Completions(args) => args.run(Cli::command()),

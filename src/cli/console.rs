@@ -5,17 +5,17 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use anyhow::Context as _;
-use axum::http::HeaderName;
 use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser as _};
+use hyper::header::HeaderName;
 use strum::VariantNames as _;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::info;
 use url::Url;
 
-use crate::console::{self, Authority, Options, Role};
 use crate::observe::{logging, traces};
 use ticketlog_config::RouteSettings;
+use ticketlog_desk::console::{self, Authority, Options, Role};
 
 use super::dead::{BrowseArgs, start_replay_span};
 use super::terminal::note;

@@ -1,6 +1,5 @@
 //! Owns how a command fails: a text for a person, and an exit code for a script. Must not know the commands.
 
-use crate::desk::DeskError;
 use crate::mongodb::{Failure, FailureClass, StoreUriError};
 use ticketlog_config::ConfigErrors;
 use ticketlog_rabbitmq::{BrokerError, BrowseError, RefusalKind};
@@ -107,8 +106,10 @@ impl From<BrowseError> for CommandError {
     }
 }
 
-impl From<DeskError> for CommandError {
-    fn from(error: DeskError) -> Self {
+#[cfg(feature = "desk")]
+impl From<ticketlog_desk::DeskError> for CommandError {
+    fn from(error: ticketlog_desk::DeskError) -> Self {
+        use ticketlog_desk::DeskError;
         match error {
             DeskError::Browse(error) => error.into(),
             DeskError::Io(error) => error.into(),

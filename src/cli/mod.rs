@@ -1,16 +1,24 @@
 //! The command line. `commands` lists the commands and runs one; each has its own file. This file has what they share: the flags of the
 //! configuration, and the runtime.
 
+// Some of what the commands share is used only by those of the desk.
+#![cfg_attr(not(feature = "desk"), allow(dead_code))]
+
 mod check;
 pub mod commands;
 mod completions;
 mod config;
+#[cfg(feature = "desk")]
 mod console;
+#[cfg(feature = "desk")]
 mod dead;
+#[cfg(feature = "desk")]
 mod erase;
 mod error;
+#[cfg(feature = "desk")]
 mod generate;
 mod health;
+#[cfg(feature = "desk")]
 mod publish;
 mod run;
 mod setup;
@@ -20,6 +28,7 @@ mod status;
 mod steer;
 mod tail;
 mod terminal;
+#[cfg(feature = "desk")]
 mod terminal_report;
 mod validate;
 mod worker_address;

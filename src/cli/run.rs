@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::Context as _;
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
@@ -14,7 +14,6 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::mongodb::{self, Failure, FailureClass, PoolListener, Store};
-use crate::observe::health::Component;
 use crate::observe::http::{self, HttpState, RouteState};
 use crate::observe::metrics::{self, FlowMetrics, RouteScope};
 use crate::observe::{logging, systemd, traces};
@@ -23,8 +22,12 @@ use crate::worker::{self, KnownCauses, Steering, TrustedUsers, WorkerContext};
 use ticketlog_config::system;
 use ticketlog_config::{RouteSettings, Settings};
 use ticketlog_rabbitmq as rabbitmq;
+use ticketlog_status::Component;
 
 use super::{CommandError, ConfigArgs, exit};
+
+/// Signals that come within this time came together: threads may handle them in either order.
+const ONE_MOMENT: Duration = Duration::from_millis(10);
 
 pub(super) fn run(config: &ConfigArgs, early: Early) -> Result<u8, CommandError> {
     let Early { runtime, signals } = early;
@@ -229,22 +232,27 @@ impl Signals {
     }
 }
 
-/// SIGUSR1 pauses, SIGUSR2 resumes. The first SIGTERM, SIGINT or SIGHUP stops the worker gracefully. The second ends the process at
-/// once, which loses nothing: unacknowledged messages are in the queue.
+/// SIGUSR1 pauses, SIGUSR2 resumes. The first SIGTERM, SIGINT or SIGHUP stops the worker gracefully. A further SIGTERM or SIGINT ends the
+/// process at once, which loses nothing: unacknowledged messages are in the queue.
 fn follow_signals(signals: Signals, stop: &CancellationToken, steering: &Arc<Steering>) {
     let Signals { mut pause, mut resume, mut terminate, mut interrupt, mut hang_up } = signals;
     let steering = Arc::clone(steering);
     tokio::spawn(async move {
+        let mut paused_at: Option<Instant> = None;
         loop {
-            // Which of two signals at one moment came first is not known. Pausing is the safe side, so it comes last.
+            // Which of two signals at one moment came first is not known. Pausing is the safe side.
             tokio::select! {
                 biased;
-                _ = resume.recv() => {
-                    info!("SIGUSR2: resuming");
-                    steering.resume();
-                }
+                _ = resume.recv() => match paused_at {
+                    Some(at) if at.elapsed() < ONE_MOMENT => warn!("SIGUSR2 came together with SIGUSR1: still pausing"),
+                    _ => {
+                        info!("SIGUSR2: resuming");
+                        steering.resume();
+                    }
+                },
                 _ = pause.recv() => {
                     info!("SIGUSR1: pausing");
+                    paused_at = Some(Instant::now());
                     steering.pause(SystemTime::now());
                 }
             }
@@ -253,12 +261,13 @@ fn follow_signals(signals: Signals, stop: &CancellationToken, steering: &Arc<Ste
     let stop = stop.clone();
     tokio::spawn(async move {
         loop {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
-                _ = hang_up.recv() => {}
-            }
-            if stop.is_cancelled() {
+            // A terminal that closes, or a supervisor, sends SIGHUP besides another signal: it never is the second one.
+            let may_end_at_once = tokio::select! {
+                _ = terminate.recv() => true,
+                _ = interrupt.recv() => true,
+                _ = hang_up.recv() => false,
+            };
+            if stop.is_cancelled() && may_end_at_once {
                 warn!("second signal: exiting at once");
                 logging::flush();
                 std::process::exit(0);

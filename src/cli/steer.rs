@@ -9,8 +9,8 @@ use clap::Args;
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use url::Url;
 
-use crate::observe::worker_status::{UP, WorkerStatus};
 use ticketlog_http::client as http_client;
+use ticketlog_status::{UP, WorkerStatus};
 
 use super::terminal::{print_line, wrapped};
 use super::worker_address::own_worker;

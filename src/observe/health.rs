@@ -3,30 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use strum::{EnumString, IntoStaticStr, VariantArray, VariantNames};
-
-/// What readiness depends on. The names are those of `/readyz`, `/status` and the metrics.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, EnumString, IntoStaticStr, VariantArray, VariantNames)]
-#[strum(serialize_all = "snake_case")]
-pub enum Component {
-    /// RabbitMQ: consuming.
-    Broker,
-    /// MongoDB: answering.
-    Store,
-    /// Dead letters: they can be published, as far as is known.
-    DeadLetter,
-    /// The circuit breaker: closed.
-    Breaker,
-    /// Consuming: not paused by an operator.
-    Consumer,
-}
-
-impl Component {
-    /// The name.
-    pub fn as_str(self) -> &'static str {
-        self.into()
-    }
-}
+use ticketlog_status::Component;
 
 /// The problems of all components. Cheap to read and to write.
 #[derive(Debug)]

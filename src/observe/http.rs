@@ -17,11 +17,12 @@ use tokio::net::TcpListener;
 
 use ticketlog_http::server as http_server;
 
-use super::health::{Component, Health};
+use super::health::Health;
 use super::metrics::{FlowMetrics, RouteScope};
 use super::status::RecentActivity;
-use super::worker_status::{RouteStatus, UP, WorkerStatus};
 use super::{logging, metrics};
+use ticketlog_status::Component;
+use ticketlog_status::{RouteStatus, UP, WorkerStatus};
 
 /// Longest duration of a connection.
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(60);

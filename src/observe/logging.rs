@@ -25,7 +25,7 @@ const BUFFERED_LINES: usize = 8_192;
 
 /// A filter that cannot be parsed.
 #[derive(Debug, thiserror::Error)]
-#[error("log.filter is not a valid filter; write for instance info, or info,ticketlog_rabbitmq=debug")]
+#[error("log.filter is not a valid filter; write for instance info, or warn,ticketlog::worker=info")]
 pub struct FilterError;
 
 /// Starts logging to standard error, for the whole process.

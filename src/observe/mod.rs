@@ -8,5 +8,3 @@ pub mod metrics;
 pub mod status;
 pub mod systemd;
 pub mod traces;
-pub mod worker_sample;
-pub mod worker_status;

@@ -6,7 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use ticketlog_contract::dead_letter::bounded;
 
 use super::metrics::DeliveryOutcome;
-use super::worker_status::{DeadLetterSummary, ReplayOutcomes};
+use ticketlog_status::{DeadLetterSummary, ReplayOutcomes};
 
 /// Number of dead letters kept.
 const MAX_DEAD_LETTERS: usize = 50;

@@ -9,14 +9,14 @@ use std::time::{Duration, Instant};
 
 use tracing::{info, warn};
 
-use crate::observe::health::Component;
 use crate::observe::logging::LogThrottle;
 use crate::observe::metrics::{self, PublishFailure};
-use crate::observe::worker_status::DeadLetterSummary;
 use ticketlog_config::system::now_millis;
 use ticketlog_contract::dead_letter::{self, Origin};
 use ticketlog_contract::{Reason, Rejection};
 use ticketlog_rabbitmq::{BrokerError, Delivery, Outgoing, PublishResult, Publisher};
+use ticketlog_status::Component;
+use ticketlog_status::DeadLetterSummary;
 
 use super::backoff::Backoff;
 use super::context::WorkerContext;

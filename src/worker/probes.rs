@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 use strum::VariantArray as _;
 use tracing::warn;
 
-use crate::observe::health::Component;
 use crate::observe::metrics::{self, QueueRole};
 use ticketlog_config::system::since_epoch;
 use ticketlog_rabbitmq::{self as rabbitmq, QueueDepths};
+use ticketlog_status::Component;
 
 use super::context::WorkerContext;
 

@@ -8,10 +8,10 @@ use std::time::{Duration, Instant, SystemTime};
 use tracing::{info, warn};
 
 use crate::mongodb::{self, Failure, IndexReport};
-use crate::observe::health::Component;
 use crate::observe::logging::LogThrottle;
 use crate::observe::metrics;
 use ticketlog_rabbitmq::{self as rabbitmq, BrokerError, Publisher, Session, SessionOptions, UnfinishedMessage};
+use ticketlog_status::Component;
 
 use super::backoff::Backoff;
 use super::breaker::Breaker;

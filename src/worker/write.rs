@@ -9,10 +9,10 @@ use std::time::{Duration, Instant};
 use tracing::{info, warn};
 
 use crate::mongodb::{Failure, FailureClass, InsertResult};
-use crate::observe::health::Component;
 use crate::observe::logging::LogThrottle;
 use crate::observe::metrics::{self, WriteResult};
 use ticketlog_contract::same_event;
+use ticketlog_status::Component;
 
 use super::batch_progress::{BatchProgress, DocumentOutcome};
 use super::context::WorkerContext;

@@ -92,7 +92,7 @@ fn documents() -> Vec<(String, String)> {
 #[test]
 fn the_page_about_metrics_names_every_number_of_status() {
     let page = std::fs::read_to_string(path("docs/metrics.md")).unwrap();
-    let numbers = serde_json::to_value(ticketlog::observe::worker_status::RouteNumbers::default()).unwrap();
+    let numbers = serde_json::to_value(ticketlog_status::RouteNumbers::default()).unwrap();
     for name in numbers.as_object().unwrap().keys() {
         assert!(page.contains(&format!("`{name}`")), "docs/metrics.md does not name {name}");
     }

@@ -16,6 +16,7 @@
 mod error;
 mod faults;
 pub mod finding;
+pub mod format;
 mod layers;
 mod load;
 mod route;

@@ -184,7 +184,7 @@ fn errors_name_file_line_key_and_fix() {
     FILE, line 2: dead_letter.max_ratio must be above 0 and at most 1
     FILE, line 2: not valid TOML: invalid basic string, expected `"`
     FILE, line 2: http.listen has a wrong value: expected an address such as "127.0.0.1:9464"
-    FILE, line 2: log.filter is not a valid filter; write for instance "info", or "info,ticketlog_rabbitmq=debug"
+    FILE, line 2: log.filter is not a valid filter; write for instance "info", or "warn,ticketlog::worker=info"
     FILE, line 2: telemetry.otlp must be the address of a collector that takes OTLP over HTTP, such as http://collector:4318, or empty
     FILE, line 2: event.drop has "a..b", which is empty, or has an empty part or a NUL
     FILE, line 2: event.mask_key must have at least 16 bytes if event.drop or event.mask names fields: masks, and the _id, which depends on the whole message, could be guessed without it

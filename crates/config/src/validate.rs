@@ -127,7 +127,7 @@ fn check_bounds(s: &Settings, faults: &mut Faults) {
         "dead_letter.breaker_window",
         "must be 20 to 10000",
     );
-    let text = "is not a valid filter; write for instance \"info\", or \"info,ticketlog_rabbitmq=debug\"";
+    let text = "is not a valid filter; write for instance \"info\", or \"warn,ticketlog::worker=info\"";
     faults.require(EnvFilter::builder().parse(&s.log.filter).is_ok(), "log.filter", text);
 }
 
@@ -189,4 +189,5 @@ fn check_outage_times(s: &Settings, faults: &mut Faults) {
     );
     let valid = s.shutdown.timeout.0.mul_f64(0.8) > write.0;
     faults.require_with(&["store.write_timeout"], valid, "shutdown.timeout", text);
+    faults.require(s.shutdown.timeout.0 <= HOUR, "shutdown.timeout", "must be at most 1h");
 }

@@ -27,7 +27,11 @@ pub(super) async fn ensure(
 ) -> Result<Channel, BrokerError> {
     match ensure_with(connection, settings, declare, declare).await {
         // A refusal may have ended the channel before the last request was sent. Then it is known only with an answer to each.
-        Err(error) if declare && !matches!(error, BrokerError::Refused(_) | BrokerError::Timeout(_)) => {
+        Err(error)
+            if declare
+                && connection.status().connected()
+                && !matches!(error, BrokerError::Refused(_) | BrokerError::Timeout(_)) =>
+        {
             ensure_with(connection, settings, declare, false).await
         }
         result => result,

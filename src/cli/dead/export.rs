@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use futures_util::future::BoxFuture;
 
-use crate::desk::{Export, ExportTo, Operation as _};
 use ticketlog_config::RouteSettings;
+use ticketlog_desk::{Export, ExportTo, Operation as _};
 
 use super::super::CommandError;
 use super::super::terminal::{LineWriter, note};

@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use crate::desk::Import;
 use ticketlog_config::RouteSettings;
+use ticketlog_desk::Import;
 use ticketlog_rabbitmq::Rate;
 
 use super::super::CommandError;

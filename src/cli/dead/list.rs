@@ -8,9 +8,10 @@ use console::measure_text_width;
 use console::{Alignment, pad_str};
 use serde_json::json;
 
-use crate::desk::{DeadLetter, DeadLetterReader, DeskError, Run, age, rfc3339};
 use ticketlog_config::RouteSettings;
+use ticketlog_config::format::{age, rfc3339};
 use ticketlog_contract::dead_letter::{SameIds, escape, terminal_safe};
+use ticketlog_desk::{DeadLetter, DeadLetterReader, DeskError, Run};
 
 use super::super::CommandError;
 use super::super::terminal::{LineWriter, columns, note};

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use crate::desk::{self, DeskError, Done, Operation, Outcome, Run};
 use ticketlog_config::RouteSettings;
+use ticketlog_desk::{self as desk, DeskError, Done, Operation, Outcome, Run};
 use ticketlog_rabbitmq::report::Report;
 
 use super::super::terminal::{note, print_line};

@@ -2,8 +2,8 @@
 
 use clap::Args;
 
-use crate::desk::{Park, Source};
 use ticketlog_config::RouteSettings;
+use ticketlog_desk::{Park, Source};
 use ticketlog_rabbitmq::Rate;
 
 use super::super::CommandError;

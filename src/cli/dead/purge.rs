@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use crate::desk::Purge;
 use ticketlog_config::RouteSettings;
+use ticketlog_desk::Purge;
 
 use super::super::CommandError;
 use super::super::terminal::confirm;

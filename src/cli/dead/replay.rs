@@ -8,9 +8,9 @@ use clap::Args;
 use serde_json::Value;
 use url::Url;
 
-use crate::desk::{self, Edit, Follow, Followed, Forecast, Operation as _, Outcome, Replay, Run};
 use crate::observe::traces;
 use ticketlog_config::RouteSettings;
+use ticketlog_desk::{self as desk, Edit, Follow, Followed, Forecast, Operation as _, Outcome, Replay, Run};
 use ticketlog_rabbitmq::{Delivery, Rate};
 
 use super::super::terminal::{confirm, note, print_line};

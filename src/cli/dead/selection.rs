@@ -8,11 +8,11 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use serde_json::Value;
 use url::Url;
 
-use crate::desk::{self, Audit, Source};
 use crate::observe::logging::{self, Logging};
 use ticketlog_config::RouteSettings;
 use ticketlog_config::system;
 use ticketlog_contract::dead_letter::{BodyCondition, Cause, Filter};
+use ticketlog_desk::{self as desk, Audit, Source};
 use ticketlog_rabbitmq::BrowseOptions;
 
 use super::super::CommandError;

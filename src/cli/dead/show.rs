@@ -7,9 +7,10 @@ use clap::{Args, ValueEnum};
 use serde::de::IgnoredAny;
 use serde_json::{Map, Value};
 
-use crate::desk::{DeadLetter, DeadLetterReader, DeskError, Run, age, readable_body, rfc3339};
 use ticketlog_config::RouteSettings;
+use ticketlog_config::format::{age, rfc3339};
 use ticketlog_contract::dead_letter::{escape, fault_offset, indent_json, render_hex, render_text, terminal_safe};
+use ticketlog_desk::{DeadLetter, DeadLetterReader, DeskError, Run, readable_body};
 
 use super::super::terminal_report::TerminalReport;
 use super::super::{CommandError, exit};

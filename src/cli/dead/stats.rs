@@ -5,9 +5,10 @@ use std::io::Write as _;
 use clap::Args;
 use serde_json::json;
 
-use crate::desk::{DeadLetterReader, Run, age, dead_letters, rfc3339};
 use ticketlog_config::RouteSettings;
+use ticketlog_config::format::{age, dead_letters, rfc3339};
 use ticketlog_contract::dead_letter::{Groups, SameIds, escape, terminal_safe};
+use ticketlog_desk::{DeadLetterReader, Run};
 
 use super::super::CommandError;
 use super::super::terminal::wrapped;

@@ -2,8 +2,9 @@
 
 use serde_json::{Value, json};
 
-use crate::desk::{Undecided, UserLetters, counted, dead_letters};
+use ticketlog_config::format::{counted, dead_letters};
 use ticketlog_contract::dead_letter::escape;
+use ticketlog_desk::{Undecided, UserLetters};
 
 use super::super::terminal::note;
 

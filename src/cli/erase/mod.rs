@@ -8,10 +8,10 @@ use clap::Args;
 use clap::builder::NonEmptyStringValueParser;
 use serde_json::json;
 
-use crate::desk::{Source, UserSearch};
 use crate::mongodb::{self, Store};
 use ticketlog_config::RouteSettings;
 use ticketlog_contract::Wanted;
+use ticketlog_desk::{Source, UserSearch};
 use ticketlog_rabbitmq::QueueDepths;
 use ticketlog_rabbitmq::report::Report;
 

@@ -10,9 +10,9 @@ use futures_util::future::join_all;
 use serde_json::json;
 use url::Url;
 
-use crate::observe::worker_sample::Sample;
 use ticketlog_config::Settings;
 use ticketlog_http::client as http_client;
+use ticketlog_status::Sample;
 
 use self::screen::Seen;
 use super::terminal::{self, print_coloured, print_line};

@@ -5,10 +5,10 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use url::Url;
 
-use crate::desk::age;
-use crate::observe::worker_sample::{RouteRates, Sample};
-use crate::observe::worker_status::{DeadLetterSummary, RouteStatus, WorkerStatus};
+use ticketlog_config::format::age;
 use ticketlog_contract::dead_letter::escape;
+use ticketlog_status::{DeadLetterSummary, RouteStatus, WorkerStatus};
+use ticketlog_status::{RouteRates, Sample};
 
 use super::super::terminal::{fit, green, red, wrapped};
 

@@ -9,9 +9,9 @@ use crate::mongodb::FailureKind;
 use ticketlog_contract::Reason;
 use ticketlog_rabbitmq::BrokerError;
 
-use super::super::health::Component;
 use super::LOG_LEVELS;
 use super::labels::{Activity, DeliveryOutcome, FlushCause, PublishFailure, QueueRole, SpanOutcome, WriteResult};
+use ticketlog_status::Component;
 
 pub(super) const RECEIVED: &str = "ticketlog_messages_received_total";
 pub(super) const RECEIVED_BYTES: &str = "ticketlog_messages_received_bytes_total";

@@ -9,9 +9,9 @@ use strum::{EnumCount, VariantArray as _};
 use ticketlog_config::system;
 use ticketlog_rabbitmq::QueueCounts;
 
-use super::super::worker_status::{LatencyBucket, RouteNumbers};
 use super::catalogue::*;
 use super::labels::{Activity, DeliveryOutcome, QueueRole};
+use ticketlog_status::{LatencyBucket, RouteNumbers};
 
 /// Handles of the series that are updated for every chunk of deliveries or more often.
 pub struct FlowMetrics {

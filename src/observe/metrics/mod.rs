@@ -17,8 +17,9 @@ use crate::mongodb::Failure;
 use ticketlog_contract::Reason;
 use ticketlog_rabbitmq::{BrokerError, QueueCounts};
 
-use super::health::{Component, Health};
+use super::health::Health;
 use catalogue::*;
+use ticketlog_status::Component;
 
 pub use flow::{FlowMetrics, GaugeValues};
 use labels::BoundedNames;

@@ -15,10 +15,10 @@ use futures_util::stream::FuturesUnordered;
 use tokio::time::{Interval, MissedTickBehavior, interval, sleep_until};
 use tracing::{info, warn};
 
-use crate::observe::health::Component;
 use crate::observe::metrics::{self, Activity, GaugeValues};
 use ticketlog_contract::{Decoder, Rejection};
 use ticketlog_rabbitmq::{BrokerError, Delivery, Session, UnfinishedMessage};
+use ticketlog_status::Component;
 
 use super::batch_progress::DocumentOutcome;
 use super::batcher::{BatchLimits, Batcher, Flow};
@@ -157,9 +157,6 @@ impl<'a> SessionLoop<'a> {
             if self.last_tick.elapsed() >= TICK && self.tick() {
                 return Ok(SessionEnd::Requeued);
             }
-            if self.draining.is_none() {
-                self.session.adjust_prefetch().await?;
-            }
             self.accounting.time_spent(Activity::Settling);
             let waiting = self.waiting_for();
             let linger = self.linger_timer();
@@ -180,6 +177,10 @@ impl<'a> SessionLoop<'a> {
                 Wakeup::Confirmed(confirmed) => self.apply_confirmed(confirmed),
                 Wakeup::Deliveries => {
                     self.receive(&mut chunk).await;
+                    // Only now: how large the next messages may be is known from those that have arrived.
+                    if self.draining.is_none() {
+                        self.session.adjust_prefetch().await?;
+                    }
                     self.accounting.time_spent(Activity::Decoding);
                 }
                 Wakeup::Timer => {}

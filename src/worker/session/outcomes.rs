@@ -6,10 +6,10 @@ use std::time::Instant;
 
 use tracing::{error, info};
 
-use crate::observe::health::Component;
 use crate::observe::metrics::{self, DeliveryOutcome};
 use ticketlog_contract::Rejection;
 use ticketlog_rabbitmq::Delivery;
+use ticketlog_status::Component;
 
 use super::super::batch_progress::DocumentOutcome;
 use super::super::breaker::Breaker;

@@ -1,0 +1,320 @@
+//! Jobs: what the console does in the background, how far it is, and how it ended.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use bson::oid::ObjectId;
+
+use crate::{self as desk, Followed, Forecast, Park, Purge, Replay};
+use ticketlog_config::system::now_millis;
+use ticketlog_rabbitmq::report::Report;
+
+use super::query::LetterQuery;
+
+/// Number of jobs kept, and of notes of each.
+const MAX_JOBS: usize = 50;
+const MAX_NOTES: usize = 50;
+/// How often who waits for a job looks at it, and a job that waits whether it is stopped.
+pub(super) const POLL: Duration = Duration::from_millis(25);
+
+/// What a job does.
+#[derive(Debug, Clone)]
+pub(super) enum Task {
+    /// Read the whole queue.
+    Look,
+    /// Read the queue up to one dead letter, for its body.
+    Fetch(String),
+    /// Predict a replay, with examples.
+    Forecast(Replay),
+    Replay(Replay),
+    Park(Park),
+    Purge(Purge),
+}
+
+impl Task {
+    /// In a word that continues `anna is …`.
+    pub fn doing(&self) -> &'static str {
+        match self {
+            Task::Look => "looking at the queue",
+            Task::Fetch(_) => "looking for a dead letter",
+            Task::Forecast(_) => "forecasting a replay",
+            Task::Replay(_) => "replaying",
+            Task::Park(park) if park.is_back => "unparking",
+            Task::Park(_) => "parking",
+            Task::Purge(_) => "purging",
+        }
+    }
+
+    /// Whether both read the same and change nothing.
+    pub fn is_same_reading(&self, other: &Task) -> bool {
+        match (self, other) {
+            (Task::Look, Task::Look) => true,
+            (Task::Fetch(id), Task::Fetch(other)) => id == other,
+            _ => false,
+        }
+    }
+
+    /// Whether it has parts of bodies: examples, or errors of an edit.
+    fn holds_bodies(&self) -> bool {
+        match self {
+            Task::Forecast(_) => true,
+            Task::Replay(replay) => replay.edit.is_some(),
+            _ => false,
+        }
+    }
+
+    /// Whether dead letters leave the queue.
+    pub fn changes_queue(&self) -> bool {
+        matches!(self, Task::Replay(_) | Task::Park(_) | Task::Purge(_))
+    }
+}
+
+/// Where a job is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// Somebody else uses the queue.
+    Waiting,
+    Running,
+    Done,
+    Failed(String),
+}
+
+/// What a job found or did.
+#[derive(Debug, Clone)]
+pub(super) enum Outcome {
+    Looked {
+        count: usize,
+    },
+    Found(bool),
+    Forecast(Arc<Forecast>),
+    /// What a replay did, and what the workers have told so far.
+    Replayed(Arc<desk::Outcome>, Followed),
+    Operated(Arc<desk::Outcome>),
+}
+
+#[derive(Debug)]
+struct State {
+    phase: Phase,
+    notes: Vec<String>,
+    outcome: Option<Outcome>,
+    ended: Option<i64>,
+}
+
+/// One job.
+#[derive(Debug)]
+pub(super) struct Job {
+    pub id: String,
+    pub task: Task,
+    pub query: LetterQuery,
+    pub who: String,
+    /// Milliseconds since 1970.
+    pub started: i64,
+    state: Mutex<State>,
+    done: AtomicU64,
+    total: AtomicU64,
+    stopped: AtomicBool,
+}
+
+impl Job {
+    pub fn new(task: Task, query: LetterQuery, who: String) -> Job {
+        let state = State { phase: Phase::Running, notes: Vec::new(), outcome: None, ended: None };
+        Job {
+            id: ObjectId::new().to_hex(),
+            task,
+            query,
+            who,
+            started: now_millis(),
+            state: Mutex::new(state),
+            done: AtomicU64::new(0),
+            total: AtomicU64::new(0),
+            stopped: AtomicBool::new(false),
+        }
+    }
+
+    /// The title of its page.
+    pub fn title(&self) -> &'static str {
+        match &self.task {
+            Task::Look => "Reading the queue",
+            Task::Fetch(_) => "Reading the queue up to a dead letter",
+            Task::Forecast(_) => "Forecast",
+            Task::Replay(_) => "Replaying",
+            Task::Park(park) if park.is_back => "Unparking",
+            Task::Park(_) => "Parking",
+            Task::Purge(_) => "Deleting",
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn phase(&self) -> Phase {
+        self.state().phase.clone()
+    }
+
+    pub fn set_phase(&self, phase: Phase) {
+        self.state().phase = phase;
+    }
+
+    pub fn finish(&self, phase: Phase) {
+        let mut state = self.state();
+        (state.phase, state.ended) = (phase, Some(now_millis()));
+    }
+
+    pub fn ended(&self) -> Option<i64> {
+        self.state().ended
+    }
+
+    pub fn notes(&self) -> Vec<String> {
+        self.state().notes.clone()
+    }
+
+    pub fn outcome(&self) -> Option<Outcome> {
+        self.state().outcome.clone()
+    }
+
+    pub fn set_outcome(&self, outcome: Outcome) {
+        self.state().outcome = Some(outcome);
+    }
+
+    /// Messages processed, and to process.
+    pub fn progress(&self) -> (u64, u64) {
+        (self.done.load(Ordering::Relaxed), self.total.load(Ordering::Relaxed))
+    }
+
+    pub fn stop(&self) {
+        self.stopped.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether nothing more will change.
+    pub fn is_over(&self) -> bool {
+        let state = self.state();
+        let followed = !matches!(state.outcome, Some(Outcome::Replayed(_, Followed { is_over: false, .. })));
+        state.ended.is_some() && followed
+    }
+
+    /// Waits until it has ended, at most `limit`; whether it has.
+    pub async fn wait(&self, limit: Duration) -> bool {
+        let deadline = Instant::now() + limit;
+        while self.ended().is_none() {
+            if Instant::now() >= deadline {
+                return false;
+            }
+            tokio::time::sleep(POLL).await;
+        }
+        true
+    }
+}
+
+impl Report for Job {
+    fn note(&self, text: &str) {
+        let mut state = self.state();
+        if state.notes.len() < MAX_NOTES {
+            state.notes.push(text.to_owned());
+        }
+    }
+
+    fn set_total(&self, total: u64) {
+        self.total.store(total, Ordering::Relaxed);
+    }
+
+    fn set_done(&self, done: u64) {
+        self.done.store(done, Ordering::Relaxed);
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.stopped.load(Ordering::Relaxed)
+    }
+}
+
+/// The latest jobs.
+#[derive(Debug, Default)]
+pub(super) struct Jobs(Mutex<VecDeque<Arc<Job>>>);
+
+impl Jobs {
+    pub fn add(&self, job: Arc<Job>) {
+        let mut jobs = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        while jobs.len() >= MAX_JOBS {
+            let Some(over) = jobs.iter().position(|job| job.is_over()) else { break };
+            jobs.remove(over);
+        }
+        jobs.push_back(job);
+    }
+
+    pub fn find(&self, id: &str) -> Option<Arc<Job>> {
+        let jobs = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        jobs.iter().find(|job| job.id == id).cloned()
+    }
+
+    /// Forgets those that hold parts of bodies and have ended before a time, in milliseconds since 1970.
+    pub fn forget_bodies_before(&self, time: i64) {
+        let mut jobs = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        jobs.retain(|job| !(job.task.holds_bodies() && job.is_over() && job.ended().is_some_and(|ended| ended < time)));
+    }
+
+    /// Those that have not ended, oldest first.
+    pub fn running(&self) -> Vec<Arc<Job>> {
+        let jobs = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        jobs.iter().filter(|job| job.ended().is_none()).cloned().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::query::QueueKind;
+    use super::*;
+    use crate::Source;
+    use ticketlog_rabbitmq::BrowseOptions;
+
+    fn job() -> Arc<Job> {
+        Arc::new(Job::new(Task::Look, LetterQuery::of_queue(QueueKind::DeadLetters), "anna".to_owned()))
+    }
+
+    #[test]
+    fn the_oldest_jobs_that_are_over_are_forgotten() {
+        let jobs = Jobs::default();
+        let running = job();
+        jobs.add(Arc::clone(&running));
+        let first = job();
+        first.finish(Phase::Done);
+        jobs.add(Arc::clone(&first));
+        for _ in 0..MAX_JOBS {
+            let next = job();
+            next.finish(Phase::Done);
+            jobs.add(next);
+        }
+        assert!(jobs.find(&running.id).is_some() && jobs.find(&first.id).is_none());
+        assert_eq!(jobs.running().len(), 1);
+    }
+
+    #[test]
+    fn jobs_with_bodies_are_forgotten_in_time() {
+        let jobs = Jobs::default();
+        let queue = LetterQuery::of_queue(QueueKind::DeadLetters);
+        let source = Source { queue: "q".to_owned(), browse: BrowseOptions::default() };
+        let forecast = Task::Forecast(Replay::new(queue.selection(source), |_, _, _, _| None));
+        let forecast = Arc::new(Job::new(forecast, queue, "anna".to_owned()));
+        for job in [&forecast, &job()] {
+            jobs.add(Arc::clone(job));
+            job.finish(Phase::Done);
+        }
+        let ended = forecast.ended().unwrap();
+        jobs.forget_bodies_before(ended);
+        assert!(jobs.find(&forecast.id).is_some());
+        jobs.forget_bodies_before(ended + 1000);
+        assert!(jobs.find(&forecast.id).is_none() && jobs.0.lock().unwrap().len() == 1);
+    }
+
+    #[test]
+    fn a_replay_is_over_when_it_has_been_followed() {
+        let job = job();
+        let replayed = |is_over| Outcome::Replayed(Arc::default(), Followed { is_over, ..Followed::default() });
+        job.set_outcome(replayed(false));
+        job.finish(Phase::Done);
+        assert!(!job.is_over());
+        job.set_outcome(replayed(true));
+        assert!(job.is_over());
+    }
+}

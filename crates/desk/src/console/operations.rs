@@ -1,0 +1,211 @@
+//! What the jobs of the console do, through the desk: reading a queue, forecasting, replaying, parking, purging.
+
+use std::collections::HashMap;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::http::StatusCode;
+use tokio::sync::MutexGuard;
+use tokio::time::timeout;
+
+use crate::{self as desk, Audit, DeadLetterReader, DeskError, Done, Follow, Followed, Operation, Run, Selection};
+use ticketlog_config::system::now_millis;
+use ticketlog_contract::dead_letter::Filter;
+use ticketlog_rabbitmq::report::Report;
+
+use super::details::Detail;
+use super::jobs::{Job, Outcome, POLL, Phase, Task};
+use super::pages::Problem;
+use super::query::{LetterQuery, QueueKind};
+use super::snapshot::SnapshotBuilder;
+use super::state::{Console, QueueState};
+
+/// Dead letters of each group that are held with their bodies, up to this many bytes each.
+const EXAMPLES: u32 = 10;
+const MAX_EXAMPLE_BYTES: usize = 64 << 10;
+/// How long the workers are asked what became of a replay, without news.
+const FOLLOW_PATIENCE: Duration = Duration::from_secs(60);
+/// A queue with at most this many is read again by itself after a change.
+pub(super) const MAX_UNASKED_LOOK: usize = 20_000;
+
+/// Starts a job, or joins an equal one that changes nothing.
+///
+/// # Errors
+/// Too many jobs wait.
+pub(super) fn start(console: &Arc<Console>, task: Task, query: LetterQuery, who: &str) -> Result<Arc<Job>, Problem> {
+    let running = console.jobs.running();
+    let is_equal = |job: &&Arc<Job>| job.query.queue == query.queue && job.task.is_same_reading(&task);
+    if let Some(job) = running.iter().find(is_equal) {
+        return Ok(Arc::clone(job));
+    }
+    if running.len() >= MAX_WAITING {
+        let text = "Too many jobs wait for the queue; try again when some have ended.";
+        return Err(Problem::new(StatusCode::TOO_MANY_REQUESTS, text));
+    }
+    let job = Arc::new(Job::new(task, query, who.to_owned()));
+    console.jobs.add(Arc::clone(&job));
+    tokio::spawn(run(Arc::clone(console), Arc::clone(&job)));
+    Ok(job)
+}
+
+/// Most jobs that run or wait.
+const MAX_WAITING: usize = 20;
+
+/// Starts to read the whole queue, or joins somebody who does.
+pub(super) fn look(console: &Arc<Console>, queue: QueueKind, who: &str) -> Result<Arc<Job>, Problem> {
+    start(console, Task::Look, LetterQuery::of_queue(queue), who)
+}
+
+async fn run(console: Arc<Console>, job: Arc<Job>) {
+    let queue = console.queue(job.query.queue);
+    job.set_phase(Phase::Waiting);
+    let Some(turn) = wait_for_turn(queue, &job).await else {
+        job.finish(Phase::Failed(DeskError::Stopped.to_string()));
+        return;
+    };
+    queue.set_holder(Some(format!("{} is {}", job.who, job.task.doing())));
+    job.set_phase(Phase::Running);
+    let performed = perform(&console, &job).await;
+    queue.set_holder(None);
+    drop(turn);
+    match performed {
+        Ok(outcome) => {
+            job.set_outcome(outcome);
+            job.finish(Phase::Done);
+        }
+        Err(error) => job.finish(Phase::Failed(error.to_string())),
+    }
+    if job.task.changes_queue() {
+        if job.is_stopped() {
+            job.note("It was stopped before its end: the rest is in the queue as it was.");
+        }
+        let affected = affected(&job);
+        affected.iter().for_each(|queue| {
+            console.queue(*queue).set_stale(format!("{} was {}", job.who, job.task.doing()));
+        });
+        follow(&console, &job).await;
+        look_again(&console, &job, &affected);
+    }
+}
+
+/// The turn at a queue; none if the job is stopped before.
+async fn wait_for_turn<'a>(queue: &'a QueueState, job: &Job) -> Option<MutexGuard<'a, ()>> {
+    let mut turn = pin!(queue.turn.lock());
+    loop {
+        match timeout(POLL, &mut turn).await {
+            Ok(turn) => return Some(turn),
+            Err(_) if job.is_stopped() => return None,
+            Err(_) => {}
+        }
+    }
+}
+
+async fn perform(console: &Arc<Console>, job: &Arc<Job>) -> Result<Outcome, DeskError> {
+    let report: Arc<dyn Report> = Arc::<Job>::clone(job);
+    let run = Run { settings: &console.settings, report: &report };
+    match &job.task {
+        Task::Look => read_queue(console, job.query.queue, run).await,
+        Task::Fetch(id) => fetch(console, job.query.queue, id, run).await,
+        Task::Forecast(replay) => Ok(Outcome::Forecast(Arc::new(replay.forecast(run, EXAMPLES as usize).await?))),
+        Task::Replay(replay) => {
+            let done = operate(console, job, replay, run).await?;
+            let expected = done.count;
+            Ok(Outcome::Replayed(done, Followed { expected, ..Followed::default() }))
+        }
+        Task::Park(park) => operate(console, job, park, run).await.map(Outcome::Operated),
+        Task::Purge(purge) => operate(console, job, purge, run).await.map(Outcome::Operated),
+    }
+}
+
+async fn read_queue(console: &Console, queue: QueueKind, run: Run<'_>) -> Result<Outcome, DeskError> {
+    let (began, taken) = (Instant::now(), now_millis());
+    let mut reader = DeadLetterReader::open(run, &console.source(queue).into()).await?;
+    let state = console.queue(queue);
+    state.details.clear();
+    let mut builder = SnapshotBuilder::with_capacity(reader.total() as usize);
+    let mut examples = HashMap::<String, u32>::new();
+    let read = async {
+        let mut count = 0;
+        while let Some(letter) = reader.next().await? {
+            let bytes = letter.delivery.body.len();
+            builder.add(&letter.delivery.letter_fields(&letter.record, &letter.id), bytes);
+            let held = examples.entry(letter.record.fingerprint.clone()).or_default();
+            if *held < EXAMPLES && bytes <= MAX_EXAMPLE_BYTES {
+                *held += 1;
+                state.details.add(Detail::new(letter));
+            }
+            count += 1;
+            run.report.set_done(count);
+        }
+        Ok(())
+    }
+    .await;
+    reader.close(read).await?;
+    let snapshot = builder.finish(taken, began.elapsed());
+    if run.report.is_stopped() {
+        return Err(DeskError::Stopped);
+    }
+    let count = snapshot.len();
+    state.set_snapshot(snapshot);
+    Ok(Outcome::Looked { count })
+}
+
+async fn fetch(console: &Console, queue: QueueKind, id: &str, run: Run<'_>) -> Result<Outcome, DeskError> {
+    let filter = Filter { ids: vec![id.to_owned()], ..Filter::default() };
+    let selection = Selection { source: console.source(queue), filter, limit: Some(1) };
+    let mut reader = DeadLetterReader::open(run, &selection).await?;
+    let found = reader.next().await;
+    let letter = reader.close(found).await?;
+    let found = letter.is_some();
+    if !found && run.report.is_stopped() {
+        return Err(DeskError::Stopped);
+    }
+    letter.into_iter().for_each(|letter| console.queue(queue).details.add(Detail::new(letter)));
+    Ok(Outcome::Found(found))
+}
+
+/// Runs an operation of the desk, with an entry of the history.
+async fn operate<O: Operation>(
+    console: &Console,
+    job: &Job,
+    operation: &O,
+    run: Run<'_>,
+) -> Result<Arc<desk::Outcome>, DeskError> {
+    let audit = Audit::begin(console.history_file().as_deref(), &job.who, operation.subject())?;
+    let Done { outcome, ended } = desk::run(operation, audit, run).await;
+    outcome.notes().iter().for_each(|note| job.note(note));
+    ended.map(|()| Arc::new(outcome))
+}
+
+/// Asks the workers what became of a replay until all is known, or nothing new comes.
+async fn follow(console: &Console, job: &Job) {
+    let (Task::Replay(replay), Some(Outcome::Replayed(done, _))) = (&job.task, job.outcome()) else { return };
+    let follow = Follow {
+        workers: &console.options.workers,
+        queue: &console.settings.queue,
+        replay_id: &replay.id,
+        expected: done.count,
+        patience: FOLLOW_PATIENCE,
+    };
+    follow.run(|known| job.set_outcome(Outcome::Replayed(Arc::clone(&done), known.clone()))).await;
+}
+
+/// The queues that a job has changed.
+fn affected(job: &Job) -> Vec<QueueKind> {
+    match &job.task {
+        Task::Park(_) | Task::Replay(_) => vec![QueueKind::DeadLetters, QueueKind::Parked],
+        _ => vec![job.query.queue],
+    }
+}
+
+/// After a change the snapshots are wrong, which pages say. Short queues are read again.
+fn look_again(console: &Arc<Console>, job: &Job, affected: &[QueueKind]) {
+    for queue in affected {
+        let snapshot = console.queue(*queue).snapshot();
+        if snapshot.is_some_and(|snapshot| snapshot.len() <= MAX_UNASKED_LOOK) {
+            // If too many jobs wait, somebody will ask.
+            let _ = look(console, *queue, &job.who);
+        }
+    }
+}

@@ -1,0 +1,164 @@
+//! What all requests to the console share: the settings, the two queues, the jobs, and the samples of workers.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::Semaphore;
+use url::Url;
+
+use crate::{Selection, Source};
+use ticketlog_config::RouteSettings;
+use ticketlog_rabbitmq::{BrokerError, QueueDepths};
+use ticketlog_status::Sample;
+
+use super::access::{Logins, ProxySecret, Role, Tokens, random_id};
+use super::details::Details;
+use super::jobs::Jobs;
+use super::options::Options;
+use super::query::{LetterQuery, QueueKind};
+use super::snapshot::Snapshot;
+
+/// Most downloads that run or wait for their queue.
+const MAX_DOWNLOADS: usize = 4;
+
+/// What the console knows of one queue.
+#[derive(Debug, Default)]
+pub(super) struct QueueState {
+    /// Held by whoever reads the queue: RabbitMQ would show two readers one half each.
+    pub turn: tokio::sync::Mutex<()>,
+    known: Mutex<Known>,
+    pub details: Details,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    holder: Option<String>,
+    snapshot: Option<Arc<Snapshot>>,
+    stale: Option<String>,
+}
+
+impl QueueState {
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Who uses the queue, such as `anna is replaying`.
+    pub fn holder(&self) -> Option<String> {
+        self.known().holder.clone()
+    }
+
+    pub fn set_holder(&self, holder: Option<String>) {
+        self.known().holder = holder;
+    }
+
+    pub fn snapshot(&self) -> Option<Arc<Snapshot>> {
+        self.known().snapshot.clone()
+    }
+
+    pub fn set_snapshot(&self, snapshot: Snapshot) {
+        let mut known = self.known();
+        (known.snapshot, known.stale) = (Some(Arc::new(snapshot)), None);
+    }
+
+    /// What has changed the queue since the snapshot.
+    pub fn stale(&self) -> Option<String> {
+        self.known().stale.clone()
+    }
+
+    pub fn set_stale(&self, change: String) {
+        self.known().stale = Some(change);
+    }
+}
+
+/// The two latest samples of a worker.
+#[derive(Clone)]
+pub(super) struct Samples {
+    pub before: Option<Sample>,
+    pub now: Sample,
+}
+
+/// Everything that requests share.
+pub(super) struct Console {
+    pub settings: RouteSettings,
+    pub options: Options,
+    /// None if nobody logs in here.
+    pub logins: Option<Logins>,
+    /// `None` if no proxy sends it.
+    pub proxy_secret: Option<ProxySecret>,
+    /// What forms contain where there are no sessions.
+    pub csrf: String,
+    pub dead_letters: QueueState,
+    pub parked: QueueState,
+    pub jobs: Jobs,
+    pub downloads: Arc<Semaphore>,
+    pub depths: tokio::sync::Mutex<QueueDepths>,
+    pub samples: tokio::sync::Mutex<HashMap<Url, Samples>>,
+}
+
+impl Console {
+    pub fn queue(&self, queue: QueueKind) -> &QueueState {
+        match queue {
+            QueueKind::DeadLetters => &self.dead_letters,
+            QueueKind::Parked => &self.parked,
+        }
+    }
+
+    pub fn queue_name(&self, queue: QueueKind) -> &str {
+        match queue {
+            QueueKind::DeadLetters => &self.settings.dead_letter_queue,
+            QueueKind::Parked => &self.settings.parked_queue,
+        }
+    }
+
+    pub fn source(&self, queue: QueueKind) -> Source {
+        Source { queue: self.queue_name(queue).to_owned(), browse: self.options.browse.clone() }
+    }
+
+    pub fn new(
+        settings: RouteSettings,
+        options: Options,
+        tokens: Option<Tokens>,
+        proxy_secret: Option<ProxySecret>,
+    ) -> Console {
+        let mut allowed = options.allow.clone();
+        allowed.insert(Role::Look);
+        Console {
+            settings,
+            logins: tokens.map(|tokens| Logins::new(tokens, allowed)),
+            proxy_secret,
+            csrf: random_id(),
+            options,
+            dead_letters: QueueState::default(),
+            parked: QueueState::default(),
+            jobs: Jobs::default(),
+            downloads: Arc::new(Semaphore::new(MAX_DOWNLOADS)),
+            depths: tokio::sync::Mutex::default(),
+            samples: tokio::sync::Mutex::default(),
+        }
+    }
+
+    /// The dead letters that a request selects.
+    pub fn selection(&self, query: &LetterQuery) -> Selection {
+        query.selection(self.source(query.queue))
+    }
+
+    /// A path in the directory of the console.
+    pub fn kept(&self, name: impl AsRef<Path>) -> Option<PathBuf> {
+        self.options.state_dir.as_ref().map(|directory| directory.join(name))
+    }
+
+    /// The file of the history.
+    pub fn history_file(&self) -> Option<PathBuf> {
+        self.kept("history.ndjson")
+    }
+
+    /// Number of messages that are ready in each queue; none if it is not known.
+    pub async fn depths(&self) -> Result<[Option<u32>; 2], BrokerError> {
+        let names = [QueueKind::DeadLetters, QueueKind::Parked].map(|queue| [self.queue_name(queue)]);
+        let names = names.each_ref().map(|queue| &queue[..]);
+        let counts = self.depths.lock().await.read(&self.settings.broker, &names).await?;
+        let ready = |at: usize| counts.get(at).copied().flatten().map(|counts| counts.ready);
+        Ok([ready(0), ready(1)])
+    }
+}

@@ -1,0 +1,138 @@
+//! Importing: puts archived dead letters back into a queue, all complete lines of a file or none.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+use tokio::fs::File;
+use tokio::io::{AsyncBufReadExt as _, BufReader};
+
+use ticketlog_config::RouteSettings;
+use ticketlog_contract::dead_letter::ArchivedMessage;
+use ticketlog_rabbitmq::report::Report;
+use ticketlog_rabbitmq::{BatchPublisher, Outgoing, Publisher, Rate};
+
+use super::{DeskError, Operation, Outcome, Run};
+use ticketlog_config::format::dead_letters;
+
+/// Most invalid lines that are named in notes.
+const MAX_NAMED: u64 = 20;
+
+/// What to import, and where to.
+#[derive(Debug, Clone)]
+pub struct Import {
+    /// A file that an export or a purge wrote.
+    pub file: PathBuf,
+    /// The queue to put them into.
+    pub queue: String,
+    /// Most messages a second.
+    pub rate: Option<Rate>,
+}
+
+impl Import {
+    fn exchange<'a>(&self, settings: &'a RouteSettings) -> &'a str {
+        let is_ours = [&settings.dead_letter_queue, &settings.parked_queue].contains(&&self.queue);
+        if is_ours { &settings.dead_letter.exchange } else { "" }
+    }
+
+    fn parse(&self, line: &[u8], exchange: &str) -> Result<Outgoing, String> {
+        let archived = ArchivedMessage::from_line(line.trim_ascii_end()).map_err(|error| error.to_string())?;
+        Outgoing::from_archive(archived, exchange, &self.queue)
+    }
+
+    /// Checks every line, and publishes it if there is a publisher. Returns the number of complete lines.
+    async fn read(
+        &self,
+        mut publisher: Option<&mut BatchPublisher<()>>,
+        (exchange, report): (&str, &dyn Report),
+        outcome: &mut Outcome,
+    ) -> Result<u64, DeskError> {
+        let file = self.file.display();
+        let unreadable = |error| DeskError::NoInput(format!("{file} cannot be read: {error}"));
+        let mut reader = BufReader::new(File::open(&self.file).await.map_err(unreadable)?);
+        let (mut number, mut count, mut invalid) = (0_u64, 0, 0);
+        loop {
+            let mut line = Vec::new();
+            if reader.read_until(b'\n', &mut line).await.map_err(unreadable)? == 0 || report.is_stopped() {
+                break;
+            }
+            number += 1;
+            if line.trim_ascii().is_empty() {
+                continue;
+            }
+            match (self.parse(&line, exchange), &mut publisher) {
+                (Ok(message), Some(publisher)) => drop(publisher.push(message, ()).await?),
+                (Ok(_), None) => {}
+                // Without its end, the line may be cut off.
+                (Err(_), _) if !line.ends_with(b"\n") => {
+                    let bytes = line.len();
+                    outcome.cut_off = Some(format!("{file}:{number}: this line is cut off after {bytes} bytes"));
+                    break;
+                }
+                (Err(text), _) => {
+                    invalid += 1;
+                    if invalid <= MAX_NAMED {
+                        report.note(&format!("{file}:{number}: {text}"));
+                    }
+                }
+            }
+            count += 1;
+        }
+        match (invalid, publisher) {
+            (0, _) => Ok(count),
+            (_, None) => {
+                Err(DeskError::Invalid(format!("{invalid} of {count} lines are not valid; nothing was imported")))
+            }
+            (_, Some(_)) => Err(DeskError::Invalid("the file has changed meanwhile".to_owned())),
+        }
+    }
+}
+
+impl Operation for Import {
+    const COUNTED: &'static str = "imported";
+    const UNDELIVERABLE: &'static str = "refused";
+
+    fn subject(&self) -> Value {
+        json!({ "action": "import", "queue": self.queue, "file": self.file.display().to_string() })
+    }
+
+    async fn perform(&self, run: Run<'_>, outcome: &mut Outcome) -> Result<(), DeskError> {
+        let Run { settings, report } = run;
+        if !self.file.is_file() {
+            let text = format!("{} is not a regular file; import reads the file twice", self.file.display());
+            return Err(DeskError::NoInput(text));
+        }
+        let exchange = self.exchange(settings);
+        let total = self.read(None, (exchange, &**report), outcome).await?;
+        report.set_total(total);
+        let publisher = Publisher::open_without_topology(&settings.broker, "dead letter import").await?;
+        let mut publisher = BatchPublisher::new(&settings.broker, publisher, self.rate, Arc::clone(report));
+        let sent = match self.read(Some(&mut publisher), (exchange, &**report), outcome).await {
+            Ok(_) => publisher.flush().await.map(drop).map_err(DeskError::from),
+            Err(error) => Err(error),
+        };
+        let (counts, _) = publisher.close().await;
+        outcome.count = counts.confirmed();
+        if counts.published > outcome.count {
+            let destination = format!("queue {:?} by exchange {exchange:?}", self.queue);
+            outcome.add_undeliverable(destination, counts.published - outcome.count);
+        }
+        if sent.is_err() {
+            report.note(&format!(
+                "{} of {total} lines were imported before the failure. Importing the file again is safe for messages with an \
+                 identity or a dl-id: they are stored once",
+                outcome.count
+            ));
+        }
+        sent
+    }
+
+    fn to_json(&self, outcome: &Outcome) -> Value {
+        let refused = outcome.undeliverable.values().sum::<u64>();
+        json!({ "imported": outcome.count, "refused": refused, "queue": self.queue, "cut_off": outcome.cut_off })
+    }
+
+    fn to_text(&self, outcome: &Outcome) -> String {
+        format!("{} imported into {}", dead_letters(outcome.count), self.queue)
+    }
+}

@@ -1,0 +1,52 @@
+//! The operations on dead letters: reading them without changing the queue, forecasting, replaying, parking, purging, exporting,
+//! importing. The command line and the console read the input, call these, and show the outcome.
+//!
+//! | module | owns |
+//! |---|---|
+//! | `selection` | which queue, and which of its dead letters |
+//! | `operation` | what all operations have in common: audit, outcome, failure |
+//! | `reader` | reading the selected dead letters, and removing them |
+//! | `transfer` | moving them elsewhere: confirmed there before they leave |
+//! | `edit`, `expression` | editing a body |
+//! | `forecast` | what would become of them |
+//! | `replay`, `park`, `purge`, `export`, `import` | the operations |
+//! | `erase` | finding the dead letters of one user |
+//! | `follow` | what became of a replay, as the workers tell |
+//! | `audit` | who did what, when, with what outcome |
+//! | `archive_file` | the files that they are saved in |
+//! | `console` | the same in a browser |
+
+mod archive_file;
+mod audit;
+pub mod console;
+mod edit;
+mod erase;
+mod error;
+mod export;
+mod expression;
+mod follow;
+mod forecast;
+mod import;
+mod operation;
+mod park;
+mod purge;
+mod reader;
+mod replay;
+mod selection;
+mod transfer;
+
+pub use audit::{Audit, operator};
+pub use edit::{Edit, serve_expressions};
+pub use erase::{Undecided, UserLetters, UserSearch};
+pub use error::DeskError;
+pub use export::{Export, ExportTo, LineSink};
+pub use follow::{Follow, Followed};
+pub use forecast::{Forecast, Sample, replayed_message};
+pub use import::Import;
+pub use operation::{Done, Operation, Outcome, run};
+pub use park::Park;
+pub use purge::Purge;
+pub use reader::{DeadLetter, DeadLetterReader, Run, readable_body};
+pub use replay::{Replay, StartSpan};
+pub use selection::{Selection, Source};
+pub use transfer::ReplaySpan;

@@ -1,0 +1,133 @@
+//! What the operations on dead letters have in common: an audit line, counts that are known also after a failure, and how they
+//! are shown.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use bson::oid::ObjectId;
+use serde_json::{Map, Value, json};
+
+use super::reader::Run;
+use super::{Audit, DeskError, Forecast};
+use ticketlog_config::format::dead_letters;
+
+/// Most destinations that are counted; further ones are counted together.
+const MAX_COUNTED: usize = 1000;
+/// Most destinations that are named in notes.
+const MAX_DESTINATIONS: usize = 20;
+
+/// Something that is done with dead letters, and recorded.
+pub trait Operation: Sync {
+    /// What it counts, as the audit names it, such as `replayed`.
+    const COUNTED: &'static str;
+    /// What the audit calls those that RabbitMQ does not take.
+    const UNDELIVERABLE: &'static str = "undeliverable";
+
+    /// The part of an audit line that describes it: a JSON object with `action`, and what else names its dead letters.
+    fn subject(&self) -> Value;
+
+    /// Does it, and counts in `outcome` what is done.
+    fn perform(&self, run: Run<'_>, outcome: &mut Outcome) -> impl Future<Output = Result<(), DeskError>> + Send;
+
+    /// The outcome as JSON, for the operator. Texts may quote bodies.
+    fn to_json(&self, outcome: &Outcome) -> Value {
+        json!({ Self::COUNTED: outcome.count, "backup": outcome.file })
+    }
+
+    /// The outcome as a sentence.
+    fn to_text(&self, outcome: &Outcome) -> String;
+}
+
+/// What an operation did, also if it failed on the way. What it does not do is empty.
+#[derive(Debug, Default)]
+pub struct Outcome {
+    /// Number of dead letters that it did what it is for with.
+    pub count: u64,
+    /// Number of dead letters that a replay has parked instead.
+    pub parked: u64,
+    /// What stays in the queue although RabbitMQ would take it, and why.
+    pub stayed: Forecast,
+    /// By destination: those that stay where they are because RabbitMQ does not take them.
+    pub undeliverable: BTreeMap<String, u64>,
+    /// The `_id`s of the documents that are made of those that were replayed, as far as they are known: the first hundred.
+    pub document_ids: Vec<ObjectId>,
+    /// The file that holds them, or their originals.
+    pub file: Option<String>,
+    /// The last line of a file, if a full disk or a crash has cut it off.
+    pub cut_off: Option<String>,
+    /// Bytes of the bodies that were published.
+    pub bytes: u64,
+    /// How long publishing took.
+    pub duration: Duration,
+    /// Whether the operator has stopped it.
+    pub is_stopped: bool,
+}
+
+impl Outcome {
+    /// Counts dead letters that stay because they cannot be delivered.
+    pub(super) fn add_undeliverable(&mut self, destination: String, count: u64) {
+        let has_room = self.undeliverable.len() < MAX_COUNTED || self.undeliverable.contains_key(&destination);
+        let destination = if has_room { destination } else { "(other destinations)".to_owned() };
+        *self.undeliverable.entry(destination).or_default() += count;
+    }
+
+    /// Number of dead letters that have left where they were.
+    pub fn moved(&self) -> u64 {
+        self.count + self.parked
+    }
+
+    /// What the operator should read beside the counts.
+    pub fn notes(&self) -> Vec<String> {
+        let cut_off = self.cut_off.iter().map(|cut_off| {
+            format!("{cut_off}; all lines before it are imported. A purge deletes only what it has written completely")
+        });
+        let undeliverable = self.undeliverable.iter().take(MAX_DESTINATIONS).map(|(destination, count)| {
+            let count = dead_letters(*count);
+            format!(
+                "{count} stayed where they are: {destination} is not deliverable. Check that a queue is bound and not full; \
+                 replay --to-queue replays into a queue directly"
+            )
+        });
+        let more = self.undeliverable.len().saturating_sub(MAX_DESTINATIONS);
+        let more = (more > 0).then(|| format!("{more} more destinations are not deliverable"));
+        cut_off.chain(undeliverable).chain(more).collect()
+    }
+
+    /// For the audit: what is not zero, and no part of a message.
+    fn to_audit(&self, counted: &str, undeliverable: &str) -> Value {
+        let sum = |counts: &BTreeMap<String, u64>| counts.values().sum::<u64>();
+        let mut audit = Map::from_iter([(counted.to_owned(), json!(self.count))]);
+        for (name, count) in [
+            ("parked", self.parked),
+            (undeliverable, sum(&self.undeliverable)),
+            ("skipped", sum(&self.stayed.rejected)),
+            ("edit_failed", sum(&self.stayed.edit_failed)),
+        ] {
+            if count > 0 {
+                audit.insert(name.to_owned(), json!(count));
+            }
+        }
+        let seconds = self.duration.as_secs_f64();
+        audit.extend((seconds > 0.0).then(|| ("seconds".to_owned(), json!(seconds))));
+        audit.extend(self.file.iter().map(|file| ("backup".to_owned(), json!(file))));
+        audit.extend(self.is_stopped.then(|| ("stopped".to_owned(), json!(true))));
+        Value::Object(audit)
+    }
+}
+
+/// What an operation did, and how it ended.
+pub struct Done {
+    /// What it did, also if it failed on the way.
+    pub outcome: Outcome,
+    /// Why it failed.
+    pub ended: Result<(), DeskError>,
+}
+
+/// Runs an operation whose audit has begun.
+pub async fn run<O: Operation>(operation: &O, audit: Audit, run: Run<'_>) -> Done {
+    let mut outcome = Outcome::default();
+    let ended = operation.perform(run, &mut outcome).await;
+    outcome.is_stopped = run.report.is_stopped();
+    audit.end(outcome.to_audit(O::COUNTED, O::UNDELIVERABLE), ended.is_err());
+    Done { outcome, ended }
+}

@@ -1,0 +1,130 @@
+//! Moves dead letters from a queue to somewhere else: each is published and confirmed first, and acknowledged afterwards. One
+//! that cannot be delivered stays.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bson::oid::ObjectId;
+
+use ticketlog_rabbitmq::report::Report;
+use ticketlog_rabbitmq::{AckHandle, BatchPublisher, Outgoing, PublishResult, Publisher, Rate};
+
+use super::reader::{DeadLetter, DeadLetterRemover};
+use super::{DeskError, Outcome, Run, Selection};
+use ticketlog_config::format::dead_letters;
+
+/// Most documents that are named in a report.
+const MAX_DOCUMENT_IDS: usize = 100;
+
+/// The span of a dead letter's replay, in the trace of its message.
+pub trait ReplaySpan: Send + Sync {
+    /// RabbitMQ has confirmed it.
+    fn confirmed(&mut self);
+}
+
+/// What is to be remembered of a dead letter until its confirm comes.
+#[derive(Default)]
+pub(super) struct Sent {
+    /// Whether it goes to the parked queue instead.
+    pub is_parked: bool,
+    /// The `_id` of the document that is made of it, if that is known before.
+    pub document_id: Option<ObjectId>,
+    /// The span of its replay, if its trace is recorded.
+    pub span: Option<Box<dyn ReplaySpan>>,
+}
+
+/// A dead letter that is published, and still in its queue.
+struct Unconfirmed {
+    ack: AckHandle,
+    destination: String,
+    sent: Sent,
+}
+
+/// Dead letters on their way from a queue.
+pub(super) struct Transfer<'a> {
+    reader: DeadLetterRemover,
+    report: Arc<dyn Report>,
+    publisher: BatchPublisher<Unconfirmed>,
+    /// Whether an exchange exists, by name.
+    exchanges: BTreeMap<String, bool>,
+    pub outcome: &'a mut Outcome,
+}
+
+impl<'a> Transfer<'a> {
+    /// Opens the queue, and a publisher for at most `rate` messages a second. What is done is counted in `outcome`.
+    pub async fn open(
+        run: Run<'_>,
+        selection: &Selection,
+        rate: Option<Rate>,
+        outcome: &'a mut Outcome,
+    ) -> Result<Self, DeskError> {
+        let (reader, broker) = (DeadLetterRemover::open(run, selection, rate).await?, &run.settings.broker);
+        let publisher = match Publisher::open_without_topology(broker, "dead letter transfer").await {
+            Ok(publisher) => publisher,
+            Err(error) => return reader.close(Err(error.into())).await,
+        };
+        let report = Arc::clone(run.report);
+        let publisher = BatchPublisher::new(broker, publisher, rate, Arc::clone(&report)).tolerant();
+        Ok(Transfer { reader, report, publisher, exchanges: BTreeMap::new(), outcome })
+    }
+
+    /// The next selected dead letter.
+    pub async fn next(&mut self) -> Result<Option<(DeadLetter, AckHandle)>, DeskError> {
+        self.reader.next().await
+    }
+
+    /// Moves a dead letter as `message`.
+    pub async fn send(&mut self, message: Outgoing, ack: AckHandle, sent: Sent) -> Result<(), DeskError> {
+        let exchange = message.exchange();
+        let destination = format!("exchange {exchange:?}, routing key {:?}", message.routing_key());
+        if !self.exchanges.contains_key(exchange) {
+            let exists = self.publisher.exchange_exists(exchange).await?;
+            self.exchanges.insert(exchange.to_owned(), exists);
+        }
+        if self.exchanges.get(exchange) == Some(&false) {
+            self.outcome.add_undeliverable(destination, 1);
+            return Ok(());
+        }
+        let results = self.publisher.push(message, Unconfirmed { ack, destination, sent }).await?;
+        self.acknowledge(results).await
+    }
+
+    async fn acknowledge(&mut self, results: Vec<(Unconfirmed, PublishResult)>) -> Result<(), DeskError> {
+        let mut confirmed = Vec::new();
+        for (Unconfirmed { ack, destination, sent }, result) in results {
+            if result != PublishResult::Confirmed {
+                self.outcome.add_undeliverable(destination, 1);
+                continue;
+            }
+            if let Some(mut span) = sent.span {
+                span.confirmed();
+            }
+            if self.outcome.document_ids.len() < MAX_DOCUMENT_IDS {
+                self.outcome.document_ids.extend(sent.document_id);
+            }
+            *(if sent.is_parked { &mut self.outcome.parked } else { &mut self.outcome.count }) += 1;
+            confirmed.push(ack);
+        }
+        self.reader.acknowledge(confirmed).await
+    }
+
+    /// Publishes the rest, requeues what stays and closes both connections. `sent` is how it went so far.
+    pub async fn finish(mut self, sent: Result<(), DeskError>) -> Result<(), DeskError> {
+        let flushed = match sent {
+            Ok(()) => match self.publisher.flush().await {
+                Ok(results) => self.acknowledge(results).await,
+                Err(error) => Err(error.into()),
+            },
+            Err(error) => Err(error),
+        };
+        let (counts, duration) = self.publisher.close().await;
+        (self.outcome.bytes, self.outcome.duration) = (counts.bytes, duration);
+        if flushed.is_err() {
+            let moved = dead_letters(self.outcome.moved());
+            self.report.note(&format!(
+                "{moved} moved before the failure; the last of them may still be in the queue. Run it again"
+            ));
+        }
+        self.reader.close(flushed).await
+    }
+}
