@@ -46,20 +46,17 @@ pub struct Followed {
 impl Follow<'_> {
     /// Follows it to its end. `on_answer` gets what is known, as often as the workers are asked.
     pub async fn run(&self, mut on_answer: impl FnMut(&Followed)) -> Followed {
-        let mut known = Followed::default();
-        let mut last_change = Instant::now();
+        let mut known = Followed { expected: self.expected, ..Followed::default() };
+        let mut last_news = Instant::now();
         loop {
-            let mut now = self.ask().await;
-            if now.outcomes != known.outcomes {
-                last_change = Instant::now();
+            if known.learn(self.ask().await) {
+                last_news = Instant::now();
             }
-            now.is_answered |= known.is_answered;
-            now.is_over = now.unknown() == 0 || last_change.elapsed() >= self.patience;
-            on_answer(&now);
-            if now.is_over {
-                return now;
+            known.is_over = known.unknown() == 0 || last_news.elapsed() >= self.patience;
+            on_answer(&known);
+            if known.is_over {
+                return known;
             }
-            known = now;
             tokio::time::sleep(INTERVAL).await;
         }
     }
@@ -93,6 +90,17 @@ impl Followed {
         self.expected.saturating_sub(self.known())
     }
 
+    /// Takes over an answer that has more outcomes; whether it has. One with fewer is of workers that did not all answer.
+    fn learn(&mut self, answer: Followed) -> bool {
+        let is_news = answer.known() > self.known();
+        self.is_answered |= answer.is_answered;
+        self.not_ready = answer.not_ready;
+        if is_news {
+            self.outcomes = answer.outcomes;
+        }
+        is_news
+    }
+
     /// Adds what one route of a worker says.
     fn add(&mut self, status: &RouteStatus, replay_id: &str) {
         let Some(found) = status.replays.get(replay_id) else { return };
@@ -122,4 +130,22 @@ impl Followed {
 fn why_not_ready(status: &RouteStatus) -> Option<String> {
     let down: Vec<&str> = status.components().1.into_iter().map(|(name, _)| name).collect();
     (!down.is_empty()).then(|| format!("worker not ready ({} down)", escape(&down.join(", "))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_with_fewer_outcomes_is_no_news() {
+        let answer = |stored, is_answered| {
+            let outcomes = ReplayOutcomes { stored, ..ReplayOutcomes::default() };
+            Followed { outcomes, expected: 5, is_answered, ..Followed::default() }
+        };
+        let mut known = answer(0, false);
+        let news = [(2, true), (1, true), (0, false), (2, true), (3, true), (0, false)];
+        let news = news.map(|(stored, is_answered)| known.learn(answer(stored, is_answered)));
+        assert_eq!(news, [true, false, false, false, true, false]);
+        assert!(known.is_answered && known.outcomes.stored == 3 && known.unknown() == 2, "{known:?}");
+    }
 }
