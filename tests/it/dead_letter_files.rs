@@ -57,12 +57,16 @@ async fn a_file_that_is_cut_off_is_imported_up_to_its_last_complete_line() {
         assert_eq!(imported.code, Some(65), "{imported:?}");
         assert!(imported.err.contains("file:30: this line is cut off after"), "{imported:?}");
         assert!(imported.out.contains("29 dead letters imported"), "{imported:?}");
+        assert!(imported.err.contains("all lines before it are imported"), "{imported:?}");
         env.wait_for_depth(&queue, 29).await;
         env.dead_command_succeeds(&["purge", "--yes", "--no-backup"]).await;
     }
     let json: serde_json::Value = serde_json::from_str(&import(&whole[..whole.len() - 9], true).await.out).unwrap();
     assert!(json["imported"] == 29 && json["cut_off"].as_str().unwrap().contains(":30:"), "{json}");
     env.dead_command_succeeds(&["purge", "--yes", "--no-backup"]).await;
+    let refused = env.dead_command(&["import", &path("file"), "--queue", "no.such.queue"]).await;
+    assert!(refused.code == Some(69) && refused.err.contains("file:30: this line is cut off after"), "{refused:?}");
+    assert!(refused.err.contains("29 lines were refused") && !refused.err.contains("are imported"), "{refused:?}");
     // Without its last line end, the last line is complete.
     let imported = import(&whole[..whole.len() - 1], true).await;
     assert_eq!(imported.code, Some(0), "{imported:?}");

@@ -238,6 +238,9 @@ async fn export_and_import_keep_everything_and_import_is_all_or_nothing() {
     let refused = ["import", &path("b"), "--queue", "no.such.queue", "--json", "--audit-file", &path("audit")];
     let refused = env.dead_command(&refused).await;
     assert_eq!((refused.code, &refused.json()[0]["refused"]), (Some(69), &41.into()), "{refused:?}");
+    let why =
+        "41 lines were refused; check that queue no.such.queue exists, is bound to exchange \"\", and is not full";
+    assert!(refused.err.contains(why) && !refused.err.contains("--to-queue"), "{refused:?}");
     assert!(std::fs::read_to_string(path("audit")).unwrap().contains("\"refused\":41"));
     env.dead_command_succeeds(&["import", &path("b")]).await;
     let mut messages = env.take_all_messages(&env.dead_letter_queue()).await;

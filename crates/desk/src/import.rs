@@ -114,8 +114,7 @@ impl Operation for Import {
         let (counts, _) = publisher.close().await;
         outcome.count = counts.confirmed();
         if counts.published > outcome.count {
-            let destination = format!("queue {:?} by exchange {exchange:?}", self.queue);
-            outcome.add_undeliverable(destination, counts.published - outcome.count);
+            outcome.add_undeliverable(exchange.to_owned(), counts.published - outcome.count);
         }
         if sent.is_err() {
             report.note(&format!(
@@ -134,5 +133,12 @@ impl Operation for Import {
 
     fn to_text(&self, outcome: &Outcome) -> String {
         format!("{} imported into {}", dead_letters(outcome.count), self.queue)
+    }
+
+    fn undeliverable_note(&self, exchange: &str, count: u64) -> String {
+        let queue = &self.queue;
+        format!(
+            "{count} lines were refused; check that queue {queue} exists, is bound to exchange {exchange:?}, and is not full"
+        )
     }
 }

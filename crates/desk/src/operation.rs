@@ -36,6 +36,15 @@ pub trait Operation: Sync {
 
     /// The outcome as a sentence.
     fn to_text(&self, outcome: &Outcome) -> String;
+
+    /// What the operator should read about those that RabbitMQ does not take at a destination.
+    fn undeliverable_note(&self, destination: &str, count: u64) -> String {
+        format!(
+            "{} stayed where they are: {destination} is not deliverable. Check that a queue is bound and not full; replay \
+             --to-queue replays into a queue directly",
+            dead_letters(count)
+        )
+    }
 }
 
 /// What an operation did, also if it failed on the way. What it does not do is empty.
@@ -76,18 +85,19 @@ impl Outcome {
         self.count + self.parked
     }
 
-    /// What the operator should read beside the counts.
-    pub fn notes(&self) -> Vec<String> {
-        let cut_off = self.cut_off.iter().map(|cut_off| {
-            format!("{cut_off}; all lines before it are imported. A purge deletes only what it has written completely")
+    /// What the operator should read beside the counts of an operation that has `failed`, or not.
+    pub fn notes(&self, operation: &impl Operation, failed: bool) -> Vec<String> {
+        let is_whole = !failed && !self.is_stopped && self.undeliverable.is_empty();
+        let cut_off = self.cut_off.iter().map(|cut_off| match is_whole {
+            true => {
+                format!(
+                    "{cut_off}; all lines before it are imported. A purge deletes only what it has written completely"
+                )
+            }
+            false => cut_off.clone(),
         });
-        let undeliverable = self.undeliverable.iter().take(MAX_DESTINATIONS).map(|(destination, count)| {
-            let count = dead_letters(*count);
-            format!(
-                "{count} stayed where they are: {destination} is not deliverable. Check that a queue is bound and not full; \
-                 replay --to-queue replays into a queue directly"
-            )
-        });
+        let undeliverable = self.undeliverable.iter().take(MAX_DESTINATIONS);
+        let undeliverable = undeliverable.map(|(at, count)| operation.undeliverable_note(at, *count));
         let more = self.undeliverable.len().saturating_sub(MAX_DESTINATIONS);
         let more = (more > 0).then(|| format!("{more} more destinations are not deliverable"));
         cut_off.chain(undeliverable).chain(more).collect()

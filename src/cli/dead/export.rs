@@ -36,15 +36,15 @@ impl ExportArgs {
             if done.ended.is_ok() {
                 note(export.to_text(&done.outcome));
             }
-            return outcome::finish(&done.outcome, done.ended);
+            return outcome::finish(&export, &done.outcome, done.ended);
         }
         let lines = LineWriter::new(Box::new(std::io::stdout()));
         let sink = Box::new(|line| -> BoxFuture<'static, std::io::Result<()>> { Box::pin(lines.write(line)) });
         let export = Export { selection, to: ExportTo::Lines(sink) };
         let done = outcome::run(&export, settings, &self.audit).await;
+        let code = done.and_then(|done| outcome::finish(&export, &done.outcome, done.ended));
         drop(export);
         lines.finish().await?;
-        let done = done?;
-        outcome::finish(&done.outcome, done.ended)
+        code
     }
 }

@@ -48,15 +48,19 @@ pub(super) fn print(operation: &impl Operation, done: Done, json: bool) -> Resul
     if ended.is_ok() || outcome.moved() > 0 {
         print_line(if json { operation.to_json(&outcome).to_string() } else { operation.to_text(&outcome) })?;
     }
-    finish(&outcome, ended)
+    finish(operation, &outcome, ended)
 }
 
 /// The notes and the exit code of an outcome that is printed.
 ///
 /// # Errors
 /// Why the operation failed.
-pub(super) fn finish(outcome: &Outcome, ended: Result<(), DeskError>) -> Result<u8, CommandError> {
-    outcome.notes().iter().for_each(note);
+pub(super) fn finish(
+    operation: &impl Operation,
+    outcome: &Outcome,
+    ended: Result<(), DeskError>,
+) -> Result<u8, CommandError> {
+    outcome.notes(operation, ended.is_err()).iter().for_each(note);
     ended?;
     Ok(match outcome {
         _ if !outcome.undeliverable.is_empty() => exit::UNAVAILABLE,

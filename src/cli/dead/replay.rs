@@ -145,7 +145,7 @@ impl ReplayArgs {
         if !self.json {
             print_line(replay.to_text(&done.outcome))?;
         }
-        let code = outcome::finish(&done.outcome, done.ended)?;
+        let code = outcome::finish(replay, &done.outcome, done.ended)?;
         let followed = self.follow(settings, replay, &done.outcome).await;
         Ok(if code == 0 { followed? } else { followed.map(|_| code)? })
     }

@@ -174,7 +174,7 @@ async fn operate<O: Operation>(
 ) -> Result<Arc<desk::Outcome>, DeskError> {
     let audit = Audit::begin(console.history_file().as_deref(), &job.who, operation.subject())?;
     let Done { outcome, ended } = desk::run(operation, audit, run).await;
-    outcome.notes().iter().for_each(|note| job.note(note));
+    outcome.notes(operation, ended.is_err()).iter().for_each(|note| job.note(note));
     ended.map(|()| Arc::new(outcome))
 }
 
