@@ -174,6 +174,9 @@ async fn two_replays_at_once_replay_each_message_once() {
     let second = async {
         eventually("the first replay publishes", DEADLINE, async || env.depth(&env.queue()).await > 0).await;
         let no_wait = env.dead_command(&["stats", "--wait", "1ms"]).await;
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let export = env.dead_command(&["export", file.path().to_str().unwrap(), "--wait", "1ms"]).await;
+        assert_eq!(export.code, Some(73), "before it waits: {export:?}");
         (no_wait, env.dead_command(&["stats", "--json"]).await, env.dead_command(&["replay", "--yes", "--json"]).await)
     };
     let (first, (no_wait, stats, second)) = tokio::join!(first, second);

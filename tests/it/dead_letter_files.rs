@@ -107,6 +107,7 @@ async fn a_full_disk_leaves_complete_lines_of_what_was_deleted_and_nothing_else(
     let replay = ["replay", "--yes", "--edit", edit, "--to-queue", &queue, "--backup", file.to_str().unwrap()];
     let failed = dead_command_with_full_disk(&env, 100, &replay).await;
     assert_eq!(failed.code, Some(74), "{failed:?}");
+    assert!(failed.out.contains(file.to_str().unwrap()), "the file is named: {failed:?}");
     assert!(lines(&file) > 10);
     let exported = path("export");
     let export = ["export", exported.to_str().unwrap()];

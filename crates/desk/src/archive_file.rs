@@ -33,12 +33,19 @@ pub(super) struct NewFile {
 
 impl NewFile {
     /// # Errors
-    /// It exists already, or cannot be created.
-    pub fn create(path: &Path) -> Result<NewFile, DeskError> {
+    /// It exists already.
+    pub fn check(path: &Path) -> Result<(), DeskError> {
         if path.exists() {
             let text = format!("{} exists already; export to a new file", path.display());
             return Err(DeskError::CannotCreate(text));
         }
+        Ok(())
+    }
+
+    /// # Errors
+    /// It exists already, or cannot be created.
+    pub fn create(path: &Path) -> Result<NewFile, DeskError> {
+        NewFile::check(path)?;
         let partial = PathBuf::from(format!("{}.partial", path.display()));
         // Left over from a killed export.
         let _ = std::fs::remove_file(&partial);

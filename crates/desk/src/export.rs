@@ -70,6 +70,10 @@ impl Operation for Export<'_> {
     }
 
     async fn perform(&self, run: Run<'_>, outcome: &mut Outcome) -> Result<(), DeskError> {
+        // Before it waits for the queue, and again when it is its turn.
+        if let ExportTo::File(path) = &self.to {
+            NewFile::check(path)?;
+        }
         let mut reader = DeadLetterReader::open(run, &self.selection).await?;
         let exported = self.export(&mut reader, &**run.report, outcome).await;
         reader.close(exported).await

@@ -85,6 +85,11 @@ impl Outcome {
         self.count + self.parked
     }
 
+    /// Whether it did nothing, and nothing stayed for a reason of its own.
+    pub fn is_empty(&self) -> bool {
+        self.moved() == 0 && self.file.is_none() && self.undeliverable.is_empty() && self.stayed.total() == 0
+    }
+
     /// What the operator should read beside the counts of an operation that has `failed`, or not.
     pub fn notes(&self, operation: &impl Operation, failed: bool) -> Vec<String> {
         let is_whole = !failed && !self.is_stopped && self.undeliverable.is_empty();

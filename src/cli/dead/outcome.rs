@@ -45,7 +45,7 @@ pub(super) async fn run_and_print(
 /// Why the operation failed.
 pub(super) fn print(operation: &impl Operation, done: Done, json: bool) -> Result<u8, CommandError> {
     let Done { outcome, ended } = done;
-    if ended.is_ok() || outcome.moved() > 0 {
+    if ended.is_ok() || !outcome.is_empty() {
         print_line(if json { operation.to_json(&outcome).to_string() } else { operation.to_text(&outcome) })?;
     }
     finish(operation, &outcome, ended)
