@@ -12,7 +12,7 @@ use ticketlog_contract::dead_letter::{escape, one_line};
 use ticketlog_http::client as http_client;
 use ticketlog_rabbitmq as rabbitmq;
 
-use super::terminal::{green, print_coloured, print_line, red, wrapped, yellow};
+use super::terminal::{after_printing, green, print_coloured, print_line, red, wrapped, yellow};
 use super::worker_address::parse_http_url;
 use super::{CommandError, exit};
 
@@ -49,12 +49,12 @@ impl CheckArgs {
             }
         };
         let worst = findings.iter().map(|finding| finding.level).max().unwrap_or(Level::Ok);
-        if self.json {
-            print_line(serde_json::json!({ "ok": worst < Level::Fail, "findings": findings }))?;
+        let printed = if self.json {
+            print_line(serde_json::json!({ "ok": worst < Level::Fail, "findings": findings }))
         } else {
-            print(&findings)?;
-        }
-        Ok(if worst == Level::Fail { failure_code } else { 0 })
+            print(&findings)
+        };
+        after_printing(Ok(if worst == Level::Fail { failure_code } else { 0 }), printed)
     }
 
     fn check(&self, routes: &[RouteSettings]) -> Result<Vec<Finding>, CommandError> {

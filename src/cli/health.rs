@@ -5,7 +5,7 @@ use std::time::Duration;
 use ticketlog_config::Settings;
 use ticketlog_http::client as http_client;
 
-use super::terminal::print_line;
+use super::terminal::{after_printing, print_line};
 use super::worker_address::own_worker;
 use super::{CommandError, exit};
 
@@ -26,8 +26,8 @@ impl HealthArgs {
         url.set_path(path);
         match super::block_on(async { Ok(http_client::get(&url, None, None, TIMEOUT).await) })? {
             Some((status, body)) => {
-                print_line(String::from_utf8_lossy(&body).trim_end())?;
-                Ok(if status == 200 { 0 } else { exit::NOT_WELL })
+                let code = if status == 200 { 0 } else { exit::NOT_WELL };
+                after_printing(Ok(code), print_line(String::from_utf8_lossy(&body).trim_end()))
             }
             None => Err(CommandError::text(
                 exit::NOT_WELL,

@@ -177,18 +177,18 @@ impl PublishArgs {
         let (counts, took) = publisher.close().await;
         let (seconds, confirmed, bytes) = (took.as_secs_f64(), counts.confirmed(), counts.bytes);
         let (returned, refused) = (counts.returned, counts.refused);
-        if self.json {
+        let printed = if self.json {
             let summary = json!({
                 "confirmed": confirmed, "bytes": bytes, "malformed": malformed, "returned": returned, "refused": refused,
                 "seconds": seconds,
             });
-            print_line(summary)?;
+            print_line(summary)
         } else {
             let per_second = counts.published as f64 / seconds.max(1e-9);
             print_line(format_args!(
                 "{confirmed} messages published and confirmed ({malformed} of them malformed), {bytes} bytes, {seconds:.1} s, {per_second:.0}/s"
-            ))?;
-        }
+            ))
+        };
         if returned + refused > 0 {
             let text = format!(
                 "{returned} messages were returned (no queue is bound for their routing key), and {refused} were refused (by a \
@@ -196,6 +196,6 @@ impl PublishArgs {
             );
             return Err(CommandError::text(exit::UNAVAILABLE, text));
         }
-        Ok(0)
+        printed.map(|()| 0)
     }
 }

@@ -21,6 +21,23 @@ pub(super) fn print_line(line: impl Display) -> Result<(), CommandError> {
     Ok(writeln!(stdout(), "{}", terminal_safe(&line.to_string()))?)
 }
 
+/// How a command ends that has printed its result, or could not: a closed output does not hide that it failed.
+///
+/// # Errors
+/// The command failed, or its output could not be written.
+pub(super) fn after_printing(
+    ended: Result<u8, CommandError>,
+    printed: Result<(), CommandError>,
+) -> Result<u8, CommandError> {
+    match (ended, printed) {
+        (Ok(code), Ok(())) => Ok(code),
+        (Ok(code), Err(error)) if code != 0 && error.is_broken_pipe() => Ok(code),
+        // It failed because of the output, which knows why.
+        (Err(error), Err(why)) if error.is_broken_pipe() => Err(why),
+        (Err(error), _) | (Ok(_), Err(error)) => Err(error),
+    }
+}
+
 /// Prints a line with our own colours; its other parts are already escaped.
 ///
 /// # Errors
@@ -138,5 +155,28 @@ impl LineWriter {
             Ok(Ok(written)) => Ok(written?),
             _ => Err(std::io::Error::other("the thread that writes the output panicked").into()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::exit;
+    use super::*;
+
+    #[test]
+    fn a_closed_output_hides_no_failure() {
+        let closed = || CommandError::from(std::io::Error::from(std::io::ErrorKind::BrokenPipe));
+        let full = || CommandError::from(std::io::Error::from(std::io::ErrorKind::StorageFull));
+        let failed = || CommandError::text(exit::UNAVAILABLE, "it failed");
+        let code = |ended, printed| match after_printing(ended, printed) {
+            Ok(code) => code,
+            // As `main` does.
+            Err(error) if error.is_broken_pipe() => 0,
+            Err(error) => error.code,
+        };
+        assert_eq!((code(Ok(0), Ok(())), code(Ok(0), Err(closed())), code(Err(closed()), Ok(()))), (0, 0, 0));
+        assert_eq!((code(Ok(exit::DATA), Ok(())), code(Ok(exit::DATA), Err(closed()))), (exit::DATA, exit::DATA));
+        assert_eq!(code(Err(failed()), Err(closed())), exit::UNAVAILABLE);
+        assert_eq!((code(Ok(0), Err(full())), code(Err(closed()), Err(full()))), (exit::IO, exit::IO));
     }
 }

@@ -67,6 +67,10 @@ async fn a_file_that_is_cut_off_is_imported_up_to_its_last_complete_line() {
     let refused = env.dead_command(&["import", &path("file"), "--queue", "no.such.queue"]).await;
     assert!(refused.code == Some(69) && refused.err.contains("file:30: this line is cut off after"), "{refused:?}");
     assert!(refused.err.contains("29 lines were refused") && !refused.err.contains("are imported"), "{refused:?}");
+    // Nobody reads the output.
+    let mut command = env.build_dead_command(&["import", &path("file"), "--queue", "no.such.queue"]);
+    command.stdout(std::io::pipe().unwrap().1).stderr(Stdio::null());
+    assert_eq!(tokio::task::spawn_blocking(move || command.status().unwrap()).await.unwrap().code(), Some(69));
     // Without its last line end, the last line is complete.
     let imported = import(&whole[..whole.len() - 1], true).await;
     assert_eq!(imported.code, Some(0), "{imported:?}");

@@ -93,14 +93,12 @@ impl Outcome {
     /// What the operator should read beside the counts of an operation that has `failed`, or not.
     pub fn notes(&self, operation: &impl Operation, failed: bool) -> Vec<String> {
         let is_whole = !failed && !self.is_stopped && self.undeliverable.is_empty();
-        let cut_off = self.cut_off.iter().map(|cut_off| match is_whole {
-            true => {
-                format!(
-                    "{cut_off}; all lines before it are imported. A purge deletes only what it has written completely"
-                )
-            }
-            false => cut_off.clone(),
-        });
+        let before = if is_whole {
+            "; all lines before it are imported. A purge deletes only what it has written completely"
+        } else {
+            ""
+        };
+        let cut_off = self.cut_off.iter().map(|cut_off| format!("{cut_off}{before}"));
         let undeliverable = self.undeliverable.iter().take(MAX_DESTINATIONS);
         let undeliverable = undeliverable.map(|(at, count)| operation.undeliverable_note(at, *count));
         let more = self.undeliverable.len().saturating_sub(MAX_DESTINATIONS);

@@ -9,7 +9,7 @@ use ticketlog_config::RouteSettings;
 use ticketlog_desk::{Export, ExportTo, Operation as _};
 
 use super::super::CommandError;
-use super::super::terminal::{LineWriter, note};
+use super::super::terminal::{LineWriter, after_printing, note};
 use super::outcome;
 use super::selection::{AuditArgs, QueueArgs, Selection};
 
@@ -44,7 +44,6 @@ impl ExportArgs {
         let done = outcome::run(&export, settings, &self.audit).await;
         let code = done.and_then(|done| outcome::finish(&export, &done.outcome, done.ended));
         drop(export);
-        lines.finish().await?;
-        code
+        after_printing(code, lines.finish().await)
     }
 }

@@ -14,7 +14,7 @@ use ticketlog_contract::dead_letter::{SameIds, escape, terminal_safe};
 use ticketlog_desk::{DeadLetter, DeadLetterReader, DeskError, Run};
 
 use super::super::CommandError;
-use super::super::terminal::{LineWriter, columns, note};
+use super::super::terminal::{LineWriter, after_printing, columns, note};
 use super::super::terminal_report::TerminalReport;
 use super::selection::{QueueArgs, Selection};
 
@@ -82,8 +82,8 @@ impl ListArgs {
         let mut reader = DeadLetterReader::open(run, &self.selection.of(self.queue.source(settings))).await?;
         let lines = LineWriter::new(Box::new(stdout()));
         let listed = self.list(&mut reader, &lines).await;
-        lines.finish().await?;
-        Ok(reader.close(listed).await?)
+        let closed = reader.close(listed).await;
+        after_printing(closed.map_err(CommandError::from), lines.finish().await)
     }
 
     async fn list(&self, reader: &mut DeadLetterReader, lines: &LineWriter) -> Result<u8, DeskError> {

@@ -6,7 +6,7 @@ use ticketlog_config::RouteSettings;
 use ticketlog_desk::{self as desk, DeskError, Done, Operation, Outcome, Run};
 use ticketlog_rabbitmq::report::Report;
 
-use super::super::terminal::{note, print_line};
+use super::super::terminal::{after_printing, note, print_line};
 use super::super::terminal_report::TerminalReport;
 use super::super::{CommandError, exit};
 use super::selection::AuditArgs;
@@ -45,10 +45,12 @@ pub(super) async fn run_and_print(
 /// Why the operation failed.
 pub(super) fn print(operation: &impl Operation, done: Done, json: bool) -> Result<u8, CommandError> {
     let Done { outcome, ended } = done;
-    if ended.is_ok() || !outcome.is_empty() {
-        print_line(if json { operation.to_json(&outcome).to_string() } else { operation.to_text(&outcome) })?;
-    }
-    finish(operation, &outcome, ended)
+    let printed = if ended.is_ok() || !outcome.is_empty() {
+        print_line(if json { operation.to_json(&outcome).to_string() } else { operation.to_text(&outcome) })
+    } else {
+        Ok(())
+    };
+    after_printing(finish(operation, &outcome, ended), printed)
 }
 
 /// The notes and the exit code of an outcome that is printed.

@@ -13,7 +13,7 @@ use ticketlog_config::RouteSettings;
 use ticketlog_desk::{self as desk, Edit, Follow, Followed, Forecast, Operation as _, Outcome, Replay, Run};
 use ticketlog_rabbitmq::{Delivery, Rate};
 
-use super::super::terminal::{confirm, note, print_line};
+use super::super::terminal::{after_printing, confirm, note, print_line};
 use super::super::terminal_report::{TerminalReport, progress_with_message};
 use super::super::worker_address::{own_worker, parse_http_url};
 use super::super::{CommandError, exit};
@@ -142,12 +142,11 @@ impl ReplayArgs {
         if !self.follow || done.ended.is_err() || done.outcome.count == 0 {
             return outcome::print(replay, done, self.json);
         }
-        if !self.json {
-            print_line(replay.to_text(&done.outcome))?;
-        }
+        let printed = if self.json { Ok(()) } else { print_line(replay.to_text(&done.outcome)) };
         let code = outcome::finish(replay, &done.outcome, done.ended)?;
         let followed = self.follow(settings, replay, &done.outcome).await;
-        Ok(if code == 0 { followed? } else { followed.map(|_| code)? })
+        let ended = if code == 0 { followed } else { after_printing(Ok(code), followed.map(drop)) };
+        after_printing(ended, printed)
     }
 
     async fn follow(&self, settings: &RouteSettings, replay: &Replay, outcome: &Outcome) -> Result<u8, CommandError> {
@@ -172,9 +171,7 @@ impl ReplayArgs {
         if let (true, Value::Object(summary)) = (followed.is_answered, &mut summary) {
             summary.insert("outcome".to_owned(), followed.to_json());
         }
-        if self.json {
-            print_line(summary)?;
-        }
+        let printed = if self.json { print_line(summary) } else { Ok(()) };
         if !followed.is_answered {
             let addresses = workers.iter().map(Url::to_string).collect::<Vec<_>>().join(", ");
             let text = format!(
@@ -182,14 +179,15 @@ impl ReplayArgs {
             );
             return Err(CommandError::text(exit::UNAVAILABLE, text));
         }
-        self.print_followed(&followed)
+        after_printing(self.print_followed(&followed), printed)
     }
 
     /// 0 only if every outcome is known and nothing was dead-lettered again.
     fn print_followed(&self, followed: &Followed) -> Result<u8, CommandError> {
         let unknown = followed.unknown();
+        let mut printed = Ok(());
         if !self.json {
-            print_line(followed.to_text())?;
+            printed = print_line(followed.to_text());
             if unknown > 0 {
                 note(format_args!(
                     "{unknown} without an outcome so far: still in the queue, at a worker that was not asked (--status URL), or not \
@@ -197,10 +195,11 @@ impl ReplayArgs {
                 ));
             }
         }
-        Ok(match (unknown, followed.dead_again()) {
+        let code = match (unknown, followed.dead_again()) {
             (0, 0) => 0,
             (0, _) => exit::DATA,
             _ => exit::TEMPORARY,
-        })
+        };
+        after_printing(Ok(code), printed)
     }
 }

@@ -16,7 +16,7 @@ use ticketlog_rabbitmq::QueueDepths;
 use ticketlog_rabbitmq::report::Report;
 
 use super::dead::{AuditArgs, BrowseArgs};
-use super::terminal::{confirm, note, print_line};
+use super::terminal::{after_printing, confirm, note, print_line};
 use super::terminal_report::TerminalReport;
 use super::{CommandError, exit};
 use counts::Counts;
@@ -94,8 +94,8 @@ impl EraseArgs {
                 self.erase(target, &user, &mut erased).await?;
             }
             let left = self.count(&targets, &user).await?;
-            self.print("erased", &erased, Some(&left))?;
-            Ok(if left.is_empty() { 0 } else { exit::TEMPORARY })
+            let code = if left.is_empty() { 0 } else { exit::TEMPORARY };
+            after_printing(Ok(code), self.print("erased", &erased, Some(&left)))
         })
     }
 
