@@ -117,7 +117,8 @@ async fn start(expression: &str) -> Result<Child, String> {
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::null());
-    let mut child = command.kill_on_drop(true).spawn().map_err(failed)?;
+    // In a process group of its own, so that an interrupt of a terminal stops the operation, and not the expression under it.
+    let mut child = command.process_group(0).kill_on_drop(true).spawn().map_err(failed)?;
     match timeout(DEADLINE, ask(&mut child, expression.as_bytes(), MAX_EXPRESSION)).await {
         Ok(Ok(Ok(_))) => Ok(child),
         Ok(Ok(Err(error))) => Err(error),
