@@ -66,16 +66,14 @@ async fn run(console: Arc<Console>, job: Arc<Job>) {
     };
     queue.set_holder(Some(format!("{} is {}", job.who, job.task.doing())));
     job.set_phase(Phase::Running);
-    let performed = perform(&console, &job).await;
+    let (outcome, ended) = match perform(&console, &job).await {
+        Ok((outcome, ended)) => (Some(outcome), ended),
+        Err(error) => (None, Err(error)),
+    };
     queue.set_holder(None);
     drop(turn);
-    match performed {
-        Ok(outcome) => {
-            job.set_outcome(outcome);
-            job.finish(Phase::Done);
-        }
-        Err(error) => job.finish(Phase::Failed(error.to_string())),
-    }
+    outcome.into_iter().for_each(|outcome| job.set_outcome(outcome));
+    job.finish(ended.map_or_else(|error| Phase::Failed(error.to_string()), |()| Phase::Done));
     if job.task.changes_queue() {
         if job.is_stopped() {
             job.note("It was stopped before its end: the rest is in the queue as it was.");
@@ -101,21 +99,29 @@ async fn wait_for_turn<'a>(queue: &'a QueueState, job: &Job) -> Option<MutexGuar
     }
 }
 
-async fn perform(console: &Arc<Console>, job: &Arc<Job>) -> Result<Outcome, DeskError> {
+/// What a job found or did, and how it ended: an operation may fail on its way.
+type Performed = (Outcome, Result<(), DeskError>);
+
+async fn perform(console: &Arc<Console>, job: &Arc<Job>) -> Result<Performed, DeskError> {
     let report: Arc<dyn Report> = Arc::<Job>::clone(job);
     let run = Run { settings: &console.settings, report: &report };
-    match &job.task {
-        Task::Look => read_queue(console, job.query.queue, run).await,
-        Task::Fetch(id) => fetch(console, job.query.queue, id, run).await,
-        Task::Forecast(replay) => Ok(Outcome::Forecast(Arc::new(replay.forecast(run, EXAMPLES as usize).await?))),
-        Task::Replay(replay) => {
-            let done = operate(console, job, replay, run).await?;
-            let expected = done.count;
-            Ok(Outcome::Replayed(done, Followed { expected, ..Followed::default() }))
+    let (done, ended) = match &job.task {
+        Task::Look => return Ok((read_queue(console, job.query.queue, run).await?, Ok(()))),
+        Task::Fetch(id) => return Ok((fetch(console, job.query.queue, id, run).await?, Ok(()))),
+        Task::Forecast(replay) => {
+            let forecast = replay.forecast(run, EXAMPLES as usize).await?;
+            return Ok((Outcome::Forecast(Arc::new(forecast)), Ok(())));
         }
-        Task::Park(park) => operate(console, job, park, run).await.map(Outcome::Operated),
-        Task::Purge(purge) => operate(console, job, purge, run).await.map(Outcome::Operated),
-    }
+        Task::Replay(replay) => operate(console, job, replay, run).await?,
+        Task::Park(park) => operate(console, job, park, run).await?,
+        Task::Purge(purge) => operate(console, job, purge, run).await?,
+    };
+    let expected = done.count;
+    let outcome = match &job.task {
+        Task::Replay(_) => Outcome::Replayed(done, Followed { expected, ..Followed::default() }),
+        _ => Outcome::Operated(done),
+    };
+    Ok((outcome, ended))
 }
 
 async fn read_queue(console: &Console, queue: QueueKind, run: Run<'_>) -> Result<Outcome, DeskError> {
@@ -171,11 +177,11 @@ async fn operate<O: Operation>(
     job: &Job,
     operation: &O,
     run: Run<'_>,
-) -> Result<Arc<desk::Outcome>, DeskError> {
+) -> Result<(Arc<desk::Outcome>, Result<(), DeskError>), DeskError> {
     let audit = Audit::begin(console.history_file().as_deref(), &job.who, operation.subject())?;
     let Done { outcome, ended } = desk::run(operation, audit, run).await;
     outcome.notes(operation, ended.is_err()).iter().for_each(|note| job.note(note));
-    ended.map(|()| Arc::new(outcome))
+    Ok((Arc::new(outcome), ended))
 }
 
 /// Asks the workers what became of a replay until all is known, or nothing new comes.

@@ -82,7 +82,7 @@ fn show_outcome(console: &Console, operator: &Operator, job: &Job, outcome: &Out
             Outcome::Replayed(done, followed) => {
                 @if let Task::Replay(replay) = &job.task { (show_replay(console, job, replay, done, followed)) }
             }
-            Outcome::Operated(done) => p class="good" {
+            Outcome::Operated(done) => p class=(if matches!(job.phase(), Phase::Failed(_)) { "warning" } else { "good" }) {
                 @match &job.task {
                     Task::Park(park) => { (park.to_text(done)) }
                     _ => { (letters_text(done.count)) " deleted" }
