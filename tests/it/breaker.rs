@@ -123,7 +123,7 @@ async fn it_closes_when_a_probe_passes_and_nothing_is_held() {
 #[tokio::test]
 async fn what_is_held_for_too_long_becomes_dead_letters_and_is_no_outage() {
     let env = with_unique_index().await;
-    let times = [("RETRY__REQUEUE_AFTER", "4s"), ("STORE__WRITE_TIMEOUT", "2s"), ("RETRY__MAX", "100ms")];
+    let times = [("RETRY__REQUEUE_AFTER", "8s"), ("STORE__WRITE_TIMEOUT", "2s"), ("RETRY__MAX", "100ms")];
     let worker = env.worker_with(&times).await;
     env.publish_all((0..150).map(bad)).await;
     eventually("the breaker opens", DEADLINE, async || is_open(&worker)).await;
