@@ -27,7 +27,7 @@ use ticketlog_status::Component;
 use super::{CommandError, ConfigArgs, exit};
 
 /// Signals that come within this time came together: threads may handle them in either order.
-const ONE_MOMENT: Duration = Duration::from_millis(10);
+const ONE_MOMENT: Duration = Duration::from_millis(5);
 
 pub(super) fn run(config: &ConfigArgs, early: Early) -> Result<u8, CommandError> {
     let Early { runtime, signals } = early;
@@ -252,8 +252,9 @@ fn follow_signals(signals: Signals, stop: &CancellationToken, steering: &Arc<Ste
                 },
                 _ = pause.recv() => {
                     info!("SIGUSR1: pausing");
-                    paused_at = Some(Instant::now());
-                    steering.pause(SystemTime::now());
+                    if steering.pause(SystemTime::now()) {
+                        paused_at = Some(Instant::now());
+                    }
                 }
             }
         }
