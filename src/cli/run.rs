@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use anyhow::Context as _;
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
@@ -25,9 +25,6 @@ use ticketlog_rabbitmq as rabbitmq;
 use ticketlog_status::Component;
 
 use super::{CommandError, ConfigArgs, exit};
-
-/// Signals that come within this time came together: threads may handle them in either order.
-const ONE_MOMENT: Duration = Duration::from_millis(5);
 
 pub(super) fn run(config: &ConfigArgs, early: Early) -> Result<u8, CommandError> {
     let Early { runtime, signals } = early;
@@ -238,23 +235,17 @@ fn follow_signals(signals: Signals, stop: &CancellationToken, steering: &Arc<Ste
     let Signals { mut pause, mut resume, mut terminate, mut interrupt, mut hang_up } = signals;
     let steering = Arc::clone(steering);
     tokio::spawn(async move {
-        let mut paused_at: Option<Instant> = None;
         loop {
-            // Which of two signals at one moment came first is not known. Pausing is the safe side.
+            // Which of two signals at one moment came first is not known. Pausing is the safe side, so it comes last.
             tokio::select! {
                 biased;
-                _ = resume.recv() => match paused_at {
-                    Some(at) if at.elapsed() < ONE_MOMENT => warn!("SIGUSR2 came together with SIGUSR1: still pausing"),
-                    _ => {
-                        info!("SIGUSR2: resuming");
-                        steering.resume();
-                    }
-                },
+                _ = resume.recv() => {
+                    info!("SIGUSR2: resuming");
+                    steering.resume();
+                }
                 _ = pause.recv() => {
                     info!("SIGUSR1: pausing");
-                    if steering.pause(SystemTime::now()) {
-                        paused_at = Some(Instant::now());
-                    }
+                    steering.pause(SystemTime::now());
                 }
             }
         }

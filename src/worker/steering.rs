@@ -13,24 +13,24 @@ pub struct Steering(watch::Sender<Option<SystemTime>>);
 pub struct SteeringReceiver(watch::Receiver<Option<SystemTime>>);
 
 impl Steering {
-    /// Has no effect on a worker that is paused, and returns false then.
-    pub fn pause(&self, now: SystemTime) -> bool {
-        self.set_paused(Some(now))
+    /// Has no effect on a worker that is paused.
+    pub fn pause(&self, now: SystemTime) {
+        self.set_paused(Some(now));
     }
 
     /// Has no effect on a worker that is not paused.
     pub fn resume(&self) {
-        let _ = self.set_paused(None);
+        self.set_paused(None);
     }
 
-    fn set_paused(&self, since: Option<SystemTime>) -> bool {
+    fn set_paused(&self, since: Option<SystemTime>) {
         self.0.send_if_modified(|paused_since| {
             let changes = paused_since.is_some() != since.is_some();
             if changes {
                 *paused_since = since;
             }
             changes
-        })
+        });
     }
 
     /// A receiver that has seen everything so far.
@@ -62,10 +62,10 @@ mod tests {
     #[test]
     fn a_receiver_sees_what_is_wanted_after_it_was_made() {
         let (steering, now) = (Steering::default(), SystemTime::now());
-        assert!(steering.pause(now));
+        steering.pause(now);
         let mut receiver = steering.subscribe();
         assert!(receiver.changed().now_or_never().is_none());
-        assert!(!steering.pause(SystemTime::now()));
+        steering.pause(SystemTime::now());
         assert!(receiver.changed().now_or_never().is_none(), "it is already paused");
         assert_eq!(receiver.paused_since(), Some(now));
         steering.resume();
