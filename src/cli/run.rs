@@ -126,7 +126,7 @@ fn route_state(settings: &RouteSettings, at: usize, count: usize) -> RouteState 
     }
 }
 
-/// Opens the stores; none if the process is asked to stop first.
+/// Opens the stores; `None` if the process is asked to stop first.
 async fn open_routes(
     routes: Vec<RouteSettings>,
     states: &[RouteState],
@@ -179,7 +179,7 @@ async fn shutdown_timeout(stop: &CancellationToken, timeout: Duration) {
     tokio::time::sleep(timeout).await;
 }
 
-/// Opens the store; none if the process is asked to stop first. Only a URI that can never work ends the process: a name
+/// Opens the store; `None` if the process is asked to stop first. Only a URI that can never work ends the process: a name
 /// that cannot be resolved is an outage.
 async fn open_store(
     settings: &RouteSettings,

@@ -12,7 +12,7 @@ use super::error::{Failure, FailureClass};
 struct Description {
     /// `collection`, `view` or `timeseries`; empty if it does not exist yet.
     kind: String,
-    /// None if the user may not see the options.
+    /// `None` if the user may not see the options.
     options: Option<Document>,
 }
 

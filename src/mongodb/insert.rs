@@ -42,7 +42,7 @@ impl InsertCommand {
         }
     }
 
-    /// The command for these documents, written into one allocation. None if it is longer than BSON permits.
+    /// The command for these documents, written into one allocation. `None` if it is longer than BSON permits.
     /// Source: bsonspec.org, version 1.1.
     pub fn command(&self, documents: &[&RawDocumentBuf]) -> Option<RawDocumentBuf> {
         let elements: usize = documents.iter().map(|document| document.as_bytes().len() + MAX_KEY_BYTES).sum();

@@ -210,7 +210,7 @@ async fn is_no_stream(context: &WorkerContext) -> bool {
     is_no_stream
 }
 
-/// Opens a session; none if the process is asked to stop first.
+/// Opens a session; `None` if the process is asked to stop first.
 async fn open_session(context: &WorkerContext, options: SessionOptions) -> Option<Result<Session, BrokerError>> {
     let settings = &context.settings;
     let opened = tokio::select! {

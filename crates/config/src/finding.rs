@@ -34,7 +34,7 @@ pub struct Finding {
     pub subject: &'static str,
     /// What was found.
     pub message: String,
-    /// What to do; none if the check passed.
+    /// What to do; `None` if the check passed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fix: Option<String>,
 }

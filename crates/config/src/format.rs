@@ -26,6 +26,16 @@ pub fn rfc3339(millis: Option<i64>) -> String {
     time.map_or_else(|| "-".to_owned(), |time| humantime::format_rfc3339_millis(time).to_string())
 }
 
+/// A duration in one unit: `4 ms`, `1.2 s`, `3 min`, `2.5 h`.
+pub fn seconds(seconds: f64) -> String {
+    match seconds {
+        ..1.0 => format!("{:.0} ms", seconds * 1000.0),
+        ..120.0 => format!("{seconds:.1} s"),
+        ..7200.0 => format!("{:.0} min", seconds / 60.0),
+        _ => format!("{:.1} h", seconds / 3600.0),
+    }
+}
+
 /// `1 document`, `2 documents`.
 pub fn counted(count: u64, noun: &str) -> String {
     format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
@@ -34,4 +44,14 @@ pub fn counted(count: u64, noun: &str) -> String {
 /// `1 dead letter`, `2 dead letters`.
 pub fn dead_letters(count: u64) -> String {
     counted(count, "dead letter")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_have_one_unit() {
+        assert_eq!([0.0042, 1.24, 150.0, 9000.0].map(seconds), ["4 ms", "1.2 s", "2 min", "2.5 h"]);
+    }
 }

@@ -195,8 +195,7 @@ impl MergedSettings {
             return unknown(format!("[{}]", entry.section), "section", nearest(&entry.section, self.defaults.keys()));
         };
         if entry.section == ROUTES && !is_route_name(&entry.key) {
-            let text =
-                "is no name for a route: use up to 40 letters, digits, - and _; not main, which the sections describe";
+            let text = "is not a valid route name: use 1 to 40 letters, digits, - or _ (main is reserved)";
             return Err(ConfigError::new(entry.source.clone(), Some(entry.path()), text));
         }
         if entry.section != ROUTES && !section.contains_key(&entry.key) {

@@ -225,7 +225,7 @@ pub struct TelemetrySettings {
 }
 
 impl TelemetrySettings {
-    /// Where traces are sent to: `otlp` with the path `/v1/traces` (OpenTelemetry's specification of OTLP exporters). None if it is
+    /// Where traces are sent to: `otlp` with the path `/v1/traces` (OpenTelemetry's specification of OTLP exporters). `None` if it is
     /// empty.
     pub fn traces_url(&self) -> Option<Url> {
         let mut url = Url::parse(&self.otlp).ok()?;

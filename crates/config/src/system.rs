@@ -19,7 +19,7 @@ pub fn now_millis() -> i64 {
 }
 
 /// Milliseconds since 1970 of a time as RFC 3339 writes it, or of a duration before `now`, such as `2h`. Seconds may be left out, and a
-/// time without an offset is UTC. None if it is neither, or before 1970.
+/// time without an offset is UTC. `None` if it is neither, or before 1970.
 pub fn parse_time(text: &str, now: i64) -> Option<i64> {
     let text = text.trim();
     let time = text.parse::<jiff::Timestamp>().ok().or_else(|| {

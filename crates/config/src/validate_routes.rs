@@ -143,7 +143,7 @@ mod tests {
         f, line 1: route.a.queue or a dead-letter queue of it is also a queue of the main route: bytemark.tickets.log.dead
         f, line 1: route.a.queue is also a dead-letter queue; use another queue
         f, line 1: route.a.fields has a field name that is not allowed: empty, _id, or with a NUL
-        f, line 1: route.main is no name for a route: use up to 40 letters, digits, - and _; not main, which the sections describe
+        f, line 1: route.main is not a valid route name: use 1 to 40 letters, digits, - or _ (main is reserved)
         f, line 5: route.b.routing_keys has "x.#", and route.a has "x.*": a message that both match would be stored in both collections; make one narrower
         f, line 4: route.a.fields has a number that event.mask hides; a mask is a text. Drop the field instead
         f, line 2: route.queue has a wrong value: invalid type: string "a", expected a table: [route.NAME]

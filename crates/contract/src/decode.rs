@@ -135,7 +135,7 @@ impl Decoder {
         Ok(Event { id, identity, document, time: self.fields.time })
     }
 
-    /// What would be stored under a top-level field, whatever else is wrong with the message, and before anything is hidden. None if it
+    /// What would be stored under a top-level field, whatever else is wrong with the message, and before anything is hidden. `None` if it
     /// has no such field.
     ///
     /// # Errors

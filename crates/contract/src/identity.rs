@@ -60,7 +60,7 @@ impl IdHash {
 /// The seconds in the `_id`: from `timestamp` in the body (milliseconds, as `Date.now()` returns), or else from the AMQP
 /// property `timestamp` (seconds by AMQP 0-9-1; larger values are read as milliseconds).
 ///
-/// None if neither fits into 32 bits. Depends on the message alone.
+/// `None` if neither fits into 32 bits. Depends on the message alone.
 pub fn seconds(body_millis: Option<f64>, property: Option<u64>) -> Option<u32> {
     if let Some(millis) = body_millis {
         let seconds = (millis / 1000.0).floor();

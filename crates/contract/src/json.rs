@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::decode::utf8_text;
 use super::replace_lone_surrogates;
 
-/// A decompressed body as JSON, with the decoder's numbers and its treatment of lone surrogates, and without casts. None if it is not JSON.
+/// A decompressed body as JSON, with the decoder's numbers and its treatment of lone surrogates, and without casts. `None` if it is not JSON.
 pub fn read_json(body: &[u8]) -> Option<Bson> {
     let text = utf8_text(body).ok()?;
     let read = serde_json::from_str(text).or_else(|error| match replace_lone_surrogates(text) {

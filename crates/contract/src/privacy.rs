@@ -54,13 +54,13 @@ fn below<'a>((path, treatment): &Rest<'a>, name: &str) -> Option<Rest<'a>> {
 }
 
 impl Privacy {
-    /// None if nothing is hidden.
+    /// `None` if nothing is hidden.
     pub fn new(rules: &Rules) -> Option<Privacy> {
         let key = hmac::Key::new(hmac::HMAC_SHA256, &rules.mask_key.0);
         (!rules.hidden_fields.is_empty()).then(|| Privacy { fields: rules.hidden_fields.clone(), key })
     }
 
-    /// The document without what is hidden. None if it would become larger than MongoDB permits: a mask may be longer than the value.
+    /// The document without what is hidden. `None` if it would become larger than MongoDB permits: a mask may be longer than the value.
     pub fn apply(&self, document: &[u8]) -> Option<Vec<u8>> {
         let rests: Vec<Rest> = self.fields.iter().map(|field| (field.path.as_str(), field.treatment)).collect();
         let document = RawDocument::from_bytes(document).ok()?;

@@ -10,7 +10,7 @@ pub const MAX_DOCUMENT_BYTES: usize = 16 * 1024 * 1024;
 /// What a route accepts, and how it stores it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rules {
-    /// Where its messages are published; none if it is the only route: then every message of its queue is meant for it.
+    /// Where its messages are published; `None` if it is the only route: then every message of its queue is meant for it.
     pub addresses: Option<RouteAddresses>,
     /// Longest body in bytes, as received and after decompression.
     pub max_bytes: usize,

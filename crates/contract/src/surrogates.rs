@@ -19,7 +19,7 @@ pub struct HiddenSurrogates {
     first: u32,
 }
 
-/// Hides lone surrogates behind characters for private use that are neither in the text nor in `others`. None if it has none, or if no such
+/// Hides lone surrogates behind characters for private use that are neither in the text nor in `others`. `None` if it has none, or if no such
 /// characters are left.
 pub fn hide_lone(text: &str, others: &str) -> Option<HiddenSurrogates> {
     let used: Vec<u32> = [text, others].into_iter().flat_map(private_characters).collect();

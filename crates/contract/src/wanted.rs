@@ -10,7 +10,7 @@ const MAX_SAFE_INTEGER: f64 = 9_007_199_254_740_991.0;
 #[derive(Debug, Clone, PartialEq)]
 pub struct Wanted {
     text: String,
-    /// The same read as JSON; none if it is not JSON.
+    /// The same read as JSON; `None` if it is not JSON.
     json: Option<Value>,
 }
 
@@ -108,7 +108,7 @@ struct Decimal {
 }
 
 impl Decimal {
-    /// None if it is not a number, such as `NaN`.
+    /// `None` if it is not a number, such as `NaN`.
     fn parse(text: &str) -> Option<Decimal> {
         let unsigned = text.strip_prefix('-').unwrap_or(text);
         let (mantissa, exponent) = unsigned.split_once(['e', 'E']).unwrap_or((unsigned, "0"));

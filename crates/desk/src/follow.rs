@@ -126,7 +126,7 @@ impl Followed {
     }
 }
 
-/// `worker not ready (store down)`; none if it is ready.
+/// `worker not ready (store down)`; `None` if it is ready.
 fn why_not_ready(status: &RouteStatus) -> Option<String> {
     let down: Vec<&str> = status.components().1.into_iter().map(|(name, _)| name).collect();
     (!down.is_empty()).then(|| format!("worker not ready ({} down)", escape(&down.join(", "))))

@@ -127,7 +127,7 @@ pub struct Sample {
     pub before: Vec<u8>,
     /// The beginning of the edited body, if there is one.
     pub after: Option<Vec<u8>>,
-    /// Why it would not be stored; none if it would.
+    /// Why it would not be stored; `None` if it would.
     pub problem: Option<String>,
 }
 

@@ -213,7 +213,7 @@ pub fn readable_body<'d>(delivery: &'d Delivery, rules: &Rules) -> Cow<'d, [u8]>
     event::decompressed_body(&delivery.message(), rules).unwrap_or(Cow::Borrowed(&delivery.body))
 }
 
-/// The body as JSON, as it was sent; none if it is something else.
+/// The body as JSON, as it was sent; `None` if it is something else.
 pub(super) fn json_body(delivery: &Delivery, rules: &Rules) -> Option<Bson> {
     event::read_json(&event::decompressed_body(&delivery.message(), rules).ok()?)
 }

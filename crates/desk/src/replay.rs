@@ -20,7 +20,7 @@ use ticketlog_config::format::dead_letters;
 /// The destination of those that no message can be addressed to.
 const TOO_LONG: &str = "an exchange or routing key over 255 bytes";
 
-/// Starts the span of a replay: of a delivery, with the id of its dead letter and that of the replay, to an exchange. None if its trace is
+/// Starts the span of a replay: of a delivery, with the id of its dead letter and that of the replay, to an exchange. `None` if its trace is
 /// not recorded.
 pub type StartSpan = fn(&Delivery, &str, &str, &str) -> Option<Box<dyn ReplaySpan>>;
 

@@ -5,10 +5,9 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use url::Url;
 
-use ticketlog_config::format::age;
+use ticketlog_config::format::{self, age};
 use ticketlog_contract::dead_letter::escape;
-use ticketlog_status::{DeadLetterSummary, RouteStatus, WorkerStatus};
-use ticketlog_status::{RouteRates, Sample};
+use ticketlog_status::{DeadLetterSummary, RouteRates, RouteStatus, Sample, WorkerStatus};
 
 use super::super::terminal::{fit, green, red, wrapped};
 
@@ -80,10 +79,9 @@ fn note(text: &str) -> String {
 
 fn number_lines(rates: &RouteRates) -> Vec<String> {
     let (numbers, per_second) = (rates.numbers, &rates.per_second);
-    let drains = rates.drains_in().map(|seconds| format!(", empty in {}", seconds_text(Some(seconds))));
-    let stored = numbers
-        .seconds_since_stored
-        .map_or("nothing so far".to_owned(), |ago| format!("{} ago", seconds_text(Some(ago))));
+    let drains = rates.drains_in().map(|seconds| format!(", empty in {}", format::seconds(seconds)));
+    let stored =
+        numbers.seconds_since_stored.map_or("nothing so far".to_owned(), |ago| format!("{} ago", format::seconds(ago)));
     vec![
         format!(
             "  per second    {} received, {} stored, {} duplicate, {} dead-lettered",
@@ -101,8 +99,8 @@ fn number_lines(rates: &RouteRates) -> Vec<String> {
         ),
         format!(
             "  latency       p50 {}, p99 {} from event to stored; last stored {stored}",
-            seconds_text(rates.latency.0),
-            seconds_text(rates.latency.1)
+            rates.latency.0.map_or("?".to_owned(), format::seconds),
+            rates.latency.1.map_or("?".to_owned(), format::seconds)
         ),
         format!(
             "  dead letters  {} waiting, {} parked, {} not published yet",
@@ -149,25 +147,12 @@ fn count(number: Option<u32>) -> String {
     number.map_or("?".to_owned(), |number| number.to_string())
 }
 
-/// `4 ms`, `1.2 s`, `3 min`, `2.5 h`.
-fn seconds_text(seconds: Option<f64>) -> String {
-    match seconds {
-        None => "?".to_owned(),
-        Some(seconds) if seconds < 1.0 => format!("{:.0} ms", seconds * 1000.0),
-        Some(seconds) if seconds < 120.0 => format!("{seconds:.1} s"),
-        Some(seconds) if seconds < 7200.0 => format!("{:.0} min", seconds / 60.0),
-        Some(seconds) => format!("{:.1} h", seconds / 3600.0),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn durations_have_one_unit() {
-        let texts = [None, Some(0.0042), Some(1.24), Some(150.0), Some(9000.0)].map(seconds_text);
-        assert_eq!(texts, ["?", "4 ms", "1.2 s", "2 min", "2.5 h"]);
+    fn an_uptime_has_two_units() {
         assert_eq!(first_units("2days 3h 4m 1s"), "2days 3h");
     }
 }

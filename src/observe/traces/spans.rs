@@ -31,7 +31,7 @@ pub struct MessageSpan {
 }
 
 impl MessageSpan {
-    /// Begins with decoding. None if traces are not exported, or this one is not recorded.
+    /// Begins with decoding. `None` if traces are not exported, or this one is not recorded.
     pub fn start(delivery: &Delivery, queue: &str, replay: impl FnOnce() -> Option<ReplayMark>) -> Option<MessageSpan> {
         let (published_in, parent) = parent(delivery)?;
         let mut attributes = message_attributes(delivery, "process");
@@ -135,7 +135,7 @@ pub struct ReplaySpan {
 }
 
 impl ReplaySpan {
-    /// None if traces are not exported, or this one is not recorded.
+    /// `None` if traces are not exported, or this one is not recorded.
     pub fn start(delivery: &Delivery, dead_letter_id: &str, replay_id: &str, exchange: &str) -> Option<ReplaySpan> {
         let (_, parent) = parent(delivery)?;
         let mut attributes = message_attributes(delivery, "publish");

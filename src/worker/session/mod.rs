@@ -80,11 +80,11 @@ pub struct SessionLoop<'a> {
     steering: SteeringReceiver,
     /// Most delivery tags in memory behind an unsettled delivery.
     max_tracked_tags: usize,
-    /// Set while the session is ending in order.
+    /// Set while the session is ending gracefully.
     draining: Option<Draining>,
 }
 
-/// A session that is ending in order: it consumes nothing more, and writes what is in flight.
+/// A session that is ending gracefully: it consumes nothing more, and writes what is in flight.
 struct Draining {
     /// When to stop waiting for outcomes.
     deadline: Instant,
@@ -94,7 +94,7 @@ struct Draining {
 
 /// What the loop wakes up for.
 enum Wakeup {
-    /// The session is to end in order.
+    /// The session is to end gracefully.
     End(SessionEnd),
     Written(WrittenBatch),
     Confirmed(Vec<PendingDeadLetter>),

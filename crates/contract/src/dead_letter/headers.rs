@@ -89,7 +89,7 @@ impl ReplayMark {
         headers
     }
 
-    /// Reads the headers; none if one is missing.
+    /// Reads the headers; `None` if one is missing.
     pub fn read(get: impl Fn(&str) -> Option<HeaderValue>) -> Option<ReplayMark> {
         let text = |name| get(name).and_then(HeaderValue::text);
         Some(ReplayMark {

@@ -59,7 +59,7 @@ impl Cause {
 /// What the headers of a dead letter say. A text is empty if its header is missing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeadLetterRecord {
-    /// `dl-id`; none if the worker did not write the dead letter.
+    /// `dl-id`; `None` if the worker did not write the dead letter.
     pub id: Option<String>,
     /// The id of the message's first dead letter, if this is not the first.
     pub first_id: Option<String>,

@@ -199,7 +199,7 @@ pub(super) async fn purge(
     Ok(to_job(&operations::start(&console, Task::Purge(purge), query, &operator.name)?).into_response())
 }
 
-/// Stops a job in order. Whoever may look may stop a look; a replay needs the role for it.
+/// Stops a job gracefully. Anyone may stop a read; stopping a replay or a purge needs its role.
 pub(super) async fn stop(
     State(console): Shared,
     Extension(operator): By,

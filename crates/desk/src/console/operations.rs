@@ -87,7 +87,7 @@ async fn run(console: Arc<Console>, job: Arc<Job>) {
     }
 }
 
-/// The turn at a queue; none if the job is stopped before.
+/// The turn at a queue; `None` if the job is stopped before.
 async fn wait_for_turn<'a>(queue: &'a QueueState, job: &Job) -> Option<MutexGuard<'a, ()>> {
     let mut turn = pin!(queue.turn.lock());
     loop {

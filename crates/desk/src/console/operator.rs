@@ -37,7 +37,7 @@ pub(super) fn check_proxy(console: &Console, headers: &HeaderMap) -> Result<(), 
     Err(Problem::new(StatusCode::FORBIDDEN, problem))
 }
 
-/// Who sends the request; none if nobody has logged in.
+/// Who sends the request; `None` if nobody has logged in.
 pub(super) fn identify(console: &Console, headers: &HeaderMap) -> Result<Option<Operator>, Refusal> {
     let now = Instant::now();
     let with_roles = |name: String| {

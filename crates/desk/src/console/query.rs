@@ -36,7 +36,7 @@ impl Fields {
         Fields(form_urlencoded::parse(bytes).into_owned().collect())
     }
 
-    /// The value of a field; none if it is missing or blank.
+    /// The value of a field; `None` if it is missing or blank.
     pub fn get(&self, name: &str) -> Option<&str> {
         let value = self.0.iter().find(|(field, _)| field == name).map(|(_, value)| value.as_str());
         value.filter(|value| !value.trim().is_empty())

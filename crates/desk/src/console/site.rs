@@ -18,7 +18,7 @@ pub struct Authority {
 }
 
 impl Authority {
-    /// Of a URL such as the value of `Origin`; none if it has no host, such as `null`.
+    /// Of a URL such as the value of `Origin`; `None` if it has no host, such as `null`.
     fn of_url(url: &str) -> Option<Authority> {
         let url = Url::parse(url).ok().filter(|url| matches!(url.scheme(), "http" | "https"))?;
         let name = url.host_str()?.trim_end_matches('.').to_owned();
@@ -37,7 +37,7 @@ impl FromStr for Authority {
     }
 }
 
-/// The value of a header that decides something; none if it is missing, is not text, or is there twice.
+/// The value of a header that decides something; `None` if it is missing, is not text, or is there twice.
 pub(super) fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
     let mut values = headers.get_all(name).iter();
     let value = values.next()?;

@@ -82,7 +82,7 @@ pub(super) struct Samples {
 pub(super) struct Console {
     pub settings: RouteSettings,
     pub options: Options,
-    /// None if nobody logs in here.
+    /// `None` if nobody logs in here.
     pub logins: Option<Logins>,
     /// `None` if no proxy sends it.
     pub proxy_secret: Option<ProxySecret>,
@@ -153,7 +153,7 @@ impl Console {
         self.kept("history.ndjson")
     }
 
-    /// Number of messages that are ready in each queue; none if it is not known.
+    /// Number of messages that are ready in each queue; `None` if it is not known.
     pub async fn depths(&self) -> Result<[Option<u32>; 2], BrokerError> {
         let names = [QueueKind::DeadLetters, QueueKind::Parked].map(|queue| [self.queue_name(queue)]);
         let names = names.each_ref().map(|queue| &queue[..]);

@@ -18,7 +18,7 @@ pub struct CopiedKeys {
     pub unbound: Vec<String>,
 }
 
-/// Compares `broker.routing_keys` with the bindings of others. None if the management API does not answer this user.
+/// Compares `broker.routing_keys` with the bindings of others. `None` if the management API does not answer this user.
 ///
 /// # Errors
 /// `InvalidUri`.

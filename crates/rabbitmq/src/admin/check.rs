@@ -339,7 +339,7 @@ impl Check<'_> {
         })
     }
 
-    /// Whether a policy can remove messages from the queue; none if policies are unknown, which `browsing` says.
+    /// Whether a policy can remove messages from the queue; `None` if policies are unknown, which `browsing` says.
     async fn removal(&self, subject: &'static str, queue: &str) -> Result<Option<Finding>, BrokerError> {
         let Some(api) = ManagementApi::find(&self.settings.broker, self.management).await? else { return Ok(None) };
         let Some(policies) = api.queue_policies(queue).await else { return Ok(None) };

@@ -42,7 +42,7 @@ pub(super) struct ManagementApi {
 
 impl ManagementApi {
     /// The API at `named`; or else at port 15672 of the broker's host, if the broker connection is not encrypted either and
-    /// the API names the same cluster as the AMQP handshake, because several brokers may share a host. None if there is no
+    /// the API names the same cluster as the AMQP handshake, because several brokers may share a host. `None` if there is no
     /// such API.
     ///
     /// # Errors
@@ -81,7 +81,7 @@ impl ManagementApi {
         }
     }
 
-    /// The list at `/api/<kind>/<vhost>/<path>`; none if there is no valid answer within two seconds.
+    /// The list at `/api/<kind>/<vhost>/<path>`; `None` if there is no valid answer within two seconds.
     pub async fn list(&self, kind: &str, path: &[&str]) -> Option<Vec<Value>> {
         let path: Vec<&str> = ["api", kind, &self.vhost].iter().chain(path).copied().collect();
         match self.get(&path).await? {
@@ -91,7 +91,7 @@ impl ManagementApi {
     }
 
     /// All policies and operator policies whose pattern matches the queue. Which of them is in force
-    /// depends on their priorities. None if there is no valid answer.
+    /// depends on their priorities. `None` if there is no valid answer.
     ///
     /// The policies themselves are read, because the API's data about a queue may be ten seconds old.
     pub async fn queue_policies(&self, queue: &str) -> Option<Vec<MatchingPolicy>> {

@@ -36,7 +36,7 @@ pub struct QueueDepths {
 }
 
 impl QueueDepths {
-    /// The counts of each of `queues`, whose shards count as one; none if one of them does not exist or may not be looked up.
+    /// The counts of each of `queues`, whose shards count as one; `None` if one of them does not exist or may not be looked up.
     ///
     /// # Errors
     /// As for connecting; the next call opens a new connection.

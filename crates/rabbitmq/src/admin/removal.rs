@@ -13,7 +13,7 @@ use super::management_api::{ManagementApi, MatchingPolicy};
 /// The keys of a policy that remove messages.
 const REMOVING_KEYS: [&str; 4] = ["expires", "max-length", "max-length-bytes", "message-ttl"];
 
-/// The keys of all policies for a queue that can remove messages from it, as `message-ttl = 60000`; none if the policies
+/// The keys of all policies for a queue that can remove messages from it, as `message-ttl = 60000`; `None` if the policies
 /// cannot be read.
 ///
 /// # Errors

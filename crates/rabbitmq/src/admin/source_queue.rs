@@ -44,7 +44,7 @@ async fn refuses_get(connection: &Connection, settings: &RouteSettings) -> Resul
     }
 }
 
-/// The delivery limit of `broker.queue`, as far as it can be found out; none if there is none.
+/// The delivery limit of `broker.queue`, as far as it can be found out; `None` if there is none.
 ///
 /// # Errors
 /// The broker does not answer, or there is no such queue.

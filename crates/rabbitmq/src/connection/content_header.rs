@@ -40,7 +40,7 @@ pub(super) const BEFORE_HEADERS: usize = BEFORE_FLAGS + 2 + TEXTS_BEFORE_HEADERS
 const MAX_RETURNED_HEADER: usize = 255;
 const MAX_RETURNED_HEADERS: usize = 1024;
 
-/// Where the headers are in the payload of a content header, with the length before them. None if there are none, or if it is cut
+/// Where the headers are in the payload of a content header, with the length before them. `None` if there are none, or if it is cut
 /// before their length.
 pub(super) fn headers_range(payload: &[u8]) -> Option<Range<usize>> {
     let flags = u16::from_be_bytes(*payload.get(BEFORE_FLAGS..)?.first_chunk()?);

@@ -76,7 +76,7 @@ impl FrameFilter {
         }
     }
 
-    /// How many more bytes complete the frame that is held back, or are to be dropped from it; none if no frame is held back.
+    /// How many more bytes complete the frame that is held back, or are to be dropped from it; `None` if no frame is held back.
     pub fn missing(&self) -> Option<usize> {
         if self.drop > 0 {
             return Some(self.drop);

@@ -16,7 +16,7 @@ pub(crate) struct InvalidText {
 
 impl InvalidText {
     /// Replaces each byte that is not UTF-8 by a question mark, or by other characters if `number` is not 0, so that different
-    /// names of headers stay different. None if there is no such byte.
+    /// names of headers stay different. `None` if there is no such byte.
     pub fn replace(location: &'static str, mut number: usize, text: &mut [u8]) -> Option<Self> {
         if std::str::from_utf8(text).is_ok() {
             return None;
@@ -35,7 +35,7 @@ impl InvalidText {
         Some(InvalidText { location, bytes })
     }
 
-    /// The text with each byte that is not UTF-8 as `\xHH`; none if it is longer than AMQP's 255 bytes.
+    /// The text with each byte that is not UTF-8 as `\xHH`; `None` if it is longer than AMQP's 255 bytes.
     pub fn escaped(&self) -> Option<String> {
         let mut text = String::with_capacity(self.bytes.len());
         for chunk in self.bytes.utf8_chunks() {

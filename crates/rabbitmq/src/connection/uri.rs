@@ -34,7 +34,7 @@ pub(crate) fn is_encrypted(uri: &AMQPUri) -> bool {
     uri.scheme == AMQPScheme::AMQPS
 }
 
-/// The user name of `broker.uri`; none if it is empty. RabbitMQ guarantees it in the `user_id` property of what this user
+/// The user name of `broker.uri`; `None` if it is empty. RabbitMQ guarantees it in the `user_id` property of what this user
 /// publishes.
 pub fn user_name(settings: &BrokerSettings) -> Option<String> {
     let endpoints = Endpoints::parse(settings).ok()?;

@@ -333,7 +333,7 @@ impl Session {
         .await
     }
 
-    /// Ends a stopped session in order: settled deliveries are acknowledged, the others are requeued with one `nack`, which
+    /// Ends a stopped session gracefully: settled deliveries are acknowledged, the others are requeued with one `nack`, which
     /// is awaited. On RabbitMQ 4.3 `reject` would count towards the queue's delivery limit.
     ///
     /// # Errors

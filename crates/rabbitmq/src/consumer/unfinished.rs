@@ -14,7 +14,7 @@ pub struct UnfinishedMessage {
 }
 
 impl UnfinishedMessage {
-    /// None if the last message of the session's channel was handed over.
+    /// `None` if the last message of the session's channel was handed over.
     pub(super) fn new(queue: &str, message: AnnouncedMessage, handed_over: u64) -> Option<Self> {
         let is_unfinished = message.delivery_tag > handed_over;
         is_unfinished.then(|| UnfinishedMessage { queue: queue.to_owned(), message, handed_over })

@@ -172,7 +172,7 @@ impl Delivery {
         self.header("x-delivery-count").and_then(|value| value.int()).unwrap_or(0)
     }
 
-    /// How often its queue has delivered it before; none if the queue does not count. RabbitMQ 4.3 counts all deliveries
+    /// How often its queue has delivered it before; `None` if the queue does not count. RabbitMQ 4.3 counts all deliveries
     /// (`x-acquired-count`); earlier versions count those that the consumer did not settle.
     pub fn earlier_deliveries(&self) -> Option<i64> {
         let count = |name: &str| self.header(name).and_then(|value| value.int());

@@ -74,7 +74,7 @@ pub(super) fn from_amqp(value: &AMQPValue) -> Option<HeaderValue> {
 }
 
 /// The header of this name, in whatever case it is written and of whatever type: some clients send texts as bytes, and flags as
-/// numbers. None if it is neither text, nor an integer, nor a truth value.
+/// numbers. `None` if it is neither text, nor an integer, nor a truth value.
 pub(super) fn find_text(headers: &EncodedHeaders, name: &str) -> Option<String> {
     let any_case = || headers.decode(|other| other.eq_ignore_ascii_case(name)).into_values().next();
     Some(match headers.get(name).or_else(any_case)? {

@@ -34,7 +34,7 @@ impl ReplayTarget {
 
 impl Delivery {
     /// The message as it was before it became a dead letter, with the headers that mark a replay. An edited body has no
-    /// `content_encoding`. None if the exchange or the routing key is longer than AMQP's 255 bytes.
+    /// `content_encoding`. `None` if the exchange or the routing key is longer than AMQP's 255 bytes.
     pub fn replay(
         &self,
         record: &DeadLetterRecord,

@@ -11,7 +11,7 @@ use super::frame::{Section, page};
 /// Most entries on the page.
 const MAX_ENTRIES: usize = 200;
 
-/// The page; none if the console keeps no history.
+/// The page; `None` if the console keeps no history.
 pub(in crate::console) fn history_page(console: &Console, operator: &Operator, entries: Option<&[Entry]>) -> Markup {
     let body = html! {
         h1 { "History" }

@@ -5,8 +5,8 @@ use std::str::FromStr as _;
 use maud::{Markup, html};
 use url::Url;
 
-use ticketlog_status::Component;
-use ticketlog_status::RouteRates;
+use ticketlog_config::format;
+use ticketlog_status::{Component, RouteRates};
 
 use super::super::access::Operator;
 use super::super::state::{Console, Samples};
@@ -140,13 +140,7 @@ fn rate(value: Option<f64>) -> String {
 }
 
 fn seconds(value: Option<f64>) -> String {
-    match value {
-        None => "–".to_owned(),
-        Some(value) if value < 1.0 => format!("{:.1} ms", value * 1000.0),
-        Some(value) if value < 120.0 => format!("{value:.1} s"),
-        Some(value) if value < 7200.0 => format!("{:.0} min", value / 60.0),
-        Some(value) => format!("{:.0} h", value / 3600.0),
-    }
+    value.map_or("–".to_owned(), format::seconds)
 }
 
 #[cfg(test)]
