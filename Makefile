@@ -40,15 +40,15 @@ lint:            ## formatting, clippy, rustdoc; shellcheck and typos where they
 msrv:            ## compiles with the oldest supported Rust: `rust-version` in Cargo.toml (needs rustup)
 	cargo +$(MSRV) check --locked --workspace
 
-chaos:           ## every fault at full length; writes the table in docs/reliability.md (about 15 minutes)
+chaos:           ## every fault at full length; writes the table in docs/develop/reliability.md (about 15 minutes)
 	cargo nextest run --no-run --test it
 	$(SERVICES) run tests/chaos.sh
 
-compat:          ## the integration tests on RabbitMQ 3.10, 4.0 and 4.3; writes the table in docs/reliability.md (about 10 minutes)
+compat:          ## the integration tests on RabbitMQ 3.10, 4.0 and 4.3; writes the table in docs/develop/reliability.md (about 10 minutes)
 	cargo nextest run --no-run --test it
 	tests/compat.sh
 
-worlds:          ## the integration tests with other clocks, logins, delays and a cluster; writes the table in docs/reliability.md
+worlds:          ## the integration tests with other clocks, logins, delays and a cluster; writes the table in docs/develop/reliability.md
 	cargo nextest run --no-run --test it
 	tests/worlds.sh
 
@@ -70,7 +70,7 @@ console-test:    ## the console in Chromium: look, mend, replay, kills, two peop
 	$(SERVICES) run tests/console/run.sh
 
 # Release builds are measured; the measuring programs are built like tests.
-bench:           ## throughput, latency, growth, slow links and memory against bare pipes; writes docs/performance.md (well over an hour)
+bench:           ## throughput, latency, growth, slow links and memory against bare pipes; writes docs/develop/performance.md (well over an hour)
 	cargo build --release --bin ticketlog
 	cargo bench --no-run --bench parts --bench bare_pipe --bench best_pipe
 	cargo bench --bench parts
@@ -86,7 +86,7 @@ chart:           ## renders the Helm chart and checks it against the schemas of 
 dist:            ## what a release consists of, in target/dist: archives, .deb, chart, SBOM, checksums (see deploy/release/dist.sh)
 	deploy/release/dist.sh
 
-docs:            ## generates docs/metrics.md, the tables of reasons and commands, the dashboards and the PrometheusRule
+docs:            ## generates docs/operate/metrics.md, the tables of reasons and commands, the dashboards and the PrometheusRule
 	TICKETLOG_WRITE_DOCS=1 cargo test --lib the_page_is_the_catalogue
 	TICKETLOG_WRITE_DOCS=1 cargo test --test it docs::
 	python3 -B deploy/grafana/generate.py

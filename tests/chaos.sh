@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# `make chaos`: runs every fault at full length and writes the reports of the oracle into docs/reliability.md, between the
+# `make chaos`: runs every fault at full length and writes the reports of the oracle into docs/develop/reliability.md, between the
 # markers of this version of RabbitMQ. Needs the servers in the environment (deploy/local/services.sh run).
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -30,7 +30,7 @@ table=$(mktemp)
   echo '|---|---|---|---|---|---|---|---|---|'
   sort -t' ' -k2n "$TICKETLOG_CHAOS_TABLE"
 } >"$table"
-python3 - docs/reliability.md "$table" "$broker" <<'P'
+python3 - docs/develop/reliability.md "$table" "$broker" <<'P'
 import re, sys
 path, table, broker = sys.argv[1:]
 text = open(path).read()

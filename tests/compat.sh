@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # `make compat`: runs the integration tests on every version of RabbitMQ that deploy/local/services.sh can provide, and writes
-# the results into docs/reliability.md, between its markers.
+# the results into docs/develop/reliability.md, between its markers.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 table=$(mktemp) failed=
@@ -25,7 +25,7 @@ P
   echo "| $exact | $run | $passed | $(date -u +%F) |" >>"$table"
   rm -f "$log"
 done
-python3 - docs/reliability.md "$table" <<'P'
+python3 - docs/develop/reliability.md "$table" <<'P'
 import re, sys
 path, table = sys.argv[1:]
 text = open(path).read()

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # `make worlds`: runs the integration tests again where the world differs from this machine, and writes the results into
-# docs/reliability.md, between its markers. What differs is applied in tests/it/harness/world.rs; tests that make no sense in a
+# docs/develop/reliability.md, between its markers. What differs is applied in tests/it/harness/world.rs; tests that make no sense in a
 # world are listed, with reasons, in .config/nextest.toml.
 #
 # usage: worlds.sh [clocks] [logins] [delay] [cluster]     all four by default
@@ -60,7 +60,7 @@ for world in "$@"; do
   echo "| ${description[$world]} | $(count 'tests? run') | $(count passed) | $(count skipped) | $(date -u +%F) |" >>"$table"
   rm -f "$log"
 done
-[ -n "${FILTER:-}" ] || python3 - docs/reliability.md "$table" <<'P'
+[ -n "${FILTER:-}" ] || python3 - docs/develop/reliability.md "$table" <<'P'
 import re, sys
 path, table = sys.argv[1:]
 text, rows = open(path).read(), open(table).read()

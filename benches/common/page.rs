@@ -1,4 +1,4 @@
-//! Owns the blocks that the benchmarks write into `docs/performance.md`: one for each part, between its markers.
+//! Owns the blocks that the benchmarks write into `docs/develop/performance.md`: one for each part, between its markers.
 
 use std::fmt::Write as _;
 use std::path::PathBuf;
@@ -27,7 +27,7 @@ impl Block {
 }
 
 pub fn docs() -> PathBuf {
-    PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/docs"))
+    PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/develop"))
 }
 
 /// The date, the versions of the programs, and the number of cores.

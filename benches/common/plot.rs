@@ -1,4 +1,4 @@
-//! Owns `docs/performance.svg`: bars for throughput, and for processor time a message of each process.
+//! Owns `docs/develop/performance.svg`: bars for throughput, and for processor time a message of each process.
 
 use std::fmt::Write as _;
 

@@ -1,5 +1,5 @@
 //! The end-to-end benchmark: `ticketlog run` and bare pipes take turns on the same servers, so that their ratios hold
-//! even on a noisy machine. Prints tables, and writes them into `docs/performance.md`. `make bench` provides the
+//! even on a noisy machine. Prints tables, and writes them into `docs/develop/performance.md`. `make bench` provides the
 //! servers.
 //!
 //! environment: BENCH_PARTS (throughput,others,tls,growth,links,memory), BENCH_EVENTS (300000), BENCH_ROUNDS (7 against

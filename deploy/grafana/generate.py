@@ -31,9 +31,9 @@ def variables():
         query("queue", "Queue", 'label_values(ticketlog_build_info{job=~"$job"}, queue)'),
         query("instance", "Worker", 'label_values(ticketlog_build_info{job=~"$job",queue=~"$queue"}, instance)'),
         {
-            "name": "runbooks", "label": "Runbooks", "type": "textbox", "query": "/docs/runbooks", "hide": 2,
-            "current": {"text": "/docs/runbooks", "value": "/docs/runbooks"},
-            "description": "Where docs/runbooks of the repository is published.",
+            "name": "runbooks", "label": "Runbooks", "type": "textbox", "query": "/docs/operate/runbooks", "hide": 2,
+            "current": {"text": "/docs/operate/runbooks", "value": "/docs/operate/runbooks"},
+            "description": "Where docs/operate/runbooks of the repository is published.",
         },
     ]  # fmt: skip
 

@@ -98,7 +98,7 @@ impl CheckArgs {
 /// What `/readyz` of a worker says.
 async fn readiness(worker: &Url) -> Finding {
     let subject = "worker";
-    let fix = "the runbooks explain each component: docs/runbooks/README.md";
+    let fix = "the runbooks explain each component: docs/operate/runbooks/README.md";
     let Ok(url) = worker.join("/readyz") else { return Finding::fail(subject, "its address is not valid", fix) };
     match http_client::get(&url, None, None, READINESS_TIMEOUT).await {
         None => Finding::fail(subject, format!("{worker} does not answer"), "start the worker, or correct --status"),

@@ -151,7 +151,7 @@ fn environment() -> Result<Vec<(String, String)>, CommandError> {
 }
 
 /// Runs a future on this thread: the drivers have threads of their own where they need them, and waking another thread for
-/// every message costs more than it brings (docs/adr/0004-one-thread.md).
+/// every message costs more than it brings (docs/develop/adr/0004-one-thread.md).
 ///
 /// # Errors
 /// Those of the future, or the system refuses what the runtime needs.

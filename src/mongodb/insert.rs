@@ -1,7 +1,7 @@
 //! Owns the insert command, as raw bytes, and what its reply says of each document. Pure.
 //!
 //! The driver's `insert_many` would serialize every document twice, and it does not tell which key was a duplicate except in
-//! an error text, which the server leaves empty once a reply holds a MiB of them (docs/adr/0003-raw-insert-command.md).
+//! an error text, which the server leaves empty once a reply holds a MiB of them (docs/develop/adr/0003-raw-insert-command.md).
 //! Source: MongoDB manual, `insert` (database command).
 
 use std::io::Write as _;

@@ -132,7 +132,7 @@ mod tests {
         assert!(!opens(&[(true, 500), (false, 30)]));
     }
 
-    /// docs/runbooks/TicketlogBreakerOpen.md states this number.
+    /// docs/operate/runbooks/TicketlogBreakerOpen.md states this number.
     #[test]
     fn a_validator_that_rejects_everything_costs_at_most_180_dead_letters() {
         let mut breaker = Breaker::new(0.9, 200);

@@ -1,4 +1,4 @@
-//! Faults of a cluster of three RabbitMQ nodes under load, with two workers: faults 31 to 36 in docs/reliability.md.
+//! Faults of a cluster of three RabbitMQ nodes under load, with two workers: faults 31 to 36 in docs/develop/reliability.md.
 
 use std::collections::BTreeSet;
 use std::time::Duration;

@@ -1,5 +1,5 @@
 //! Faults of the connections to the two servers, at chosen frames: faults 4, 8, 10, 11, 13, 14 and 20 in
-//! docs/reliability.md.
+//! docs/develop/reliability.md.
 
 use std::collections::BTreeSet;
 use std::time::Duration;

@@ -35,7 +35,7 @@ async fn a_browser_killed_midway_loses_nothing() {
         }
         let mut found = take_numbers(&env).await;
         if queue_type == "quorum" {
-            // A killed browser can change the order of messages that were requeued before: see docs/dead-letters.md.
+            // A killed browser can change the order of messages that were requeued before: see docs/operate/dead-letters.md.
             found.sort_unstable();
         }
         assert!(found.into_iter().eq(0..3000), "{queue_type}");

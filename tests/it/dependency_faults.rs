@@ -1,5 +1,5 @@
 //! Faults that need neither a proxy nor a frozen server: servers that start late or are down for long, a deleted queue,
-//! documents that MongoDB rejects, revoked privileges. See the table in docs/reliability.md.
+//! documents that MongoDB rejects, revoked privileges. See the table in docs/develop/reliability.md.
 
 use std::time::Duration;
 

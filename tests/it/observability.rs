@@ -47,7 +47,7 @@ fn every_alert_is_tested_and_has_a_runbook() {
         let fires = format!("alertname: {alert}\n        exp_alerts:");
         assert!(cases.contains(&quiet), "{alert} has no case in which it stays quiet");
         assert!(cases.contains(&fires), "{alert} has no case in which it fires");
-        let page = file(&format!("docs/runbooks/{alert}.md"));
+        let page = file(&format!("docs/operate/runbooks/{alert}.md"));
         assert!(page.starts_with(&format!("# {alert}\n")), "{alert} has no runbook");
     }
 }
@@ -64,7 +64,7 @@ fn the_dashboards_are_generated_from_their_source() {
             assert!(panel["fieldConfig"]["defaults"]["unit"].is_string(), "{title} has no unit");
             assert!(panel["description"].as_str().is_some_and(|text| text.len() > 5), "{title} has no description");
             for link in panel["links"].as_array().unwrap() {
-                let page = link["url"].as_str().unwrap().replace("${runbooks}", "docs/runbooks");
+                let page = link["url"].as_str().unwrap().replace("${runbooks}", "docs/operate/runbooks");
                 assert!(!file(&page).is_empty());
             }
         }

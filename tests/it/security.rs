@@ -1,5 +1,5 @@
 //! TLS and mutual TLS to both servers, with certificates that the test makes; what is rejected, and with which message.
-//! Fault 29 in docs/reliability.md.
+//! Fault 29 in docs/develop/reliability.md.
 
 use std::path::{Path, PathBuf};
 

@@ -1,4 +1,4 @@
-//! Faults of whole servers and of the worker itself: faults 3, 7, 9, 10, 15 and 24 to 27 in docs/reliability.md.
+//! Faults of whole servers and of the worker itself: faults 3, 7, 9, 10, 15 and 24 to 27 in docs/develop/reliability.md.
 //! Servers are frozen for seconds in `make test`, and longer in `make chaos`.
 
 use std::fs::OpenOptions;

@@ -145,7 +145,7 @@ async fn work_off(env: &TestEnv, queue: &str) {
     env.channel.queue_delete(queue.into(), Default::default()).await.unwrap();
 }
 
-/// As docs/scaling.md says under "To shrink".
+/// As docs/operate/scaling.md says under "To shrink".
 #[tokio::test]
 async fn four_queues_become_two_and_then_one_under_load() {
     const EVENTS: i32 = 4_000;

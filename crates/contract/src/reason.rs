@@ -1,5 +1,5 @@
-//! The reasons for which a message is rejected, each with its explanation: the console, the tables of docs/event-contract.md and
-//! docs/dead-letters.md, metrics, headers and `--reason` all take it from here.
+//! The reasons for which a message is rejected, each with its explanation: the console, the tables of docs/publish/contract.md and
+//! docs/operate/dead-letters.md, metrics, headers and `--reason` all take it from here.
 
 use strum::{EnumMessage, EnumProperty, EnumString, IntoStaticStr, VariantArray};
 

@@ -1,4 +1,4 @@
-//! Owns the name, kind, labels, buckets and help of every metric, in one table: the exposition, `docs/metrics.md` and the
+//! Owns the name, kind, labels, buckets and help of every metric, in one table: the exposition, `docs/operate/metrics.md` and the
 //! tests of dashboards and alerts come from it. Must not know when anything is counted.
 
 use ::metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
@@ -327,7 +327,7 @@ pub(super) fn create_all() {
     }
 }
 
-/// The catalogue as `docs/metrics.md`.
+/// The catalogue as `docs/operate/metrics.md`.
 #[cfg(test)]
 fn markdown() -> String {
     let mut page = include_str!("metrics.head.md").to_owned();
@@ -364,12 +364,12 @@ mod tests {
     /// `make docs` writes the page.
     #[test]
     fn the_page_is_the_catalogue() {
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/metrics.md");
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/operate/metrics.md");
         if std::env::var_os("TICKETLOG_WRITE_DOCS").is_some() {
             std::fs::write(path, markdown()).unwrap();
         }
         let page = std::fs::read_to_string(path).unwrap_or_default();
-        assert!(page == markdown(), "docs/metrics.md is out of date; run `make docs`");
+        assert!(page == markdown(), "docs/operate/metrics.md is out of date; run `make docs`");
     }
 
     #[test]

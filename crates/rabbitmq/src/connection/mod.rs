@@ -1,6 +1,6 @@
 //! Owns opening and closing connections to RabbitMQ, and the timeout around every request.
 //!
-//! lapin's auto-recovery stays off (docs/adr/0001-no-auto-recovery.md), and every request has a timeout of ours, because
+//! lapin's auto-recovery stays off (docs/develop/adr/0001-no-auto-recovery.md), and every request has a timeout of ours, because
 //! lapin has none.
 
 mod content_header;

@@ -154,7 +154,7 @@ mod tests {
     #[test]
     fn the_runbook_of_a_component_speaks_of_it() {
         for component in Component::VARIANTS {
-            let file = format!("docs/runbooks/{}.md", runbook_name(component.as_str()));
+            let file = format!("docs/operate/runbooks/{}.md", runbook_name(component.as_str()));
             let text =
                 std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(&file)).unwrap();
             let line = format!("`{}: ", component.as_str());
