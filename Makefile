@@ -6,7 +6,7 @@ FUZZ_SECONDS ?= 900
 MSRV := $(shell sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
 NEXTEST := $(shell cargo nextest --version >/dev/null 2>&1 && echo yes)
 
-.PHONY: help demo test lint msrv interop console-test chaos compat worlds fuzz audit bench chart dist docs screenshots up down
+.PHONY: help demo test lint msrv interop console-test chaos compat worlds fuzz audit bench chart dist docs site screenshots up down
 help:            ## lists the commands
 	@sed -n 's/^\([a-z-]*\): *\([^#]*\)## \(.*\)/  make \1\t\3/p' $(MAKEFILE_LIST) | expand -t 20
 
@@ -86,11 +86,14 @@ chart:           ## renders the Helm chart and checks it against the schemas of 
 dist:            ## what a release consists of, in target/dist: archives, .deb, chart, SBOM, checksums (see deploy/release/dist.sh)
 	deploy/release/dist.sh
 
-docs:            ## generates docs/operate/metrics.md, the tables of reasons and commands, the dashboards and the PrometheusRule
+docs:            ## generates docs/operate/metrics.md, the tables of reasons, commands and filters, the dashboards and the PrometheusRule
 	TICKETLOG_WRITE_DOCS=1 cargo test --lib the_page_is_the_catalogue
 	TICKETLOG_WRITE_DOCS=1 cargo test --test it docs::
 	python3 -B deploy/grafana/generate.py
 	deploy/kubernetes/overlays/monitoring/prometheusrule.sh
+
+site:            ## the documentation as a site, in target/site, with its links checked (gets mdBook from crates.io, once; needs python3)
+	docs/site.sh
 
 screenshots:     ## pictures of the dashboards, from a Grafana that runs (needs node, npm, chromium; see deploy/grafana/screenshots.sh)
 	deploy/grafana/screenshots.sh '$(PAGE)'

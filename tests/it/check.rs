@@ -194,7 +194,7 @@ async fn a_missing_binding_is_found_by_the_management_api() {
     unbind.await.unwrap();
     check("true", ("warn", &format!("{queue} is not bound")));
     check("false", ("fail", &format!("{queue} is not bound")));
-    // Bound to another exchange, which spreads the load over several queues, as in docs/operate/operations.md.
+    // Bound to another exchange, which spreads the load over several queues, as in docs/operate/scaling.md.
     let options = lapin::options::QueueBindOptions::default();
     channel.queue_bind(queue.as_str().into(), "amq.topic".into(), "1".into(), options, none).await.unwrap();
     check("false", ("warn", "but to exchange amq.topic with 1"));

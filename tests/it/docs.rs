@@ -1,5 +1,6 @@
-//! The tables of the docs that are generated from the code, and the names in the docs. `make docs` writes the tables.
+//! The docs: tables that are generated from the code (`make docs` writes them), links, line lengths, and the names that they use.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use clap::{Command, CommandFactory as _};
@@ -41,10 +42,10 @@ fn table(head: &[&str], rows: impl Iterator<Item = Vec<String>>) -> String {
 }
 
 #[test]
-fn the_reasons_of_the_event_contract_are_those_of_the_code() {
+fn the_reasons_for_publishers_are_those_of_the_code() {
     let rows =
         Reason::VARIANTS.iter().map(|reason| vec![format!("`{}`", reason.as_str()), reason.meaning().to_owned()]);
-    check_tables("docs/publish/contract.md", &[("reasons", table(&["`dl-reason`", "when"], rows))]);
+    check_tables("docs/publish/rejected.md", &[("reasons", table(&["`dl-reason`", "when"], rows))]);
 }
 
 #[test]
@@ -61,8 +62,33 @@ fn the_reasons_and_commands_of_dead_letters_are_those_of_the_code() {
     let tables = [
         ("reasons", table(&["reason", "what went wrong", "what to do"], reasons)),
         ("commands", table(&["command", "what it does"], commands)),
+        ("filters", filters(dead.find_subcommand("list").unwrap())),
     ];
     check_tables("docs/operate/dead-letters.md", &tables);
+}
+
+/// The flags under the heading that all commands with filters have.
+fn filters(command: &Command) -> String {
+    let flags = command.get_arguments().filter(|flag| flag.get_help_heading() == Some("Which dead letters"));
+    let rows = flags.map(|flag| {
+        let value = flag.get_value_names().unwrap_or_default().join(" ");
+        vec![format!("`--{} {value}`", flag.get_long().unwrap()), one_paragraph(&flag.get_help().unwrap().to_string())]
+    });
+    table(&["filter", "which dead letters"], rows)
+}
+
+#[test]
+fn the_page_of_commands_is_their_help() {
+    let cli = Cli::command();
+    let commands = cli.get_subcommands().filter(|command| !command.is_hide_set());
+    let rows = commands.map(|command| vec![format!("`{}`", command.get_name()), explanation(command)]);
+    let codes = cli.get_after_help().unwrap().to_string();
+    let codes = codes.split_once('\n').unwrap().1.trim_end();
+    let tables = [
+        ("commands", table(&["command", "what it does"], rows)),
+        ("exit codes", format!("\n```text\n{codes}\n```\n\n")),
+    ];
+    check_tables("docs/operate/commands.md", &tables);
 }
 
 /// `dead export [FILE]`.
@@ -76,33 +102,109 @@ fn usage(command: &Command) -> String {
 
 /// Its help, in one paragraph.
 fn explanation(command: &Command) -> String {
-    let help = command.get_long_about().or(command.get_about()).unwrap().to_string();
+    one_paragraph(&command.get_long_about().or(command.get_about()).unwrap().to_string())
+}
+
+fn one_paragraph(help: &str) -> String {
     // clap takes the full stop from a help of one sentence.
     format!("{}.", help.split_whitespace().collect::<Vec<_>>().join(" ").trim_end_matches('.'))
 }
 
-/// The documents for users and developers, with their names; decision records may name what no longer exists.
+/// The Markdown files of a folder and its folders.
+fn markdown_files(folder: &Path, found: &mut Vec<PathBuf>) {
+    for entry in std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
+        if entry.is_dir() {
+            markdown_files(&entry, found);
+        } else if entry.extension().is_some_and(|extension| extension == "md") {
+            found.push(entry);
+        }
+    }
+}
+
+/// All pages, with their names.
+fn pages() -> Vec<(String, String)> {
+    let mut files = ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "SECURITY.md"].map(path).to_vec();
+    files.extend(["deploy/rabbitmq/README.md", "deploy/mongodb/README.md"].map(path));
+    markdown_files(&path("docs"), &mut files);
+    files.into_iter().map(|file| (file.display().to_string(), std::fs::read_to_string(file).unwrap())).collect()
+}
+
+/// The pages for users and developers; decision records may name what no longer exists.
 fn documents() -> Vec<(String, String)> {
-    let folders = ["docs", "docs/publish", "docs/operate", "docs/operate/runbooks", "docs/develop"];
-    let files =
-        folders.iter().flat_map(|name| std::fs::read_dir(path(name)).unwrap().map(|entry| entry.unwrap().path()));
-    let files = files.chain(["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "SECURITY.md"].map(path));
-    let files = files.filter(|file| file.extension().is_some_and(|extension| extension == "md"));
-    files.map(|file| (file.display().to_string(), std::fs::read_to_string(file).unwrap())).collect()
+    pages().into_iter().filter(|(file, _)| !file.contains("/adr/")).collect()
+}
+
+/// The fragments that lead to the headings of a page, as GitHub and mdBook make them.
+fn anchors(page: &str) -> BTreeSet<String> {
+    let link = Regex::new(r"\[([^\]]*)\]\([^)]*\)").unwrap();
+    let headings =
+        prose(page).filter_map(|line| line.trim_start_matches('#').strip_prefix(' ').filter(|_| line.starts_with('#')));
+    let anchor = |heading: &str| {
+        let text = link.replace_all(heading, "$1").to_lowercase();
+        let kept = text.chars().filter(|letter| letter.is_alphanumeric() || matches!(letter, '-' | '_' | ' '));
+        kept.map(|letter| if letter == ' ' { '-' } else { letter }).collect()
+    };
+    headings.map(anchor).collect()
+}
+
+/// The lines outside of fences.
+fn prose(page: &str) -> impl Iterator<Item = &str> {
+    let mut in_fence = false;
+    page.lines().filter(move |line| {
+        let is_fence = line.trim_start().starts_with("```");
+        in_fence ^= is_fence;
+        !in_fence && !is_fence
+    })
 }
 
 #[test]
-fn relative_links_in_the_docs_lead_to_files() {
-    let link = Regex::new(r"\]\(([^)\s#:]+)(?:#[^)\s]*)?\)").unwrap();
+fn relative_links_in_the_docs_lead_to_files_and_headings() {
+    let link = Regex::new(r"\]\(([^)\s#:]*)(?:#([^)\s]*))?\)").unwrap();
     let mut found = 0;
-    for (file, text) in documents() {
-        for [target] in link.captures_iter(&text).map(|link| link.extract().1) {
-            let target_path = Path::new(&file).parent().unwrap().join(target);
-            assert!(target_path.exists(), "{file} links to {target}, which does not exist");
+    for (file, text) in pages() {
+        for link in link.captures_iter(&text) {
+            let target = Path::new(&file).parent().unwrap().join(&link[1]);
+            let target = if link[1].is_empty() { PathBuf::from(&file) } else { target };
+            // On the site there are no folders.
+            assert!(target.is_file(), "{file} links to {}, which is not a file", &link[1]);
+            if let (Some(anchor), Ok(page)) = (link.get(2), std::fs::read_to_string(&target)) {
+                assert!(
+                    anchors(&page).contains(anchor.as_str()),
+                    "{file} links to {}, which has no such heading",
+                    &link[0]
+                );
+            }
             found += 1;
         }
     }
-    assert!(found > 100, "{found}");
+    assert!(found > 200, "{found}");
+}
+
+#[test]
+fn the_summary_of_the_site_lists_every_page_once() {
+    let summary = std::fs::read_to_string(path("docs/SUMMARY.md")).unwrap();
+    for (file, _) in pages() {
+        let relative = Path::new(&file).strip_prefix(path("")).unwrap().display().to_string();
+        let link = relative.strip_prefix("docs/").map_or(format!("](../{relative})"), |page| format!("]({page})"));
+        let times = usize::from(link != "](SUMMARY.md)");
+        assert_eq!(summary.matches(&link).count(), times, "docs/SUMMARY.md: {link}");
+    }
+}
+
+#[test]
+fn prose_is_wrapped_at_120_columns() {
+    // Not yet the runbooks and the pages of deploy/.
+    let wrapped = pages().into_iter().filter(|(file, _)| !file.contains("/runbooks/") && !file.contains("/deploy/"));
+    for (file, text) in wrapped {
+        for line in prose(&text).filter(|line| !line.trim_start().starts_with(['|', '<'])) {
+            let words = line.trim_start().trim_start_matches("- ");
+            let can_be_wrapped = words.contains(' ') && !words.starts_with('#');
+            assert!(
+                line.chars().count() <= 120 || !can_be_wrapped,
+                "{file} has a line of more than 120 columns: {line}"
+            );
+        }
+    }
 }
 
 #[test]
