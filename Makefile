@@ -65,7 +65,7 @@ interop:         ## Node's amqplib and Python's pika publish, Mongoose reads (ne
 	cargo build
 	$(SERVICES) run tests/interop/run.sh
 
-console-test:    ## the console in Chromium: look, mend, replay, kills, two people, hostile dead letters, axe-core (needs node, npm, chromium)
+console-test:    ## the console in Chromium: view, edit, replay, kills, two people, hostile dead letters, axe-core (needs node, npm, chromium)
 	cargo build
 	$(SERVICES) run tests/console/run.sh
 

@@ -83,7 +83,7 @@ say "6. One of them, with the fault marked"
 one=$("$ticketlog" dead list --reason invalid_field --field user_id --json --limit 1 2>/dev/null | sed -n 's/.*"id":"\([0-9a-f]*\)".*/\1/p')
 show dead show "$one" 2>/dev/null | sed -n '1,6p;/^body/,$p'
 
-say "7. It is mended and replayed"
+say "7. It is edited and replayed"
 show dead replay --yes --id "$one" --edit '.user_id = 4711' --no-backup --follow --status "http://$http" 2>/dev/null
 
 say "8. What a reader of the log sees"
@@ -100,5 +100,5 @@ Next:
   $ticketlog publish --generate 1000
   $ticketlog status              what the worker does
   $ticketlog config --default    every setting, explained
-README.md shows how to publish from Node, Python and Rust, and to read through Mongoose.
+docs/README.md lists all pages: how to publish, read the log, install and operate.
 T

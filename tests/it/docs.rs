@@ -181,6 +181,20 @@ fn relative_links_in_the_docs_lead_to_files_and_headings() {
 }
 
 #[test]
+fn the_console_links_to_pages_that_exist() {
+    let link = Regex::new(r#"docs_page\("([^"]+)"\)"#).unwrap();
+    let mut found = 0;
+    for file in std::fs::read_dir(path("crates/desk/src/console/pages")).unwrap() {
+        let source = std::fs::read_to_string(file.unwrap().path()).unwrap();
+        for [page] in link.captures_iter(&source).map(|link| link.extract().1) {
+            assert!(path("docs").join(page).is_file(), "the console links to docs/{page}, which does not exist");
+            found += 1;
+        }
+    }
+    assert!(found > 0);
+}
+
+#[test]
 fn the_summary_of_the_site_lists_every_page_once() {
     let summary = std::fs::read_to_string(path("docs/SUMMARY.md")).unwrap();
     for (file, _) in pages() {

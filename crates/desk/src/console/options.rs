@@ -45,7 +45,7 @@ pub struct Options {
 }
 
 impl Options {
-    /// The address of a document, such as `event-contract.md`.
+    /// The address of a page, named as in the folder `docs`, such as `publish/contract.md`.
     pub fn docs_page(&self, path: &str) -> Option<String> {
         self.docs.as_ref().map(|docs| format!("{}/{path}", docs.as_str().trim_end_matches('/')))
     }

@@ -42,7 +42,7 @@ pub(in crate::console) fn letter_page(
             p class="detail" { strong { (record.detail) } }
             p {
                 (fault) " " (remedy)
-                @if let Some(contract) = console.options.docs_page("event-contract.md") { " " a href=(contract) { "The contract" } }
+                @if let Some(contract) = console.options.docs_page("publish/contract.md") { " " a href=(contract) { "The contract" } }
             }
         }
         dl class="facts" {

@@ -117,10 +117,15 @@ fn numbers(rates: &RouteRates) -> Markup {
 
 /// The runbook of the alert about a component.
 fn runbook(console: &Console, component: &str) -> Option<String> {
-    console.options.docs_page(&format!("runbooks/{}.md", runbook_name(component)))
+    console.options.docs_page(&runbook_page(component))
 }
 
-/// The page with what the component says; TicketlogUnready has a line for each of them, also of later versions.
+/// Its page, in the folder `docs`.
+fn runbook_page(component: &str) -> String {
+    format!("operate/runbooks/{}.md", runbook_name(component))
+}
+
+/// The alert whose page has what the component says; TicketlogUnready has a line for each of them, also of later versions.
 fn runbook_name(component: &str) -> &'static str {
     match Component::from_str(component) {
         Ok(Component::Breaker) => "TicketlogBreakerOpen",
@@ -154,7 +159,7 @@ mod tests {
     #[test]
     fn the_runbook_of_a_component_speaks_of_it() {
         for component in Component::VARIANTS {
-            let file = format!("docs/operate/runbooks/{}.md", runbook_name(component.as_str()));
+            let file = format!("docs/{}", runbook_page(component.as_str()));
             let text =
                 std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(&file)).unwrap();
             let line = format!("`{}: ", component.as_str());
