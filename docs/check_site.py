@@ -4,8 +4,8 @@ import pathlib, sys
 from html.parser import HTMLParser
 from urllib.parse import unquote, urlsplit
 
-# Fragments of pages; and the changelog, which names pages that existed when it was written.
-SKIPPED = ("404.html", "toc.html", "CHANGELOG.html")
+# The page of a site that does not know its address; and the changelog, which names pages that existed when it was written.
+SKIPPED = ("404.html", "CHANGELOG.html")
 root = pathlib.Path(sys.argv[1]).resolve()
 
 
