@@ -62,7 +62,7 @@ fn the_reasons_and_commands_of_dead_letters_are_those_of_the_code() {
     let tables = [
         ("reasons", table(&["reason", "what went wrong", "what to do"], reasons)),
         ("commands", table(&["command", "what it does"], commands)),
-        ("filters", filters(dead.find_subcommand("list").unwrap())),
+        ("filters", filters(dead.find_subcommand("park").unwrap())),
     ];
     check_tables("docs/operate/dead-letters.md", &tables);
 }
