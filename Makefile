@@ -61,8 +61,8 @@ audit:           ## advisories, licences, banned crates and sources of the depen
 	cargo deny check
 	cargo machete
 
-interop:         ## Node's amqplib and Python's pika publish, Mongoose reads (needs node, npm, python3)
-	cargo build
+interop:         ## the examples for publishers (Node, Python, Rust) through a restart, Mongoose reads (needs node, npm, python3, openssl)
+	cargo build -p ticketlog -p ticketlog-examples
 	$(SERVICES) run tests/interop/run.sh
 
 console-test:    ## the console in Chromium: view, edit, replay, kills, two people, hostile dead letters, axe-core (needs node, npm, chromium)

@@ -11,7 +11,7 @@ use ticketlog_contract::Address;
 use ticketlog_rabbitmq::{BatchPublisher, Outgoing, Publisher, Rate};
 
 use super::generate::Generator;
-use super::source;
+use super::source::{self, InputMessage};
 use super::terminal::print_line;
 use super::terminal_report::TerminalReport;
 use super::{CommandError, exit};
@@ -49,6 +49,12 @@ pub(super) struct PublishArgs {
     /// Routing key [default: ticket.event; of generated events, ticket. and the operation].
     #[arg(long, value_name = "KEY")]
     routing_key: Option<String>,
+    /// Use this field of the body as the message_id, for instance `uuid`; it must be a text [default: none].
+    #[arg(long, value_name = "FIELD", conflicts_with = "generate")]
+    message_id_from: Option<String>,
+    /// The app_id: the name of the publisher, by which rejections are counted.
+    #[arg(long, value_name = "NAME", value_parser = short_text)]
+    app_id: Option<String>,
     /// Print the summary as JSON.
     #[arg(long)]
     json: bool,
@@ -63,6 +69,10 @@ enum StartTime {
 fn percent(text: &str) -> Result<f64, String> {
     let value: f64 = text.trim_end_matches('%').parse().map_err(|_| "expected a percentage, 0 to 100".to_owned())?;
     if (0.0..=100.0).contains(&value) { Ok(value / 100.0) } else { Err("expected a percentage, 0 to 100".to_owned()) }
+}
+
+fn short_text(text: &str) -> Result<String, String> {
+    if text.len() <= 255 { Ok(text.to_owned()) } else { Err("has at most 255 bytes".to_owned()) }
 }
 
 fn start_time(text: &str) -> Result<StartTime, String> {
@@ -90,11 +100,14 @@ impl PublishArgs {
                 TerminalReport::new(self.generate, "published"),
             );
             let malformed = match self.generate {
-                Some(count) => self.publish_generated(settings, &mut publisher, count).await?,
-                None => self.publish_files(settings, &mut publisher).await?,
+                Some(count) => self.publish_generated(settings, &mut publisher, count).await,
+                None => self.publish_files(settings, &mut publisher).await,
             };
+            // What was read before an error is published and counted.
             publisher.flush().await?;
-            self.report(publisher, malformed).await
+            let reported = self.report(publisher, *malformed.as_ref().unwrap_or(&0)).await;
+            malformed?;
+            reported
         })
     }
 
@@ -143,6 +156,7 @@ impl PublishArgs {
             let seconds = generator.millis() / 1000;
             let key = self.routing_key.as_ref().unwrap_or(&message.routing_key);
             let mut outgoing = Outgoing::event(&settings.broker.exchange, key, id, seconds, message.body);
+            outgoing = self.app_id.iter().fold(outgoing, |outgoing, name| outgoing.with_app_id(name));
             if let Some(encoding) = message.content_encoding {
                 outgoing = outgoing.with_content_encoding(encoding);
             }
@@ -157,16 +171,18 @@ impl PublishArgs {
         settings: &RouteSettings,
         publisher: &mut BatchPublisher<()>,
     ) -> Result<u64, CommandError> {
-        let (sender, mut bodies) = tokio::sync::mpsc::channel(READ_AHEAD);
+        let (sender, mut inputs) = tokio::sync::mpsc::channel(READ_AHEAD);
         let files = self.files.clone();
         let reader = tokio::task::spawn_blocking(move || {
             source::read_messages(&files, false, |input| {
-                sender.blocking_send(input.body).map_err(|_| CommandError::text(exit::SOFTWARE, "stopped"))
+                sender.blocking_send(input).map_err(|_| CommandError::text(exit::SOFTWARE, "stopped"))
             })
         });
-        while let Some(body) = bodies.recv().await {
+        while let Some(input) = inputs.recv().await {
             let seconds = since_epoch().as_secs();
-            let outgoing = Outgoing::event(&settings.broker.exchange, self.key(), None, seconds, body);
+            let id = self.message_id_from.as_ref().map(|field| message_id(&input, field)).transpose()?;
+            let outgoing = Outgoing::event(&settings.broker.exchange, self.key(), id.as_deref(), seconds, input.body);
+            let outgoing = self.app_id.iter().fold(outgoing, |outgoing, name| outgoing.with_app_id(name));
             publisher.push(outgoing, ()).await?;
         }
         reader.await.map_err(|_| CommandError::text(exit::SOFTWARE, "reading the input was aborted"))??;
@@ -198,4 +214,18 @@ impl PublishArgs {
         }
         printed.map(|()| 0)
     }
+}
+
+/// The message id that a body has in this field.
+fn message_id(input: &InputMessage, field: &str) -> Result<String, CommandError> {
+    let body: Option<serde_json::Value> = serde_json::from_slice(&input.body).ok();
+    let id = body.as_ref().and_then(|body| body.get(field)?.as_str()).filter(|id| (1..=255).contains(&id.len()));
+    id.map(str::to_owned).ok_or_else(|| {
+        let text = format!(
+            "{}:{}: --message-id-from {field}: expected a JSON object with a text of 1 to 255 bytes in this field; what was read \
+             before this line is published",
+            input.file, input.line
+        );
+        CommandError::text(exit::DATA, text)
+    })
 }

@@ -8,10 +8,14 @@ cp "$root"/tests/interop/*.js* "$root"/tests/interop/*.py "$work/"
 if ! (cd "$work" && npm ls >/dev/null 2>&1); then
   (cd "$work" && npm install --no-package-lock --no-audit --no-fund --loglevel=error)
 fi
-if [ ! -d "$work/python/pika" ] || [ ! -d "$work/python/opentelemetry/instrumentation/pika" ]; then
-  python3 -m pip install -q --root-user-action ignore --upgrade --target "$work/python" pika==1.3.2 \
+if [ ! -d "$work/python/pika" ] || [ ! -d "$work/python/aio_pika" ] || [ ! -d "$work/python/opentelemetry/instrumentation/pika" ]; then
+  python3 -m pip install -q --root-user-action ignore --upgrade --target "$work/python" pika==1.3.2 aio-pika==10.2.1 \
     opentelemetry-exporter-otlp-proto-http==1.45.1 opentelemetry-instrumentation-pika==0.66b1
 fi
+# The instrumentation of OpenTelemetry needs an older amqplib than the one that publishers install today.
+mkdir -p "$work/publishers"; cp "$root/examples/publish/publisher.mjs" "$work/publishers/"
+[ -d "$work/publishers/node_modules/amqplib" ] || npm install --prefix "$work/publishers" --no-audit --no-fund --loglevel=error amqplib@2.3.1
+"$root/tests/interop/publishers.sh"
 export CORPUS_NOW; CORPUS_NOW=$(date +%s%3N)
 name=interop_$$
 export TICKETLOG_BROKER__EXCHANGE=$name TICKETLOG_BROKER__QUEUE=$name.q TICKETLOG_DEAD_LETTER__EXCHANGE=$name.dlx \

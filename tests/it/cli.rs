@@ -114,6 +114,26 @@ fn usage_errors_and_configuration_errors_have_their_exit_codes() {
 }
 
 #[tokio::test]
+async fn publish_takes_the_message_id_from_the_body() {
+    let env = TestEnv::new().await;
+    assert_eq!(env.command().arg("setup").status().unwrap().code(), Some(0));
+    let mut command = env.command();
+    command.args(["publish", "--message-id-from", "uuid", "--app-id", "shop"]);
+    let output =
+        run_with_input(command, b"{\"uuid\":\"a\",\"n\":1}\n{\"uuid\":\"b\"}\n{\"uuid\":7}\n{\"uuid\":\"c\"}\n");
+    assert_eq!(output.status.code(), Some(65), "{}", text(&output.stdout));
+    assert!(text(&output.stderr).contains("-:3: --message-id-from uuid:"), "{}", text(&output.stderr));
+    assert!(text(&output.stdout).starts_with("2 messages published and confirmed"), "{}", text(&output.stdout));
+    let names = env.take_all_messages(&env.queue()).await.into_iter().map(|message| {
+        let text = |name: &Option<lapin::types::ShortString>| name.as_ref().unwrap().to_string();
+        (text(message.properties.message_id()), text(message.properties.app_id()))
+    });
+    let expected = [("a", "shop"), ("b", "shop")].map(|(id, app)| (id.to_owned(), app.to_owned()));
+    assert_eq!(names.collect::<Vec<_>>(), expected);
+    env.clean().await;
+}
+
+#[tokio::test]
 async fn publish_sends_files_and_generated_events() {
     let env = TestEnv::new().await;
     let worker = env.worker().await;

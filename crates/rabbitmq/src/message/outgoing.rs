@@ -76,6 +76,11 @@ impl Outgoing {
         self.properties = self.properties.with_content_encoding(short_string(encoding));
         self
     }
+
+    pub fn with_app_id(mut self, name: &str) -> Self {
+        self.properties = self.properties.with_app_id(short_string(name));
+        self
+    }
 }
 
 /// Cut to AMQP's 255 bytes, between characters.
