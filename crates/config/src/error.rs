@@ -14,6 +14,16 @@ pub enum Source {
     Flag(String),
 }
 
+impl Source {
+    /// Whether both are of one file, of the environment, or of the flags, where none replaces the other.
+    pub(super) fn is_same_layer(&self, other: &Source) -> bool {
+        match (self, other) {
+            (Source::File(file, _), Source::File(other, _)) => file == other,
+            _ => std::mem::discriminant(self) == std::mem::discriminant(other),
+        }
+    }
+}
+
 impl fmt::Display for Source {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         match self {

@@ -38,7 +38,10 @@ pub use load::{DEFAULT, EffectiveSetting, Loaded, Sources, load};
 pub use route::{MAIN_ROUTE, RouteSettings};
 pub use settings::{
     BatchSettings, BrokerSettings, DeadLetterSettings, EventSettings, FieldSettings, HttpSettings, LogFormat,
-    LogSettings, QueueType, RetrySettings, Settings, ShutdownSettings, StoreSettings, TelemetrySettings, WriteSettings,
+    LogSettings, OperatorSettings, QueueType, RetrySettings, Settings, ShutdownSettings, StoreSettings,
+    TelemetrySettings, WriteSettings,
 };
 pub use units::{HumanDuration, Retention, Size};
-pub use uri::{broker_addresses, redacted, store_database, unencrypted_broker_host, unencrypted_store_host};
+pub use uri::{
+    broker_addresses, redacted, store_database, store_hosts, unencrypted_broker_host, unencrypted_store_host,
+};

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use secrecy::ExposeSecret as _;
+use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize as _;
 use toml::{Table, Value};
 
@@ -20,7 +20,7 @@ use super::variables::{Meaning, Variables, nearest};
 pub const DEFAULT: &str = include_str!("../../../config/default.toml");
 
 /// Settings whose value is never shown, and which can come from a file (`<key>_file`).
-const SECRETS: [&str; 3] = ["broker.uri", MASK_KEY, "store.uri"];
+const SECRETS: [&str; 5] = ["broker.uri", MASK_KEY, "store.uri", "operator.broker_uri", "operator.store_uri"];
 /// The secret that is no URI.
 const MASK_KEY: &str = "event.mask_key";
 
@@ -135,6 +135,8 @@ struct MergedSettings {
     parsed: Parsed,
     /// Which settings were given, and where, in the order of the layers.
     given: Vec<(String, Source)>,
+    /// The same of secrets that are not empty: the setting, how it was given (`broker.uri_file`), and where.
+    secrets: Vec<(String, String, Source)>,
     errors: Vec<ConfigError>,
 }
 
@@ -145,7 +147,14 @@ impl MergedSettings {
         };
         let defaults: Table = toml::from_str(DEFAULT).map_err(invalid)?;
         let parsed = Parsed::new(defaults.clone()).map_err(invalid)?;
-        Ok(MergedSettings { table: defaults.clone(), defaults, parsed, given: Vec::new(), errors: Vec::new() })
+        Ok(MergedSettings {
+            table: defaults.clone(),
+            defaults,
+            parsed,
+            given: Vec::new(),
+            secrets: Vec::new(),
+            errors: Vec::new(),
+        })
     }
 
     fn add_file(&mut self, path: &Path, text: &str) {
@@ -163,9 +172,14 @@ impl MergedSettings {
 
     /// Deserializes all settings again, so that a type error belongs to this one.
     fn try_set(&mut self, entry: Entry) -> Result<(), ConfigError> {
+        let name = entry.path();
         let (entry, file) = read_secret_file(entry)?;
         self.check_name(&entry)?;
         let path = entry.path();
+        let is_empty = entry.value.as_str().is_some_and(str::is_empty);
+        if SECRETS.contains(&path.as_str()) && !is_empty {
+            self.check_given_once(&path, &name, &entry.source)?;
+        }
         let mut table = self.table.clone();
         if let Some(Value::Table(section)) = table.get_mut(&entry.section) {
             if SECRETS.contains(&path.as_str()) {
@@ -184,6 +198,19 @@ impl MergedSettings {
         self.table = table;
         self.given.push((path, entry.source));
         Ok(())
+    }
+
+    /// Refuses a secret that one layer gives twice, as a text and as a file: neither comes before the other. `name` is how it is given
+    /// now. Layers replace each other.
+    fn check_given_once(&mut self, path: &str, name: &str, source: &Source) -> Result<(), ConfigError> {
+        let is_other =
+            |(of, given, at): &&(String, String, Source)| of == path && given != name && at.is_same_layer(source);
+        let Some((_, given, at)) = self.secrets.iter().find(is_other) else {
+            self.secrets.push((path.to_owned(), name.to_owned(), source.clone()));
+            return Ok(());
+        };
+        let text = format!("and {given} ({at}) are both set; remove one of the two");
+        Err(ConfigError::new(source.clone(), Some(name.to_owned()), text))
     }
 
     fn check_name(&self, entry: &Entry) -> Result<(), ConfigError> {
@@ -220,11 +247,17 @@ impl MergedSettings {
         Ok(Loaded { settings, routes, effective, ignored_variables: Vec::new() })
     }
 
-    /// Without `store.database`, the database that `store.uri` names is used, as other clients do.
+    /// Without `store.database`, the database that `store.uri` names is used, as other clients do; or else that of
+    /// `operator.store_uri`.
     fn use_database_of_uri(&mut self) {
-        let source = self.source("store.uri");
-        let database = store_database(self.parsed.settings.store.uri.expose_secret()).map(str::to_owned);
-        if let Some(database) = database.filter(|_| self.source("store.database") == Source::Default) {
+        let (store, operator) = (&self.parsed.settings.store, &self.parsed.settings.operator);
+        let named = |uri: &SecretString| store_database(uri.expose_secret()).map(str::to_owned);
+        let of_operator = || Some(("operator.store_uri", named(&operator.store_uri)?));
+        let Some((uri, database)) = named(&store.uri).map(|name| ("store.uri", name)).or_else(of_operator) else {
+            return;
+        };
+        let source = self.source(uri);
+        if self.source("store.database") == Source::Default {
             let value = Value::String(database);
             self.set(Entry { section: "store".to_owned(), key: "database".to_owned(), value, source });
         }
@@ -291,6 +324,9 @@ fn read_secret_file(entry: Entry) -> Result<(Entry, String), ConfigError> {
     }
     let text = std::fs::read_to_string(Path::new(file))
         .map_err(|cause| error(format!("names {file}, which cannot be read: {cause}")))?;
+    if secret_text(&text).is_empty() {
+        return Err(error(format!("names {file}, which is empty")));
+    }
     let key = secret.rsplit_once('.').map_or(secret, |(_, key)| key).to_owned();
     let file = file.clone();
     Ok((Entry { key, value: Value::String(secret_text(&text).to_owned()), ..entry }, file))

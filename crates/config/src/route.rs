@@ -127,6 +127,12 @@ impl RouteTables {
 }
 
 impl RouteSettings {
+    /// The same with the operators' logins in place of the worker's, where they are set.
+    pub fn as_operator(self) -> Self {
+        let process = Arc::new(Settings::clone(&self.process).as_operator());
+        RouteSettings { process, ..self }
+    }
+
     /// The name of a setting of a route, such as `collection`, where it is written.
     pub(super) fn setting(&self, name: &str) -> String {
         let in_section = IN_SECTIONS.iter().find(|(_, _, other)| *other == name && self.name == MAIN_ROUTE);

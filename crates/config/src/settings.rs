@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use secrecy::SecretString;
+use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
 use url::Url;
 
@@ -26,6 +26,7 @@ pub struct Settings {
     pub log: LogSettings,
     pub telemetry: TelemetrySettings,
     pub shutdown: ShutdownSettings,
+    pub operator: OperatorSettings,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -35,6 +36,9 @@ pub struct BrokerSettings {
     pub uri: SecretString,
     /// The file that `uri` was read from; empty if it came from elsewhere.
     pub uri_file: String,
+    /// Which setting `uri` is, for messages: `operator.broker_uri` after [`Settings::as_operator`].
+    #[serde(skip, default = "broker_uri")]
+    pub uri_setting: &'static str,
     /// PEM file with further certificate authorities; empty for the system's only.
     pub tls_ca: String,
     /// PEM file with our client certificate; empty for none.
@@ -53,6 +57,33 @@ pub struct BrokerSettings {
     pub heartbeat: HumanDuration,
     pub connect_timeout: HumanDuration,
     pub call_timeout: HumanDuration,
+}
+
+fn broker_uri() -> &'static str {
+    "broker.uri"
+}
+
+fn store_uri() -> &'static str {
+    "store.uri"
+}
+
+impl Settings {
+    /// The same with the operators' logins in place of the worker's, where they are set.
+    pub(super) fn as_operator(mut self) -> Self {
+        let is_set = |uri: &SecretString| !uri.expose_secret().is_empty();
+        let (operator, broker, store) = (&self.operator, &mut self.broker, &mut self.store);
+        if is_set(&operator.broker_uri) {
+            broker.uri = operator.broker_uri.clone();
+            broker.uri_file.clone_from(&operator.broker_uri_file);
+            broker.uri_setting = "operator.broker_uri";
+        }
+        if is_set(&operator.store_uri) {
+            store.uri = operator.store_uri.clone();
+            store.uri_file.clone_from(&operator.store_uri_file);
+            store.uri_setting = "operator.store_uri";
+        }
+        self
+    }
 }
 
 /// The content of the file now, if it is valid, or else what was read at first: credentials are renewed by replacing the
@@ -133,6 +164,9 @@ pub struct StoreSettings {
     pub uri: SecretString,
     /// The file that `uri` was read from; empty if it came from elsewhere.
     pub uri_file: String,
+    /// Which setting `uri` is, for messages: `operator.store_uri` after [`Settings::as_operator`].
+    #[serde(skip, default = "store_uri")]
+    pub uri_setting: &'static str,
     pub allow_plaintext: bool,
     pub database: String,
     pub ensure_indexes: bool,
@@ -242,6 +276,19 @@ impl TelemetrySettings {
 #[allow(missing_docs)]
 pub struct ShutdownSettings {
     pub timeout: HumanDuration,
+}
+
+/// The logins of operators' commands; empty for those of the worker.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs)]
+pub struct OperatorSettings {
+    pub broker_uri: SecretString,
+    /// The file that `broker_uri` was read from; empty if it came from elsewhere.
+    pub broker_uri_file: String,
+    pub store_uri: SecretString,
+    /// The file that `store_uri` was read from; empty if it came from elsewhere.
+    pub store_uri_file: String,
 }
 
 impl EventSettings {

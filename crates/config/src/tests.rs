@@ -359,3 +359,37 @@ fn the_mask_key_is_not_shown() {
     let loaded = load_text("t.toml", "[event]\nmask_key = \"a long key://one\"\n").unwrap();
     assert!(loaded.effective.iter().all(|setting| !setting.value.to_string().contains("a long key")));
 }
+
+#[test]
+fn operators_commands_use_logins_of_their_own_where_these_are_set() {
+    let text = "[broker]\nuri = \"amqp://worker@localhost\"\n[operator]\nbroker_uri = \"amqp://desk@localhost\"\n";
+    let worker = load_text("f", text).unwrap().routes.swap_remove(0);
+    assert_eq!(worker.broker.uri.expose_secret(), "amqp://worker@localhost");
+    let (store, operator) = (worker.store.uri.expose_secret().to_owned(), worker.as_operator());
+    let (broker, setting) = (operator.broker.uri.expose_secret(), operator.broker.uri_setting);
+    assert_eq!((broker, setting), ("amqp://desk@localhost", "operator.broker_uri"));
+    assert_eq!((operator.store.uri.expose_secret(), operator.store.uri_setting), (store.as_str(), "store.uri"));
+    let operator = "[operator]\nstore_uri = \"mongodb://localhost/tickets\"\n";
+    assert_eq!(load_text("f", operator).unwrap().settings.store.database, "tickets");
+    insta::assert_snapshot!(load_text("f", "[operator]\nbroker_uri = \"amqp://broker.example\"\n").unwrap_err(), @"f, line 2: operator.broker_uri is not encrypted to broker.example, another machine: passwords and events could be read on the network. Use amqps://, or set broker.allow_plaintext = true if the network is trusted");
+}
+
+#[test]
+fn a_secret_is_given_once_in_each_layer() {
+    let directory = tempfile::tempdir().unwrap();
+    let [file, empty] = ["uri", "empty"].map(|name| directory.path().join(name).to_str().unwrap().to_owned());
+    std::fs::write(&file, "amqp://localhost/of.file").unwrap();
+    std::fs::write(&empty, "\n").unwrap();
+    let (uri, uri_file) = ("TICKETLOG_BROKER__URI", "TICKETLOG_BROKER__URI_FILE");
+    let twice = with_env(&[(uri, "amqp://localhost/of.text"), (uri_file, &file)]).unwrap_err();
+    insta::assert_snapshot!(twice, @"environment variable TICKETLOG_BROKER__URI_FILE: broker.uri_file and broker.uri (environment variable TICKETLOG_BROKER__URI) are both set; remove one of the two");
+    let once = with_env(&[(uri, "amqp://localhost/of.text"), (uri_file, "")]).unwrap();
+    assert_eq!(once.broker.uri.expose_secret(), "amqp://localhost/of.text");
+    let empty = with_env(&[("TICKETLOG_OPERATOR__BROKER_URI_FILE", &empty)]).unwrap_err().to_string();
+    assert!(empty.contains("operator.broker_uri_file names") && empty.contains("which is empty"), "{empty}");
+    // A layer replaces what is below it.
+    let flags = vec![["--set", "broker", "uri", "amqp://localhost/of.flag"].map(str::to_owned).into()];
+    let environment = vec![(uri_file.to_owned(), file)];
+    let broker = load(&Sources { environment, flags, ..Sources::default() }).unwrap().settings.broker.clone();
+    assert_eq!((broker.uri.expose_secret(), broker.uri_file.as_str()), ("amqp://localhost/of.flag", ""));
+}

@@ -60,6 +60,9 @@ pub fn redacted(uri: &str) -> String {
 }
 
 fn redacted_uri(uri: &str) -> String {
+    if uri.is_empty() {
+        return String::new();
+    }
     let Some((scheme, rest)) = uri.split_once("://") else { return "***".to_owned() };
     // Whatever stands before the last `@` may be a part of the password.
     let (user, rest) = match rest.rsplit_once('@') {
@@ -103,6 +106,19 @@ pub fn unencrypted_broker_host(uri: &str) -> Option<String> {
         (url.scheme() == "amqp" && !is_local(&host)).then_some(host)
     };
     broker_addresses(uri).iter().find_map(unencrypted)
+}
+
+/// The hosts of a valid store URI, with their ports.
+pub fn store_hosts(uri: &str) -> String {
+    let (scheme, rest) = uri.split_once("://").unwrap_or(("", uri));
+    let authority = rest.split(['/', '?']).next().unwrap_or_default();
+    let hosts = authority.rsplit_once('@').map_or(authority, |(_, hosts)| hosts);
+    let has_port = |host: &str| host.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
+    let with_port = |host: &str| match scheme == "mongodb+srv" || has_port(host) {
+        true => host.to_owned(),
+        false => format!("{host}:27017"),
+    };
+    hosts.split(',').map(with_port).collect::<Vec<_>>().join(", ")
 }
 
 /// The first host of a store URI that is another machine and would be reached without TLS.
@@ -229,6 +245,17 @@ mod tests {
             ("tickets", None),
         ] {
             assert_eq!(store_database(uri), database, "{uri}");
+        }
+    }
+
+    #[test]
+    fn the_hosts_of_a_store_uri_have_ports() {
+        for (uri, hosts) in [
+            ("mongodb://u:p@a:1,b/tickets?replicaSet=rs0", "a:1, b:27017"),
+            ("mongodb://[::1]:5,127.0.0.1?tls=true", "[::1]:5, 127.0.0.1:27017"),
+            ("mongodb+srv://u:p@cluster.example/x", "cluster.example"),
+        ] {
+            assert_eq!(store_hosts(uri), hosts, "{uri}");
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use secrecy::ExposeSecret;
+use secrecy::{ExposeSecret, SecretString};
 use tracing_subscriber::EnvFilter;
 
 use super::faults::{Faults, SettingFault};
@@ -99,8 +99,15 @@ fn check_servers(s: &Settings, faults: &mut Faults) {
         Some(url) => management_fault(&url, s.broker.allow_plaintext),
     };
     let otlp = (!s.telemetry.otlp.is_empty()).then(|| otlp_fault(&s.telemetry.otlp)).flatten().map(str::to_owned);
+    let of_operator = |uri: &SecretString, fault: fn(&str, bool) -> Option<String>, allow_plaintext| {
+        Some(uri.expose_secret()).filter(|uri| !uri.is_empty()).and_then(|uri| fault(uri, allow_plaintext))
+    };
+    let operator_broker = of_operator(&s.operator.broker_uri, broker_uri_fault, s.broker.allow_plaintext);
+    let operator_store = of_operator(&s.operator.store_uri, store_uri_fault, s.store.allow_plaintext);
     let all = [
         ("telemetry.otlp", otlp),
+        ("operator.broker_uri", operator_broker),
+        ("operator.store_uri", operator_store),
         ("broker.uri", broker_uri_fault(broker, s.broker.allow_plaintext)),
         ("broker.management", management),
         ("store.uri", store_uri_fault(store, s.store.allow_plaintext)),
