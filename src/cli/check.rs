@@ -1,26 +1,36 @@
 //! Owns `ticketlog check`: runs all checks and prints the findings. Must not know what is checked.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use url::Url;
 
 use crate::mongodb;
-use ticketlog_config::RouteSettings;
 use ticketlog_config::finding::{Finding, Level};
 use ticketlog_config::format::counted;
+use ticketlog_config::{EffectiveSetting, RouteSettings, Source};
 use ticketlog_contract::dead_letter::{escape, one_line};
 use ticketlog_http::client as http_client;
 use ticketlog_rabbitmq as rabbitmq;
 
 use super::terminal::{after_printing, green, print_coloured, print_line, red, wrapped, yellow};
 use super::worker_address::parse_http_url;
-use super::{CommandError, exit};
+use super::{CommandError, ConfigArgs, exit};
 
 const READINESS_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// What is checked of the connections, which are those of all routes.
-const SHARED: [&str; 6] =
-    ["broker.uri", "broker.exchange", "broker.allow_plaintext", "store.uri", "store.allow_plaintext", "clock"];
+const SHARED: [&str; 9] = [
+    "broker.uri",
+    "operator.broker_uri",
+    "broker.management",
+    "broker.exchange",
+    "broker.allow_plaintext",
+    "store.uri",
+    "operator.store_uri",
+    "store.allow_plaintext",
+    "clock",
+];
 
 /// Flags of `ticketlog check`.
 #[derive(Debug, clap::Args)]
@@ -28,20 +38,26 @@ pub struct CheckArgs {
     /// Print one JSON object: `{"ok": …, "findings": [{"level", "subject", "message", "fix"}]}`.
     #[arg(long)]
     json: bool,
-    /// RabbitMQ's management API, for bindings and policies [default: http on port 15672 of the broker's host, unless
-    /// broker.uri uses TLS].
+    /// RabbitMQ's management API, for bindings and policies [default: broker.management, or else http on port 15672 of the
+    /// broker's host, unless broker.uri uses TLS].
     #[arg(long, value_name = "URL", value_parser = parse_http_url)]
     management: Option<Url>,
     /// The HTTP address of a worker, whose readiness is shown; repeatable.
     #[arg(long, value_name = "URL", value_parser = parse_http_url)]
     status: Vec<Url>,
+    /// Check what operators' commands (dead, erase, console) need, with operator.broker_uri and operator.store_uri where these are
+    /// set, instead of what the worker needs.
+    #[arg(long)]
+    operator: bool,
 }
 
 impl CheckArgs {
     /// With an invalid configuration, only its faults are reported.
-    pub(super) fn run(&self, routes: Result<Vec<RouteSettings>, CommandError>) -> Result<u8, CommandError> {
+    pub(super) fn run(&self, config: &ConfigArgs) -> Result<u8, CommandError> {
+        let loaded = config.load();
+        let routes = loaded.and_then(|mut loaded| Ok((origin(config, &loaded.effective), config.select(&mut loaded)?)));
         let (findings, failure_code) = match routes {
-            Ok(routes) => (self.check(&routes)?, exit::UNAVAILABLE),
+            Ok((origin, routes)) => (self.check(origin, routes)?, exit::UNAVAILABLE),
             Err(CommandError { code, error }) => {
                 let fix = "correct it; `ticketlog config --default` explains every setting";
                 let text = format!("{error:#}");
@@ -57,15 +73,16 @@ impl CheckArgs {
         after_printing(Ok(if worst == Level::Fail { failure_code } else { 0 }), printed)
     }
 
-    fn check(&self, routes: &[RouteSettings]) -> Result<Vec<Finding>, CommandError> {
+    fn check(&self, origin: Finding, routes: Vec<RouteSettings>) -> Result<Vec<Finding>, CommandError> {
         let fault = |settings: &RouteSettings| settings.broker.management_fault(self.management.as_ref()?);
         if let Some(fault) = routes.iter().find_map(fault) {
             return Err(CommandError::usage(format!("--management {fault}")));
         }
-        let mut findings = vec![Finding::ok("configuration", "is valid")];
+        let mut findings = vec![origin];
         super::block_on(async {
             for settings in routes {
-                for mut finding in self.check_route(settings).await {
+                let settings = if self.operator { settings.as_operator() } else { settings };
+                for mut finding in self.check_route(&settings).await {
                     // What all routes share is said once.
                     if settings.has_several_routes() && !SHARED.contains(&finding.subject) {
                         finding.message = format!("route {}: {}", settings.name, finding.message);
@@ -84,15 +101,32 @@ impl CheckArgs {
 
     async fn check_route(&self, settings: &RouteSettings) -> Vec<Finding> {
         let mut findings = match rabbitmq::check_settings(&settings.broker) {
-            Ok(()) => {
-                let management = self.management.clone().or(settings.broker.management_url());
-                rabbitmq::check(settings, management.as_ref()).await
+            Ok(()) => rabbitmq::check(settings, self.management.as_ref(), self.operator).await,
+            Err(error) => {
+                vec![Finding::fail(settings.broker.uri_setting, error.what(), error.fix().unwrap_or("correct it"))]
             }
-            Err(error) => vec![Finding::fail("broker.uri", error.to_string(), "correct it")],
         };
-        findings.extend(mongodb::check(settings).await);
+        findings.extend(mongodb::check(settings, self.operator).await);
         findings
     }
+}
+
+/// Where the settings come from: the first thing to know about any other finding.
+fn origin(config: &ConfigArgs, effective: &[EffectiveSetting]) -> Finding {
+    let mut from: Vec<String> = config.config_files.iter().map(|path| path.display().to_string()).collect();
+    let names = |is_wanted: fn(&Source) -> bool| {
+        let given = effective.iter().filter(|setting| is_wanted(&setting.source));
+        given.map(|setting| setting.source.to_string()).collect::<BTreeSet<_>>()
+    };
+    let variables = names(|source| matches!(source, Source::Environment(_)));
+    from.extend(variables);
+    from.extend(names(|source| matches!(source, Source::Flag(_))));
+    let subject = "configuration";
+    if from.is_empty() {
+        let fix = "name the worker's file with --config or TICKETLOG_CONFIG, or set its environment variables, unless these are meant";
+        return Finding::warn(subject, "nothing was given: this checks the built-in defaults", fix);
+    }
+    Finding::ok(subject, format!("is valid, and comes from {}", from.join(", ")))
 }
 
 /// What `/readyz` of a worker says.
@@ -101,8 +135,12 @@ async fn readiness(worker: &Url) -> Finding {
     let fix = "the runbooks explain each component: docs/operate/runbooks/README.md";
     let Ok(url) = worker.join("/readyz") else { return Finding::fail(subject, "its address is not valid", fix) };
     match http_client::get(&url, None, None, READINESS_TIMEOUT).await {
-        None => Finding::fail(subject, format!("{worker} does not answer"), "start the worker, or correct --status"),
-        Some((status, body)) => {
+        Err(reason) => Finding::fail(
+            subject,
+            format!("{worker} does not answer: {reason}"),
+            "start the worker, or correct --status",
+        ),
+        Ok((status, body)) => {
             let text = one_line(&String::from_utf8_lossy(&body).trim_end().replace('\n', "; "), usize::MAX);
             match (status, text.as_str()) {
                 (200, "ready") => Finding::ok(subject, format!("{worker} is ready")),

@@ -5,6 +5,8 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
+use ticketlog_config::RouteSettings;
+
 use super::error::{EXIT_CODES, exit};
 use super::steer::Action;
 use super::{
@@ -109,8 +111,8 @@ fn dispatch(cli: Cli, early: Option<std::io::Result<run::Early>>) -> Result<u8, 
     let config = cli.config;
     match cli.command {
         Command::Run => run::run(&config, early.unwrap_or_else(run::Early::new)?),
-        Command::Setup => setup::run(&config.routes()?),
-        Command::Check(args) => args.run(config.routes()),
+        Command::Setup => operate(config.routes()?, |routes| setup::run(&routes)),
+        Command::Check(args) => args.run(&config),
         Command::Health(args) => args.run(&config.load()?.settings),
         Command::Status(args) => args.run(&config.load()?.settings),
         Command::Pause(args) => args.run(&config, Action::Pause),
@@ -121,20 +123,40 @@ fn dispatch(cli: Cli, early: Option<std::io::Result<run::Early>>) -> Result<u8, 
         Command::Tail(args) => args.run(&config.one_route()?),
         Command::Validate(args) => args.run(&config.one_route()?),
         #[cfg(feature = "desk")]
-        Command::Dead(args) => args.run(&config.one_route()?),
+        Command::Dead(args) => operate(vec![config.one_route()?], |mut routes| args.run(&routes.swap_remove(0))),
         #[cfg(feature = "desk")]
         Command::Evaluate => {
             ticketlog_desk::serve_expressions()?;
             Ok(0)
         }
         #[cfg(feature = "desk")]
-        Command::Console(args) => args.run(config.one_route()?),
+        Command::Console(args) => operate(vec![config.one_route()?], |mut routes| args.run(routes.swap_remove(0))),
         #[cfg(feature = "desk")]
-        Command::Erase(args) => args.run(&config.routes()?),
+        Command::Erase(args) => operate(config.routes()?, |routes| args.run(&routes)),
         Command::Config(args) => args.run(|| config.load()),
         Command::Completions(args) => args.run(Cli::command()),
         Command::Man(args) => args.run(Cli::command()),
     }
+}
+
+/// Runs an operators' command with the operators' logins. If a server refuses one, says which setting it came from.
+fn operate(
+    routes: Vec<RouteSettings>,
+    run: impl FnOnce(Vec<RouteSettings>) -> Result<u8, CommandError>,
+) -> Result<u8, CommandError> {
+    let routes: Vec<_> = routes.into_iter().map(RouteSettings::as_operator).collect();
+    let used = routes.first().map_or(("", ""), |settings| (settings.broker.uri_setting, settings.store.uri_setting));
+    run(routes).map_err(|CommandError { code, error }| match code {
+        exit::NO_PERMISSION => {
+            let text = format!(
+                "{error:#}\nthis command uses the logins of {} for RabbitMQ and {} for MongoDB; operators' commands use \
+                 operator.broker_uri and operator.store_uri where these are set",
+                used.0, used.1
+            );
+            CommandError::text(code, text)
+        }
+        _ => CommandError { code, error },
+    })
 }
 
 /// The environment variables that stand for flags of a command and its subcommands.

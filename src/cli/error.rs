@@ -86,8 +86,8 @@ impl From<ConfigErrors> for CommandError {
 impl From<BrokerError> for CommandError {
     fn from(error: BrokerError) -> Self {
         let code = match &error {
-            BrokerError::Authentication | BrokerError::VirtualHost => exit::NO_PERMISSION,
-            BrokerError::InvalidUri | BrokerError::Certificate(_) => exit::CONFIG,
+            BrokerError::Authentication(_) | BrokerError::VirtualHost(_) => exit::NO_PERMISSION,
+            BrokerError::InvalidUri(_) | BrokerError::Certificate(_) => exit::CONFIG,
             BrokerError::Refused(refusal) if refusal.kind == RefusalKind::AccessRefused => exit::NO_PERMISSION,
             _ => exit::UNAVAILABLE,
         };
@@ -131,12 +131,19 @@ impl From<StoreUriError> for CommandError {
 
 impl From<Failure> for CommandError {
     fn from(failure: Failure) -> Self {
+        CommandError::of_store(&failure, "store.uri")
+    }
+}
+
+impl CommandError {
+    /// MongoDB's failure with the login of this setting.
+    pub(super) fn of_store(failure: &Failure, uri_setting: &str) -> Self {
         let code = match failure.class {
             _ if failure.is_permission() => exit::NO_PERMISSION,
             FailureClass::Operator | FailureClass::Unknown => exit::CONFIG,
             FailureClass::Transient | FailureClass::Document => exit::UNAVAILABLE,
         };
-        CommandError::text(code, failure.to_string())
+        CommandError::text(code, format!("{}; {}", failure.what(uri_setting), failure.fix()))
     }
 }
 

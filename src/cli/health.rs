@@ -25,11 +25,11 @@ impl HealthArgs {
         let mut url = own_worker(settings);
         url.set_path(path);
         match super::block_on(async { Ok(http_client::get(&url, None, None, TIMEOUT).await) })? {
-            Some((status, body)) => {
+            Ok((status, body)) => {
                 let code = if status == 200 { 0 } else { exit::NOT_WELL };
                 after_printing(Ok(code), print_line(String::from_utf8_lossy(&body).trim_end()))
             }
-            None => Err(CommandError::text(
+            Err(_) => Err(CommandError::text(
                 exit::NOT_WELL,
                 format!("no worker answers at {} (http.listen)", url.authority()),
             )),

@@ -114,7 +114,7 @@ async fn steer(pid: Pid, action: Action, status: Option<Url>) -> Result<String, 
 
 /// Whether consuming is to pause. `None` if that worker does not answer there.
 async fn is_paused(status: &Url, pid: Pid) -> Option<bool> {
-    let (_, body) = http_client::get(status, None, None, LIMIT).await?;
+    let (_, body) = http_client::get(status, None, None, LIMIT).await.ok()?;
     let status: WorkerStatus = serde_json::from_slice(&body).ok()?;
     let is_that_worker = i64::from(status.pid) == i64::from(pid.as_raw_pid());
     is_that_worker.then(|| status.first.components.get("consumer").is_none_or(|state| state != UP))

@@ -20,9 +20,9 @@ use super::uri::check_settings;
 /// Largest clock difference without a warning, in seconds.
 const MAX_CLOCK_SKEW: f64 = 2.0;
 
-/// Checks everything that the worker and the readers need.
-pub async fn check(route: &RouteSettings) -> Vec<Finding> {
-    let settings = &route.store;
+/// Checks everything that the worker and the readers need; or else, as `operator`, what operators' commands need.
+pub async fn check(route: &RouteSettings, operator: bool) -> Vec<Finding> {
+    let (settings, subject) = (&route.store, route.store.uri_setting);
     let mut found = encryption(settings);
     let (options, usable) = uri_options(settings);
     found.extend(options);
@@ -31,42 +31,45 @@ pub async fn check(route: &RouteSettings) -> Vec<Finding> {
     }
     let store = match Store::open(route, 1, None).await {
         Ok(store) => store,
-        Err(failure) => {
-            found.push(Finding::fail("store.uri", failure.to_string(), "correct store.uri"));
-            return found;
-        }
+        Err(failure) => return with(found, unreachable(settings, &failure)),
     };
-    if let Err(failure) = store.probe().await {
-        let fix = "correct store.uri, start MongoDB, or grant the user the role of deploy/mongodb";
-        found.push(Finding::fail("store.uri", failure.to_string(), fix));
-        return found;
+    if let Err(failure) = store.ping().await {
+        return with(found, unreachable(settings, &failure));
     }
-    found.push(Finding::ok("store.uri", "MongoDB answers, and the collection can be read"));
-    let checks = [
-        replica_set_and_clock(&store).await,
-        privileges(&store, settings).await,
-        collection::findings(&store).await,
-        index_findings(&store, settings).await,
-    ];
+    found.push(Finding::ok(subject, "MongoDB answers and accepts the login"));
+    let mut checks = vec![replica_set_and_clock(&store, subject).await, privileges(&store, settings, operator).await];
+    if !operator {
+        checks.push(collection::findings(&store).await);
+        checks.push(index_findings(&store, settings).await);
+    }
     for findings in checks {
         match findings {
             Ok(mut findings) => found.append(&mut findings),
-            Err(failure) => found.push(Finding::warn(
-                "store.uri",
-                failure.to_string(),
-                "grant the privilege, or check with mongosh",
-            )),
+            Err(failure) => found.push(Finding::warn(subject, failure.what(subject), failure.fix())),
         }
     }
     found
 }
 
+fn with(mut found: Vec<Finding>, last: Finding) -> Vec<Finding> {
+    found.push(last);
+    found
+}
+
+/// The finding for a MongoDB that cannot be used: where it should be, and what fits the cause.
+fn unreachable(settings: &StoreSettings, failure: &Failure) -> Finding {
+    let hosts = config::store_hosts(settings.current_uri().expose_secret());
+    let message = format!("{}, at {hosts}", failure.what(settings.uri_setting));
+    Finding::fail(settings.uri_setting, message, failure.fix())
+}
+
 /// The findings about the options of `store.uri`, and whether the driver accepts the rest.
 fn uri_options(settings: &StoreSettings) -> (Vec<Finding>, bool) {
-    let ignored = |option| Finding::warn("store.uri", format!("the option {option} changes nothing here"), "remove it");
+    let ignored =
+        |option| Finding::warn(settings.uri_setting, format!("the option {option} changes nothing here"), "remove it");
     match check_settings(settings) {
         Ok(options) => (options.into_iter().map(ignored).collect(), true),
-        Err(error) => (vec![Finding::fail("store.uri", error.to_string(), "correct store.uri")], false),
+        Err(error) => (vec![Finding::fail(settings.uri_setting, error.to_string(), "correct it")], false),
     }
 }
 
@@ -82,23 +85,23 @@ fn encryption(settings: &StoreSettings) -> Vec<Finding> {
         ));
     }
     if let Some(named) = config::store_database(uri).filter(|named| *named != settings.database) {
-        let message = format!("store.uri names the database {named:?}, but events go to {:?}", settings.database);
+        let message =
+            format!("{} names the database {named:?}, but events go to {:?}", settings.uri_setting, settings.database);
         found.push(Finding::warn("store.database", message, "remove one of the two names"));
     }
     let options = uri.split_once('?').map_or("", |(_, options)| options).to_ascii_lowercase();
     let unverified = ["tlsinsecure=true", "tlsallowinvalidcertificates=true", "tlsallowinvalidhostnames=true"];
     if options.split('&').any(|option| unverified.contains(&option)) {
         let fix = "remove the option from store.uri, and name the CA with tlsCAFile";
-        found.push(Finding::fail("store.uri", "TLS does not verify the server's certificate", fix));
+        found.push(Finding::fail(settings.uri_setting, "TLS does not verify the server's certificate", fix));
     }
     found
 }
 
-async fn replica_set_and_clock(store: &Store) -> Result<Vec<Finding>, Failure> {
+async fn replica_set_and_clock(store: &Store, subject: &'static str) -> Result<Vec<Finding>, Failure> {
     let hello = store.command("admin", doc! { "hello": 1 }).await?;
     let count = |key: &str| hello.get_array(key).map_or(0, Vec::len);
     let (members, arbiters) = (count("hosts") + count("passives"), count("arbiters"));
-    let subject = "store.uri";
     let mut found = vec![match (hello.get_str("msg"), hello.get_str("setName")) {
         (Ok("isdbgrid"), _) => Finding::ok(subject, "a sharded cluster"),
         (_, Err(_)) => Finding::fail(
@@ -133,10 +136,10 @@ async fn replica_set_and_clock(store: &Store) -> Result<Vec<Finding>, Failure> {
 }
 
 /// Whether the user has the privileges of the worker. Without access control there is no user, and everything is allowed.
-async fn privileges(store: &Store, settings: &StoreSettings) -> Result<Vec<Finding>, Failure> {
+async fn privileges(store: &Store, settings: &StoreSettings, operator: bool) -> Result<Vec<Finding>, Failure> {
     let status = store.command("admin", doc! { "connectionStatus": 1, "showPrivileges": true }).await?;
     let info = status.get_document("authInfo").cloned().unwrap_or_default();
-    let subject = "store.uri";
+    let subject = settings.uri_setting;
     if info.get_array("authenticatedUsers").map_or(true, Vec::is_empty) {
         let fix = "enable access control, and give the worker the role of deploy/mongodb";
         return Ok(vec![Finding::warn(
@@ -148,13 +151,21 @@ async fn privileges(store: &Store, settings: &StoreSettings) -> Result<Vec<Findi
     let namespace = store.collection().namespace();
     let held = info.get_array("authenticatedUserPrivileges").cloned().unwrap_or_default();
     let index = settings.ensure_indexes.then_some("createIndex");
-    let wanted = ["insert", "find"].into_iter().chain(index);
+    let wanted: Vec<_> = match operator {
+        true => vec!["find", "remove"],
+        false => ["insert", "find"].into_iter().chain(index).collect(),
+    };
     Ok(wanted
+        .into_iter()
         .map(|action| {
             if held.iter().any(|privilege| grants(privilege, action, &namespace)) {
                 Finding::ok(subject, format!("the user may {action} in {namespace}"))
             } else {
                 let message = format!("the user may not {action} in {namespace}");
+                if operator {
+                    let fix = "for `ticketlog erase`, grant the role ticketlogEraser of deploy/mongodb";
+                    return Finding::warn(subject, message, fix);
+                }
                 Finding::fail(
                     subject,
                     message,

@@ -124,6 +124,14 @@ impl Store {
         }
     }
 
+    /// Logs in, which takes no privilege.
+    ///
+    /// # Errors
+    /// Why that fails.
+    pub async fn ping(&self) -> Result<(), Failure> {
+        self.command("admin", doc! { "ping": 1 }).await.map(drop)
+    }
+
     /// Reads from the primary, to see whether it answers and accepts the user.
     ///
     /// # Errors

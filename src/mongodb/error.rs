@@ -70,24 +70,55 @@ impl Failure {
     }
 }
 
-impl std::fmt::Display for Failure {
-    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
-        let text = match self.kind {
+impl Failure {
+    /// What happened, with the login of this setting.
+    pub fn what(&self, uri_setting: &str) -> String {
+        let text: &str = match self.kind {
             FailureKind::Timeout => "MongoDB did not answer within store.write_timeout",
             FailureKind::Io => "the connection to MongoDB was lost",
-            FailureKind::ServerSelection => "no MongoDB primary can be reached; check store.uri and the replica set",
-            FailureKind::Authentication => "MongoDB rejects the user name or the password of store.uri",
-            FailureKind::Tls => "the TLS handshake with MongoDB failed; check the certificates",
+            FailureKind::ServerSelection => "no MongoDB primary can be reached",
+            FailureKind::Authentication => &format!("MongoDB rejects the user name or the password of {uri_setting}"),
+            FailureKind::Tls => "the TLS handshake with MongoDB failed",
             FailureKind::WriteConcern => "MongoDB cannot confirm writes by a majority",
             FailureKind::Document => "MongoDB rejects documents",
+            FailureKind::Command if self.code == Some(13) => &format!("the user of {uri_setting} is not authorized"),
             FailureKind::Command if self.code == Some(13_297) => {
                 "a database exists whose name differs only in case; correct store.database"
             }
             FailureKind::Command | FailureKind::Other => "MongoDB rejects the command",
         };
-        match self.code {
-            Some(code) => write!(f, "{text} (code {code})"),
-            None => f.write_str(text),
+        self.code.map_or_else(|| text.to_owned(), |code| format!("{text} (code {code})"))
+    }
+
+    /// What to do.
+    pub fn fix(&self) -> &'static str {
+        match self.kind {
+            FailureKind::Timeout => "MongoDB is overloaded or frozen, or store.write_timeout is too short",
+            FailureKind::ServerSelection => {
+                "start MongoDB, or correct the hosts, replicaSet and the TLS options of the URI"
+            }
+            FailureKind::Authentication => {
+                "correct them and authSource, or set the password with db.changeUserPassword()"
+            }
+            FailureKind::Tls => "check the certificates, and the files that the URI names",
+            FailureKind::WriteConcern => "start the members of the replica set that are down",
+            FailureKind::Command if self.code == Some(13) => {
+                "grant the role of deploy/mongodb, or use a login that has it"
+            }
+            _ => "see MongoDB's log, and the error code in its manual",
+        }
+    }
+}
+
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        f.write_str(&self.what("store.uri"))?;
+        match self.kind {
+            FailureKind::ServerSelection | FailureKind::Tls | FailureKind::Authentication => {
+                write!(f, "; {}", self.fix())
+            }
+            _ if self.code == Some(13) => write!(f, "; {}", self.fix()),
+            _ => Ok(()),
         }
     }
 }

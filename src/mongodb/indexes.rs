@@ -23,7 +23,7 @@ pub enum IndexReport {
 /// What to do about an index that could not be created.
 pub fn index_advice(failure: &Failure) -> &'static str {
     match failure.code {
-        Some(13) => "grant createIndex, or set store.ensure_indexes = false",
+        Some(13) => "grant createIndex (the roles of deploy/mongodb have it), or set store.ensure_indexes = false",
         // CannotIndexParallelArrays.
         Some(171) => "documents hold arrays in two of its fields: correct these, or set store.ensure_indexes = false",
         _ => "see MongoDB's error code and log, or set store.ensure_indexes = false",

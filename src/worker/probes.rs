@@ -99,7 +99,7 @@ pub async fn policies(context: Arc<WorkerContext>) {
         for (role, queue) in
             [(QueueRole::DeadLetter, &settings.dead_letter_queue), (QueueRole::Parked, &settings.parked_queue)]
         {
-            let keys = rabbitmq::removing_policies(broker, queue).await.ok().flatten();
+            let keys = rabbitmq::removing_policies(broker, queue).await.ok();
             if keys.is_none() {
                 pause = POLICIES_RETRY;
             }

@@ -99,11 +99,8 @@ impl DeadLetterReader {
         // Whether a message is selected is known only when it is read.
         let max = if filter.is_empty() { remaining } else { u32::MAX };
         let browser = QueueBrowser::open(&settings.broker, name, options, max, on_wait).await?;
-        if browser.policies_unknown {
-            report.note(
-                "a policy could set a lower delivery limit, which only RabbitMQ's management API shows; name it with \
-                 --management URL (--trust-queue silences this)",
-            );
+        if let Some(reason) = &browser.policies_unknown {
+            report.note(&format!("policies are unknown, and one may set a lower delivery limit: {reason}"));
         }
         if browser.has_other_readers {
             report.note(&format!("something else reads queue {name}; messages that it holds are not seen here"));

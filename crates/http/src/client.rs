@@ -1,6 +1,8 @@
 //! Every request over HTTP and HTTPS, bounded in time and size: to workers, to RabbitMQ's management API, to a collector of traces.
 
 use std::collections::BTreeSet;
+use std::error::Error;
+use std::io::ErrorKind;
 use std::net::IpAddr;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
@@ -65,34 +67,70 @@ impl HttpClient {
         Some(HttpClient(Client::builder(TokioExecutor::new()).build(connector)))
     }
 
-    /// The status and the body of the response. `None` if there is no complete response of at most 4 MiB within `limit`.
-    pub async fn send(&self, request: Request<Full<Bytes>>, limit: Duration) -> Option<(u16, Bytes)> {
+    /// The status and the body of the response.
+    ///
+    /// # Errors
+    /// There is no complete response of at most 4 MiB within `limit`.
+    pub async fn send(&self, request: Request<Full<Bytes>>, limit: Duration) -> Result<(u16, Bytes), NoResponse> {
         let sent = async {
-            let response = self.0.request(request).await.ok()?;
+            let failed = |error| cause(&error).unwrap_or(NoResponse::NotHttp);
+            let response = self.0.request(request).await.map_err(failed)?;
             let status = response.status().as_u16();
-            let body = Limited::new(response.into_body(), MAX_BODY).collect().await.ok()?;
-            Some((status, body.to_bytes()))
+            let body = Limited::new(response.into_body(), MAX_BODY).collect().await;
+            Ok((status, body.map_err(|_| NoResponse::NotHttp)?.to_bytes()))
         };
-        timeout(limit, sent).await.ok()?
+        timeout(limit, sent).await.unwrap_or(Err(NoResponse::Timeout))
+    }
+}
+
+/// Why there is no response.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum NoResponse {
+    /// Nothing listens at this port.
+    #[error("the connection is refused")]
+    Refused,
+    /// No route, no such host, or the connection broke.
+    #[error("no connection")]
+    Unreachable,
+    /// No TLS session, or the CA file cannot be read.
+    #[error("the TLS handshake fails")]
+    Tls,
+    #[error("no answer in time")]
+    Timeout,
+    /// Whatever listens there does not speak HTTP.
+    #[error("the answer is not a response over HTTP")]
+    NotHttp,
+}
+
+fn cause(error: &(dyn Error + 'static)) -> Option<NoResponse> {
+    if error.is::<rustls::Error>() {
+        return Some(NoResponse::Tls);
+    }
+    let Some(io) = error.downcast_ref::<std::io::Error>() else { return cause(error.source()?) };
+    match io.get_ref() {
+        _ if io.kind() == ErrorKind::ConnectionRefused => Some(NoResponse::Refused),
+        Some(inner) => cause(inner),
+        None => Some(NoResponse::Unreachable),
     }
 }
 
 /// The status and the body of the response to a GET request. `authorization` is the value of that header; `ca_file` as for
 /// [`HttpClient::new`].
 ///
-/// `None` as for [`HttpClient::send`].
+/// # Errors
+/// As for [`HttpClient::send`].
 pub async fn get(
     url: &Url,
     authorization: Option<&str>,
     ca_file: Option<&str>,
     limit: Duration,
-) -> Option<(u16, Bytes)> {
-    let client = HttpClient::new(url.scheme() == "https", ca_file)?;
+) -> Result<(u16, Bytes), NoResponse> {
+    let client = HttpClient::new(url.scheme() == "https", ca_file).ok_or(NoResponse::Tls)?;
     let mut request = Request::get(url.as_str());
     if let Some(value) = authorization {
         request = request.header(AUTHORIZATION, value);
     }
-    client.send(request.body(Full::default()).ok()?, limit).await
+    client.send(request.body(Full::default()).map_err(|_| NoResponse::NotHttp)?, limit).await
 }
 
 /// The system's certificate authorities, read once: reading them blocks.

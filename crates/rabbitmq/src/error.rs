@@ -2,76 +2,124 @@
 //! lapin's, which may hold credentials or message content; the broker's reply texts are kept only where they name
 //! exchanges, queues and arguments.
 
+use std::borrow::Cow;
+
 use lapin::ErrorKind;
 use strum::{IntoStaticStr, VariantNames};
 
 use ticketlog_contract::dead_letter::one_line;
 
-/// A failed request to the broker, a lost connection, or a session that had to end.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, IntoStaticStr, VariantNames)]
+/// A failed request to the broker, a lost connection, or a session that had to end. Displayed as what happened, and what to do.
+#[derive(Debug, Clone, PartialEq, Eq, IntoStaticStr, VariantNames)]
 #[strum(serialize_all = "snake_case")]
 pub enum BrokerError {
-    /// No TCP connection, or it was reset.
-    #[error("RabbitMQ cannot be reached; check broker.uri and that RabbitMQ is running")]
-    Unreachable,
-    #[error(
-        "broker.uri is not an AMQP URI; write amqp://user:password@host:5672/%2f with special characters percent-encoded"
-    )]
-    InvalidUri,
-    /// 403 while logging in.
-    #[error("RabbitMQ rejects the user name or the password of broker.uri")]
-    Authentication,
-    /// 530 while opening the virtual host.
-    #[error("the virtual host of broker.uri does not exist, or the user has no access to it")]
-    VirtualHost,
+    /// No TCP connection to this host and port, or it was reset.
+    Unreachable(String),
+    /// The content of this setting cannot be parsed.
+    InvalidUri(&'static str),
+    /// 403 while logging in with the URI of this setting.
+    Authentication(&'static str),
+    /// 530 while opening the virtual host of this setting.
+    VirtualHost(&'static str),
     /// 530 while opening the virtual host: it, or the user, has as many connections as are allowed.
-    #[error(
-        "RabbitMQ's connection limit for the user or the virtual host is reached; raise it, or end other connections"
-    )]
     ConnectionLimit,
     /// A TLS file that cannot be used.
-    #[error("{0}")]
     Certificate(String),
-    #[error(
-        "the TLS handshake with RabbitMQ failed. Check that its certificate is valid for the host name in broker.uri and \
-         signed by a CA of the system or of broker.tls_ca, that it does not ask for a client certificate \
-         (broker.tls_certificate), and that the port speaks TLS"
-    )]
-    Tls,
+    /// No TLS session with this host and port.
+    Tls(String),
     /// A request was not answered within its timeout.
-    #[error("RabbitMQ did not answer in time: {0}")]
-    Timeout(&'static str),
+    Timeout(Cow<'static, str>),
     /// A request about exchanges, queues or bindings was refused.
-    #[error(transparent)]
-    Refused(#[from] Refusal),
+    Refused(Refusal),
     /// Any other error of the broker, by its AMQP reply code.
-    #[error("RabbitMQ closed the channel or the connection with code {0}")]
     Closed(u16),
     /// Missed heartbeats, or the connection broke.
-    #[error("the connection to RabbitMQ was lost")]
     ConnectionLost,
     /// The broker cancelled the consumer: the queue was deleted, its leader moved, or (from 4.3 on) messages were
     /// unacknowledged for longer than the consumer timeout.
-    #[error("RabbitMQ cancelled the consumer: the queue was deleted, its leader moved, or the consumer timeout passed")]
     ConsumerCancelled,
     /// A message has the header of a stream. A publisher may have set it: see `source_is_stream`.
-    #[error(
-        "broker.queue is a stream: acknowledgements remove nothing from it; name a quorum queue or a classic queue"
-    )]
     Stream,
     /// lapin cannot parse a frame although it was filtered: a bug, or not RabbitMQ.
-    #[error("RabbitMQ sent a frame that cannot be parsed; please report this")]
     UnparsableFrame,
     /// An acknowledgement was late, or could not be written.
-    #[error("an acknowledgement could not be sent")]
     AckFailed,
     /// A gap in the delivery tags. The session ends before it can acknowledge a wrong message.
-    #[error("RabbitMQ's delivery tags are not contiguous")]
     DeliveryTagGap,
     /// The bytes in flight exceed four times `broker.prefetch_bytes`.
-    #[error("the messages in flight exceed broker.prefetch_bytes by far")]
     MemoryBudget,
 }
+
+impl BrokerError {
+    /// What happened, without what to do about it.
+    pub fn what(&self) -> Cow<'static, str> {
+        let text = match self {
+            BrokerError::Unreachable(address) => return format!("RabbitMQ cannot be reached at {address}").into(),
+            BrokerError::InvalidUri(setting) => return format!("{setting} is not an AMQP URI").into(),
+            BrokerError::Authentication(setting) => {
+                return format!("RabbitMQ rejects the user name or the password of {setting}").into();
+            }
+            BrokerError::VirtualHost(setting) => {
+                return format!("the virtual host of {setting} does not exist, or the user has no access to it").into();
+            }
+            BrokerError::Certificate(fault) => return fault.clone().into(),
+            BrokerError::Tls(address) => return format!("the TLS handshake with RabbitMQ failed at {address}").into(),
+            BrokerError::Timeout(action) => return format!("RabbitMQ did not answer in time: {action}").into(),
+            BrokerError::Refused(refusal) => return refusal.text.clone().into(),
+            BrokerError::Closed(code) => {
+                return format!("RabbitMQ closed the channel or the connection with code {code}").into();
+            }
+            BrokerError::ConnectionLimit => "RabbitMQ's connection limit for the user or the virtual host is reached",
+            BrokerError::ConnectionLost => "the connection to RabbitMQ was lost",
+            BrokerError::ConsumerCancelled => {
+                "RabbitMQ cancelled the consumer: the queue was deleted, its leader moved, or the consumer timeout passed"
+            }
+            BrokerError::Stream => "broker.queue is a stream: acknowledgements remove nothing from it",
+            BrokerError::UnparsableFrame => "RabbitMQ sent a frame that cannot be parsed",
+            BrokerError::AckFailed => "an acknowledgement could not be sent",
+            BrokerError::DeliveryTagGap => "RabbitMQ's delivery tags are not contiguous",
+            BrokerError::MemoryBudget => "the messages in flight exceed broker.prefetch_bytes by far",
+        };
+        text.into()
+    }
+
+    /// What to do, if there is something to do.
+    pub fn fix(&self) -> Option<&'static str> {
+        Some(match self {
+            BrokerError::Unreachable(_) => "start RabbitMQ, or correct the host and the port",
+            BrokerError::InvalidUri(_) => {
+                "write amqp://user:password@host:5672/%2f with special characters percent-encoded"
+            }
+            BrokerError::Authentication(_) => "correct them, or set the password with `rabbitmqctl change_password`",
+            BrokerError::VirtualHost(_) => {
+                "correct it (the default one is written %2f), or give the user permissions in it with `rabbitmqctl \
+                 set_permissions`"
+            }
+            BrokerError::ConnectionLimit => {
+                "raise it (`rabbitmqctl set_user_limits`, `rabbitmqctl set_vhost_limits`), or end other connections"
+            }
+            BrokerError::Certificate(_) => "correct the setting, or the file",
+            BrokerError::Tls(_) => {
+                "check that the certificate of RabbitMQ is valid for this host name and signed by a CA of the system or of \
+                 broker.tls_ca, that it does not ask for a client certificate (broker.tls_certificate), and that the port \
+                 speaks TLS"
+            }
+            BrokerError::Refused(refusal) => return refusal.fix(),
+            BrokerError::Stream => "name a quorum queue or a classic queue",
+            BrokerError::UnparsableFrame => "please report this",
+            _ => return None,
+        })
+    }
+}
+
+impl std::fmt::Display for BrokerError {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        f.write_str(&self.what())?;
+        self.fix().map_or(Ok(()), |fix| write!(f, "; {fix}"))
+    }
+}
+
+impl std::error::Error for BrokerError {}
 
 /// A refusal of a request that names topology: reply codes 403 to 406, and 503.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -97,29 +145,24 @@ pub enum RefusalKind {
     UnknownExchangeType,
 }
 
-impl std::fmt::Display for Refusal {
-    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
-        let fix = match self.kind {
-            RefusalKind::AccessRefused => "; grant the user of broker.uri the permission",
-            RefusalKind::NotFound => "; run `ticketlog setup`, or set broker.declare = true",
-            RefusalKind::QueueDown => "; start the node that hosts the queue",
-            RefusalKind::ResourceLocked => "",
+impl Refusal {
+    fn fix(&self) -> Option<&'static str> {
+        Some(match self.kind {
+            RefusalKind::AccessRefused => "deploy/rabbitmq/README.md lists the permissions that each login needs",
+            RefusalKind::NotFound => "run `ticketlog setup`, or set broker.declare = true",
+            RefusalKind::QueueDown => "start the node that hosts the queue",
+            RefusalKind::ResourceLocked => return None,
             RefusalKind::UnknownExchangeType => {
-                "; broker.shards needs a plugin of RabbitMQ: run `rabbitmq-plugins enable rabbitmq_consistent_hash_exchange` on every \
-                 node"
+                "broker.shards needs a plugin of RabbitMQ: run `rabbitmq-plugins enable rabbitmq_consistent_hash_exchange` on \
+                 every node"
             }
             RefusalKind::PreconditionFailed => {
-                "; it exists with other properties. Change the configuration to match, delete it once it is empty, or set \
+                "it exists with other properties. Change the configuration to match, delete it once it is empty, or set \
                  broker.declare = false to use it as it is"
             }
-        };
-        write!(f, "{}{fix}", self.text)
+        })
     }
-}
 
-impl std::error::Error for Refusal {}
-
-impl Refusal {
     fn new(code: u16, text: &str) -> Option<Self> {
         let kind = match code {
             403 => RefusalKind::AccessRefused,
@@ -164,24 +207,25 @@ impl BrokerError {
         }
     }
 
-    pub(super) fn from_connect(error: &lapin::Error, encrypted: bool) -> Self {
+    /// `address` is the host and the port, `setting` the one of the URI.
+    pub(super) fn from_connect(error: &lapin::Error, encrypted: bool, address: String, setting: &'static str) -> Self {
         use std::io::ErrorKind::{ConnectionRefused, HostUnreachable, NetworkUnreachable, NotFound, TimedOut};
         let before_tls = [ConnectionRefused, HostUnreachable, NetworkUnreachable, NotFound, TimedOut];
         if let ErrorKind::IOError(error) = error.kind()
             && encrypted
             && !before_tls.contains(&error.kind())
         {
-            return BrokerError::Tls;
+            return BrokerError::Tls(address);
         }
         match reply_code(error) {
-            Some(403) => BrokerError::Authentication,
+            Some(403) => BrokerError::Authentication(setting),
             // Its texts: "… connection limit (1) is reached", "… user connection limit (1) is reached".
             Some(530) if reply_text(error).is_some_and(|text| text.contains("connection limit")) => {
                 BrokerError::ConnectionLimit
             }
-            Some(402 | 530) => BrokerError::VirtualHost,
+            Some(402 | 530) => BrokerError::VirtualHost(setting),
             Some(code) => BrokerError::Closed(code),
-            None => BrokerError::Unreachable,
+            None => BrokerError::Unreachable(address),
         }
     }
 

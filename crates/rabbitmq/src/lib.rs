@@ -28,7 +28,8 @@ pub mod report;
 mod topology;
 
 pub use admin::{
-    QueueCounts, QueueDepths, check, copied_keys, removing_policies, source_delivery_limit, source_is_stream,
+    ManagementError, QueueCounts, QueueDepths, check, copied_keys, removing_policies, source_delivery_limit,
+    source_is_stream,
 };
 pub use batch_publisher::{BatchPublisher, PublishCounts};
 pub use browser::mark::MarkedBrowser;

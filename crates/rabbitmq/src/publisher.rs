@@ -116,7 +116,7 @@ impl Publisher {
                 Ok(Ok(confirmations)) => break confirmations,
                 Ok(Err(error)) => return Err(BrokerError::from_topology_request(&error)),
                 Err(_) if self.connection.status().blocked() => on_blocked(),
-                Err(_) => return Err(BrokerError::Timeout("confirming a publish")),
+                Err(_) => return Err(BrokerError::Timeout("confirming a publish".into())),
             }
         };
         match_returns(messages, confirmations)

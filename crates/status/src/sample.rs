@@ -14,7 +14,9 @@ const TIMEOUT: Duration = Duration::from_secs(3);
 
 /// What a worker answers at `/status`; `None` if none answers.
 pub async fn read_status(worker: &Url) -> Option<WorkerStatus> {
-    let (200, body) = http_client::get(&worker.join("/status").ok()?, None, None, TIMEOUT).await? else { return None };
+    let (200, body) = http_client::get(&worker.join("/status").ok()?, None, None, TIMEOUT).await.ok()? else {
+        return None;
+    };
     serde_json::from_slice(&body).ok()
 }
 

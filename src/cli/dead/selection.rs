@@ -37,8 +37,8 @@ pub(in crate::cli) struct BrowseArgs {
     /// Browse the queue even if its delivery limit is low or unknown. Browsing counts as a delivery.
     #[arg(long)]
     trust_queue: bool,
-    /// RabbitMQ's management API, for policies [default: http on port 15672 of the broker's host, unless broker.uri uses
-    /// TLS].
+    /// RabbitMQ's management API, for policies [default: broker.management, or else http on port 15672 of the broker's host,
+    /// unless the connection uses TLS].
     #[arg(long, value_name = "URL", env = "TICKETLOG_MANAGEMENT", hide_env_values = true, value_parser = parse_http_url)]
     management: Option<Url>,
     /// How long to wait while another `ticketlog dead` uses the queue.

@@ -8,7 +8,7 @@ use clap::Args;
 use clap::builder::NonEmptyStringValueParser;
 use serde_json::json;
 
-use crate::mongodb::{self, Store};
+use crate::mongodb::{self, Failure, Store};
 use ticketlog_config::RouteSettings;
 use ticketlog_contract::Wanted;
 use ticketlog_desk::{Source, UserSearch};
@@ -26,7 +26,8 @@ use counts::Counts;
 #[command(
     after_help = "Counts first: the documents of the user, and the dead and parked letters that a worker with these settings would store
 under that user_id. Then it asks, deletes the letters and the documents, without a backup, reads again, and says what is left. It
-needs a login at MongoDB that may find and remove (the role ticketlogEraser), and the login of operators at RabbitMQ.
+needs a login at MongoDB that may find and remove (operator.store_uri, with the role ticketlogEraser), and the login of operators at
+RabbitMQ (operator.broker_uri).
 
 Numbers are compared exactly. What may be anybody's stays and is listed: dead letters that the decoder cannot read (see them with
 `ticketlog dead show`), and numbers above 2^53 that the cast of a text or a double has rounded.
@@ -65,6 +66,10 @@ struct Target<'a> {
     store: Store,
 }
 
+fn of_store(settings: &RouteSettings, failure: Failure) -> CommandError {
+    CommandError::of_store(&failure, settings.store.uri_setting)
+}
+
 impl EraseArgs {
     pub fn run(&self, routes: &[RouteSettings]) -> Result<u8, CommandError> {
         super::block_on(async {
@@ -72,7 +77,7 @@ impl EraseArgs {
             let mut targets = Vec::new();
             for settings in routes {
                 mongodb::check_settings(&settings.store)?;
-                let store = Store::open(settings, 1, None).await?;
+                let store = Store::open(settings, 1, None).await.map_err(|failure| of_store(settings, failure))?;
                 targets.push(Target { settings, store });
             }
             self.note_collections(routes);
@@ -120,7 +125,8 @@ impl EraseArgs {
     async fn count(&self, targets: &[Target<'_>], user: &Wanted) -> Result<Counts, CommandError> {
         let (mut found, report) = (Counts::default(), TerminalReport::new(Some(0), "read") as Arc<dyn Report>);
         for target in targets {
-            let documents = target.store.count_of_user(user).await?;
+            let documents =
+                target.store.count_of_user(user).await.map_err(|failure| of_store(target.settings, failure))?;
             found.documents += documents.found;
             found.undecided_documents += documents.undecided;
             let search = UserSearch::new(target.settings, user);
@@ -160,7 +166,8 @@ impl EraseArgs {
         for (source, letters) in [(dead, &mut erased.dead), (parked, &mut erased.parked)] {
             search.delete(&source, &report, letters).await?;
         }
-        erased.documents = target.store.delete_of_user(user).await?;
+        let deleted = target.store.delete_of_user(user).await;
+        erased.documents = deleted.map_err(|failure| of_store(target.settings, failure))?;
         Ok(())
     }
 

@@ -122,13 +122,13 @@ impl ShadowArgs {
         if let Some(fault) = self.management.as_ref().and_then(|url| broker.management_fault(url)) {
             return Err(CommandError::usage(format!("--management {fault}")));
         }
-        let management = self.management.clone().or(broker.management_url());
-        let Some(keys) = rabbitmq::copied_keys(settings, management.as_ref()).await? else {
-            let text = "whether a worker is bound with these routing keys is not known: only RabbitMQ's management API shows it, and \
-                        it does not answer this user. Name it with --management URL; or pass --trust-bindings if a worker with \
-                        the same routing keys has run. (RabbitMQ would confirm messages that only the shadow gets.)";
-            return Err(CommandError::text(exit::UNAVAILABLE, text));
-        };
+        let keys = rabbitmq::copied_keys(settings, self.management.as_ref()).await.map_err(|error| {
+            let text = format!(
+                "whether a worker is bound with these routing keys is not known: {error}. Or pass --trust-bindings if a worker with \
+                 the same routing keys has run. (RabbitMQ would confirm messages that only the shadow gets.)"
+            );
+            CommandError::text(exit::UNAVAILABLE, text)
+        })?;
         let unbound = keys.unbound.join(", ");
         if keys.bound.is_empty() {
             let text = format!("nobody is bound to {} with {unbound}: there is nothing to copy", broker.exchange);

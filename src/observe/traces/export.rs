@@ -117,13 +117,13 @@ impl Exporter {
         *request.uri_mut() = self.url.as_str().parse().map_err(|_| "the address cannot be used".to_owned())?;
         *request.headers_mut() = self.headers.clone();
         match self.http.send(request, TIMEOUT).await {
-            Some((200..300, answer)) => {
+            Ok((200..300, answer)) => {
                 let answer = ExportTraceServiceResponse::decode(answer).unwrap_or_default();
                 let rejected = answer.partial_success.map_or(0, |partial| partial.rejected_spans);
                 Ok(usize::try_from(rejected).unwrap_or(0))
             }
-            Some((status, _)) => Err(format!("the collector answers with status {status}")),
-            None => Err(format!("the collector does not answer within {} s", TIMEOUT.as_secs())),
+            Ok((status, _)) => Err(format!("the collector answers with status {status}")),
+            Err(reason) => Err(format!("the collector does not answer: {reason}")),
         }
     }
 }

@@ -7,8 +7,7 @@ use ticketlog_config::RouteSettings;
 use ticketlog_contract::binding_covers;
 
 use super::super::copy_queue::is_copy_queue;
-use super::super::error::BrokerError;
-use super::management_api::ManagementApi;
+use super::management_api::{ManagementApi, ManagementError};
 
 /// Which of the wanted messages can be copied: those that RabbitMQ takes to a queue anyway.
 #[derive(Debug, PartialEq, Eq)]
@@ -18,17 +17,14 @@ pub struct CopiedKeys {
     pub unbound: Vec<String>,
 }
 
-/// Compares `broker.routing_keys` with the bindings of others. `None` if the management API does not answer this user.
+/// Compares `broker.routing_keys` with the bindings of others, by the management API.
 ///
 /// # Errors
-/// `InvalidUri`.
-pub async fn copied_keys(
-    settings: &RouteSettings,
-    management: Option<&Url>,
-) -> Result<Option<CopiedKeys>, BrokerError> {
-    let Some(api) = ManagementApi::find(&settings.broker, management).await? else { return Ok(None) };
-    let bindings = api.list("exchanges", &[&settings.broker.exchange, "bindings", "source"]).await;
-    Ok(bindings.map(|bindings| compare(&settings.routing_keys, &keys_of(&bindings, &settings.shard_exchange()))))
+/// It does not answer this user.
+pub async fn copied_keys(settings: &RouteSettings, management: Option<&Url>) -> Result<CopiedKeys, ManagementError> {
+    let api = ManagementApi::find(&settings.broker, management).await?;
+    let bindings = api.list("exchanges", &[&settings.broker.exchange, "bindings", "source"]).await?;
+    Ok(compare(&settings.routing_keys, &keys_of(&bindings, &settings.shard_exchange())))
 }
 
 /// The keys of bindings that lead to a queue: directly, or through the exchange of shards. Other exchanges may lead nowhere, and copies of

@@ -18,7 +18,7 @@ use super::super::connection::{Connection, handshake};
 use super::super::connection::{call, call_topology};
 use super::super::error::BrokerError;
 use super::super::topology::DEAD_LETTER_DELIVERY_LIMIT;
-use super::management_api::ManagementApi;
+use super::management_api::{ManagementApi, ManagementError};
 
 /// Below this delivery limit a queue is not browsed. With a higher limit the browser stops when a message has used half.
 const MIN_DELIVERY_LIMIT: i64 = 1000;
@@ -32,8 +32,8 @@ const MAX_DECLARATIONS: usize = 16;
 pub(crate) struct Browsable {
     /// Its delivery limit, if there is one.
     pub limit: Option<i64>,
-    /// False if policies could not be read: one of them may set a lower limit.
-    pub policies_known: bool,
+    /// Why policies could not be read: one of them may set a lower limit.
+    pub policies_unknown: Option<ManagementError>,
 }
 
 /// Why a queue cannot be browsed.
@@ -43,8 +43,8 @@ pub(crate) enum NotBrowsable {
     LowLimit(i64),
     #[error("it is a stream, which cannot hold dead letters")]
     Stream,
-    #[error("the management API does not answer this user, so policies are unknown")]
-    NoManagementApi,
+    #[error("policies are unknown, and one may set a lower delivery limit: {0}")]
+    NoManagementApi(ManagementError),
     #[error(
         "its delivery limit is unknown: that takes the permission to configure it, and a type of queue that is known"
     )]
@@ -61,8 +61,8 @@ pub(super) enum QueueKind {
     Stream,
 }
 
-/// Finds out whether an existing queue can be browsed. `management` is the address of the management API, if it is not the
-/// usual one.
+/// Finds out whether an existing queue can be browsed. `management` is the address of the management API that a person
+/// named: then its answer is needed.
 ///
 /// # Errors
 /// The broker does not answer.
@@ -75,24 +75,24 @@ pub(crate) async fn check_browsable(
     let argument = match queue_kind(connection, queue, broker.call_timeout.0).await? {
         None => return Ok(Err(NotBrowsable::NoPermission)),
         Some(QueueKind::Stream) => return Ok(Err(NotBrowsable::Stream)),
-        Some(QueueKind::Classic) => return Ok(Ok(Browsable { limit: None, policies_known: true })),
+        Some(QueueKind::Classic) => return Ok(Ok(Browsable { limit: None, policies_unknown: None })),
         Some(QueueKind::Quorum(argument)) => argument,
     };
-    let api = ManagementApi::find(broker, management).await?;
-    let policies = match &api {
-        Some(api) => api.queue_policies(queue).await,
-        None => None,
+    let policies = match ManagementApi::find(broker, management).await {
+        Ok(api) => api.queue_policies(queue).await,
+        Err(error) => Err(error),
     };
-    if policies.is_none() && management.is_some() {
-        return Ok(Err(NotBrowsable::NoManagementApi));
-    }
+    let (policies, policies_unknown) = match policies {
+        Ok(policies) => (policies, None),
+        Err(error) if management.is_some() => return Ok(Err(NotBrowsable::NoManagementApi(error))),
+        Err(error) => (Vec::new(), Some(error)),
+    };
     let major_version = handshake::server_properties(&Endpoints::parse(broker)?).await.major_version;
-    let from_policies =
-        policies.iter().flatten().filter_map(|policy| policy.definition.get("delivery-limit")?.as_i64());
+    let from_policies = policies.iter().filter_map(|policy| policy.definition.get("delivery-limit")?.as_i64());
     let limit = effective_limit(argument.into_iter().chain(from_policies), major_version);
     Ok(match limit {
         Some(limit) if limit < MIN_DELIVERY_LIMIT => Err(NotBrowsable::LowLimit(limit)),
-        limit => Ok(Browsable { limit, policies_known: policies.is_some() }),
+        limit => Ok(Browsable { limit, policies_unknown }),
     })
 }
 

@@ -3,6 +3,8 @@
 
 mod bindings;
 mod check;
+mod check_bindings;
+mod check_dead_letters;
 pub(super) mod delivery_limit;
 mod exchange_type;
 mod management_api;
@@ -13,6 +15,7 @@ mod source_queue;
 
 pub use bindings::copied_keys;
 pub use check::check;
+pub use management_api::ManagementError;
 pub use queue_depth::{QueueCounts, QueueDepths};
 pub use removal::removing_policies;
 pub use source_queue::{source_delivery_limit, source_is_stream};

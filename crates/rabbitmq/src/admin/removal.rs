@@ -7,21 +7,18 @@ use serde_json::Value;
 
 use ticketlog_config::BrokerSettings;
 
-use super::super::error::BrokerError;
-use super::management_api::{ManagementApi, MatchingPolicy};
+use super::management_api::{ManagementApi, ManagementError, MatchingPolicy};
 
 /// The keys of a policy that remove messages.
 const REMOVING_KEYS: [&str; 4] = ["expires", "max-length", "max-length-bytes", "message-ttl"];
 
-/// The keys of all policies for a queue that can remove messages from it, as `message-ttl = 60000`; `None` if the policies
-/// cannot be read.
+/// The keys of all policies for a queue that can remove messages from it, as `message-ttl = 60000`.
 ///
 /// # Errors
-/// `InvalidUri`.
-pub async fn removing_policies(settings: &BrokerSettings, queue: &str) -> Result<Option<Vec<String>>, BrokerError> {
-    let named = settings.management_url();
-    let Some(api) = ManagementApi::find(settings, named.as_ref()).await? else { return Ok(None) };
-    Ok(api.queue_policies(queue).await.map(|policies| removing_keys(&policies)))
+/// The policies cannot be read.
+pub async fn removing_policies(settings: &BrokerSettings, queue: &str) -> Result<Vec<String>, ManagementError> {
+    let api = ManagementApi::find(settings, None).await?;
+    Ok(removing_keys(&api.queue_policies(queue).await?))
 }
 
 /// As [`removing_policies`], of these policies.

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use url::Url;
 
+use super::super::admin::ManagementError;
 use super::super::error::BrokerError;
 use super::super::topology::DEAD_LETTER_DELIVERY_LIMIT;
 
@@ -29,10 +30,15 @@ pub enum BrowseError {
          it all the same; park and replay reset the delivery count"
     )]
     Unsafe { queue: String, reason: String },
+    /// The management API is named, but does not show them.
+    #[error(
+        "queue {queue}: policies are unknown, and one may set a delivery limit, at which browsing loses messages: {reason}"
+    )]
+    PoliciesUnknown { queue: String, reason: ManagementError },
     #[error(
         "queue {queue}: a permission is missing. `ticketlog dead` needs the permission to configure {queue} (to read its \
-         delivery limit) and {queue}.desk (its lock), to read the queue, and to write to the exchanges; grant them to the \
-         user of broker.uri"
+         delivery limit) and {queue}.desk (its lock), to read the queue, and to write to the exchanges; give the operators' login \
+         of deploy/rabbitmq, which has them, in operator.broker_uri"
     )]
     NoPermission { queue: String },
     /// Another browser holds the lock for longer than the wait.

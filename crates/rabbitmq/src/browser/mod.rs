@@ -26,6 +26,7 @@ use tokio::time::timeout;
 
 use ticketlog_config::BrokerSettings;
 
+use super::admin::ManagementError;
 use super::admin::queue_depth::queue_counts;
 use super::connection::{Connection, call, call_topology, close, connect, flush_single_acks};
 use super::error::BrokerError;
@@ -87,8 +88,8 @@ pub struct QueueBrowser {
     idle_waits: u32,
     /// Whether a message had a priority: then later messages can have overtaken earlier ones.
     any_priority: bool,
-    /// Set if policies are unknown, and one may set a lower delivery limit.
-    pub policies_unknown: bool,
+    /// Why policies are unknown, if they are: one may set a lower delivery limit.
+    pub policies_unknown: Option<ManagementError>,
     /// Set if something else reads the queue, or holds messages of it.
     pub has_other_readers: bool,
 }
@@ -127,7 +128,7 @@ impl QueueBrowser {
                 last_ack: None,
                 idle_waits: 0,
                 any_priority: false,
-                policies_unknown: !browsable.policies_known,
+                policies_unknown: browsable.policies_unknown,
                 has_other_readers,
             }),
             Err(error) => {
@@ -215,7 +216,7 @@ impl QueueBrowser {
         }
         self.idle_waits += 1;
         if self.idle_waits >= MAX_IDLE_WAITS {
-            return Err(BrokerError::Timeout("waiting for the next message").into());
+            return Err(BrokerError::Timeout("waiting for the next message".into()).into());
         }
         Ok(false)
     }
@@ -260,7 +261,7 @@ impl QueueBrowser {
                 Ok(None) => return Ok(()),
                 Ok(Some(Ok(delivery))) => self.undelivered.push_back(delivery),
                 Ok(Some(Err(error))) => return Err(self.consumer_error(&error)),
-                Err(_) => return Err(BrokerError::Timeout("draining the cancelled consumer").into()),
+                Err(_) => return Err(BrokerError::Timeout("draining the cancelled consumer".into()).into()),
             }
         }
     }

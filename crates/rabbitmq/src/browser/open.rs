@@ -30,11 +30,14 @@ pub(super) async fn prepare(
     // The queue must exist before anything is declared under its name.
     queue_counts(connection, queue, limit).await?;
     let browsable = if options.trust_queue {
-        Browsable { limit: None, policies_known: true }
+        Browsable { limit: None, policies_unknown: None }
     } else {
         match check_browsable(connection, broker, queue, options.management.as_ref()).await? {
             Ok(browsable) => browsable,
             Err(NotBrowsable::NoPermission) => return Err(BrowseError::NoPermission { queue: queue.to_owned() }),
+            Err(NotBrowsable::NoManagementApi(reason)) => {
+                return Err(BrowseError::PoliciesUnknown { queue: queue.to_owned(), reason });
+            }
             Err(reason) => return Err(BrowseError::Unsafe { queue: queue.to_owned(), reason: reason.to_string() }),
         }
     };
@@ -82,7 +85,7 @@ pub(super) async fn stable_depth(
     }
     // RabbitMQ also answers 0 for a quorum queue whose leader does not reply within 250 ms.
     if counts.ready == 0 && counts.consumers == 0 && !is_empty(connection, queue, limit).await? {
-        return Err(BrokerError::Timeout("counting the messages of the queue"));
+        return Err(BrokerError::Timeout("counting the messages of the queue".into()));
     }
     Ok((counts.ready, counts.consumers > 0))
 }

@@ -9,7 +9,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::super::error::BrokerError;
-use super::uri::{Endpoints, is_encrypted};
+use super::uri::{Endpoints, address, is_encrypted};
 
 const TIMEOUT: Duration = Duration::from_secs(2);
 /// Largest `connection.start` that is read, in bytes.
@@ -37,8 +37,8 @@ pub(super) async fn check_peer(uri: &AMQPUri, limit: Duration) -> Result<(), Bro
     };
     match timeout(limit, check).await {
         Ok(Ok(())) => Ok(()),
-        Ok(Err(_)) => Err(BrokerError::Unreachable),
-        Err(_) => Err(BrokerError::Timeout("connecting")),
+        Ok(Err(_)) => Err(BrokerError::Unreachable(address(uri))),
+        Err(_) => Err(BrokerError::Timeout(format!("connecting to {}", address(uri)).into())),
     }
 }
 

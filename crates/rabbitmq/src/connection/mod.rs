@@ -29,7 +29,7 @@ use super::error::BrokerError;
 pub use frame_filter::check_frame_filter;
 use incoming::IncomingMessages;
 pub use stream::reserve_runtime;
-use uri::{Endpoints, is_encrypted};
+use uri::{Endpoints, address, is_encrypted};
 pub(super) use wire::table;
 
 pub(super) struct Connection {
@@ -80,12 +80,12 @@ pub(super) async fn connect_with_frame_max(
 ) -> Result<Connection, BrokerError> {
     let tls = tls::read_files(settings)?;
     let name = format!("ticketlog {purpose} on {}", system::host_name());
-    let mut last = BrokerError::Unreachable;
+    let mut last = BrokerError::InvalidUri(settings.uri_setting);
     for endpoint in Endpoints::parse(settings)?.iter() {
         let mut uri = endpoint.clone();
         uri.query.heartbeat = u16::try_from(settings.heartbeat.0.as_secs()).ok();
         uri.query.frame_max = frame_max.or(uri.query.frame_max);
-        match attempt(uri, &name, tls.clone(), settings.connect_timeout.0).await {
+        match attempt(settings, uri, &name, tls.clone()).await {
             Ok(connection) => return Ok(connection),
             Err(error) => last = error,
         }
@@ -93,11 +93,17 @@ pub(super) async fn connect_with_frame_max(
     Err(last)
 }
 
-async fn attempt(uri: AMQPUri, name: &str, tls: OwnedTLSConfig, limit: Duration) -> Result<Connection, BrokerError> {
+async fn attempt(
+    settings: &BrokerSettings,
+    uri: AMQPUri,
+    name: &str,
+    tls: OwnedTLSConfig,
+) -> Result<Connection, BrokerError> {
+    let limit = settings.connect_timeout.0;
     if PEER_SILENT.load(Ordering::Relaxed) {
         handshake::check_peer(&uri, limit).await?;
     }
-    let encrypted = is_encrypted(&uri);
+    let (encrypted, address) = (is_encrypted(&uri), address(&uri));
     let properties = ConnectionProperties::default().with_connection_name(name.into());
     let incoming = IncomingMessages::default();
     match timeout(limit, stream::open(uri, properties, tls, incoming.clone())).await {
@@ -105,10 +111,10 @@ async fn attempt(uri: AMQPUri, name: &str, tls: OwnedTLSConfig, limit: Duration)
             PEER_SILENT.store(false, Ordering::Relaxed);
             Ok(Connection { connection, incoming })
         }
-        Ok(Err(error)) => Err(BrokerError::from_connect(&error, encrypted)),
+        Ok(Err(error)) => Err(BrokerError::from_connect(&error, encrypted, address, settings.uri_setting)),
         Err(_) => {
             PEER_SILENT.store(true, Ordering::Relaxed);
-            Err(BrokerError::Timeout("connecting"))
+            Err(BrokerError::Timeout(format!("connecting to {address}").into()))
         }
     }
 }
@@ -125,7 +131,7 @@ pub(super) async fn call<T>(
     match timeout(limit, request).await {
         Ok(Ok(value)) => Ok(value),
         Ok(Err(error)) => Err(BrokerError::from_request(&error)),
-        Err(_) => Err(BrokerError::Timeout(action)),
+        Err(_) => Err(BrokerError::Timeout(action.into())),
     }
 }
 
@@ -141,7 +147,7 @@ pub(super) async fn call_topology<T>(
     match timeout(limit, request).await {
         Ok(Ok(value)) => Ok(value),
         Ok(Err(error)) => Err(BrokerError::from_topology_request(&error)),
-        Err(_) => Err(BrokerError::Timeout(action)),
+        Err(_) => Err(BrokerError::Timeout(action.into())),
     }
 }
 

@@ -15,9 +15,9 @@ impl Endpoints {
     /// `InvalidUri` if one of them cannot be parsed.
     pub fn parse(settings: &BrokerSettings) -> Result<Self, BrokerError> {
         let uris = config::broker_addresses(settings.current_uri().expose_secret());
-        let parsed = uris.iter().map(|uri| uri.parse().map_err(|_| BrokerError::InvalidUri));
+        let parsed = uris.iter().map(|uri| uri.parse().map_err(|_| BrokerError::InvalidUri(settings.uri_setting)));
         let nodes: Vec<AMQPUri> = parsed.collect::<Result<_, _>>()?;
-        if nodes.is_empty() { Err(BrokerError::InvalidUri) } else { Ok(Endpoints(nodes)) }
+        if nodes.is_empty() { Err(BrokerError::InvalidUri(settings.uri_setting)) } else { Ok(Endpoints(nodes)) }
     }
 
     pub fn iter(&self) -> impl Iterator<Item = &AMQPUri> {
@@ -25,9 +25,14 @@ impl Endpoints {
     }
 
     /// The node that is tried first.
-    pub fn first(&self) -> Result<&AMQPUri, BrokerError> {
-        self.0.first().ok_or(BrokerError::InvalidUri)
+    pub fn first(&self) -> Option<&AMQPUri> {
+        self.0.first()
     }
+}
+
+/// The host and the port.
+pub(crate) fn address(uri: &AMQPUri) -> String {
+    format!("{}:{}", uri.authority.host, uri.authority.port)
 }
 
 pub(crate) fn is_encrypted(uri: &AMQPUri) -> bool {
@@ -38,6 +43,6 @@ pub(crate) fn is_encrypted(uri: &AMQPUri) -> bool {
 /// publishes.
 pub fn user_name(settings: &BrokerSettings) -> Option<String> {
     let endpoints = Endpoints::parse(settings).ok()?;
-    let name = endpoints.first().ok()?.authority.userinfo.username.to_string();
+    let name = endpoints.first()?.authority.userinfo.username.to_string();
     Some(name).filter(|name| !name.is_empty())
 }

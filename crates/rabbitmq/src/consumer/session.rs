@@ -302,7 +302,7 @@ impl Session {
             }
             Ok(())
         });
-        drained.await.unwrap_or(Err(BrokerError::Timeout("draining the cancelled consumer")))?;
+        drained.await.unwrap_or(Err(BrokerError::Timeout("draining the cancelled consumer".into())))?;
         self.arrived.make_contiguous().sort_unstable_by_key(|delivery| delivery.delivery_tag);
         while let Some(delivery) = self.arrived.pop_front() {
             let delivery = self.receive(delivery)?;
