@@ -17,9 +17,9 @@ declare -A description=(
   [cluster]='RabbitMQ as a cluster of three nodes'
 )
 
-# The users of deploy/rabbitmq/definitions.json, with its permissions for the names that tests use.
+# The users of deploy/rabbitmq/permissions.json, with the patterns changed for the names that tests use.
 create_logins() {
-  python3 - deploy/rabbitmq/definitions.json <<'P' |
+  python3 - deploy/rabbitmq/permissions.json <<'P' |
 import json, sys
 definitions = json.load(open(sys.argv[1]))
 names = [("bytemark\\.tickets\\.log\\.", "t[0-9a-f]+\\."), ("log\\.", ""), ("bytemark\\.tickets\\.log", "t[0-9a-f]+\\.q"),

@@ -1,16 +1,14 @@
-//! `ticketlog check` with broken setups of every kind, the permissions of deploy/, and the notifications to systemd.
+//! `ticketlog check` with broken setups of every kind, and the notifications to systemd.
 
 use std::os::unix::net::UnixDatagram;
 use std::time::Duration;
 
-use bson::{Document, doc};
+use bson::doc;
 use lapin::options::QueueDeclareOptions;
 use lapin::types::{AMQPValue, FieldTable};
 use serde_json::Value;
 
-use crate::harness::{
-    CommandOutput, DEADLINE, DedicatedServer, ServerKind, TestEnv, TestMessage, access_control, eventually,
-};
+use crate::harness::{CommandOutput, DEADLINE, DedicatedServer, ServerKind, TestEnv, TestMessage, eventually};
 
 /// What `check --json` found.
 struct CheckReport {
@@ -67,7 +65,11 @@ async fn a_correct_setup_passes_and_is_not_changed() {
 async fn every_problem_is_found_with_its_fix() {
     let env = TestEnv::new().await;
     for (settings, code, (level, subject, text)) in [
-        (vec![("BROKER__URI", "amqp://guest:guest@127.0.0.1:1/%2f")], 69, ("fail", "broker.uri", "cannot be reached")),
+        (
+            vec![("BROKER__URI", "amqp://guest:guest@127.0.0.1:1/%2f")],
+            69,
+            ("fail", "broker.uri", "cannot be reached at 127.0.0.1:1"),
+        ),
         (
             vec![("BROKER__URI", &env.broker_uri.replace("guest:guest", "guest:no"))],
             69,
@@ -91,7 +93,7 @@ async fn every_problem_is_found_with_its_fix() {
         (
             vec![("STORE__URI", "mongodb://127.0.0.1:1/?serverSelectionTimeoutMS=300")],
             69,
-            ("fail", "store.uri", "no MongoDB primary"),
+            ("fail", "store.uri", "no MongoDB primary can be reached, at 127.0.0.1:1"),
         ),
         (vec![("STORE__RETENTION", "30days")], 0, ("warn", "store.ensure_indexes", "ingested_at_1 does not exist yet")),
     ] {
@@ -174,13 +176,19 @@ async fn a_missing_binding_is_found_by_the_management_api() {
         std::fs::write(directory.join("extra.conf"), format!("management.tcp.port = {}\n", port + 3)).unwrap();
     });
     let env = TestEnv::with_dedicated_broker(&broker).await;
-    let check = |declare: &str, wanted: (&str, &str)| {
+    let management = format!("http://127.0.0.1:{}", broker.port() + 3);
+    let report = |settings: &[(&str, &str)]| {
         let mut command = env.command();
-        let management = format!("http://127.0.0.1:{}", broker.port() + 3);
-        command.env("TICKETLOG_BROKER__DECLARE", declare).args(["check", "--management", &management]);
-        let output = CommandOutput::from(command.output().unwrap());
-        let found = output.out.lines().any(|line| line.starts_with(wanted.0) && line.contains(wanted.1));
-        assert!(found, "{wanted:?} is not among\n{}", output.out);
+        command.env("TICKETLOG_BROKER__MANAGEMENT", &management).arg("check");
+        command.envs(settings.iter().map(|(key, value)| (format!("TICKETLOG_BROKER__{key}"), value)));
+        CommandOutput::from(command.output().unwrap()).out
+    };
+    let has = |report: &str, wanted: (&str, &str)| {
+        report.lines().any(|line| line.starts_with(wanted.0) && line.contains(wanted.1))
+    };
+    let check = |declare: &str, wanted: (&str, &str)| {
+        let report = report(&[("DECLARE", declare)]);
+        assert!(has(&report, wanted), "{wanted:?} is not among\n{report}");
     };
     let (queue, exchange, dlx) = (env.queue(), env.name.clone(), format!("{}.dlx", env.name));
     let (key, dead, none): (&str, _, _) = ("ticket.#", env.dead_letter_queue(), FieldTable::default());
@@ -198,6 +206,29 @@ async fn a_missing_binding_is_found_by_the_management_api() {
     let options = lapin::options::QueueBindOptions::default();
     channel.queue_bind(queue.as_str().into(), "amq.topic".into(), "1".into(), options, none).await.unwrap();
     check("false", ("warn", "but to exchange amq.topic with 1"));
+    // Why the management API does not answer.
+    broker.ctl(&["add_user", "plain", "secret"]);
+    broker.ctl(&["set_permissions", "plain", ".*", ".*", ".*"]);
+    let plain = env.broker_uri.replace("guest:guest", "plain:secret");
+    let amqp = format!("http://127.0.0.1:{}", broker.port());
+    for (setting, wanted) in [
+        (("URI", plain.as_str()), "does not answer user plain, who has no tag for it"),
+        (("MANAGEMENT", "http://127.0.0.1:9"), "does not answer at http://127.0.0.1:9/: the connection is refused"),
+        (("MANAGEMENT", amqp.as_str()), "the answer is not a response over HTTP"),
+    ] {
+        let report = report(&[setting]);
+        assert!(
+            has(&report, ("warn", wanted)) && report.contains("TicketlogDeadLettersRemovable"),
+            "{wanted}: {report}"
+        );
+    }
+    // A dead-letter queue that is full.
+    let policy = r#"{"max-length": 1, "overflow": "reject-publish"}"#;
+    broker.ctl(&["set_policy", "full", ".*dead$", policy, "--apply-to", "queues"]);
+    let published = channel.basic_publish("".into(), dead.as_str().into(), Default::default(), b"", Default::default());
+    published.await.unwrap();
+    let full = ("fail", "is full, with 1 of at most 1 messages");
+    eventually("it is full", DEADLINE, async || has(&report(&[]), full)).await;
 }
 
 #[tokio::test]
@@ -261,78 +292,6 @@ async fn a_view_is_rejected() {
     let report = CheckReport::run(&env, &[("STORE__COLLECTION", "seen")]);
     report.assert("fail", "store.collection", "is a view");
     env.clean().await;
-}
-
-/// A broker with the definitions of deploy/rabbitmq, and a password for each of its users.
-fn broker_with_shipped_permissions() -> DedicatedServer {
-    let broker = DedicatedServer::start(ServerKind::Rabbitmq);
-    let path = format!("{}/deploy/rabbitmq/definitions.json", env!("CARGO_MANIFEST_DIR"));
-    broker.ctl(&["import_definitions", &path]);
-    let change = r#"[rabbit_auth_backend_internal:change_password(list_to_binary(User), list_to_binary(User ++ "-secret"), <<"test">>)
-        || User <- ["ticketlog", "ticketlog-desk", "tickets-publisher"]]."#;
-    broker.ctl(&["eval", change]);
-    broker
-}
-
-#[tokio::test]
-async fn the_shipped_permissions_are_enough_for_worker_operator_and_publisher() {
-    let broker = broker_with_shipped_permissions();
-    let database = "permissions";
-    let (store, client) = access_control::store().await;
-    access_control::roles(&client, database, "log").await;
-    let worker_store = access_control::as_user(&store, "ticketlogWorker", database);
-    let login = |user: &str| broker.uri().replace("guest:guest", &format!("{user}:{user}-secret"));
-    let command = |user: &str, arguments: &[&str]| {
-        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_ticketlog"));
-        let settings = [("STORE__DATABASE", database), ("STORE__COLLECTION", "log"), ("BROKER__DECLARE", "false")];
-        for (key, value) in settings.into_iter().chain([
-            ("BROKER__URI", login(user).as_str()),
-            ("STORE__URI", &worker_store),
-            ("HTTP__LISTEN", "127.0.0.1:0"),
-            ("DEAD_LETTER__OPERATORS", "ticketlog-desk"),
-        ]) {
-            command.env(format!("TICKETLOG_{key}"), value);
-        }
-        command.env_remove("RUST_MIN_STACK").args(arguments);
-        command
-    };
-    let output = |user: &str, arguments: &[&str]| CommandOutput::from(command(user, arguments).output().unwrap());
-    let worker = crate::harness::Worker::start(command("ticketlog", &[])).await;
-    worker.wait_until_ready().await;
-    let published = output("tickets-publisher", &["publish", "--generate", "500", "--malformed", "4", "--seed", "5"]);
-    assert_eq!(published.code, Some(0), "{published:?}");
-    eventually("everything has an outcome", DEADLINE, async || {
-        worker.settled("stored") + worker.settled("dead_lettered") == 500
-    })
-    .await;
-    let collection = client.database(database).collection::<Document>("log");
-    assert_eq!(collection.count_documents(doc! {}).await.unwrap(), worker.settled("stored"));
-    eventually("the indexes exist", DEADLINE, async || collection.list_index_names().await.unwrap().len() == 5).await;
-    let stats = output("ticketlog-desk", &["dead", "stats", "--json"]);
-    assert_eq!(stats.code, Some(0), "{stats:?}");
-    let dead = worker.settled("dead_lettered");
-    let replay = output(
-        "ticketlog-desk",
-        &["dead", "replay", "--yes", "--limit", "3", "--follow", "--status", &format!("http://{}", worker.address())],
-    );
-    assert_eq!(replay.code, Some(65), "{replay:?}");
-    eventually("the replayed messages are dead letters again", DEADLINE, async || {
-        worker.settled("dead_lettered") == dead + 3
-    })
-    .await;
-    eventually("queue depths are exported", DEADLINE, async || {
-        worker.metrics()["ticketlog_queue_messages{role=\"dead_letter\"}"] == dead as f64
-    })
-    .await;
-    let report = output("ticketlog", &["check"]);
-    assert_eq!(report.code, Some(0), "{report:?}");
-    // What each user may not do.
-    assert_eq!(output("ticketlog", &["publish", "--generate", "1"]).code, Some(77));
-    assert_eq!(output("ticketlog", &["dead", "stats"]).code, Some(77));
-    assert_eq!(output("tickets-publisher", &["dead", "stats"]).code, Some(77));
-    let rejected = output("tickets-publisher", &["check"]);
-    assert_eq!(rejected.code, Some(69), "{rejected:?}");
-    assert!(rejected.out.contains("fail  broker.queue") && rejected.out.contains("may not read"), "{}", rejected.out);
 }
 
 #[tokio::test]

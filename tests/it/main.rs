@@ -27,6 +27,7 @@ mod http;
 mod inputs;
 mod invalid_text;
 mod leaks;
+mod logins;
 mod observability;
 mod one_answer;
 mod outages;
