@@ -81,7 +81,7 @@ impl CheckArgs {
         let mut findings = vec![origin];
         super::block_on(async {
             for settings in routes {
-                let settings = if self.operator { settings.as_operator() } else { settings };
+                let settings = if self.operator { settings.into_operator() } else { settings };
                 for mut finding in self.check_route(&settings).await {
                     // What all routes share is said once.
                     if settings.has_several_routes() && !SHARED.contains(&finding.subject) {
@@ -114,13 +114,12 @@ impl CheckArgs {
 /// Where the settings come from: the first thing to know about any other finding.
 fn origin(config: &ConfigArgs, effective: &[EffectiveSetting]) -> Finding {
     let mut from: Vec<String> = config.config_files.iter().map(|path| path.display().to_string()).collect();
-    let names = |is_wanted: fn(&Source) -> bool| {
-        let given = effective.iter().filter(|setting| is_wanted(&setting.source));
-        given.map(|setting| setting.source.to_string()).collect::<BTreeSet<_>>()
+    let variable = |setting: &EffectiveSetting| match &setting.source {
+        Source::Environment(name) => Some(name.clone()),
+        _ => None,
     };
-    let variables = names(|source| matches!(source, Source::Environment(_)));
-    from.extend(variables);
-    from.extend(names(|source| matches!(source, Source::Flag(_))));
+    from.extend(effective.iter().filter_map(variable).collect::<BTreeSet<_>>());
+    from.extend((!config.set.is_empty()).then(|| "--set".to_owned()));
     let subject = "configuration";
     if from.is_empty() {
         let fix = "name the worker's file with --config or TICKETLOG_CONFIG, or set its environment variables, unless these are meant";

@@ -144,10 +144,10 @@ fn operate(
     routes: Vec<RouteSettings>,
     run: impl FnOnce(Vec<RouteSettings>) -> Result<u8, CommandError>,
 ) -> Result<u8, CommandError> {
-    let routes: Vec<_> = routes.into_iter().map(RouteSettings::as_operator).collect();
+    let routes: Vec<_> = routes.into_iter().map(RouteSettings::into_operator).collect();
     let used = routes.first().map_or(("", ""), |settings| (settings.broker.uri_setting, settings.store.uri_setting));
     run(routes).map_err(|CommandError { code, error }| match code {
-        exit::NO_PERMISSION => {
+        exit::NO_PERMISSION if used != ("operator.broker_uri", "operator.store_uri") => {
             let text = format!(
                 "{error:#}\nthis command uses the logins of {} for RabbitMQ and {} for MongoDB; operators' commands use \
                  operator.broker_uri and operator.store_uri where these are set",

@@ -166,11 +166,13 @@ async fn privileges(store: &Store, settings: &StoreSettings, operator: bool) -> 
                     let fix = "for `ticketlog erase`, grant the role ticketlogEraser of deploy/mongodb";
                     return Finding::warn(subject, message, fix);
                 }
-                Finding::fail(
-                    subject,
-                    message,
-                    "grant the role of deploy/mongodb; or, for indexes, set store.ensure_indexes = false",
-                )
+                let fix = match action {
+                    "createIndex" => {
+                        "grant the role ticketlogWorker of deploy/mongodb, or set store.ensure_indexes = false"
+                    }
+                    _ => "grant the role ticketlogWorker of deploy/mongodb",
+                };
+                Finding::fail(subject, message, fix)
             }
         })
         .collect())

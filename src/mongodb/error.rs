@@ -93,7 +93,9 @@ impl Failure {
     /// What to do.
     pub fn fix(&self) -> &'static str {
         match self.kind {
-            FailureKind::Timeout => "MongoDB is overloaded or frozen, or store.write_timeout is too short",
+            FailureKind::Timeout => {
+                "MongoDB is overloaded, frozen or cut off, the TLS options of the URI are wrong, or the timeout is too short"
+            }
             FailureKind::ServerSelection => {
                 "start MongoDB, or correct the hosts, replicaSet and the TLS options of the URI"
             }

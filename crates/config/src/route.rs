@@ -128,8 +128,8 @@ impl RouteTables {
 
 impl RouteSettings {
     /// The same with the operators' logins in place of the worker's, where they are set.
-    pub fn as_operator(self) -> Self {
-        let process = Arc::new(Settings::clone(&self.process).as_operator());
+    pub fn into_operator(self) -> Self {
+        let process = Arc::new(Settings::clone(&self.process).into_operator());
         RouteSettings { process, ..self }
     }
 

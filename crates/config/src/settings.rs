@@ -36,7 +36,7 @@ pub struct BrokerSettings {
     pub uri: SecretString,
     /// The file that `uri` was read from; empty if it came from elsewhere.
     pub uri_file: String,
-    /// Which setting `uri` is, for messages: `operator.broker_uri` after [`Settings::as_operator`].
+    /// The name of the setting that `uri` came from, for messages: `broker.uri` or `operator.broker_uri`.
     #[serde(skip, default = "broker_uri")]
     pub uri_setting: &'static str,
     /// PEM file with further certificate authorities; empty for the system's only.
@@ -69,7 +69,7 @@ fn store_uri() -> &'static str {
 
 impl Settings {
     /// The same with the operators' logins in place of the worker's, where they are set.
-    pub(super) fn as_operator(mut self) -> Self {
+    pub(super) fn into_operator(mut self) -> Self {
         let is_set = |uri: &SecretString| !uri.expose_secret().is_empty();
         let (operator, broker, store) = (&self.operator, &mut self.broker, &mut self.store);
         if is_set(&operator.broker_uri) {
@@ -164,7 +164,7 @@ pub struct StoreSettings {
     pub uri: SecretString,
     /// The file that `uri` was read from; empty if it came from elsewhere.
     pub uri_file: String,
-    /// Which setting `uri` is, for messages: `operator.store_uri` after [`Settings::as_operator`].
+    /// The name of the setting that `uri` came from, for messages: `store.uri` or `operator.store_uri`.
     #[serde(skip, default = "store_uri")]
     pub uri_setting: &'static str,
     pub allow_plaintext: bool,

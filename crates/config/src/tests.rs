@@ -365,7 +365,7 @@ fn operators_commands_use_logins_of_their_own_where_these_are_set() {
     let text = "[broker]\nuri = \"amqp://worker@localhost\"\n[operator]\nbroker_uri = \"amqp://desk@localhost\"\n";
     let worker = load_text("f", text).unwrap().routes.swap_remove(0);
     assert_eq!(worker.broker.uri.expose_secret(), "amqp://worker@localhost");
-    let (store, operator) = (worker.store.uri.expose_secret().to_owned(), worker.as_operator());
+    let (store, operator) = (worker.store.uri.expose_secret().to_owned(), worker.into_operator());
     let (broker, setting) = (operator.broker.uri.expose_secret(), operator.broker.uri_setting);
     assert_eq!((broker, setting), ("amqp://desk@localhost", "operator.broker_uri"));
     assert_eq!((operator.store.uri.expose_secret(), operator.store.uri_setting), (store.as_str(), "store.uri"));

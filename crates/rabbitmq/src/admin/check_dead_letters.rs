@@ -38,25 +38,20 @@ impl Check<'_> {
         }
         let limit_text =
             |limit: Option<i64>| limit.map_or_else(String::new, |limit| format!(" (delivery limit {limit})"));
+        let unknown = |message: String| Finding::warn(subject, message, SEE_MANAGEMENT);
         let browsable = check_browsable(self.connection(), &self.settings.broker, queue, self.management).await?;
         Ok(Some(match browsable {
             Ok(browsable) if browsable.policies_unknown.is_none() => {
                 Finding::ok(subject, format!("queue {queue} can be browsed safely{}", limit_text(browsable.limit)))
             }
-            Ok(browsable) => Finding::warn(
-                subject,
-                format!(
-                    "queue {queue} can be browsed safely{} unless a policy sets a lower delivery limit, which only the \
-                     management API shows",
-                    limit_text(browsable.limit)
-                ),
-                SEE_MANAGEMENT,
-            ),
-            Err(NotBrowsable::NoManagementApi(_)) => Finding::warn(
-                subject,
-                format!("unknown whether queue {queue} can be browsed safely: only the management API shows policies"),
-                SEE_MANAGEMENT,
-            ),
+            Ok(browsable) => unknown(format!(
+                "queue {queue} can be browsed safely{} unless a policy sets a lower delivery limit, which only the management \
+                 API shows",
+                limit_text(browsable.limit)
+            )),
+            Err(NotBrowsable::NoManagementApi(_)) => unknown(format!(
+                "unknown whether queue {queue} can be browsed safely: only the management API shows policies"
+            )),
             Err(NotBrowsable::NoPermission) if self.operator => Finding::fail(
                 subject,
                 format!(
