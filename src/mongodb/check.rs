@@ -155,27 +155,27 @@ async fn privileges(store: &Store, settings: &StoreSettings, operator: bool) -> 
         true => vec!["find", "remove"],
         false => ["insert", "find"].into_iter().chain(index).collect(),
     };
-    Ok(wanted
-        .into_iter()
-        .map(|action| {
-            if held.iter().any(|privilege| grants(privilege, action, &namespace)) {
-                Finding::ok(subject, format!("the user may {action} in {namespace}"))
-            } else {
-                let message = format!("the user may not {action} in {namespace}");
-                if operator {
-                    let fix = "for `ticketlog erase`, grant the role ticketlogEraser of deploy/mongodb";
-                    return Finding::warn(subject, message, fix);
-                }
-                let fix = match action {
-                    "createIndex" => {
-                        "grant the role ticketlogWorker of deploy/mongodb, or set store.ensure_indexes = false"
-                    }
-                    _ => "grant the role ticketlogWorker of deploy/mongodb",
-                };
-                Finding::fail(subject, message, fix)
-            }
-        })
-        .collect())
+    let finding = |action| match held.iter().any(|privilege| grants(privilege, action, &namespace)) {
+        true => Finding::ok(subject, format!("the user may {action} in {namespace}")),
+        false => missing(subject, action, &namespace, operator),
+    };
+    Ok(wanted.into_iter().map(finding).collect())
+}
+
+/// The finding for a privilege that the user lacks. Only `ticketlog erase` needs those of operators.
+fn missing(subject: &'static str, action: &str, namespace: &Namespace, operator: bool) -> Finding {
+    let message = format!("the user may not {action} in {namespace}");
+    match action {
+        _ if operator => {
+            let fix = "for `ticketlog erase`, grant the role ticketlogEraser of deploy/mongodb";
+            Finding::warn(subject, message, fix)
+        }
+        "createIndex" => {
+            let fix = "grant the role ticketlogWorker of deploy/mongodb, or set store.ensure_indexes = false";
+            Finding::fail(subject, message, fix)
+        }
+        _ => Finding::fail(subject, message, "grant the role ticketlogWorker of deploy/mongodb"),
+    }
 }
 
 fn grants(privilege: &Bson, action: &str, namespace: &Namespace) -> bool {
