@@ -85,6 +85,11 @@ impl BatchProgress {
         self.slots.into_iter().map(|slot| slot.outcome)
     }
 
+    /// Whether any document failed with an unknown code.
+    pub fn has_unknown_failures(&self) -> bool {
+        self.slots.iter().any(|slot| slot.unknown_failures > 0)
+    }
+
     /// Whether the event has no outcome yet.
     pub fn is_unfinished(&self, at: usize) -> bool {
         self.slots.get(at).is_some_and(|slot| slot.outcome.is_none())

@@ -222,6 +222,8 @@ async fn open_session(context: &WorkerContext, options: SessionOptions) -> Optio
         context.health.up(Component::Broker);
         // The session has ensured the topology, and other workers may have published the dead letters that failed.
         context.health.up(Component::DeadLetter);
+        // What the last session could not store is in the queue, perhaps of another worker.
+        context.health.up(Component::Document);
         info!(queue = settings.queue, prefetch = session.prefetch(), "consuming");
     }
     Some(opened)

@@ -39,6 +39,9 @@ pub async fn write(context: &WorkerContext, batch: Vec<PendingEvent>) -> Vec<(Pe
             backoff.reset();
         }
     }
+    if progress.has_unknown_failures() && context.health.up(Component::Document) {
+        info!("the document that MongoDB rejected with an unknown code has its outcome");
+    }
     let outcomes = progress.into_outcomes();
     batch.into_iter().zip(outcomes).filter_map(|(pending, outcome)| Some((pending, outcome?))).collect()
 }
@@ -63,14 +66,13 @@ async fn attempt(
     };
     metrics::write(if errors.is_empty() { WriteResult::Ok } else { WriteResult::Partial }, duration.as_secs_f64());
     let remaining = progress.command_completed(&piece, &errors);
-    // Ready again once documents get an outcome, not only once commands do.
-    if remaining.failure.is_none() && remaining.unknown_code.is_none() && context.health.up(Component::Store) {
-        info!("MongoDB answers again");
+    if remaining.failure.is_none() {
+        store_answers(context);
     }
     let missing = compare(context, batch, progress, &remaining.duplicate_ids).await?;
     context.unknown_code.store(remaining.unknown_code.is_some(), Ordering::Relaxed);
     if let Some(code) = remaining.unknown_code {
-        report(context, &Failure::unknown_code(code));
+        report_document(context, &Failure::unknown_code(code));
     }
     match remaining.failure {
         Some(failure) => Err(failure),
@@ -92,7 +94,7 @@ fn command_failed(
         return Err(failure);
     }
     if alone {
-        report(context, &failure);
+        report_document(context, &failure);
     } else {
         metrics::store_retry(&failure);
     }
@@ -126,5 +128,26 @@ fn report(context: &WorkerContext, failure: &Failure) {
     let changed = context.health.down(Component::Store, failure.to_string());
     if changed || THROTTLE.permit(Instant::now()).is_some() {
         warn!(kind = failure.label(), code = failure.code, "{failure}; nothing is lost, retrying");
+    }
+}
+
+/// Reports that one document fails for a reason that is not known: MongoDB answers, and whether the document is at fault
+/// shows once another one is stored.
+fn report_document(context: &WorkerContext, failure: &Failure) {
+    metrics::store_retry(failure);
+    store_answers(context);
+    let problem = match failure.code {
+        Some(code) => format!("MongoDB rejects one with code {code}, which ticketlog does not know"),
+        None => "MongoDB's driver rejects one".to_owned(),
+    };
+    let text = format!("{problem}; it becomes a dead letter once another one is stored");
+    if context.health.down(Component::Document, text.as_str()) || THROTTLE.permit(Instant::now()).is_some() {
+        warn!(kind = failure.label(), code = failure.code, "a document has no outcome: {text}");
+    }
+}
+
+fn store_answers(context: &WorkerContext) {
+    if context.health.up(Component::Store) {
+        info!("MongoDB answers again");
     }
 }

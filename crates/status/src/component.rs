@@ -10,6 +10,8 @@ pub enum Component {
     Broker,
     /// MongoDB: answering.
     Store,
+    /// Documents: MongoDB rejects none for a reason that the worker does not know.
+    Document,
     /// Dead letters: they can be published, as far as is known.
     DeadLetter,
     /// The circuit breaker: closed.

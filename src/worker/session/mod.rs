@@ -303,7 +303,7 @@ impl<'a> SessionLoop<'a> {
 
     /// Whether MongoDB and the dead letters are up; the broker is, or there would be no session.
     fn all_up(&self) -> bool {
-        [Component::Store, Component::DeadLetter, Component::Breaker]
+        [Component::Store, Component::Document, Component::DeadLetter, Component::Breaker]
             .iter()
             .all(|part| self.context.health.is_up(*part))
     }

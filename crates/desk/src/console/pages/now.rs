@@ -131,6 +131,7 @@ fn runbook_name(component: &str) -> &'static str {
         Ok(Component::Breaker) => "TicketlogBreakerOpen",
         Ok(Component::DeadLetter) => "TicketlogDeadLetteringUnavailable",
         Ok(Component::Store) => "TicketlogStoreUnavailable",
+        Ok(Component::Document) => "TicketlogRequeueNear",
         Ok(Component::Broker) => "TicketlogBrokerUnavailable",
         Ok(Component::Consumer) | Err(_) => "TicketlogUnready",
     }
