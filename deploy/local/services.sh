@@ -15,7 +15,7 @@
 #        services.sh epmd DIR PORT        Erlang's port mapper, which the nodes of a cluster share
 #        services.sh replica DIR PORT     three MongoDBs as one replica set, at PORT to PORT+2; prints three pids
 #        services.sh prometheus DIR PORT  a Prometheus with DIR/prometheus.yml
-#        services.sh ctl DIR PORT ARGS…   rabbitmqctl for a RabbitMQ that was started with DIR and PORT
+#        services.sh ctl DIR PORT ARGS…   rabbitmqctl, or the tool of RabbitMQ that TOOL names, for one that was started with DIR and PORT
 #        services.sh promtool ARGS…       promtool of Prometheus
 #        TICKETLOG_SERVICES=native        skips 1 and 2
 #        TICKETLOG_LOCAL_TLS=1            `run` and `up`: native servers that take TLS as well; the environment of COMMAND then
@@ -386,7 +386,7 @@ case ${1:-} in
   fetch) locked fetch_rabbitmq; locked fetch_mongodb ;;
   rabbitmq | epmd | mongodb | replica | prometheus) foreground "$1" "$2" "$3" ;;
   promtool) shift; locked fetch_prometheus; exec "$promtool" "$@" ;;
-  ctl) shift; locked fetch_rabbitmq; rabbitmq_environment "$1" "$2"; dir=$1; shift 2; in_rabbitmq "$dir" "$sbin/rabbitmqctl" -q "$@" ;;
+  ctl) shift; locked fetch_rabbitmq; rabbitmq_environment "$1" "$2"; dir=$1; shift 2; in_rabbitmq "$dir" "$sbin/${TOOL:-rabbitmqctl}" -q "$@" ;;
   run)
     shift; run=; pids=(); in_docker=; trap withdraw EXIT; trap 'exit 130' INT TERM
     provide

@@ -68,6 +68,11 @@ impl DedicatedServer {
         self.port
     }
 
+    /// Where its files are, as `services.sh ctl` wants to know.
+    pub fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+
     /// Sends SIGKILL, and waits for the wrapper.
     pub fn kill(&mut self) {
         if self.kind == ServerKind::Rabbitmq {
