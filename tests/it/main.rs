@@ -32,6 +32,7 @@ mod observability;
 mod one_answer;
 mod outages;
 mod routes;
+mod runbooks;
 mod same_ids;
 mod security;
 mod server_faults;
