@@ -2,36 +2,12 @@
 
 use bson::{Document, doc};
 
-use crate::harness::{CommandOutput, DEADLINE, DedicatedServer, ServerKind, access_control, eventually};
-
-/// The users of deploy/rabbitmq.
-const LOGINS: [&str; 4] = ["ticketlog", "ticketlog-desk", "tickets-publisher", "ticketlog-admin"];
-
-fn import(broker: &DedicatedServer, file: &str) {
-    broker.ctl(&["import_definitions", &format!("{}/deploy/rabbitmq/{file}", env!("CARGO_MANIFEST_DIR"))]);
-}
-
-/// A broker with the users of deploy/rabbitmq, as its README creates them, and nothing else.
-fn broker_with_shipped_logins() -> DedicatedServer {
-    let broker = DedicatedServer::start(ServerKind::Rabbitmq);
-    LOGINS.iter().for_each(|user| drop(broker.ctl(&["add_user", user, &format!("{user}-secret")])));
-    import(&broker, "permissions.json");
-    broker
-}
-
-/// The same with the topology of deploy/rabbitmq. A second import of either file leaves the passwords as they are.
-fn broker_with_shipped_permissions() -> DedicatedServer {
-    let broker = broker_with_shipped_logins();
-    for file in ["definitions.json", "permissions.json", "definitions.json"] {
-        import(&broker, file);
-    }
-    broker
-}
+use crate::harness::{CommandOutput, DEADLINE, access_control, eventually};
 
 /// `ticketlog setup` needs the administrators' logins, and says so with any other.
 #[tokio::test]
 async fn the_shipped_administrators_login_can_run_setup() {
-    let broker = broker_with_shipped_logins();
+    let broker = access_control::broker_with_logins();
     let (store, client) = access_control::store().await;
     access_control::roles(&client, "cache", "bytemark_tickets_log").await;
     let broker_of = |user: &str| broker.uri().replace("guest:guest", &format!("{user}:{user}-secret"));
@@ -59,7 +35,7 @@ async fn the_shipped_administrators_login_can_run_setup() {
     let collection = client.database("cache").collection::<Document>("bytemark_ticket_refresh_log");
     assert_eq!(collection.list_index_names().await.unwrap().len(), 5);
     // What setup declares is what deploy/ imports: RabbitMQ would keep and `check` would report a difference.
-    import(&broker, "definitions.json");
+    access_control::import(&broker, "definitions.json");
     let desk = operator("ticketlog-desk", "ticketlogEraser");
     let check = run(&["check", "--operator"], &desk);
     assert!(check.code == Some(0), "{check:?}");
@@ -72,7 +48,7 @@ async fn the_shipped_administrators_login_can_run_setup() {
 
 #[tokio::test]
 async fn the_shipped_permissions_are_enough_for_worker_operator_and_publisher() {
-    let broker = broker_with_shipped_permissions();
+    let broker = access_control::broker_with_topology();
     let database = "permissions";
     let (store, client) = access_control::store().await;
     access_control::roles(&client, database, "log").await;

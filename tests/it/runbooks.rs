@@ -14,7 +14,7 @@ use mongodb::Client;
 use regex::Regex;
 use ticketlog::cli::commands::Cli;
 
-use crate::harness::{DedicatedServer, ServerKind, TestEnv, Worker, access_control};
+use crate::harness::{DedicatedServer, TestEnv, Worker, access_control};
 
 /// Commands that cannot run in this test, by how they begin, with the reason.
 const NOT_RUN: [(&str, &str); 9] = [
@@ -62,7 +62,7 @@ impl Login {
             ("mongosh, with the role ticketlogReader", Login::MongodbReader),
             ("with the worker's login", Login::Worker),
             ("with the operators' login", Login::Operators),
-            ("with the login of an administrator of RabbitMQ and of MongoDB", Login::Administrator),
+            ("with the administrators' login", Login::Administrator),
             ("node of RabbitMQ", Login::Node),
         ];
         names.into_iter().find(|(name, _)| comment.contains(name)).map(|(_, login)| login)
@@ -174,11 +174,10 @@ struct Site {
 
 impl Site {
     async fn start() -> Self {
-        let broker = DedicatedServer::start(ServerKind::Rabbitmq);
+        let broker = access_control::broker_with_topology();
         let (store, admin) = access_control::store().await;
         access_control::roles(&admin, "cache", "bytemark_tickets_log").await;
         let directory = tempfile::tempdir().unwrap();
-        import_definitions(&broker, directory.path());
         let env = TestEnv::at(broker.uri(), access_control::as_user(&store, "admin", "admin")).await;
         let mut site = Site { broker, store, env, admin, workers: Vec::new(), directory, files: 0 };
         site.write_tools();
@@ -207,18 +206,23 @@ impl Site {
     }
 
     fn log_in(&self, command: &mut Command, login: Login) {
-        let broker = |user: &str| self.broker.uri().replace("guest:guest", &format!("{user}:secret"));
+        let broker = |user: &str| self.broker.uri().replace("guest:guest", &format!("{user}:{user}-secret"));
         let store = |role: &str| access_control::as_user(&self.store, role, "cache");
-        let (broker_uri, store_uri) = match login {
-            Login::Operators => (broker("ticketlog-desk"), store("ticketlogEraser")),
-            Login::Administrator => (self.broker.uri(), access_control::as_user(&self.store, "admin", "admin")),
-            _ => (broker("ticketlog"), store("ticketlogWorker")),
+        let operator = match login {
+            Login::Operators => Some(("ticketlog-desk", "ticketlogEraser")),
+            Login::Administrator => Some(("ticketlog-admin", "ticketlogSetup")),
+            _ => None,
         };
+        if let Some((user, role)) = operator {
+            command
+                .env("TICKETLOG_OPERATOR__BROKER_URI", broker(user))
+                .env("TICKETLOG_OPERATOR__STORE_URI", store(role));
+        }
         command.env_remove("RUST_MIN_STACK");
         let listen = self.workers.first().map_or("127.0.0.1:0", Worker::address).to_owned();
         for (name, value) in [
-            ("BROKER__URI", broker_uri),
-            ("STORE__URI", store_uri),
+            ("BROKER__URI", broker("ticketlog")),
+            ("STORE__URI", store("ticketlogWorker")),
             ("BROKER__DECLARE", "false".to_owned()),
             ("DEAD_LETTER__OPERATORS", "ticketlog-desk".to_owned()),
             ("HTTP__LISTEN", listen),
@@ -256,13 +260,14 @@ impl Site {
         text
     }
 
-    /// The same dead letters in the dead-letter queue and in the parked queue.
-    async fn fill_queues(&self) {
+    /// The same dead letters in the dead-letter queue and in the parked queue. Where the command edits them, their time is a text.
+    async fn fill_queues(&self, edits: bool) {
         for queue in ["bytemark.tickets.log.dead", "bytemark.tickets.log.parked"] {
             self.env.channel.queue_purge(queue.into(), QueuePurgeOptions::default()).await.unwrap();
             for (n, reason) in ["invalid_field", "rejected_by_store", "duplicate_key"].into_iter().enumerate() {
                 let id = if n == 0 { DEAD_LETTER_ID.to_owned() } else { format!("{n:024x}") };
-                let body = format!("{{\"uuid\":\"u-{n}\",\"user_id\":\"42\",\"timestamp\":{n}}}");
+                let timestamp = if edits { "\"2026-11-30T12:00:00Z\"".to_owned() } else { n.to_string() };
+                let body = format!("{{\"uuid\":\"u-{n}\",\"user_id\":\"42\",\"timestamp\":{timestamp}}}");
                 let properties = BasicProperties::default().with_delivery_mode(2).with_headers(headers(&id, reason));
                 let options = BasicPublishOptions { mandatory: true, immediate: false };
                 let publish =
@@ -276,7 +281,7 @@ impl Site {
     async fn run(&mut self, printed: &Printed) -> Result<(), String> {
         let text = self.filled_in(&printed.command);
         if text.contains("ticketlog dead ") {
-            self.fill_queues().await;
+            self.fill_queues(text.contains("--edit")).await;
         }
         let mut command = Command::new("bash");
         command.args(["-o", "pipefail", "-c", &text]).current_dir(self.directory.path());
@@ -307,18 +312,6 @@ impl Site {
         };
         client.database(&call[1]).run_command(command).await.map(|_| ()).map_err(|error| error.to_string())
     }
-}
-
-fn import_definitions(broker: &DedicatedServer, directory: &Path) {
-    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/rabbitmq/definitions.json");
-    let mut definitions: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(file).unwrap()).unwrap();
-    for user in definitions["users"].as_array_mut().unwrap() {
-        user["password"] = "secret".into();
-        user.as_object_mut().unwrap().retain(|key, _| !["password_hash", "hashing_algorithm"].contains(&key.as_str()));
-    }
-    let file = directory.join("definitions.json");
-    std::fs::write(&file, definitions.to_string()).unwrap();
-    broker.ctl(&["import_definitions", file.to_str().unwrap()]);
 }
 
 fn headers(id: &str, reason: &str) -> FieldTable {

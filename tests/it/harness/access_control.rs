@@ -1,4 +1,5 @@
-//! Owns a MongoDB with access control, and the roles of deploy/mongodb with one user each.
+//! Owns servers with access control: a MongoDB with the roles of deploy/mongodb and one user each, a RabbitMQ with the logins of
+//! deploy/rabbitmq.
 
 use bson::{Document, doc};
 use mongodb::Client;
@@ -39,4 +40,28 @@ pub async fn roles(client: &Client, database: &str, collection: &str) {
 /// The URI for a user who was created in the database `source`.
 pub fn as_user(store: &DedicatedServer, user: &str, source: &str) -> String {
     store.uri().replace("mongodb://", &format!("mongodb://{user}:{user}-secret@")) + "&authSource=" + source
+}
+
+/// The users of deploy/rabbitmq.
+const LOGINS: [&str; 4] = ["ticketlog", "ticketlog-desk", "tickets-publisher", "ticketlog-admin"];
+
+pub fn import(broker: &DedicatedServer, file: &str) {
+    broker.ctl(&["import_definitions", &format!("{}/deploy/rabbitmq/{file}", env!("CARGO_MANIFEST_DIR"))]);
+}
+
+/// A broker with the users of deploy/rabbitmq, as its README creates them, and nothing else.
+pub fn broker_with_logins() -> DedicatedServer {
+    let broker = DedicatedServer::start(ServerKind::Rabbitmq);
+    LOGINS.iter().for_each(|user| drop(broker.ctl(&["add_user", user, &format!("{user}-secret")])));
+    import(&broker, "permissions.json");
+    broker
+}
+
+/// The same with the topology of deploy/rabbitmq. A second import of either file leaves the passwords as they are.
+pub fn broker_with_topology() -> DedicatedServer {
+    let broker = broker_with_logins();
+    for file in ["definitions.json", "permissions.json", "definitions.json"] {
+        import(&broker, file);
+    }
+    broker
 }
