@@ -104,7 +104,7 @@ impl PublishArgs {
                 None => self.publish_files(settings, &mut publisher).await,
             };
             // What was read before an error is published and counted.
-            publisher.flush().await?;
+            publisher.flush(&mut Vec::new()).await?;
             let reported = self.report(publisher, *malformed.as_ref().unwrap_or(&0)).await;
             malformed?;
             reported
@@ -160,7 +160,7 @@ impl PublishArgs {
             if let Some(encoding) = message.content_encoding {
                 outgoing = outgoing.with_content_encoding(encoding);
             }
-            publisher.push(outgoing, ()).await?;
+            publisher.push(outgoing, (), &mut Vec::new()).await?;
         }
         Ok(malformed)
     }
@@ -183,7 +183,7 @@ impl PublishArgs {
             let id = self.message_id_from.as_ref().map(|field| message_id(&input, field)).transpose()?;
             let outgoing = Outgoing::event(&settings.broker.exchange, self.key(), id.as_deref(), seconds, input.body);
             let outgoing = self.app_id.iter().fold(outgoing, |outgoing, name| outgoing.with_app_id(name));
-            publisher.push(outgoing, ()).await?;
+            publisher.push(outgoing, (), &mut Vec::new()).await?;
         }
         reader.await.map_err(|_| CommandError::text(exit::SOFTWARE, "reading the input was aborted"))??;
         Ok(0)

@@ -240,11 +240,12 @@ async fn publish(
         if context.health.down(Component::DeadLetter, text) {
             warn!("{text}; the original messages stay in the queue");
         }
+        true
     };
     let mut messages: Vec<_> = batch.iter_mut().map(|dead_letter| &mut dead_letter.message).collect();
-    match publisher.publish(&mut messages, on_blocked).await {
+    match publisher.publish(&mut messages, settings.broker.call_timeout.0, on_blocked).await {
         Ok(results) => apply_results(publisher, batch, &results),
-        Err(error) => failed(batch, &error),
+        Err(unfinished) => failed(batch, &unfinished.error),
     }
 }
 

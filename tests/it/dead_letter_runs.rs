@@ -6,7 +6,9 @@ use std::process::{Command, Stdio};
 
 use futures_util::StreamExt as _;
 use lapin::BasicProperties;
-use lapin::options::{BasicConsumeOptions, BasicQosOptions, QueueDeclareOptions};
+use lapin::options::{
+    BasicConsumeOptions, BasicQosOptions, ExchangeDeclareOptions, ExchangeDeleteOptions, QueueDeclareOptions,
+};
 use lapin::types::{AMQPValue, FieldTable};
 
 use crate::harness::{
@@ -202,5 +204,37 @@ async fn dead_letters_of_the_previous_release_stay_as_many_events_as_they_are() 
     worker.wait_until_settled(3).await;
     assert_eq!((env.count().await, worker.settled("duplicate")), (2, 1));
     worker.stop().await;
+    env.clean().await;
+}
+
+/// RabbitMQ closes the channel for each message to an internal exchange, and forgets the confirms that it still owes.
+#[tokio::test]
+async fn nothing_is_sent_twice_because_the_channel_is_closed_for_another() {
+    let env = TestEnv::new().await;
+    let internal = format!("{}.internal", env.name);
+    let options = ExchangeDeclareOptions { internal: true, ..Default::default() };
+    let declare = env.channel.exchange_declare(
+        internal.as_str().into(),
+        lapin::ExchangeKind::Fanout,
+        options,
+        Default::default(),
+    );
+    declare.await.unwrap();
+    let letter = |n: i32| {
+        let mut headers = env.headers(&format!("id-{n}"), "too_deep", n).inner().clone();
+        if n % 100 == 50 {
+            headers.insert("dl-exchange".into(), AMQPValue::LongString(internal.as_str().into()));
+        }
+        // The later, the larger.
+        let body = format!("{{\"n\":{n},\"text\":\"{}\"}}", "x".repeat(usize::try_from(n / 40).unwrap()));
+        (body.into_bytes(), BasicProperties::default().with_headers(headers.into()))
+    };
+    env.publish_dead_letters((0..400).map(letter)).await;
+    let replayed = env.dead_command(&["replay", "--yes", "--json"]).await;
+    assert_eq!((replayed.code, &replayed.json()[0]["replayed"]), (Some(69), &396.into()), "{replayed:?}");
+    assert!(replayed.err.contains("cannot publish to internal exchange"), "{replayed:?}");
+    env.wait_for_depth(&env.dead_letter_queue(), 4).await;
+    env.wait_for_depth(&env.queue(), 396).await;
+    env.channel.exchange_delete(internal.into(), ExchangeDeleteOptions::default()).await.unwrap();
     env.clean().await;
 }

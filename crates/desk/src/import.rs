@@ -61,7 +61,7 @@ impl Import {
                 continue;
             }
             match (self.parse(&line, exchange), &mut publisher) {
-                (Ok(message), Some(publisher)) => drop(publisher.push(message, ()).await?),
+                (Ok(message), Some(publisher)) => publisher.push(message, (), &mut Vec::new()).await?,
                 (Ok(_), None) => {}
                 // Without its end, the line may be cut off.
                 (Err(_), _) if !line.ends_with(b"\n") => {
@@ -108,7 +108,7 @@ impl Operation for Import {
         let publisher = Publisher::open_without_topology(&settings.broker, "dead letter import").await?;
         let mut publisher = BatchPublisher::new(&settings.broker, publisher, self.rate, Arc::clone(report));
         let sent = match self.read(Some(&mut publisher), (exchange, &**report), outcome).await {
-            Ok(_) => publisher.flush().await.map(drop).map_err(DeskError::from),
+            Ok(_) => publisher.flush(&mut Vec::new()).await.map_err(DeskError::from),
             Err(error) => Err(error),
         };
         let (counts, _) = publisher.close().await;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bson::oid::ObjectId;
 
 use ticketlog_rabbitmq::report::Report;
-use ticketlog_rabbitmq::{AckHandle, BatchPublisher, Outgoing, PublishResult, Publisher, Rate};
+use ticketlog_rabbitmq::{AckHandle, BatchPublisher, Outgoing, PublishResult, Publisher, Rate, Results};
 
 use super::reader::{DeadLetter, DeadLetterRemover};
 use super::{DeskError, Outcome, Run, Selection};
@@ -85,11 +85,13 @@ impl<'a> Transfer<'a> {
             self.outcome.add_undeliverable(destination, 1);
             return Ok(());
         }
-        let results = self.publisher.push(message, Unconfirmed { ack, destination, sent }).await?;
-        self.acknowledge(results).await
+        let mut results = Vec::new();
+        let pushed = self.publisher.push(message, Unconfirmed { ack, destination, sent }, &mut results).await;
+        self.acknowledge(results).await?;
+        Ok(pushed?)
     }
 
-    async fn acknowledge(&mut self, results: Vec<(Unconfirmed, PublishResult)>) -> Result<(), DeskError> {
+    async fn acknowledge(&mut self, results: Results<Unconfirmed>) -> Result<(), DeskError> {
         let mut confirmed = Vec::new();
         for (Unconfirmed { ack, destination, sent }, result) in results {
             if result != PublishResult::Confirmed {
@@ -108,13 +110,17 @@ impl<'a> Transfer<'a> {
         self.reader.acknowledge(confirmed).await
     }
 
+    async fn flush(&mut self) -> Result<(), DeskError> {
+        let mut results = Vec::new();
+        let flushed = self.publisher.flush(&mut results).await;
+        self.acknowledge(results).await?;
+        Ok(flushed?)
+    }
+
     /// Publishes the rest, requeues what stays and closes both connections. `sent` is how it went so far.
     pub async fn finish(mut self, sent: Result<(), DeskError>) -> Result<(), DeskError> {
         let flushed = match sent {
-            Ok(()) => match self.publisher.flush().await {
-                Ok(results) => self.acknowledge(results).await,
-                Err(error) => Err(error.into()),
-            },
+            Ok(()) => self.flush().await,
             Err(error) => Err(error),
         };
         let (counts, duration) = self.publisher.close().await;

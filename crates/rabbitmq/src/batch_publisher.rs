@@ -1,5 +1,10 @@
 //! Owns publishing many messages for an operator: in batches, with a rate and a result for each.
+//!
+//! A message that RabbitMQ refuses by closing the channel (its exchange, its size) takes the confirms of those before it along:
+//! whether these were routed is not known then, and sending them again may double them. So a tolerant publisher sends such a
+//! message alone: one to an exchange, or of a size, that RabbitMQ has not confirmed before.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -8,12 +13,14 @@ use ticketlog_config::BrokerSettings;
 
 use super::error::BrokerError;
 use super::message::Outgoing;
-use super::publisher::{PublishResult, Publisher};
+use super::publisher::{PublishResult, Publisher, Unfinished};
 use super::rate::Rate;
 
 /// Most messages, and bytes of them, that are published together before their confirms are awaited.
 const MAX_BATCH_MESSAGES: usize = 500;
 const MAX_BATCH_BYTES: usize = 4 << 20;
+/// How often to see whether RabbitMQ blocks publishers, and whether the operator stops.
+const POLL: Duration = Duration::from_millis(250);
 /// With a rate limit: the number of batches a second, which determines their size.
 const BATCHES_PER_SECOND: f64 = 5.0;
 
@@ -37,6 +44,29 @@ impl PublishCounts {
     }
 }
 
+/// What RabbitMQ has confirmed: to which exchanges, and up to which size of a body.
+#[derive(Default)]
+struct Accepted {
+    exchanges: HashSet<String>,
+    bytes: Option<usize>,
+}
+
+impl Accepted {
+    fn covers(&self, message: &Outgoing) -> bool {
+        self.bytes.is_some_and(|bytes| message.body.len() <= bytes) && self.exchanges.contains(message.exchange())
+    }
+
+    fn add(&mut self, message: &Outgoing) {
+        self.bytes = self.bytes.max(Some(message.body.len()));
+        if !self.exchanges.contains(message.exchange()) {
+            self.exchanges.insert(message.exchange().to_owned());
+        }
+    }
+}
+
+/// What became of the messages that a batch had.
+pub type Results<T> = Vec<(T, PublishResult)>;
+
 /// A publisher with the batch that it collects. Each message comes with an item `T`, which is returned with its result.
 pub struct BatchPublisher<T> {
     broker: BrokerSettings,
@@ -44,8 +74,8 @@ pub struct BatchPublisher<T> {
     batch: Vec<(Outgoing, T)>,
     batch_bytes: usize,
     rate: Option<Rate>,
-    /// Whether publishing continues after a message that RabbitMQ refuses by closing the channel.
-    tolerant: bool,
+    /// Whether publishing continues after a message that RabbitMQ refuses by closing the channel; and what it accepts.
+    tolerant: Option<Accepted>,
     started: Instant,
     /// With a rate limit: when the next batch is due. Time that was not used is not made up for.
     next_batch: Instant,
@@ -62,7 +92,7 @@ impl<T> BatchPublisher<T> {
             batch: Vec::with_capacity(MAX_BATCH_MESSAGES),
             batch_bytes: 0,
             rate,
-            tolerant: false,
+            tolerant: None,
             started: Instant::now(),
             next_batch: Instant::now(),
             report,
@@ -72,68 +102,126 @@ impl<T> BatchPublisher<T> {
 
     /// Continues after a message that RabbitMQ refuses by closing the channel; it counts as refused.
     pub fn tolerant(self) -> Self {
-        BatchPublisher { tolerant: true, ..self }
+        BatchPublisher { tolerant: Some(Accepted::default()), ..self }
     }
 
-    /// Adds a message, and publishes the batch once it is full; returns the results that are known now.
-    pub async fn push(&mut self, message: Outgoing, item: T) -> Result<Vec<(T, PublishResult)>, BrokerError> {
+    /// Adds a message, and publishes the batch once it is full. The results that are known then are added to `results`.
+    ///
+    /// # Errors
+    /// What has no result may have been routed or not.
+    pub async fn push(&mut self, message: Outgoing, item: T, results: &mut Results<T>) -> Result<(), BrokerError> {
+        let is_alone = self.tolerant.as_ref().is_some_and(|accepted| !accepted.covers(&message));
+        if is_alone {
+            self.flush(results).await?;
+        }
         self.batch_bytes += message.bytes();
         self.batch.push((message, item));
         let max = self.rate.map_or(MAX_BATCH_MESSAGES, |rate| {
             (rate.per_second() / BATCHES_PER_SECOND).clamp(1.0, MAX_BATCH_MESSAGES as f64) as usize
         });
-        if self.batch.len() >= max || self.batch_bytes >= MAX_BATCH_BYTES { self.flush().await } else { Ok(Vec::new()) }
+        let is_full = self.batch.len() >= max || self.batch_bytes >= MAX_BATCH_BYTES;
+        if is_alone || is_full { self.flush(results).await } else { Ok(()) }
     }
 
-    /// Publishes the batch; returns the results.
-    pub async fn flush(&mut self) -> Result<Vec<(T, PublishResult)>, BrokerError> {
+    /// Publishes the batch; adds its results to `results`.
+    ///
+    /// # Errors
+    /// What has no result may have been routed or not.
+    pub async fn flush(&mut self, results: &mut Results<T>) -> Result<(), BrokerError> {
         if self.batch.is_empty() {
-            return Ok(Vec::new());
+            return Ok(());
         }
         if let Some(rate) = self.rate {
             tokio::time::sleep_until(self.next_batch.into()).await;
             self.next_batch = Instant::now() + rate.duration_of(self.batch.len());
         }
-        let mut batch = std::mem::take(&mut self.batch);
-        let body_bytes = batch.iter().map(|(message, _)| message.body.len() as u64).sum::<u64>();
+        self.batch_bytes = 0;
+        let batch = std::mem::take(&mut self.batch);
+        match self.publish_and_count(batch, results).await {
+            Ok(()) => Ok(()),
+            Err((error, _)) if !is_refusal(&error) || self.tolerant.is_none() => Err(error),
+            Err((error, unknown)) if unknown.len() <= 1 => self.refuse(unknown, &error, results).await,
+            Err((_, unknown)) => self.publish_singly(unknown, results).await,
+        }
+    }
+
+    /// # Errors
+    /// With the messages of which nothing is known.
+    async fn publish_and_count(
+        &mut self,
+        mut batch: Vec<(Outgoing, T)>,
+        results: &mut Results<T>,
+    ) -> Result<(), (BrokerError, Vec<(Outgoing, T)>)> {
         let mut messages: Vec<_> = batch.iter_mut().map(|(message, _)| message).collect();
-        let results = match self.publisher.publish(&mut messages, || note_blocked(&*self.report)).await {
-            Ok(results) => results,
-            Err(BrokerError::Refused(_) | BrokerError::Closed(_)) if self.tolerant => {
-                self.publish_singly(messages).await?
+        match self.publisher.publish(&mut messages, POLL, || note_blocked(&*self.report)).await {
+            Ok(known) => {
+                self.add(batch, known.into_iter().map(Some).collect(), results);
+                Ok(())
             }
-            Err(error) => return Err(error),
-        };
-        for result in &results {
+            Err(Unfinished { error, results: known }) => Err((error, self.add(batch, known, results))),
+        }
+    }
+
+    /// Counts what is known of a batch, and adds it to `results`. Returns the messages without a result.
+    fn add(
+        &mut self,
+        batch: Vec<(Outgoing, T)>,
+        known: Vec<Option<PublishResult>>,
+        results: &mut Results<T>,
+    ) -> Vec<(Outgoing, T)> {
+        let mut unknown = Vec::new();
+        for ((message, item), result) in batch.into_iter().zip(known) {
+            let Some(result) = result else {
+                unknown.push((message, item));
+                continue;
+            };
             match result {
-                PublishResult::Confirmed => {}
+                PublishResult::Confirmed => self.tolerant.iter_mut().for_each(|accepted| accepted.add(&message)),
                 PublishResult::Returned => self.counts.returned += 1,
                 PublishResult::Nacked => self.counts.refused += 1,
             }
+            self.counts.published += 1;
+            self.counts.bytes += message.body.len() as u64;
+            results.push((item, result));
         }
-        self.counts.published += results.len() as u64;
-        self.counts.bytes += body_bytes;
-        self.batch_bytes = 0;
         self.report.set_done(self.counts.published);
-        Ok(batch.into_iter().zip(results).map(|((_, item), result)| (item, result)).collect())
+        unknown
     }
 
-    /// Publishes each message on its own, after one of them made RabbitMQ close the channel (a missing permission, its size).
-    async fn publish_singly(&mut self, messages: Vec<&mut Outgoing>) -> Result<Vec<PublishResult>, BrokerError> {
-        let mut results = Vec::with_capacity(messages.len());
+    /// Publishes what has no result, each message on its own, after RabbitMQ has closed the channel for one of them.
+    async fn publish_singly(
+        &mut self,
+        messages: Vec<(Outgoing, T)>,
+        results: &mut Results<T>,
+    ) -> Result<(), BrokerError> {
+        self.report.note(&format!(
+            "RabbitMQ closed the channel before it confirmed {} messages; they are sent again, and may be there twice",
+            messages.len()
+        ));
         self.reopen().await?;
         for message in messages {
-            match self.publisher.publish(&mut [message], || note_blocked(&*self.report)).await {
-                Ok(result) => results.extend(result),
-                Err(error @ (BrokerError::Refused(_) | BrokerError::Closed(_))) => {
-                    self.report.note(&format!("RabbitMQ refuses a message: {error}"));
-                    results.push(PublishResult::Nacked);
-                    self.reopen().await?;
-                }
-                Err(error) => return Err(error),
+            match self.publish_and_count(vec![message], results).await {
+                Ok(()) => {}
+                Err((error, unknown)) if is_refusal(&error) => self.refuse(unknown, &error, results).await?,
+                Err((error, _)) => return Err(error),
             }
         }
-        Ok(results)
+        Ok(())
+    }
+
+    /// Counts the message as refused for which RabbitMQ has closed the channel.
+    async fn refuse(
+        &mut self,
+        message: Vec<(Outgoing, T)>,
+        error: &BrokerError,
+        results: &mut Results<T>,
+    ) -> Result<(), BrokerError> {
+        if !message.is_empty() {
+            self.report.note(&format!("RabbitMQ refuses a message: {error}"));
+        }
+        let known = vec![Some(PublishResult::Nacked); message.len()];
+        self.add(message, known, results);
+        self.reopen().await
     }
 
     async fn reopen(&mut self) -> Result<(), BrokerError> {
@@ -152,6 +240,12 @@ impl<T> BatchPublisher<T> {
     }
 }
 
-fn note_blocked(report: &dyn Report) {
+/// Whether RabbitMQ has closed the channel because of a message.
+fn is_refusal(error: &BrokerError) -> bool {
+    matches!(error, BrokerError::Refused(_) | BrokerError::Closed(_))
+}
+
+fn note_blocked(report: &dyn Report) -> bool {
     report.note("RabbitMQ blocks publishers (a memory or disk alarm); waiting");
+    true
 }

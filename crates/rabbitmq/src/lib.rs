@@ -31,7 +31,7 @@ pub use admin::{
     ManagementError, QueueCounts, QueueDepths, check, copied_keys, removing_policies, source_delivery_limit,
     source_is_stream,
 };
-pub use batch_publisher::{BatchPublisher, PublishCounts};
+pub use batch_publisher::{BatchPublisher, PublishCounts, Results};
 pub use browser::mark::MarkedBrowser;
 pub use browser::{AckHandle, BrowseError, BrowseOptions, BrowsedMessage, QueueBrowser};
 pub use connection::check_frame_filter;
@@ -43,6 +43,6 @@ pub use copy_queue::CopyQueue;
 pub use error::{BrokerError, Refusal, RefusalKind};
 pub use message::check_json_round_trip;
 pub use message::{Delivery, Outgoing, ReplayTarget, TraceContext};
-pub use publisher::{PublishResult, Publisher};
+pub use publisher::{PublishResult, Publisher, Unfinished};
 pub use rate::Rate;
 pub use topology::setup;

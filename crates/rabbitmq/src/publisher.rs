@@ -7,12 +7,12 @@
 
 use std::collections::HashSet;
 use std::pin::pin;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use futures_util::future::try_join_all;
+use futures_util::FutureExt as _;
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions, ExchangeDeclareOptions};
 use lapin::types::{FieldTable, ShortString};
-use lapin::{BasicProperties, Channel, Confirmation};
+use lapin::{BasicProperties, Channel, Confirmation, ErrorKind, PublisherConfirm};
 use tokio::time::timeout;
 
 use ticketlog_config::{BrokerSettings, RouteSettings};
@@ -34,6 +34,31 @@ pub enum PublishResult {
     Returned,
     /// Refused with `basic.nack`: a queue with `reject-publish` is full, for instance.
     Nacked,
+}
+
+/// A publish that did not end: the channel or the connection did, or an answer is late.
+#[derive(Debug)]
+pub struct Unfinished {
+    pub error: BrokerError,
+    /// What is known of each message. One without a result may have been routed or not.
+    pub results: Vec<Option<PublishResult>>,
+}
+
+/// The confirms of the messages that were sent, and what the first of them say.
+struct Answers {
+    confirms: Vec<PublisherConfirm>,
+    known: Vec<Option<Confirmation>>,
+}
+
+impl Answers {
+    /// What is known of each of `count` messages, without waiting any longer.
+    fn into_known(mut self, count: usize) -> Vec<Option<Confirmation>> {
+        let more = self.confirms.iter_mut().skip(self.known.len());
+        self.known.extend(more.map(|confirm| confirm.now_or_never().and_then(Result::ok)));
+        self.known.resize_with(count, || None);
+        self.known.iter_mut().for_each(|answer| *answer = answer.take().filter(|it| *it != Confirmation::NotRequested));
+        self.known
+    }
 }
 
 /// A confirming channel on a connection of its own.
@@ -86,16 +111,17 @@ impl Publisher {
     }
 
     /// Publishes the messages and waits for all confirms; the results are in the order of the messages. While the broker
-    /// blocks publishers (a memory or disk alarm) it keeps waiting and calls `on_blocked` now and then: lapin can neither
-    /// write to nor close such a connection, and a new one would be blocked as well.
+    /// blocks publishers (a memory or disk alarm) it keeps waiting and calls `on_blocked` every `poll` for as long as that
+    /// returns true: lapin can neither write to nor close such a connection, and a new one would be blocked as well.
     ///
     /// # Errors
-    /// The result of no message is known then, and the publisher must not be used again.
+    /// With the results that are known. The publisher must not be used again.
     pub async fn publish(
         &mut self,
         messages: &mut [&mut Outgoing],
-        on_blocked: impl Fn(),
-    ) -> Result<Vec<PublishResult>, BrokerError> {
+        poll: Duration,
+        on_blocked: impl Fn() -> bool,
+    ) -> Result<Vec<PublishResult>, Unfinished> {
         let max_header_bytes = match self.connection.configuration().frame_max() as usize {
             0 => usize::MAX,
             frame => frame.saturating_sub(FRAME_OVERHEAD),
@@ -103,23 +129,66 @@ impl Publisher {
         for message in messages.iter_mut() {
             fit_headers(message, max_header_bytes);
         }
-        let publishing = async {
-            let mut confirms = Vec::with_capacity(messages.len());
-            for message in messages.iter() {
-                confirms.push(self.send(message).await?);
+        let mut answers = Answers { confirms: Vec::with_capacity(messages.len()), known: Vec::new() };
+        let ended = self.send_and_wait(messages, &mut answers, poll, on_blocked).await;
+        let known = answers.into_known(messages.len());
+        match ended {
+            Ok(()) if known.iter().all(Option::is_some) => {
+                Ok(match_returns(messages, known.into_iter().flatten().collect()))
             }
-            try_join_all(confirms).await
-        };
-        let mut publishing = pin!(publishing);
-        let confirmations = loop {
-            match timeout(self.call_timeout, &mut publishing).await {
-                Ok(Ok(confirmations)) => break confirmations,
-                Ok(Err(error)) => return Err(BrokerError::from_topology_request(&error)),
-                Err(_) if self.connection.status().blocked() => on_blocked(),
-                Err(_) => return Err(BrokerError::Timeout("confirming a publish".into())),
+            ended => {
+                let error = ended.err().unwrap_or(BrokerError::ConnectionLost);
+                Err(Unfinished { error, results: known_results(known) })
             }
-        };
-        match_returns(messages, confirmations)
+        }
+    }
+
+    async fn send_and_wait(
+        &self,
+        messages: &[&mut Outgoing],
+        answers: &mut Answers,
+        poll: Duration,
+        on_blocked: impl Fn() -> bool,
+    ) -> Result<(), BrokerError> {
+        let mut waiting = pin!(async {
+            let mut failure = None;
+            for message in messages {
+                match self.send(message).await {
+                    Ok(confirm) => answers.confirms.push(confirm),
+                    // The channel has ended. Why, the confirms say, which all are answered now.
+                    Err(error) => {
+                        failure = Some(error);
+                        break;
+                    }
+                }
+            }
+            for confirm in &mut answers.confirms {
+                let answer = confirm.await;
+                let is_reply = |error: &lapin::Error| matches!(error.kind(), ErrorKind::ProtocolError(_));
+                answers.known.push(match answer {
+                    Ok(answer) => Some(answer),
+                    Err(error) => {
+                        failure = failure.take().filter(is_reply).or(Some(error));
+                        None
+                    }
+                });
+            }
+            failure.map_or(Ok(()), |error| Err(BrokerError::from_topology_request(&error)))
+        });
+        let mut deadline = Instant::now() + self.call_timeout;
+        loop {
+            match timeout(poll.min(self.call_timeout), &mut waiting).await {
+                Ok(ended) => return ended,
+                Err(_) if self.connection.status().blocked() => {
+                    if !on_blocked() {
+                        return Err(BrokerError::Timeout("confirming a publish; it blocks publishers".into()));
+                    }
+                    deadline = Instant::now() + self.call_timeout;
+                }
+                Err(_) if Instant::now() >= deadline => return Err(BrokerError::Timeout("confirming a publish".into())),
+                Err(_) => {}
+            }
+        }
     }
 
     async fn send(&self, message: &Outgoing) -> lapin::Result<lapin::PublisherConfirm> {
@@ -163,26 +232,32 @@ fn returned_key(properties: &BasicProperties) -> Option<String> {
     return_key(properties, properties.headers().as_ref().unwrap_or(&none).inner())
 }
 
+/// The results where some are not known. A return is attached to the next confirm: if none of those that came has one, none of
+/// their messages was returned. Otherwise it is not known which was.
+fn known_results(known: Vec<Option<Confirmation>>) -> Vec<Option<PublishResult>> {
+    let has_return = |answer: &Confirmation| matches!(answer, Confirmation::Ack(Some(_)) | Confirmation::Nack(Some(_)));
+    let any_returned = known.iter().flatten().any(has_return);
+    let result = |answer| match answer {
+        Some(_) if any_returned => None,
+        Some(Confirmation::Ack(_)) => Some(PublishResult::Confirmed),
+        Some(Confirmation::Nack(_)) => Some(PublishResult::Nacked),
+        _ => None,
+    };
+    known.into_iter().map(result).collect()
+}
+
 /// Combines confirms and returns. Where several messages share address and key of one that was returned, it is not known which
 /// of them it was: none of them counts as confirmed.
-fn match_returns(
-    messages: &[&mut Outgoing],
-    confirmations: Vec<Confirmation>,
-) -> Result<Vec<PublishResult>, BrokerError> {
+fn match_returns(messages: &[&mut Outgoing], confirmations: Vec<Confirmation>) -> Vec<PublishResult> {
     let mut returned: HashSet<(ShortString, ShortString, Option<String>)> = HashSet::new();
     let mut results = Vec::with_capacity(messages.len());
     for confirmation in confirmations {
-        let (result, message) = match confirmation {
-            Confirmation::Ack(message) => (PublishResult::Confirmed, message),
-            Confirmation::Nack(message) => (PublishResult::Nacked, message),
-            Confirmation::NotRequested => return Err(BrokerError::ConnectionLost),
-        };
-        results.push(result);
+        results.push(if confirmation.is_ack() { PublishResult::Confirmed } else { PublishResult::Nacked });
         let address = |delivery: lapin::message::Delivery| {
             let key = returned_key(&delivery.properties);
             (delivery.exchange, delivery.routing_key, key)
         };
-        returned.extend(message.map(|message| address(message.delivery)));
+        returned.extend(confirmation.take_message().map(|message| address(message.delivery)));
     }
     let address = |message: &&mut Outgoing| {
         let key = Some(message.return_key.clone()).filter(|key| !key.is_empty());
@@ -195,5 +270,16 @@ fn match_returns(
             *result = PublishResult::Returned;
         }
     }
-    Ok(results)
+    results
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_confirmed_before_the_channel_ends_stays_known() {
+        let known = vec![Some(Confirmation::Ack(None)), None, Some(Confirmation::Nack(None))];
+        assert_eq!(known_results(known), [Some(PublishResult::Confirmed), None, Some(PublishResult::Nacked)]);
+    }
 }
