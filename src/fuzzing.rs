@@ -92,11 +92,11 @@ pub fn archive(line: &[u8]) {
     let line = again.to_line();
     let read = ArchivedMessage::from_line(line.as_bytes());
     assert_eq!(read.as_ref(), Ok(&again), "a dead letter changes in a round trip");
-    let Ok(back) = Delivery::from_archive(again) else { return };
+    let Ok(mut back) = Delivery::from_archive(again) else { return };
     let second = back.record("work");
     assert_eq!((&second.cause, &second.routing_key), (&record.cause, &record.routing_key));
     assert_eq!(delivery.copy_to(&record, "", "parked", false).routing_key(), "parked");
-    let _ = delivery.replay_mark(&["guest".to_owned()]);
+    back.recognise_replay(&["guest".to_owned()]);
 }
 
 /// AMQP headers in their JSON form are rejected, or survive a round trip through AMQP.

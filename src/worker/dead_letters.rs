@@ -49,7 +49,7 @@ impl PendingDeadLetter {
     /// Makes the dead letter of a delivery.
     pub fn new(context: &WorkerContext, delivery: Delivery, rejection: &Rejection) -> Self {
         let settings = &context.settings;
-        let replay = delivery.replay_mark(&context.trusted_users.get());
+        let replay = delivery.replay_mark().cloned();
         let trace_id = delivery.trace_context().map(|context| context.trace_id_text());
         let origin = Origin {
             exchange: delivery.exchange(),

@@ -48,19 +48,14 @@ impl PendingEvent {
 /// A rejected delivery and the reason.
 pub type RejectedDelivery = (Delivery, Rejection);
 
-/// Decodes a delivery. `trusted_users` are the users at the broker whose replays are trusted.
+/// Decodes a delivery, whose replay is recognised.
 ///
 /// # Errors
 /// The delivery and its rejection.
 // The error is large because it returns the delivery. It is not a failure and is not propagated.
 #[allow(clippy::result_large_err)]
-pub fn decode(
-    decoder: &mut Decoder,
-    delivery: Delivery,
-    trusted_users: &[String],
-) -> Result<PendingEvent, RejectedDelivery> {
-    let replay = delivery.replay_mark(trusted_users);
-    let dead_letter_id = replay.as_ref().map(|replay| replay.first_id.as_str());
+pub fn decode(decoder: &mut Decoder, delivery: Delivery) -> Result<PendingEvent, RejectedDelivery> {
+    let dead_letter_id = delivery.replay_mark().map(|replay| replay.first_id.as_str());
     let message = Message { dead_letter_id, ..delivery.message() };
     match decoder.decode(&message, || ObjectId::new().bytes()) {
         Ok(Event { id, mut document, time, .. }) => {

@@ -32,7 +32,7 @@ pub struct MessageSpan {
 
 impl MessageSpan {
     /// Begins with decoding. `None` if traces are not exported, or this one is not recorded.
-    pub fn start(delivery: &Delivery, queue: &str, replay: impl FnOnce() -> Option<ReplayMark>) -> Option<MessageSpan> {
+    pub fn start(delivery: &Delivery, queue: &str, replay: Option<&ReplayMark>) -> Option<MessageSpan> {
         let (published_in, parent) = parent(delivery)?;
         let mut attributes = message_attributes(delivery, "process");
         // The form that the conventions ask for with RabbitMQ.
@@ -40,8 +40,8 @@ impl MessageSpan {
         let destination: Vec<String> = destination.into_iter().filter(|part| !part.is_empty()).collect();
         attributes.push(KeyValue::new("messaging.destination.name", destination.join(":")));
         attributes.push(KeyValue::new("messaging.rabbitmq.message.delivery_tag", integer(delivery.tag)));
-        if let Some(replay) = replay() {
-            attributes.push(KeyValue::new(REPLAY_ID, replay.id));
+        if let Some(replay) = replay {
+            attributes.push(KeyValue::new(REPLAY_ID, replay.id.clone()));
         }
         let span = start(format!("process {queue}"), SpanKind::Consumer, attributes, &parent)?;
         let step = start("decode", SpanKind::Internal, Vec::new(), &within(&span));

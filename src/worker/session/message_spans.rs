@@ -17,8 +17,8 @@ pub(super) struct MessageSpans(HashMap<u64, MessageSpan>);
 
 impl MessageSpans {
     /// A delivery is about to be decoded.
-    pub fn received(&mut self, delivery: &Delivery, queue: &str, trusted_users: &[String]) {
-        if let Some(span) = MessageSpan::start(delivery, queue, || delivery.replay_mark(trusted_users)) {
+    pub fn received(&mut self, delivery: &Delivery, queue: &str) {
+        if let Some(span) = MessageSpan::start(delivery, queue, delivery.replay_mark()) {
             self.0.insert(delivery.tag, span);
         }
     }

@@ -240,9 +240,10 @@ impl<'a> SessionLoop<'a> {
         let mut decoded_bytes = 0;
         let context = Arc::clone(&self.context);
         let (settings, trusted_users) = (&context.settings, context.trusted_users.get());
-        for delivery in chunk.drain(..) {
-            self.spans.received(&delivery, &settings.queue, &trusted_users);
-            match decode::decode(&mut self.decoder, delivery, &trusted_users) {
+        for mut delivery in chunk.drain(..) {
+            delivery.recognise_replay(&trusted_users);
+            self.spans.received(&delivery, &settings.queue);
+            match decode::decode(&mut self.decoder, delivery) {
                 Ok(pending) => {
                     let bytes = pending.document_bytes();
                     self.spans.decoded(&pending);

@@ -129,7 +129,7 @@ impl SessionLoop<'_> {
     }
 
     fn settle_event(&mut self, pending: &PendingEvent, outcome: DeliveryOutcome) {
-        if let Some(replay) = pending.delivery.replay_mark(&self.context.trusted_users.get()) {
+        if let Some(replay) = pending.delivery.replay_mark() {
             self.context.recent.add_replay_outcome(&replay.id, outcome, None);
             metrics::replayed(outcome);
         }

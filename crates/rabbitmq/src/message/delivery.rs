@@ -3,7 +3,7 @@
 use lapin::BasicProperties;
 use lapin::types::{AMQPValue, ShortString};
 
-use ticketlog_contract::dead_letter::{DeadLetterRecord, HeaderValue, XDeath};
+use ticketlog_contract::dead_letter::{DeadLetterRecord, HeaderValue, ReplayMark, XDeath};
 use ticketlog_contract::{Address, Message, Reason, Rejection};
 
 use super::super::connection::incoming::{HeadersFault, IncomingMessages};
@@ -29,6 +29,8 @@ pub struct Delivery {
     pub(super) properties: Box<BasicProperties>,
     pub(super) headers: EncodedHeaders,
     unreadable: Option<Box<Rejection>>,
+    /// The mark of a replay that is trusted, once [`Delivery::recognise_replay`] has found it.
+    pub(super) replay: Option<Box<ReplayMark>>,
     /// Texts of it that are not UTF-8; they are readable in the fields above.
     pub(super) invalid_texts: Vec<InvalidText>,
 }
@@ -50,6 +52,7 @@ impl Delivery {
             properties: Box::new(delivery.properties),
             headers: unparsed.headers.into(),
             unreadable: unreadable_parts(unparsed.fault, &unparsed.invalid_texts).map(Box::new),
+            replay: None,
             invalid_texts: unparsed.invalid_texts,
         };
         own.escape_invalid_texts();

@@ -63,14 +63,16 @@ impl Delivery {
         Some(Outgoing::new(exchange, key, properties, headers, edited.unwrap_or_else(|| self.body.clone())))
     }
 
-    /// The mark of the replay that sent it; none unless its `user_id` is one of `trusted_users`. RabbitMQ accepts no
-    /// `user_id` but the publisher's own.
-    pub fn replay_mark(&self, trusted_users: &[String]) -> Option<ReplayMark> {
-        let user = self.user_id()?;
-        if !trusted_users.iter().any(|trusted| trusted == user) {
-            return None;
-        }
-        ReplayMark::read(|name| self.header(name))
+    /// Reads the mark of the replay that sent it, if its `user_id` is one of `trusted_users`. RabbitMQ accepts no `user_id` but the
+    /// publisher's own. What is found is the same for as long as the delivery is in flight.
+    pub fn recognise_replay(&mut self, trusted_users: &[String]) {
+        let is_trusted = self.user_id().is_some_and(|user| trusted_users.iter().any(|trusted| trusted == user));
+        self.replay = if is_trusted { ReplayMark::read(|name| self.header(name)).map(Box::new) } else { None };
+    }
+
+    /// The mark of the replay that sent it, if that was recognised.
+    pub fn replay_mark(&self) -> Option<&ReplayMark> {
+        self.replay.as_deref()
     }
 
     /// Whether it says that a replay sent it, whoever published it. Only for what a publisher may decide about its own messages.
@@ -136,15 +138,17 @@ mod tests {
             ["dl-exchange", "dl-first-id", "dl-replay-id", "dl-replays", "dl-routing-key", "dl-user-id", "own"]
         );
         assert_eq!(outgoing.properties.message_id().as_ref().unwrap().as_str(), "m");
-        let received = Delivery::for_test(outgoing.body.clone(), outgoing.published_properties());
-        let mark = received.replay_mark(&["x".to_owned(), "ops".to_owned()]).unwrap();
+        let mut received = Delivery::for_test(outgoing.body.clone(), outgoing.published_properties());
+        received.recognise_replay(&["x".to_owned(), "ops".to_owned()]);
+        let mark = received.replay_mark().unwrap();
         assert_eq!((mark.id.as_str(), mark.count, mark.first_id.as_str()), ("r1", 2, "0a"));
         assert_eq!(
             (mark.exchange.as_str(), mark.routing_key.as_str(), mark.user_id.as_deref()),
             ("x", "k", Some("app"))
         );
-        assert_eq!(received.replay_mark(&["other".to_owned()]), None);
-        assert_eq!(letter().replay_mark(&[]), None);
+        received.recognise_replay(&["other".to_owned()]);
+        assert_eq!(received.replay_mark(), None);
+        assert_eq!(letter().replay_mark(), None);
     }
 
     #[test]
