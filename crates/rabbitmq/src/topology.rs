@@ -38,7 +38,7 @@ pub(super) async fn ensure(
     }
 }
 
-/// With `nowait` only the last request awaits an answer, because over a slow link each costs a round trip. RabbitMQ handles the
+/// With `nowait` only the queues of shards and the last request await an answer, because over a slow link each costs a round trip. RabbitMQ handles the
 /// requests of a channel in their order, and a refusal ends the channel.
 async fn ensure_with(
     connection: &Connection,
@@ -118,6 +118,7 @@ impl Declaration<'_> {
 
     /// Puts the shard exchange between the exchange and the queues. In this order no message is lost or routed to two queues, also
     /// while the first queue is still bound directly: RabbitMQ delivers a message once to a queue, however many bindings lead to it.
+    /// Each queue has an answer, so that `broker.call_timeout` is for one of them, not for all.
     async fn shards(&mut self) -> Result<(), BrokerError> {
         let (settings, exchange) = (self.settings, &self.settings.broker.exchange);
         let shard_exchange = settings.shard_exchange();
@@ -129,10 +130,14 @@ impl Declaration<'_> {
         for key in &settings.routing_keys {
             self.unbind(&settings.queue, exchange, key).await?;
         }
+        let nowait = std::mem::take(&mut self.nowait);
         for queue in settings.queues().iter().skip(1) {
             self.queue(queue, shard_queue_arguments(settings)).await?;
+            self.nowait = nowait;
             self.bind(queue, &shard_exchange, SHARD_WEIGHT).await?;
+            self.nowait = false;
         }
+        self.nowait = nowait;
         Ok(())
     }
 
