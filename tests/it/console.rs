@@ -265,6 +265,8 @@ async fn whoever_waits_sees_who_is_first_and_both_can_be_stopped() {
     let (forecast, _) = console.job("/forecast", &fields, "100</strong> would be accepted").await;
     let fields = [("forecast", forecast.rsplit('/').next().unwrap()), ("rate", "5")];
     let (replay, _) = console.job("/replay", &fields, "of 100").await;
+    let again = console.post("/replay", &fields);
+    assert_eq!(again.header("location"), Some(replay.as_str()), "a second press joins the replay: {again:?}");
     let (look, waiting) = console.job("/look", &[], "Waiting: ").await;
     assert!(waiting.body.contains("is replaying") && waiting.body.contains("Stop"), "{waiting:?}");
     console.job(&format!("{look}/stop"), &[], "It failed: </strong>it was stopped").await;
@@ -273,6 +275,8 @@ async fn whoever_waits_sees_who_is_first_and_both_can_be_stopped() {
     console.job(&format!("{replay}/stop"), &[], "the rest is in the queue as it was").await;
     let stopped = console.get(&replay).body;
     assert!(stopped.contains("replayed in"), "{stopped}");
+    let history = console.get("/history").body;
+    assert_eq!(history.matches("\"What\">replay ").count(), 1, "{history}");
     let left = env.depth(&env.dead_letter_queue()).await;
     assert!((2..101).contains(&left), "{left} left");
     console.post("/look", &[]);

@@ -47,11 +47,15 @@ impl Task {
         }
     }
 
-    /// Whether both read the same and change nothing.
-    pub fn is_same_reading(&self, other: &Task) -> bool {
+    /// Whether both do the same with the dead letters of one query.
+    fn is_same(&self, other: &Task) -> bool {
         match (self, other) {
-            (Task::Look, Task::Look) => true,
+            (Task::Look, Task::Look) | (Task::Purge(_), Task::Purge(_)) => true,
             (Task::Fetch(id), Task::Fetch(other)) => id == other,
+            (Task::Park(park), Task::Park(other)) => park.is_back == other.is_back,
+            (Task::Replay(replay), Task::Replay(other)) => {
+                (&replay.edit, replay.skip_rejected) == (&other.edit, other.skip_rejected)
+            }
             _ => false,
         }
     }
@@ -188,6 +192,15 @@ impl Job {
         self.stopped.store(true, Ordering::Relaxed);
     }
 
+    /// Whether it goes on and does exactly this, so that whoever asks for it again may join: a second press of a button.
+    pub fn is_doing(&self, task: &Task, query: &LetterQuery) -> bool {
+        let is_read = matches!(task, Task::Look | Task::Fetch(_));
+        !self.is_stopped()
+            && self.query.queue == query.queue
+            && self.task.is_same(task)
+            && (is_read || (self.query.limit == query.limit && self.query.fields() == query.fields()))
+    }
+
     /// Whether nothing more will change.
     pub fn is_over(&self) -> bool {
         let state = self.state();
@@ -211,7 +224,7 @@ impl Job {
 impl Report for Job {
     fn note(&self, text: &str) {
         let mut state = self.state();
-        if state.notes.len() < MAX_NOTES {
+        if state.notes.len() < MAX_NOTES && !state.notes.iter().any(|note| note == text) {
             state.notes.push(text.to_owned());
         }
     }
@@ -263,13 +276,38 @@ impl Jobs {
 
 #[cfg(test)]
 mod tests {
-    use super::super::query::QueueKind;
+    use super::super::query::{Fields, QueueKind};
     use super::*;
     use crate::Source;
     use ticketlog_rabbitmq::BrowseOptions;
 
     fn job() -> Arc<Job> {
         Arc::new(Job::new(Task::Look, LetterQuery::of_queue(QueueKind::DeadLetters), "anna".to_owned()))
+    }
+
+    #[test]
+    fn what_is_asked_for_again_is_joined_unless_it_is_stopped_or_selects_others() {
+        let query = |text: &str| LetterQuery::read(&Fields::parse(text.as_bytes()), 2_000_000_000_000).unwrap();
+        let source = Source { queue: "q".to_owned(), browse: BrowseOptions::default() };
+        let purge =
+            |query: &LetterQuery| Task::Purge(Purge { selection: query.selection(source.clone()), backup: None });
+        let replay = |skip_rejected| {
+            let replay = Replay::new(query("field=a").selection(source.clone()), |_, _, _, _| None);
+            Task::Replay(Replay { skip_rejected, ..replay })
+        };
+        let first = query("field=a&since=2h");
+        let job = Job::new(purge(&first), first.clone(), "anna".to_owned());
+        assert!(job.is_doing(&purge(&first), &query("field=a&since=2h&page=2")));
+        for other in
+            ["field=b&since=2h", "field=a&since=3h", "field=a&since=2h&limit=1", "field=a&since=2h&queue=parked"]
+        {
+            assert!(!job.is_doing(&purge(&first), &query(other)), "{other}");
+        }
+        assert!(!job.is_doing(&replay(false), &first) && !job.is_doing(&Task::Look, &first));
+        let replaying = Job::new(replay(false), first.clone(), "anna".to_owned());
+        assert!(replaying.is_doing(&replay(false), &first) && !replaying.is_doing(&replay(true), &first));
+        job.stop();
+        assert!(!job.is_doing(&purge(&first), &first));
     }
 
     #[test]

@@ -29,14 +29,13 @@ const FOLLOW_PATIENCE: Duration = Duration::from_secs(60);
 /// A queue with at most this many is read again by itself after a change.
 pub(super) const MAX_UNASKED_LOOK: usize = 20_000;
 
-/// Starts a job, or joins an equal one that changes nothing.
+/// Starts a job, or joins one that goes on and does the same with the same dead letters.
 ///
 /// # Errors
 /// Too many jobs wait.
 pub(super) fn start(console: &Arc<Console>, task: Task, query: LetterQuery, who: &str) -> Result<Arc<Job>, Problem> {
     let running = console.jobs.running();
-    let is_equal = |job: &&Arc<Job>| job.query.queue == query.queue && job.task.is_same_reading(&task);
-    if let Some(job) = running.iter().find(is_equal) {
+    if let Some(job) = running.iter().find(|job| job.is_doing(&task, &query)) {
         return Ok(Arc::clone(job));
     }
     if running.len() >= MAX_WAITING {
