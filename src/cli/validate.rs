@@ -1,6 +1,6 @@
 //! `ticketlog validate`: what the worker would do with the messages of files.
 
-use std::io::{BufWriter, Write as _};
+use std::io::{BufWriter, ErrorKind, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -13,6 +13,7 @@ use ticketlog_contract::dead_letter::{escape, terminal_safe};
 use ticketlog_contract::{Address, Decoder, Event, Identity, Message, Printed, Rejection};
 
 use super::source::{InputMessage, read_messages};
+use super::terminal::after_printing;
 use super::{CommandError, exit};
 
 /// Flags of `ticketlog validate`.
@@ -45,7 +46,9 @@ impl ValidateArgs {
         let (mut accepted, mut rejected) = (0usize, 0usize);
         let exchange = settings.broker.exchange.as_str();
         let address = self.routing_key.as_deref().map(|routing_key| Address { exchange, routing_key });
-        read_messages(&self.files, self.whole, |input| {
+        // A closed output hides no rejection: the rest is read to know whether there is one.
+        let mut written = Ok(());
+        let ended = read_messages(&self.files, self.whole, |input| {
             let message = Message {
                 address,
                 body: &input.body,
@@ -54,25 +57,38 @@ impl ValidateArgs {
                 ..Message::default()
             };
             let result = decoder.decode(&message, || [0; 12]);
-            if result.is_ok() {
-                accepted += 1
+            *(if result.is_ok() { &mut accepted } else { &mut rejected }) += 1;
+            if written.is_ok() {
+                written = self.write(&mut out, &input, &result);
+            }
+            if written.is_err() && rejected > 0 {
+                Err(std::io::Error::from(ErrorKind::BrokenPipe).into())
             } else {
-                rejected += 1
+                Ok(())
             }
-            if self.json {
-                writeln!(out, "{}", terminal_safe(&as_json(&input, &result)))?;
-            } else if let Err(rejection) = &result {
-                let (file, detail) = (escape(&input.file), escape(&rejection.detail));
-                writeln!(out, "{file}:{}: {}: {detail}", input.line, rejection.reason.as_str())?;
-            }
-            Ok(())
-        })?;
-        out.flush()?;
-        if !self.json {
-            writeln!(out, "{accepted} would be stored, {rejected} would become dead letters")?;
-            out.flush()?;
+        });
+        if written.is_ok() && ended.is_ok() && !self.json {
+            written = writeln!(out, "{accepted} would be stored, {rejected} would become dead letters");
         }
-        Ok(if rejected == 0 { 0 } else { exit::DATA })
+        let written = written.and_then(|()| out.flush()).map_err(CommandError::from);
+        let ended = ended.or_else(|error| if written.is_err() && error.is_broken_pipe() { Ok(()) } else { Err(error) });
+        after_printing(ended.map(|()| if rejected == 0 { 0 } else { exit::DATA }), written)
+    }
+
+    fn write(
+        &self,
+        out: &mut impl Write,
+        input: &InputMessage,
+        result: &Result<Event, Rejection>,
+    ) -> std::io::Result<()> {
+        if self.json {
+            writeln!(out, "{}", terminal_safe(&as_json(input, result)))
+        } else if let Err(rejection) = result {
+            let (file, detail) = (escape(&input.file), escape(&rejection.detail));
+            writeln!(out, "{file}:{}: {}: {detail}", input.line, rejection.reason.as_str())
+        } else {
+            Ok(())
+        }
     }
 }
 

@@ -16,7 +16,7 @@ use ticketlog_config::RouteSettings;
 use ticketlog_contract::{Decoder, Identity};
 use ticketlog_rabbitmq::{self as rabbitmq, CopyQueue, Delivery};
 
-use super::terminal::{note, print_line, wrapped};
+use super::terminal::{after_printing, note, print_line, wrapped};
 use super::worker_address::parse_http_url;
 use super::{CommandError, exit};
 use report::Report;
@@ -102,14 +102,13 @@ impl ShadowArgs {
             let ended = self.read(&mut shadow, &mut copies).await;
             copies.close().await;
             shadow.report.took = began.elapsed();
-            shadow.compare_rest().await?;
-            ended?;
-            if self.json {
-                print_line(shadow.report.to_json())?;
+            let compared = shadow.compare_rest().await;
+            let printed = if self.json {
+                print_line(shadow.report.to_json())
             } else {
-                shadow.report.to_text().lines().try_for_each(|line| print_line(wrapped(line, 12)))?;
-            }
-            Ok(0)
+                shadow.report.to_text().lines().try_for_each(|line| print_line(wrapped(line, 12)))
+            };
+            after_printing(ended.and(compared).map(|()| 0), printed)
         })
     }
 
