@@ -101,6 +101,7 @@ impl From<BrowseError> for CommandError {
             BrowseError::Broker(error) => error.into(),
             BrowseError::NoPermission { .. } => CommandError::new(exit::NO_PERMISSION, error),
             BrowseError::Locked { .. } => CommandError::new(exit::TEMPORARY, error),
+            BrowseError::Stopped => CommandError::new(exit::INTERRUPTED, error),
             other => CommandError::new(exit::UNAVAILABLE, other),
         }
     }

@@ -97,14 +97,21 @@ fn coloured(text: &str, code: u8) -> String {
     if system::has_colours(stdout().is_terminal()) { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
 }
 
+/// # Errors
+/// Standard input is not a terminal, so that nobody can answer. `flag` makes the question unnecessary.
+pub(super) fn check_can_ask(flag: &str) -> Result<(), CommandError> {
+    if stdin().is_terminal() {
+        return Ok(());
+    }
+    Err(CommandError::usage(format!("standard input is not a terminal; pass {flag}")))
+}
+
 /// Asks the operator to type one of the `expected` answers; true if they do. `flag` makes the question unnecessary.
 ///
 /// # Errors
 /// Standard input is not a terminal.
 pub(super) fn confirm(question: &str, expected: &[&str], flag: &str) -> Result<bool, CommandError> {
-    if !stdin().is_terminal() {
-        return Err(CommandError::usage(format!("standard input is not a terminal; pass {flag}")));
-    }
+    check_can_ask(flag)?;
     write!(stderr(), "{} ", terminal_safe(question))?;
     stderr().flush()?;
     let mut answer = String::new();

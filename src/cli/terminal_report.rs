@@ -1,10 +1,11 @@
 //! How a long operation reports on the terminal: notes, a progress bar, Ctrl-C.
 
+use std::collections::HashSet;
 use std::io::IsTerminal as _;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use indicatif::{ProgressBar, ProgressState, ProgressStyle};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
 use ticketlog_rabbitmq::report::Report;
 
@@ -14,18 +15,32 @@ use super::terminal::note;
 /// Reports to standard error.
 pub(super) struct TerminalReport {
     bar: ProgressBar,
+    has_bar: bool,
     stopped: AtomicBool,
+    /// Each is said once.
+    noted: Mutex<HashSet<String>>,
 }
 
 impl TerminalReport {
     /// With a progress bar on standard error, if that is a terminal. `done` is what is counted, such as `replayed`.
     pub fn new(total: Option<u64>, done: &str) -> Arc<TerminalReport> {
-        Arc::new(TerminalReport { bar: progress(total, done), stopped: AtomicBool::new(false) })
+        Arc::new(TerminalReport::with_bar(progress(total, done), true))
+    }
+
+    /// The same, with a bar that appears when the total is known.
+    pub fn of_unknown_total(done: &str) -> Arc<TerminalReport> {
+        let bar = progress(None, done);
+        bar.set_draw_target(ProgressDrawTarget::hidden());
+        Arc::new(TerminalReport::with_bar(bar, true))
+    }
+
+    fn with_bar(bar: ProgressBar, has_bar: bool) -> TerminalReport {
+        TerminalReport { bar, has_bar, stopped: AtomicBool::new(false), noted: Mutex::default() }
     }
 
     /// Only notes.
     pub fn notes() -> Arc<dyn Report> {
-        Arc::new(TerminalReport { bar: ProgressBar::hidden(), stopped: AtomicBool::new(false) })
+        Arc::new(TerminalReport::with_bar(ProgressBar::hidden(), false))
     }
 
     /// From now on the first SIGINT stops the operation gracefully, and the second ends the process.
@@ -45,11 +60,18 @@ impl TerminalReport {
 
 impl Report for TerminalReport {
     fn note(&self, text: &str) {
-        self.bar.suspend(|| note(text));
+        if self.noted.lock().unwrap_or_else(PoisonError::into_inner).insert(text.to_owned()) {
+            self.bar.suspend(|| note(text));
+        }
     }
 
     fn set_total(&self, total: u64) {
-        self.bar.set_length(total);
+        if total > 0 {
+            self.bar.set_length(total);
+            if self.has_bar && std::io::stderr().is_terminal() {
+                self.bar.set_draw_target(ProgressDrawTarget::stderr());
+            }
+        }
     }
 
     fn set_done(&self, done: u64) {

@@ -1,12 +1,16 @@
 //! Owns counting and deleting the documents of one user.
 
 use ::mongodb::options::Collation;
-use bson::{Bson, Document, doc};
+use bson::{Bson, Document, RawDocumentBuf, doc};
+use futures_util::TryStreamExt as _;
 
 use ticketlog_contract::Wanted;
 
 use super::client::Store;
 use super::error::Failure;
+
+/// Most documents that are deleted by one command.
+const ERASE_BATCH: i64 = 5000;
 
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct UserDocuments {
@@ -29,13 +33,24 @@ impl Store {
         Ok(UserDocuments { found, undecided: self.bounded(async { undecided.await }).await? })
     }
 
-    /// Deletes those that are found; a majority has done so when it returns. There is no timeout, because many may take long.
+    /// Deletes at most [`ERASE_BATCH`] of those that are found; a majority has done so when it returns. `None` if none is
+    /// left.
     ///
     /// # Errors
-    /// Some may be deleted, and the command can be repeated.
-    pub async fn delete_of_user(&self, user: &Wanted) -> Result<u64, Failure> {
-        let deleted = self.collection().delete_many(of_user(user)).collation(exact()).await;
-        deleted.map(|result| result.deleted_count).map_err(|error| Failure::from(&error))
+    /// Some of the batch may be deleted, and the command can be repeated.
+    pub async fn delete_some_of_user(&self, user: &Wanted) -> Result<Option<u64>, Failure> {
+        let collection = self.collection();
+        let find = collection.find(of_user(user)).projection(doc! { "_id": 1 }).collation(exact()).limit(ERASE_BATCH);
+        let found = self.bounded(async { find.await?.try_collect::<Vec<_>>().await }).await?;
+        let id = |found: &RawDocumentBuf| Document::try_from(&**found).ok()?.remove("_id");
+        let ids: Vec<Bson> = found.iter().filter_map(id).collect();
+        if ids.is_empty() {
+            return Ok(None);
+        }
+        let mut filter = of_user(user);
+        filter.insert("_id", doc! { "$in": ids });
+        let delete = collection.delete_many(filter).collation(exact());
+        Ok(Some(self.bounded(async { delete.await }).await?.deleted_count))
     }
 }
 

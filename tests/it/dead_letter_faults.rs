@@ -293,7 +293,7 @@ async fn missing_things_are_reported_on_one_line() {
     let env = TestEnv::new().await;
     let wrong = first_of(&env.broker_uri).replacen("guest:guest", "guest:secret-password", 1);
     for (arguments, code, expected) in [
-        (&["list", "--queue", "no.such.queue"][..], 69, "no queue 'no.such.queue'"),
+        (&["list", "--queue", "no.such.queue"][..], 69, "there is no queue no.such.queue"),
         (&["list", "--set", "broker.uri=amqp://127.0.0.1:9"], 69, "cannot be reached"),
         (&["stats", "--set", &format!("broker.uri={wrong}")], 77, "rejects the user name or the password"),
         (&["list", "--reason", "nonsense"], 64, "[possible values: invalid_property, "),

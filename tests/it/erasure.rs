@@ -178,8 +178,12 @@ async fn the_roles_may_erase_and_follow_and_no_more() {
         command.output().unwrap()
     };
     assert!(env.command().arg("setup").output().unwrap().status.success());
+    let headers = env.headers("id-1", "too_deep", 1);
+    env.publish_dead_letters([(b"{\"user_id\":42}".to_vec(), BasicProperties::default().with_headers(headers))]).await;
     let refused = run("ticketlogReader", &["erase", "--user", "42", "--yes"]);
     assert_eq!(refused.status.code(), Some(77), "{refused:?}");
+    let out = String::from_utf8_lossy(&refused.stdout);
+    assert_eq!(out, "erased: 0 documents, 1 dead letter and 0 parked\n", "what was erased before it failed");
     let erased = run("ticketlogEraser", &["erase", "--user", "42", "--yes"]);
     assert!(erased.status.success(), "{erased:?}");
     admin_collection.insert_one(bson::doc! { "user_id": 43 }).await.unwrap();

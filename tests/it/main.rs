@@ -40,5 +40,6 @@ mod shadow;
 mod shards;
 mod steering;
 mod tail;
+mod terminal;
 mod traces;
 mod worker_status;

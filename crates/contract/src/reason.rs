@@ -83,7 +83,7 @@ pub enum Reason {
     #[strum(
         message = "The publisher sent a value of another type than the field in dl-field has, such as `user_id: \"abc\"`.",
         detailed_message = "Correct the type in [event.fields] and replay, or change the values.",
-        props(edit = ".user_id |= tonumber")
+        props(edit = ".timestamp |= fromdate * 1000")
     )]
     InvalidField,
     /// A required field is absent, null or `""`.

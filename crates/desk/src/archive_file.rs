@@ -101,7 +101,7 @@ impl BackupFile {
     pub fn check(&self) -> Result<(), DeskError> {
         let cannot = |why| Err(DeskError::CannotCreate(format!("{} cannot be created: {why}", self.path.display())));
         match directory_of(&self.path) {
-            _ if self.path.exists() => cannot("it exists already"),
+            _ if self.path.exists() => cannot("it exists already; name a new file"),
             directory if !directory.is_dir() => cannot("its directory does not exist"),
             _ => Ok(()),
         }
@@ -152,7 +152,7 @@ mod tests {
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "1\n2\n3\n");
         assert_eq!(backup.created(), Some(path.display().to_string()));
         let again = BackupFile::new(path);
-        assert!(again.check().unwrap_err().to_string().ends_with("it exists already"));
+        assert!(again.check().unwrap_err().to_string().ends_with("it exists already; name a new file"));
         let nowhere = BackupFile::new(directory.path().join("missing/backup"));
         assert!(nowhere.check().unwrap_err().to_string().ends_with("its directory does not exist"));
     }

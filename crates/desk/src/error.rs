@@ -7,7 +7,7 @@ use ticketlog_rabbitmq::{BrokerError, BrowseError};
 pub enum DeskError {
     /// A queue cannot be read, or the broker.
     #[error(transparent)]
-    Browse(#[from] BrowseError),
+    Browse(BrowseError),
     /// A file cannot be written.
     #[error(transparent)]
     Io(#[from] std::io::Error),
@@ -32,6 +32,15 @@ pub enum DeskError {
     /// The request makes no sense.
     #[error("{0}")]
     Usage(String),
+}
+
+impl From<BrowseError> for DeskError {
+    fn from(error: BrowseError) -> Self {
+        match error {
+            BrowseError::Stopped => DeskError::Stopped,
+            error => DeskError::Browse(error),
+        }
+    }
 }
 
 impl From<BrokerError> for DeskError {

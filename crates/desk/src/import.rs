@@ -98,9 +98,13 @@ impl Operation for Import {
 
     async fn perform(&self, run: Run<'_>, outcome: &mut Outcome) -> Result<(), DeskError> {
         let Run { settings, report } = run;
-        if !self.file.is_file() {
-            let text = format!("{} is not a regular file; import reads the file twice", self.file.display());
-            return Err(DeskError::NoInput(text));
+        let why = match std::fs::metadata(&self.file) {
+            Ok(found) if found.is_file() => None,
+            Ok(_) => Some("is not a regular file; import reads the file twice".to_owned()),
+            Err(error) => Some(format!("cannot be read: {error}")),
+        };
+        if let Some(why) = why {
+            return Err(DeskError::NoInput(format!("{} {why}", self.file.display())));
         }
         let exchange = self.exchange(settings);
         let total = self.read(None, (exchange, &**report), outcome).await?;

@@ -39,6 +39,12 @@ impl Purge {
         PathBuf::from(format!("{}-{}.ndjson", queue.replace('/', "_"), now_millis()))
     }
 
+    /// # Errors
+    /// The backup exists already, or its directory does not.
+    pub fn check(&self) -> Result<(), DeskError> {
+        self.backup.clone().map_or(Ok(()), |path| BackupFile::new(path).check())
+    }
+
     async fn purge(
         &self,
         reader: &mut DeadLetterRemover,
@@ -83,7 +89,7 @@ impl Operation for Purge {
     }
 
     async fn perform(&self, run: Run<'_>, outcome: &mut Outcome) -> Result<(), DeskError> {
-        self.backup.clone().map(|path| BackupFile::new(path).check()).transpose()?;
+        self.check()?;
         let mut reader = DeadLetterRemover::open(run, &self.selection, None).await?;
         let ended = self.purge(&mut reader, &**run.report, outcome).await;
         if let (Err(_), Some(file), true) = (&ended, &outcome.file, outcome.count > 0) {

@@ -58,6 +58,9 @@ struct Selector {
     worker_queue: String,
     /// How many more to select.
     remaining: u32,
+    /// How many were read, and how many of them are selected.
+    read: u64,
+    selected: u64,
     report: Arc<dyn Report>,
 }
 
@@ -70,12 +73,23 @@ impl Selector {
         let BrowsedMessage { delivery, position, ack } = message;
         let record = delivery.record(&self.worker_queue);
         let id = delivery.letter_id(&record);
+        self.read += 1;
         let body = || json_body(&delivery, &self.rules);
         if !self.filter.matches(&delivery.letter_fields(&record, &id), body) {
             return None;
         }
         self.remaining -= 1;
+        self.selected += 1;
         Some((DeadLetter { id, delivery, record, position }, ack))
+    }
+}
+
+impl Selector {
+    /// Says so if the whole queue was read and the filter matches nothing in it.
+    fn note_no_match(&self) {
+        if self.selected == 0 && self.read > 0 && !self.filter.is_empty() && !self.report.is_stopped() {
+            self.report.note(&format!("none of {} match", dead_letters(self.read)));
+        }
     }
 }
 
@@ -90,7 +104,6 @@ impl DeadLetterReader {
     pub async fn open(run: Run<'_>, selection: &Selection) -> Result<DeadLetterReader, DeskError> {
         let (Run { settings, report }, Selection { source, filter, limit }) = (run, selection);
         let name = &source.queue;
-        let on_wait = || report.note(&format!("another `ticketlog dead` uses queue {name}; waiting until it is done"));
         let options = &source.browse;
         if let Some(fault) = options.management.as_ref().and_then(|url| settings.broker.management_fault(url)) {
             return Err(DeskError::Usage(format!("--management {fault}")));
@@ -98,7 +111,7 @@ impl DeadLetterReader {
         let (filter, remaining) = (filter.clone(), limit.unwrap_or(u32::MAX));
         // Whether a message is selected is known only when it is read.
         let max = if filter.is_empty() { remaining } else { u32::MAX };
-        let browser = QueueBrowser::open(&settings.broker, name, options, max, on_wait).await?;
+        let browser = QueueBrowser::open(&settings.broker, name, options, max, &**report).await?;
         if let Some(reason) = &browser.policies_unknown {
             report.note(&format!("policies are unknown, and one may set a lower delivery limit: {reason}"));
         }
@@ -106,9 +119,10 @@ impl DeadLetterReader {
             report.note(&format!("something else reads queue {name}; messages that it holds are not seen here"));
         }
         let (rules, worker_queue) = (settings.rules(), settings.queue.clone());
-        let selector = Selector { filter, rules, worker_queue, remaining, report: Arc::clone(report) };
+        let report = Arc::clone(report);
+        let selector = Selector { filter, rules, worker_queue, remaining, read: 0, selected: 0, report };
         let reader = DeadLetterReader { browser, selector };
-        report.set_total(u64::from(reader.total()));
+        run.report.set_total(u64::from(reader.total()));
         Ok(reader)
     }
 
@@ -133,6 +147,7 @@ impl DeadLetterReader {
         let closed = self.browser.close().await;
         let value = result?;
         closed?;
+        self.selector.note_no_match();
         Ok(value)
     }
 
@@ -201,6 +216,7 @@ impl DeadLetterRemover {
         let closed = self.browser.close().await;
         let value = result?;
         closed?;
+        self.selector.note_no_match();
         if self.is_at_end && unmet > 0 { Err(DeskError::Unmet(unmet)) } else { Ok(value) }
     }
 }

@@ -66,17 +66,17 @@ impl Replay {
     }
 
     /// # Errors
-    /// The dead letters are parked.
+    /// The dead letters are parked, or the backup exists already.
     pub fn check_queue(&self, settings: &RouteSettings) -> Result<(), DeskError> {
         if self.selection.source.queue == settings.parked_queue {
             let text = "parked dead letters are not replayed; unpark them first (`ticketlog dead unpark`)";
             return Err(DeskError::Usage(text.to_owned()));
         }
-        Ok(())
+        self.backup.clone().map_or(Ok(()), |path| BackupFile::new(path).check())
     }
 
     /// # Errors
-    /// The dead letters are parked, or the edit is wrong: where, and what was expected.
+    /// The dead letters are parked, the backup cannot be created, or the edit is wrong: where, and what was expected.
     pub async fn check(&self, settings: &RouteSettings) -> Result<(), DeskError> {
         self.predictor(settings).await.map(drop)
     }
@@ -116,8 +116,7 @@ impl Replay {
 
     /// Limits it to as many as the forecast has counted.
     pub fn limit_to(&mut self, forecast: &Forecast) {
-        let count = u32::try_from(forecast.total()).unwrap_or(u32::MAX);
-        self.selection.limit = Some(self.selection.limit.map_or(count, |limit| limit.min(count)));
+        self.selection.limit_to(forecast.total());
     }
 
     /// Sends every selected dead letter.

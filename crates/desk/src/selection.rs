@@ -5,6 +5,7 @@ use serde_json::{Map, Value, json};
 use ticketlog_contract::dead_letter::Filter;
 use ticketlog_rabbitmq::BrowseOptions;
 
+use super::{DeadLetterReader, DeskError, Run};
 use ticketlog_config::format::rfc3339;
 
 /// A queue, and how it is browsed.
@@ -35,6 +36,33 @@ impl From<Source> for Selection {
 }
 
 impl Selection {
+    /// How many dead letters are selected now. Without a filter the queue is not read for it.
+    ///
+    /// # Errors
+    /// The queue cannot be read, or the operator stops it.
+    pub async fn count(&self, run: Run<'_>) -> Result<u64, DeskError> {
+        let mut reader = DeadLetterReader::open(run, self).await?;
+        if self.filter.is_empty() {
+            let count = reader.total().into();
+            return reader.close(Ok(count)).await;
+        }
+        let counted = async {
+            let mut count = 0;
+            while reader.next().await?.is_some() {
+                count += 1;
+            }
+            if run.report.is_stopped() { Err(DeskError::Stopped) } else { Ok(count) }
+        }
+        .await;
+        reader.close(counted).await
+    }
+
+    /// Limits it to as many as a person was told.
+    pub fn limit_to(&mut self, count: u64) {
+        let count = u32::try_from(count).unwrap_or(u32::MAX);
+        self.limit = Some(self.limit.map_or(count, |limit| limit.min(count)));
+    }
+
     /// The part of an audit line that names an action and its dead letters.
     pub(super) fn subject(&self, action: &str) -> Value {
         json!({ "action": action, "queue": self.source.queue, "filter": self.conditions() })

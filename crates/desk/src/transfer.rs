@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bson::oid::ObjectId;
 
 use ticketlog_rabbitmq::report::Report;
-use ticketlog_rabbitmq::{AckHandle, BatchPublisher, Outgoing, PublishResult, Publisher, Rate, Results};
+use ticketlog_rabbitmq::{AckHandle, BatchPublisher, BrokerError, Outgoing, PublishResult, Publisher, Rate, Results};
 
 use super::reader::{DeadLetter, DeadLetterRemover};
 use super::{DeskError, Outcome, Run, Selection};
@@ -88,7 +88,7 @@ impl<'a> Transfer<'a> {
         let mut results = Vec::new();
         let pushed = self.publisher.push(message, Unconfirmed { ack, destination, sent }, &mut results).await;
         self.acknowledge(results).await?;
-        Ok(pushed?)
+        pushed.map_err(|error| self.why(error))
     }
 
     async fn acknowledge(&mut self, results: Results<Unconfirmed>) -> Result<(), DeskError> {
@@ -114,7 +114,15 @@ impl<'a> Transfer<'a> {
         let mut results = Vec::new();
         let flushed = self.publisher.flush(&mut results).await;
         self.acknowledge(results).await?;
-        Ok(flushed?)
+        flushed.map_err(|error| self.why(error))
+    }
+
+    /// An operator who stops it does not wait for the confirms of a publisher that RabbitMQ blocks.
+    fn why(&self, error: BrokerError) -> DeskError {
+        match error {
+            BrokerError::Timeout(_) if self.report.is_stopped() => DeskError::Stopped,
+            error => error.into(),
+        }
     }
 
     /// Publishes the rest, requeues what stays and closes both connections. `sent` is how it went so far.
@@ -128,7 +136,7 @@ impl<'a> Transfer<'a> {
         if flushed.is_err() {
             let moved = dead_letters(self.outcome.moved());
             self.report.note(&format!(
-                "{moved} moved before the failure; the last of them may still be in the queue. Run it again"
+                "{moved} moved before this ended; the last of them may still be in the queue. Run it again"
             ));
         }
         self.reader.close(flushed).await

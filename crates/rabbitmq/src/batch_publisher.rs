@@ -8,7 +8,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::report::Report;
+use crate::report::{POLL, Report, wait_until};
 use ticketlog_config::BrokerSettings;
 
 use super::error::BrokerError;
@@ -19,8 +19,6 @@ use super::rate::Rate;
 /// Most messages, and bytes of them, that are published together before their confirms are awaited.
 const MAX_BATCH_MESSAGES: usize = 500;
 const MAX_BATCH_BYTES: usize = 4 << 20;
-/// How often to see whether RabbitMQ blocks publishers, and whether the operator stops.
-const POLL: Duration = Duration::from_millis(250);
 /// With a rate limit: the number of batches a second, which determines their size.
 const BATCHES_PER_SECOND: f64 = 5.0;
 
@@ -123,7 +121,8 @@ impl<T> BatchPublisher<T> {
         if is_alone || is_full { self.flush(results).await } else { Ok(()) }
     }
 
-    /// Publishes the batch; adds its results to `results`.
+    /// Publishes the batch; adds its results to `results`. A batch that waits for its turn when the operator stops is not
+    /// published, and has none.
     ///
     /// # Errors
     /// What has no result may have been routed or not.
@@ -132,7 +131,11 @@ impl<T> BatchPublisher<T> {
             return Ok(());
         }
         if let Some(rate) = self.rate {
-            tokio::time::sleep_until(self.next_batch.into()).await;
+            if !wait_until(self.next_batch, &*self.report).await {
+                self.batch.clear();
+                self.batch_bytes = 0;
+                return Ok(());
+            }
             self.next_batch = Instant::now() + rate.duration_of(self.batch.len());
         }
         self.batch_bytes = 0;
@@ -245,7 +248,8 @@ fn is_refusal(error: &BrokerError) -> bool {
     matches!(error, BrokerError::Refused(_) | BrokerError::Closed(_))
 }
 
+/// Returns whether to wait on.
 fn note_blocked(report: &dyn Report) -> bool {
     report.note("RabbitMQ blocks publishers (a memory or disk alarm); waiting");
-    true
+    !report.is_stopped()
 }

@@ -221,8 +221,11 @@ impl Publisher {
         }
     }
 
+    /// A connection that the broker blocks is dropped: it cannot be closed.
     pub async fn close(self) {
-        close(&self.connection, self.call_timeout).await;
+        if !self.connection.status().blocked() {
+            close(&self.connection, self.call_timeout).await;
+        }
     }
 }
 

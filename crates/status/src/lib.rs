@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 pub use component::Component;
-pub use sample::{PerSecond, RouteRates, Sample, read_status};
+pub use sample::{NoStatus, PerSecond, RouteRates, Sample, read_status};
 
 /// The state of a component that is up.
 pub const UP: &str = "ok";

@@ -14,10 +14,27 @@ const TIMEOUT: Duration = Duration::from_secs(3);
 
 /// What a worker answers at `/status`; `None` if none answers.
 pub async fn read_status(worker: &Url) -> Option<WorkerStatus> {
-    let (200, body) = http_client::get(&worker.join("/status").ok()?, None, None, TIMEOUT).await.ok()? else {
-        return None;
-    };
-    serde_json::from_slice(&body).ok()
+    ask(worker).await.ok()
+}
+
+/// Why an address gives no status.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum NoStatus {
+    /// Nothing answers in time.
+    #[error("no worker answers")]
+    NoAnswer,
+    /// Something answers, with this HTTP status.
+    #[error("something answers that is not a worker of ticketlog (HTTP {0} at /status)")]
+    NoWorker(u16),
+}
+
+/// # Errors
+/// Nothing answers, or no worker.
+async fn ask(worker: &Url) -> Result<WorkerStatus, NoStatus> {
+    let url = worker.join("/status").map_err(|_| NoStatus::NoAnswer)?;
+    let (code, body) = http_client::get(&url, None, None, TIMEOUT).await.map_err(|_| NoStatus::NoAnswer)?;
+    let status = Some(&body).filter(|_| code == 200).and_then(|body| serde_json::from_slice(body).ok());
+    status.ok_or(NoStatus::NoWorker(code))
 }
 
 /// The answer of one worker.
@@ -50,10 +67,13 @@ pub struct RouteRates<'a> {
 }
 
 impl Sample {
-    /// Asks a worker; `None` if it does not answer.
-    pub async fn read(worker: &Url) -> Option<Self> {
-        let status = read_status(worker).await?;
-        Some(Sample { at: Instant::now(), status })
+    /// Asks a worker.
+    ///
+    /// # Errors
+    /// Nothing answers, or no worker.
+    pub async fn read(worker: &Url) -> Result<Self, NoStatus> {
+        let status = ask(worker).await?;
+        Ok(Sample { at: Instant::now(), status })
     }
 
     /// Whether both are of the same process: behind one address there may be several, or another one after a restart.

@@ -43,16 +43,16 @@ const fn column(name: &'static str, width: usize, importance: u8) -> Column {
 }
 
 const COLUMNS: [Column; 10] = [
-    column("pos", 5, 9),
-    column("age", 4, 8),
+    column("pos", 5, 8),
+    column("age", 4, 7),
     column("reason", 20, 10),
-    column("field", 10, 6),
-    column("detail", 24, 7),
+    column("field", 10, 5),
+    column("detail", 12, 6),
     column("message id", 24, 3),
     column("routing key", 20, 4),
     column("bytes", 7, 1),
     column("replays", 7, 2),
-    column("id", 24, 5),
+    column("id", 24, 9),
 ];
 /// The column that takes what the others leave.
 const DETAIL: usize = 4;
@@ -81,13 +81,24 @@ impl ListArgs {
         let run = Run { settings, report: &TerminalReport::notes() };
         let mut reader = DeadLetterReader::open(run, &self.selection.of(self.queue.source(settings))).await?;
         let lines = LineWriter::new(Box::new(stdout()));
-        let listed = self.list(&mut reader, &lines).await;
+        let widths = columns().filter(|_| !self.json).map(layout);
+        let listed = self.list(&mut reader, &lines, widths).await;
         let closed = reader.close(listed).await;
-        after_printing(closed.map_err(CommandError::from), lines.finish().await)
+        let ended = after_printing(closed.map(|()| 0).map_err(CommandError::from), lines.finish().await);
+        let hidden = widths.iter().flat_map(|widths| widths.iter().zip(&COLUMNS)).filter(|(width, _)| **width == 0);
+        let names: Vec<&str> = hidden.map(|(_, column)| column.name).collect();
+        if !names.is_empty() && ended.is_ok() {
+            note(format_args!("not shown at this width: {} (--json shows all)", names.join(", ")));
+        }
+        ended
     }
 
-    async fn list(&self, reader: &mut DeadLetterReader, lines: &LineWriter) -> Result<u8, DeskError> {
-        let widths = columns().filter(|_| !self.json).map(layout);
+    async fn list(
+        &self,
+        reader: &mut DeadLetterReader,
+        lines: &LineWriter,
+        widths: Option<[usize; 10]>,
+    ) -> Result<(), DeskError> {
         if let Some(widths) = &widths {
             lines.write(aligned(&COLUMNS.map(|column| column.name.to_owned()), widths)).await?;
         }
@@ -101,12 +112,7 @@ impl ListArgs {
             };
             lines.write(line).await?;
         }
-        let hidden = widths.iter().flat_map(|widths| widths.iter().zip(&COLUMNS)).filter(|(width, _)| **width == 0);
-        let names: Vec<&str> = hidden.map(|(_, column)| column.name).collect();
-        if !names.is_empty() {
-            note(format_args!("not shown at this width: {} (--json shows all)", names.join(", ")));
-        }
-        Ok(0)
+        Ok(())
     }
 }
 
@@ -167,7 +173,7 @@ mod tests {
             assert!(measure_text_width(&aligned(&cells, &widths)) <= columns, "{columns}: {names:?}");
             let expected: &[&str] = match columns {
                 20 => &["reason"],
-                80 => &["pos", "age", "reason", "field", "detail"],
+                80 => &["pos", "age", "reason", "detail", "id"],
                 100 => &["pos", "age", "reason", "field", "detail", "id"],
                 _ => &["pos", "age", "reason", "field", "detail", "message id"],
             };

@@ -27,7 +27,7 @@ use super::CommandError;
   ticketlog dead stats
   ticketlog dead list --reason invalid_field --since 2h
   ticketlog dead show @1
-  ticketlog dead replay --dry-run --edit '.user_id |= tonumber'
+  ticketlog dead replay --dry-run --field timestamp --edit '.timestamp |= fromdate * 1000'
   ticketlog dead replay --id 9e3ae89b532b4843b4ffd3f6 --follow
   ticketlog dead purge --reason not_an_object")]
 pub(super) struct DeadArgs {

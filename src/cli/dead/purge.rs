@@ -5,10 +5,12 @@ use std::path::PathBuf;
 use clap::Args;
 
 use ticketlog_config::RouteSettings;
-use ticketlog_desk::Purge;
+use ticketlog_config::format::dead_letters;
+use ticketlog_desk::{Purge, Run};
 
 use super::super::CommandError;
-use super::super::terminal::confirm;
+use super::super::terminal::{self, confirm, note};
+use super::super::terminal_report::TerminalReport;
 use super::outcome::run_and_print;
 use super::selection::{AuditArgs, QueueArgs, Selection};
 
@@ -38,27 +40,28 @@ pub(super) struct PurgeArgs {
 impl PurgeArgs {
     pub async fn run(&self, settings: &RouteSettings) -> Result<u8, CommandError> {
         let queue = self.queue.name(settings);
-        if !self.yes {
-            let question = format!("purge {}; type the name of the queue ({queue}) to confirm:", self.selected_text());
-            if !confirm(&question, &[queue], "--yes")? {
-                return Err(CommandError::usage("the name does not match; nothing was purged"));
-            }
-        }
         let backup = match (&self.backup, self.no_backup) {
             (_, true) => None,
             (Some(path), false) => Some(path.clone()),
             (None, false) => Some(Purge::backup_name(queue)),
         };
-        let purge = Purge { selection: self.selection.of(self.queue.source(settings)), backup };
-        run_and_print(&purge, settings, &self.audit, self.json).await
-    }
-
-    fn selected_text(&self) -> String {
-        match (self.selection.filter().is_empty(), self.selection.limit) {
-            (true, None) => "everything in it".to_owned(),
-            (true, Some(limit)) => format!("the first {limit}"),
-            (false, None) => "the selected dead letters".to_owned(),
-            (false, Some(limit)) => format!("the first {limit} selected dead letters"),
+        let mut purge = Purge { selection: self.selection.of(self.queue.source(settings)), backup };
+        purge.check()?;
+        if !self.yes {
+            terminal::check_can_ask("--yes")?;
+            let count = purge.selection.count(Run { settings, report: &TerminalReport::notes() }).await?;
+            if count == 0 {
+                note(format_args!("nothing to purge in queue {queue}"));
+                return Ok(0);
+            }
+            let what = dead_letters(count);
+            let question = format!("purge {what} of queue {queue}; type the name of the queue to confirm:");
+            if !confirm(&question, &[queue], "--yes")? {
+                return Err(CommandError::usage("the name does not match; nothing was purged"));
+            }
+            // What comes after the question stays.
+            purge.selection.limit_to(count);
         }
+        run_and_print(&purge, settings, &self.audit, self.json).await
     }
 }

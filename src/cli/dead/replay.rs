@@ -1,6 +1,5 @@
 //! `ticketlog dead replay`: its flags, its question, and following it.
 
-use std::io::{IsTerminal as _, stdin};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -13,7 +12,7 @@ use ticketlog_config::RouteSettings;
 use ticketlog_desk::{self as desk, Edit, Follow, Followed, Forecast, Operation as _, Outcome, Replay, Run};
 use ticketlog_rabbitmq::{Delivery, Rate};
 
-use super::super::terminal::{after_printing, confirm, note, print_line};
+use super::super::terminal::{after_printing, check_can_ask, confirm, note, print_line};
 use super::super::terminal_report::{TerminalReport, progress_with_message};
 use super::super::worker_address::{own_worker, parse_http_url};
 use super::super::{CommandError, exit};
@@ -38,8 +37,8 @@ pub(super) struct ReplayArgs {
     /// Replay into this queue directly, so that other queues bound to the exchange do not receive them again.
     #[arg(long, value_name = "NAME", value_parser = parse_name)]
     to_queue: Option<String>,
-    /// Change each body by an expression in jq's language, such as `.user_id |= tonumber`. Its input is the decompressed body
-    /// or, where that is not JSON, its text as a string. If it fails, or the decoder rejects what it made, the dead letter
+    /// Change each body by an expression in jq's language, such as `.timestamp |= fromdate * 1000`. Its input is the decompressed
+    /// body or, where that is not JSON, its text as a string. If it fails, or the decoder rejects what it made, the dead letter
     /// stays. A changed body is another event: it gets another `_id`.
     #[arg(long, value_name = "EXPRESSION")]
     edit: Option<String>,
@@ -92,8 +91,8 @@ impl ReplayArgs {
     pub async fn run(&self, settings: &RouteSettings) -> Result<u8, CommandError> {
         let mut replay = self.replay(settings);
         replay.check_queue(settings)?;
-        if !self.yes && !self.dry_run && !stdin().is_terminal() {
-            return Err(CommandError::usage("standard input is not a terminal; pass --yes or --dry-run"));
+        if !self.yes && !self.dry_run {
+            check_can_ask("--yes or --dry-run")?;
         }
         if !self.yes {
             let forecast = replay.forecast(Run { settings, report: &TerminalReport::notes() }, 0).await?;

@@ -1,5 +1,6 @@
 //! The flags that the commands share: which queue, how it is browsed, which dead letters, the audit file.
 
+use std::io::IsTerminal as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -79,10 +80,10 @@ pub(super) struct Selection {
     #[arg(long, value_name = "NAME")]
     pub field: Vec<String>,
     /// By MongoDB's error code, such as 121 for a validator.
-    #[arg(long, value_name = "CODE")]
+    #[arg(long, value_name = "CODE", value_parser = parse_code)]
     pub code: Vec<i64>,
-    /// Dead-lettered since a time: `2026-11-22T03:00:00Z`, `2026-11-22T03:00+01:00`, or a duration ago: `2h`.
-    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    /// Dead-lettered since a time: `2026-11-22`, `2026-11-22T03:00+01:00`, `03:00` of today (UTC), or a duration ago: `2h`.
+    #[arg(long, value_name = "TIME", value_parser = parse_past)]
     pub since: Option<i64>,
     /// Dead-lettered before a time.
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
@@ -91,7 +92,7 @@ pub(super) struct Selection {
     #[arg(long, value_name = "ID")]
     pub message_id: Vec<String>,
     /// By fingerprint, as `dead stats` shows it.
-    #[arg(long, value_name = "HEX")]
+    #[arg(long, value_name = "HEX", value_parser = parse_fingerprint)]
     pub fingerprint: Vec<String>,
     /// By original routing key, with `*` and `#` as in a binding.
     #[arg(long, value_name = "PATTERN")]
@@ -152,10 +153,15 @@ pub(in crate::cli) struct AuditArgs {
 }
 
 impl AuditArgs {
-    /// Begins the log, which has the audit as well. It ends with the value.
+    /// Begins the log, which has the audit as well. It ends with the value. A terminal gets warnings only: who reads it knows what
+    /// they do, and reads the outcome.
     pub fn log(settings: &RouteSettings) -> Option<Logging> {
+        let mut log = settings.log.clone();
+        if std::io::stderr().is_terminal() {
+            log.filter = "warn".to_owned();
+        }
         // The audit file counts here; an invalid log filter is reported by `run`.
-        logging::install(&settings.log).ok()
+        logging::install(&log).ok()
     }
 
     /// Writes that an operation begins.
@@ -177,8 +183,23 @@ fn causes() -> impl TypedValueParser<Value = Cause> {
     PossibleValuesParser::new(Cause::names()).map(|name| Cause::parse(&name).unwrap_or(Cause::Unknown))
 }
 
-/// Milliseconds since 1970 of a time, or of a duration ago.
+/// Milliseconds since 1970.
+fn parse_past(text: &str) -> Result<i64, String> {
+    system::parse_past(text, system::now_millis())
+}
+
 fn parse_time(text: &str) -> Result<i64, String> {
     system::parse_time(text, system::now_millis())
-        .ok_or_else(|| "expected a time such as 2026-11-22T03:00:00Z or 2026-11-22T03:00+01:00, or a duration ago such as 2h or 3days".to_owned())
+}
+
+fn parse_code(text: &str) -> Result<i64, String> {
+    text.parse().map_err(|_| "expected a number, such as 121 for a validator".to_owned())
+}
+
+/// Those of the worker have 16 digits.
+fn parse_fingerprint(text: &str) -> Result<String, String> {
+    if text.len() == 16 && text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return Ok(text.to_ascii_lowercase());
+    }
+    Err("expected 16 hexadecimal digits, as `ticketlog dead stats` shows them".to_owned())
 }

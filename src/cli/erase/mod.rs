@@ -21,6 +21,10 @@ use super::terminal_report::TerminalReport;
 use super::{CommandError, exit};
 use counts::Counts;
 
+/// What is said of an erasure that has ended.
+const OUT_OF_REACH: &str = "out of reach: MongoDB's oplog, until it has rolled over (`ticketlog tail --since` can still show what was \
+                            erased), backups of MongoDB, and files of `dead export` and `dead purge`";
+
 /// Flags of `ticketlog erase`.
 #[derive(Debug, Args)]
 #[command(
@@ -33,7 +37,8 @@ Numbers are compared exactly. What may be anybody's stays and is listed: dead le
 `ticketlog dead show`), and numbers above 2^53 that the cast of a text or a double has rounded.
 
 Not erased: events that wait in the queue of the workers (it says how many; run it again later), files of `dead export` and of
-backups, MongoDB's log of changes until it has rolled over, and for up to 15 minutes what a console holds in memory.
+`dead purge`, backups of MongoDB, its oplog until that has rolled over (`ticketlog tail --since` can still show the events), and for
+up to 15 minutes what a console holds in memory.
 
 Exit code 75: something of the user has come meanwhile; run it again.
 
@@ -94,13 +99,7 @@ impl EraseArgs {
                 }
             }
             let _logging = routes.first().and_then(AuditArgs::log);
-            let mut erased = Counts::default();
-            for target in &targets {
-                self.erase(target, &user, &mut erased).await?;
-            }
-            let left = self.count(&targets, &user).await?;
-            let code = if left.is_empty() { 0 } else { exit::TEMPORARY };
-            after_printing(Ok(code), self.print("erased", &erased, Some(&left)))
+            self.erase_from(&targets, &user).await
         })
     }
 
@@ -123,7 +122,7 @@ impl EraseArgs {
 
     /// What there is of the user.
     async fn count(&self, targets: &[Target<'_>], user: &Wanted) -> Result<Counts, CommandError> {
-        let (mut found, report) = (Counts::default(), TerminalReport::new(Some(0), "read") as Arc<dyn Report>);
+        let (mut found, report) = (Counts::default(), TerminalReport::of_unknown_total("read") as Arc<dyn Report>);
         for target in targets {
             let documents =
                 target.store.count_of_user(user).await.map_err(|failure| of_store(target.settings, failure))?;
@@ -142,32 +141,69 @@ impl EraseArgs {
         Ok(found)
     }
 
+    /// Erases until all is gone, it fails, or the operator stops it. What was erased is printed in each case.
+    async fn erase_from(&self, targets: &[Target<'_>], user: &Wanted) -> Result<u8, CommandError> {
+        let report: Arc<dyn Report> = TerminalReport::of_unknown_total("read").stopped_by_interrupt();
+        let mut erased = Counts::default();
+        let mut ended = Ok(());
+        for target in targets {
+            if ended.is_ok() && !report.is_stopped() {
+                ended = self.erase(target, user, &report, &mut erased).await;
+            }
+        }
+        if ended.is_err() || report.is_stopped() {
+            let printed = self.print("erased", &erased, None);
+            let why = if ended.is_err() { "it failed" } else { "it was stopped" };
+            note(format_args!("{why} before its end, and what is left was not counted; run it again"));
+            return after_printing(ended.map(|()| exit::INTERRUPTED), printed);
+        }
+        drop(report);
+        let left = self.count(targets, user).await?;
+        let code = if left.is_empty() { 0 } else { exit::TEMPORARY };
+        after_printing(Ok(code), self.print("erased", &erased, Some(&left)))
+    }
+
     /// Erases what one route has, and adds it to `erased`.
-    async fn erase(&self, target: &Target<'_>, user: &Wanted, erased: &mut Counts) -> Result<(), CommandError> {
-        // Who was erased stands neither in the log nor in the file.
+    async fn erase(
+        &self,
+        target: &Target<'_>,
+        user: &Wanted,
+        report: &Arc<dyn Report>,
+        erased: &mut Counts,
+    ) -> Result<(), CommandError> {
+        // Neither the log nor the audit file names the erased user.
         let collection = &target.settings.collection;
         let subject = json!({ "action": "erase", "collection": collection, "filter": { "where": ["user_id"] } });
         let audit = self.audit.begin(subject)?;
         let mut here = Counts::default();
-        let ended = self.erase_all(target, user, &mut here).await;
-        audit.end(here.erased_json(), ended.is_err());
-        erased.add(here);
-        if ended.is_err() {
-            note(format_args!("{} erased before the failure; run it again", erased.to_text()));
+        let ended = self.erase_all(target, user, report, &mut here).await;
+        let mut outcome = here.erased_json();
+        if let (true, Some(outcome)) = (report.is_stopped(), outcome.as_object_mut()) {
+            outcome.insert("stopped".to_owned(), true.into());
         }
+        audit.end(outcome, ended.is_err());
+        erased.add(here);
         ended
     }
 
     /// The letters first: a replay between the two would store their events again.
-    async fn erase_all(&self, target: &Target<'_>, user: &Wanted, erased: &mut Counts) -> Result<(), CommandError> {
-        let report: Arc<dyn Report> = TerminalReport::new(Some(0), "erased");
+    async fn erase_all(
+        &self,
+        target: &Target<'_>,
+        user: &Wanted,
+        report: &Arc<dyn Report>,
+        erased: &mut Counts,
+    ) -> Result<(), CommandError> {
         let search = UserSearch::new(target.settings, user);
         let [dead, parked] = self.sources(target.settings);
         for (source, letters) in [(dead, &mut erased.dead), (parked, &mut erased.parked)] {
-            search.delete(&source, &report, letters).await?;
+            search.delete(&source, report, letters).await?;
         }
-        let deleted = target.store.delete_of_user(user).await;
-        erased.documents = deleted.map_err(|failure| of_store(target.settings, failure))?;
+        while !report.is_stopped()
+            && let Some(deleted) = target.store.delete_some_of_user(user).await.map_err(|failure| of_store(target.settings, failure))?
+        {
+            erased.documents += deleted;
+        }
         Ok(())
     }
 
@@ -176,12 +212,15 @@ impl EraseArgs {
             let mut json = counts.erased_json();
             match (json.as_object_mut(), left) {
                 (Some(json), Some(left)) => drop(json.insert("left".to_owned(), left.to_json())),
-                (Some(_), None) => json = counts.to_json(),
+                (Some(_), None) if what == "found" => json = counts.to_json(),
                 _ => {}
             }
             return print_line(json);
         }
         print_line(format_args!("{what}: {}", counts.to_text()))?;
-        left.map_or(Ok(()), |left| print_line(left.left_text()))
+        left.map_or(Ok(()), |left| {
+            note(OUT_OF_REACH);
+            print_line(left.left_text())
+        })
     }
 }

@@ -12,10 +12,10 @@ use url::Url;
 
 use ticketlog_config::Settings;
 use ticketlog_http::client as http_client;
-use ticketlog_status::Sample;
+use ticketlog_status::{NoStatus, Sample};
 
 use self::screen::Seen;
-use super::terminal::{self, print_coloured, print_line};
+use super::terminal::{self, after_printing, print_coloured, print_line};
 use super::worker_address::{own_worker, parse_http_url};
 use super::{CommandError, exit};
 
@@ -56,26 +56,30 @@ impl StatusArgs {
             if self.watch {
                 Term::stdout().clear_screen()?;
             }
-            for (worker, now) in &now {
-                let earlier = before.iter().find(|(url, _)| url == worker).and_then(|(_, sample)| sample.as_ref());
-                self.print(worker, earlier, now.as_ref())?;
-            }
-            if !self.watch {
-                let ready = now.iter().all(|(_, sample)| sample.as_ref().is_some_and(|now| now.status.is_ready()));
-                return Ok(if ready { 0 } else { exit::NOT_WELL });
+            let printed = now.iter().try_for_each(|(worker, now)| {
+                let earlier = before.iter().find(|(url, _)| url == worker).and_then(|(_, sample)| sample.as_ref().ok());
+                self.print(worker, earlier, now.as_ref())
+            });
+            if !self.watch || printed.is_err() {
+                let ready = now.iter().all(|(_, sample)| sample.as_ref().is_ok_and(|now| now.status.is_ready()));
+                return after_printing(Ok(if ready { 0 } else { exit::NOT_WELL }), printed);
             }
             (before, interval) = (now, WATCH_INTERVAL);
         }
     }
 
-    fn print(&self, worker: &Url, before: Option<&Sample>, now: Option<&Sample>) -> Result<(), CommandError> {
-        let Some(now) = now else {
-            let text = "no worker answers";
-            return if self.json {
-                print_line(json!({ "worker": worker.as_str(), "error": text }))
-            } else {
-                print_coloured(format_args!("{worker}  {}", terminal::red(text)))
-            };
+    fn print(
+        &self,
+        worker: &Url,
+        before: Option<&Sample>,
+        now: Result<&Sample, &NoStatus>,
+    ) -> Result<(), CommandError> {
+        let now = match now {
+            Ok(now) => now,
+            Err(error) if self.json => {
+                return print_line(json!({ "worker": worker.as_str(), "error": error.to_string() }));
+            }
+            Err(error) => return print_coloured(format_args!("{worker}  {}", terminal::red(&error.to_string()))),
         };
         for route in now.status.routes() {
             let seen = Seen { worker, before, now, route };
@@ -90,7 +94,7 @@ impl StatusArgs {
 }
 
 /// Asks the worker at each address.
-async fn read_all(workers: &[Url]) -> Vec<(Url, Option<Sample>)> {
+async fn read_all(workers: &[Url]) -> Vec<(Url, Result<Sample, NoStatus>)> {
     let read = async |url| {
         let sample = Sample::read(&url).await;
         (url, sample)

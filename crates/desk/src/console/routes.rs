@@ -85,7 +85,7 @@ async fn now_view(console: &Console) -> NowView {
     let urls = http_client::at_all_addresses(&console.options.workers).await;
     console.samples.lock().await.retain(|url, _| urls.contains(url));
     for url in &urls {
-        let now = Sample::read(url).await;
+        let now = Sample::read(url).await.ok();
         let mut samples = console.samples.lock().await;
         let shown = now.map(|now| {
             // Two people may look at once: rates need a second between the samples.

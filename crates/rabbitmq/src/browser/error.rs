@@ -41,9 +41,17 @@ pub enum BrowseError {
          of deploy/rabbitmq, which has them, in operator.broker_uri"
     )]
     NoPermission { queue: String },
+    #[error(
+        "there is no queue {queue}; correct --queue, or dead_letter.queue of the configuration. `ticketlog setup` declares the queues of \
+         the configuration"
+    )]
+    NoQueue { queue: String },
     /// Another browser holds the lock for longer than the wait.
     #[error("queue {queue} is in use by another `ticketlog dead`; try again later, or wait longer (--wait)")]
     Locked { queue: String },
+    /// The operator stopped it.
+    #[error("it was stopped before its end")]
+    Stopped,
     /// The broker closed the channel: its consumer timeout.
     #[error(
         "queue {queue}: RabbitMQ closed the channel because messages were held for longer than its consumer timeout (30 \

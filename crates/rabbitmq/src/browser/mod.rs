@@ -31,6 +31,7 @@ use super::admin::queue_depth::queue_counts;
 use super::connection::{Connection, call, call_topology, close, connect, flush_single_acks};
 use super::error::BrokerError;
 use super::message::Delivery;
+use super::report::Report;
 
 use open::{Held, IDLE_WAIT, prepare, stable_depth};
 
@@ -95,7 +96,7 @@ pub struct QueueBrowser {
 }
 
 impl QueueBrowser {
-    /// Opens a queue for its first `max` messages, waiting for another browser of it; `on_wait` is called when the wait begins.
+    /// Opens a queue for its first `max` messages, waiting for another browser of it, which `report` is told.
     ///
     /// # Errors
     /// The broker, or the queue cannot be browsed safely.
@@ -104,10 +105,10 @@ impl QueueBrowser {
         queue: &str,
         options: &BrowseOptions,
         max: u32,
-        on_wait: impl FnOnce(),
+        report: &dyn Report,
     ) -> Result<QueueBrowser, BrowseError> {
         let connection = connect(broker, "dead letters").await?;
-        match prepare(&connection, broker, queue, options, on_wait).await {
+        match prepare(&connection, broker, queue, options, report).await {
             Ok((channel, (count, has_other_readers), browsable)) => Ok(QueueBrowser {
                 connection,
                 channel,

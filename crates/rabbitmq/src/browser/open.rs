@@ -10,7 +10,8 @@ use ticketlog_config::BrokerSettings;
 use super::super::admin::delivery_limit::{Browsable, NotBrowsable, check_browsable};
 use super::super::admin::queue_depth::queue_counts;
 use super::super::connection::{Connection, call};
-use super::super::error::BrokerError;
+use super::super::error::{BrokerError, RefusalKind};
+use super::super::report::Report;
 use super::error::{BrowseError, BrowseOptions};
 use super::lock;
 
@@ -24,11 +25,14 @@ pub(super) async fn prepare(
     broker: &BrokerSettings,
     queue: &str,
     options: &BrowseOptions,
-    on_wait: impl FnOnce(),
+    report: &dyn Report,
 ) -> Result<(Channel, (u32, bool), Browsable), BrowseError> {
     let limit = broker.call_timeout.0;
     // The queue must exist before anything is declared under its name.
-    queue_counts(connection, queue, limit).await?;
+    queue_counts(connection, queue, limit).await.map_err(|error| match error.refusal() {
+        Some(RefusalKind::NotFound) => BrowseError::NoQueue { queue: queue.to_owned() },
+        _ => error.into(),
+    })?;
     let browsable = if options.trust_queue {
         Browsable { limit: None, policies_unknown: None }
     } else {
@@ -41,7 +45,7 @@ pub(super) async fn prepare(
             Err(reason) => return Err(BrowseError::Unsafe { queue: queue.to_owned(), reason: reason.to_string() }),
         }
     };
-    lock::acquire(connection, queue, limit, options, on_wait).await?;
+    lock::acquire(connection, queue, limit, options, report).await?;
     let count = stable_depth(connection, queue, limit, Held::ByOthers).await?;
     let channel = call(limit, "opening a channel", connection.create_channel()).await?;
     Ok((channel, count, browsable))

@@ -96,7 +96,7 @@ fn mend_form(operator: &Operator, query: &LetterQuery) -> Markup {
         details {
             summary { "Examples" }
             ul {
-                li { code { ".user_id |= tonumber" } " makes a number of a text" }
+                li { code { ".timestamp |= fromdate * 1000" } " makes milliseconds of a text such as 2026-11-22T10:00:00Z" }
                 li { code { "del(.attachment)" } " removes a field" }
                 li { code { ".status //= \"unknown\"" } " sets what is missing" }
                 li { code { "gsub(\"NaN\"; \"null\") | fromjson" } " mends the text of a body that is not JSON" }
