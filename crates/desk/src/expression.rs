@@ -181,7 +181,7 @@ mod tests {
         let mended = apply(".user_id |= tonumber", body).unwrap();
         assert_eq!(mended, "{\"user_id\":7,\"z\":1.50,\"a\":12345678901234567890123,\"t\":\"😀\"}");
         let date = br#"{"timestamp":"2026-11-22T10:00:00.5Z"}"#;
-        assert_eq!(apply(".timestamp |= fromdate * 1000", date).unwrap(), r#"{"timestamp":1795341600500}"#);
+        assert_eq!(apply(".timestamp |= fromdate * 1000", date).unwrap(), r#"{"timestamp":1795341600500.0}"#);
         assert_eq!(apply("del(.a)", b"\xef\xbb\xbf{\"a\":1,\"b\":2}").unwrap(), r#"{"b":2}"#);
         assert_eq!(apply(".", br#""text""#).unwrap(), r#""text""#);
     }
