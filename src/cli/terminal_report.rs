@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::io::IsTerminal as _;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
@@ -12,13 +12,14 @@ use ticketlog_rabbitmq::report::Report;
 use super::exit;
 use super::terminal::note;
 
+/// The notes so far: a command says each once, also if it reads a queue several times.
+static NOTED: LazyLock<Mutex<HashSet<String>>> = LazyLock::new(Mutex::default);
+
 /// Reports to standard error.
 pub(super) struct TerminalReport {
     bar: ProgressBar,
     has_bar: bool,
     stopped: AtomicBool,
-    /// Each is said once.
-    noted: Mutex<HashSet<String>>,
 }
 
 impl TerminalReport {
@@ -35,7 +36,7 @@ impl TerminalReport {
     }
 
     fn with_bar(bar: ProgressBar, has_bar: bool) -> TerminalReport {
-        TerminalReport { bar, has_bar, stopped: AtomicBool::new(false), noted: Mutex::default() }
+        TerminalReport { bar, has_bar, stopped: AtomicBool::new(false) }
     }
 
     /// Only notes.
@@ -60,7 +61,7 @@ impl TerminalReport {
 
 impl Report for TerminalReport {
     fn note(&self, text: &str) {
-        if self.noted.lock().unwrap_or_else(PoisonError::into_inner).insert(text.to_owned()) {
+        if NOTED.lock().unwrap_or_else(PoisonError::into_inner).insert(text.to_owned()) {
             self.bar.suspend(|| note(text));
         }
     }
@@ -68,7 +69,7 @@ impl Report for TerminalReport {
     fn set_total(&self, total: u64) {
         if total > 0 {
             self.bar.set_length(total);
-            if self.has_bar && std::io::stderr().is_terminal() {
+            if self.has_bar && self.bar.is_hidden() && std::io::stderr().is_terminal() {
                 self.bar.set_draw_target(ProgressDrawTarget::stderr());
             }
         }

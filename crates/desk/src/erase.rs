@@ -86,6 +86,7 @@ impl<'a> UserSearch<'a> {
         let mut decoder = self.decoder();
         let read = async {
             while let Some(letter) = reader.next().await? {
+                report.set_done(letter.position.into());
                 let is_found = self.add(&mut decoder, letter, &source.queue, &mut letters);
                 letters.found += u64::from(is_found);
             }
@@ -107,7 +108,7 @@ impl<'a> UserSearch<'a> {
     ) -> Result<(), DeskError> {
         let run = Run { settings: self.settings, report };
         let mut reader = DeadLetterRemover::open(run, &source.clone().into(), None).await?;
-        let ended = self.delete_all(&mut reader, &source.queue, deleted).await;
+        let ended = self.delete_all(&mut reader, &source.queue, &**report, deleted).await;
         reader.close(ended).await
     }
 
@@ -115,6 +116,7 @@ impl<'a> UserSearch<'a> {
         &self,
         reader: &mut DeadLetterRemover,
         queue: &str,
+        report: &dyn Report,
         deleted: &mut UserLetters,
     ) -> Result<(), DeskError> {
         let mut decoder = self.decoder();
@@ -122,6 +124,7 @@ impl<'a> UserSearch<'a> {
         loop {
             let next = reader.next().await?;
             let is_last = next.is_none();
+            next.iter().for_each(|(letter, _)| report.set_done(letter.position.into()));
             if let Some((letter, ack)) = next
                 && self.add(&mut decoder, letter, queue, deleted)
             {

@@ -2,7 +2,7 @@
 //!
 //! A message that RabbitMQ refuses by closing the channel (its exchange, its size) takes the confirms of those before it along:
 //! whether these were routed is not known then, and sending them again may double them. So a tolerant publisher sends such a
-//! message alone: one to an exchange, or of a size, that RabbitMQ has not confirmed before.
+//! message alone: one to an exchange, or of a size, that RabbitMQ has not accepted before.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -42,7 +42,7 @@ impl PublishCounts {
     }
 }
 
-/// What RabbitMQ has confirmed: to which exchanges, and up to which size of a body.
+/// What RabbitMQ has accepted, routed or not: to which exchanges, and up to which size of a body.
 #[derive(Default)]
 struct Accepted {
     exchanges: HashSet<String>,
@@ -178,8 +178,11 @@ impl<T> BatchPublisher<T> {
                 unknown.push((message, item));
                 continue;
             };
+            if let (Some(accepted), PublishResult::Confirmed | PublishResult::Returned) = (&mut self.tolerant, result) {
+                accepted.add(&message);
+            }
             match result {
-                PublishResult::Confirmed => self.tolerant.iter_mut().for_each(|accepted| accepted.add(&message)),
+                PublishResult::Confirmed => {}
                 PublishResult::Returned => self.counts.returned += 1,
                 PublishResult::Nacked => self.counts.refused += 1,
             }
