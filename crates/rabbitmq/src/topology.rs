@@ -156,34 +156,31 @@ impl Declaration<'_> {
         self.call("declaring a queue", channel.queue_declare(name.into(), options, arguments)).await
     }
 
-    /// AMQP cannot check a binding: with `broker.declare = false` this does nothing.
     async fn bind(&mut self, queue: &str, exchange: &str, key: &str) -> Result<(), BrokerError> {
-        if self.passive {
-            return Ok(());
-        }
-        let options = QueueBindOptions { nowait: self.nowait };
-        let channel = self.channel.clone();
-        let request = channel.queue_bind(queue.into(), exchange.into(), key.into(), options, FieldTable::default());
-        self.call("binding a queue", request).await
+        let (channel, options) = (self.channel.clone(), QueueBindOptions { nowait: self.nowait });
+        let bind = channel.queue_bind(queue.into(), exchange.into(), key.into(), options, FieldTable::default());
+        self.call_binding("binding a queue", bind).await
     }
 
     async fn bind_exchange(&mut self, to: &str, from: &str, key: &str) -> Result<(), BrokerError> {
-        if self.passive {
-            return Ok(());
-        }
-        let options = ExchangeBindOptions { nowait: self.nowait };
-        let channel = self.channel.clone();
-        let request = channel.exchange_bind(to.into(), from.into(), key.into(), options, FieldTable::default());
-        self.call("binding an exchange", request).await
+        let (channel, options) = (self.channel.clone(), ExchangeBindOptions { nowait: self.nowait });
+        let bind = channel.exchange_bind(to.into(), from.into(), key.into(), options, FieldTable::default());
+        self.call_binding("binding an exchange", bind).await
     }
 
     async fn unbind(&mut self, queue: &str, exchange: &str, key: &str) -> Result<(), BrokerError> {
-        if self.passive {
-            return Ok(());
-        }
         let channel = self.channel.clone();
-        let request = channel.queue_unbind(queue.into(), exchange.into(), key.into(), FieldTable::default());
-        self.call("unbinding a queue", request).await
+        let unbind = channel.queue_unbind(queue.into(), exchange.into(), key.into(), FieldTable::default());
+        self.call_binding("unbinding a queue", unbind).await
+    }
+
+    /// AMQP cannot check a binding: with `broker.declare = false` the request is not sent.
+    async fn call_binding(
+        &mut self,
+        action: &'static str,
+        request: impl Future<Output = lapin::Result<()>>,
+    ) -> Result<(), BrokerError> {
+        if self.passive { Ok(()) } else { self.call(action, request).await }
     }
 }
 

@@ -23,7 +23,7 @@ use super::access::Operator;
 use super::jobs::Task;
 use super::operations::{self, MAX_UNASKED_LOOK};
 use super::pages::{self, NowView, Problem};
-use super::query::QueueKind;
+use super::query::{LetterQuery, QueueKind};
 use super::request::{By, Shared, find_job, read_query};
 use super::snapshot::Snapshot;
 use super::state::{Console, Samples};
@@ -131,28 +131,24 @@ async fn snapshot(
     Err(pages::job_page(console, operator, &job).into_response())
 }
 
-async fn groups(
-    State(console): Shared,
-    Extension(operator): By,
-    headers: HeaderMap,
-    RawQuery(query): RawQuery,
-) -> Result<Response, Problem> {
-    let query = read_query(query.as_deref())?;
-    Ok(match snapshot(&console, &operator, query.queue, &headers).await {
-        Ok(snapshot) => pages::groups_page(&console, &operator, &query, &snapshot).into_response(),
-        Err(page) => page,
-    })
+async fn groups(console: Shared, operator: By, headers: HeaderMap, query: RawQuery) -> Result<Response, Problem> {
+    of_snapshot(console, operator, headers, query, pages::groups_page).await
 }
 
-async fn list(
+async fn list(console: Shared, operator: By, headers: HeaderMap, query: RawQuery) -> Result<Response, Problem> {
+    of_snapshot(console, operator, headers, query, pages::list_page).await
+}
+
+async fn of_snapshot(
     State(console): Shared,
     Extension(operator): By,
     headers: HeaderMap,
     RawQuery(query): RawQuery,
+    page: fn(&Console, &Operator, &LetterQuery, &Snapshot) -> Markup,
 ) -> Result<Response, Problem> {
     let query = read_query(query.as_deref())?;
     Ok(match snapshot(&console, &operator, query.queue, &headers).await {
-        Ok(snapshot) => pages::list_page(&console, &operator, &query, &snapshot).into_response(),
+        Ok(snapshot) => page(&console, &operator, &query, &snapshot).into_response(),
         Err(page) => page,
     })
 }

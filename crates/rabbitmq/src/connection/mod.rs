@@ -128,11 +128,7 @@ pub(super) async fn call<T>(
     action: &'static str,
     request: impl Future<Output = lapin::Result<T>>,
 ) -> Result<T, BrokerError> {
-    match timeout(limit, request).await {
-        Ok(Ok(value)) => Ok(value),
-        Ok(Err(error)) => Err(BrokerError::from_request(&error)),
-        Err(_) => Err(BrokerError::Timeout(action.into())),
-    }
+    answer_of(limit, action, request, BrokerError::from_request).await
 }
 
 /// As [`call`], for requests that name topology: the reply text is kept.
@@ -144,11 +140,16 @@ pub(super) async fn call_topology<T>(
     action: &'static str,
     request: impl Future<Output = lapin::Result<T>>,
 ) -> Result<T, BrokerError> {
-    match timeout(limit, request).await {
-        Ok(Ok(value)) => Ok(value),
-        Ok(Err(error)) => Err(BrokerError::from_topology_request(&error)),
-        Err(_) => Err(BrokerError::Timeout(action.into())),
-    }
+    answer_of(limit, action, request, BrokerError::from_topology_request).await
+}
+
+async fn answer_of<T>(
+    limit: Duration,
+    action: &'static str,
+    request: impl Future<Output = lapin::Result<T>>,
+    read: fn(&lapin::Error) -> BrokerError,
+) -> Result<T, BrokerError> {
+    timeout(limit, request).await.map_err(|_| BrokerError::Timeout(action.into()))?.map_err(|error| read(&error))
 }
 
 /// How long to wait after single acks before a channel is closed. RabbitMQ's channel keeps acks for a quorum queue back while
