@@ -177,6 +177,8 @@ impl DeadLetterRemover {
     /// ([`QueueBrowser::mark`], ADR 26). A forecast is another reading, before: nothing is held while a person thinks about it.
     pub async fn open(run: Run<'_>, selection: &Selection, rate: Option<Rate>) -> Result<DeadLetterRemover, DeskError> {
         let mut reader = DeadLetterReader::open(run, selection).await?;
+        // All are read to mark them, also those that are not selected.
+        run.report.set_total(u64::from(reader.browser.count()));
         if let Err(error) = reader.read_to_end().await {
             return reader.close(Err(error)).await;
         }

@@ -99,11 +99,12 @@ impl ListArgs {
         lines: &LineWriter,
         widths: Option<[usize; 10]>,
     ) -> Result<(), DeskError> {
-        if let Some(widths) = &widths {
-            lines.write(aligned(&COLUMNS.map(|column| column.name.to_owned()), widths)).await?;
-        }
         let mut same_ids = SameIds::default();
+        let mut is_first = true;
         while let Some(letter) = reader.next().await? {
+            if let (Some(widths), true) = (&widths, std::mem::take(&mut is_first)) {
+                lines.write(aligned(&COLUMNS.map(|column| column.name.to_owned()), widths)).await?;
+            }
             let same_as = same_ids.add(&letter.id, letter.position);
             let line = match &widths {
                 _ if self.json => as_json(&letter, same_as),
