@@ -39,6 +39,14 @@ fn decode(decoder: &mut Decoder, body: &[u8]) -> usize {
     decoder.decode(&message, || [0; 12]).unwrap().document.as_bytes().len()
 }
 
+/// An event in which something is found: it has no time and no status, and one key is misspelt, so that every check is made.
+fn suspect_event() -> Vec<u8> {
+    let details = json!({"route": "Red Line", "fare": 2.75, "currency": "EUR", "valid": true, "zones": [1, 2, 3]});
+    json!({"usr_id": 104_729, "time": 1_795_367_772_u64, "operation_type": "purchase", "ticket_details": details})
+        .to_string()
+        .into_bytes()
+}
+
 fn to_bson(body: &[u8]) -> usize {
     serde_json::from_slice::<RawDocumentBuf>(body).unwrap().as_bytes().len()
 }
@@ -53,6 +61,18 @@ fn decoding(criterion: &mut Criterion) {
         group.bench_function("decode, cast, identify", |bencher| {
             bencher.iter(|| decode(&mut decoder, black_box(&body)))
         });
+        group.finish();
+    }
+}
+
+/// The decoder with and without findings, of an event in which nothing is found and of one in which much is.
+fn findings(criterion: &mut Criterion) {
+    for (name, body) in [("fine event", event(200)), ("suspect event", suspect_event())] {
+        let mut group = criterion.benchmark_group(name);
+        let mut with = Decoder::new(Arc::default());
+        let mut without = Decoder::without_findings(Arc::default());
+        group.bench_function("decode", |bencher| bencher.iter(|| decode(&mut without, black_box(&body))));
+        group.bench_function("decode, findings", |bencher| bencher.iter(|| decode(&mut with, black_box(&body))));
         group.finish();
     }
 }
@@ -100,20 +120,30 @@ fn nanos_per_call(mut call: impl FnMut() -> usize) -> f64 {
 
 /// Prints medians of many short turns, so that other load on the machine affects both alike.
 fn print_ratios() {
+    let median = |ratio: &mut dyn FnMut() -> f64| {
+        let mut ratios: Vec<f64> = (0..101).map(|_| ratio()).collect();
+        ratios.sort_by(f64::total_cmp);
+        ratios[50]
+    };
     for size in [200, 2 << 10, 20 << 10] {
         let body = event(size);
         let mut decoder = Decoder::new(Arc::new(Rules::default()));
-        let mut ratios: Vec<f64> = (0..101)
-            .map(|_| nanos_per_call(|| decode(&mut decoder, &body)) / nanos_per_call(|| to_bson(&body)))
-            .collect();
-        ratios.sort_by(f64::total_cmp);
-        println!("{} bytes: decode, cast, identify / JSON to raw BSON: {:.2}", body.len(), ratios[50]);
+        let ratio = median(&mut || nanos_per_call(|| decode(&mut decoder, &body)) / nanos_per_call(|| to_bson(&body)));
+        println!("{} bytes: decode, cast, identify / JSON to raw BSON: {ratio:.2}", body.len());
+    }
+    for (name, body) in [("fine", event(200)), ("fine", event(2 << 10)), ("suspect", suspect_event())] {
+        let (mut with, mut without) = (Decoder::new(Arc::default()), Decoder::without_findings(Arc::default()));
+        let ratio = median(&mut || {
+            nanos_per_call(|| decode(&mut with, &body)) / nanos_per_call(|| decode(&mut without, &body))
+        });
+        println!("{} bytes, {name}: with findings / without: {ratio:.3}", body.len());
     }
 }
 
 fn main() {
     let mut criterion = Criterion::default().configure_from_args();
     decoding(&mut criterion);
+    findings(&mut criterion);
     bookkeeping(&mut criterion);
     criterion.final_summary();
     print_ratios();

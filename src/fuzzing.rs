@@ -35,6 +35,7 @@ pub fn message(body: &[u8]) {
             assert!(allowed.contains(&rejection.reason), "rejected an object as {}", rejection.reason.as_str());
         }
         Err(rejection) => {
+            assert!(!decoder.faults(&message).is_empty(), "a rejected message has no fault");
             drop(render_text(&String::from_utf8_lossy(body), fault_offset("", &rejection.detail, None), false))
         }
     }

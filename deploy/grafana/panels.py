@@ -196,6 +196,13 @@ DEAD_LETTERS = [
         bars("Since the start, by reason", "short", "Since the start of each worker. Reasons that did not occur are left out.",
              "sort_desc(sum by (reason) (ticketlog_dead_letters_total@) > 0) or on () label_replace(vector(0), \"reason\", \"none\", \"\", \"\")", "{{reason}}", w=8),
     ]),
+    ("Stored, and probably wrong", [
+        events("Suspect events", "Stored events that are probably mistakes of their publisher, in five minutes, by what is found in them (docs/publish/findings.md).",
+              ("sum by (kind) (round(increase(ticketlog_suspect_events_total@[5m]))) > 0 or on () label_replace(vector(0), \"kind\", \"none\", \"\", \"\")", "{{kind}}"), stack=True, w=16,
+              runbooks=["TicketlogSuspectEvents"]),
+        bars("Suspect events by publisher", "short", "Since the start of each worker, by app_id, or else user_id, of the publisher, without missing app_ids and identities.",
+             "sort_desc(sum by (publisher, kind) (ticketlog_suspect_events_total{@,kind!~\"no_app_id|no_identity\"}) > 0) or on () label_replace(vector(0), \"publisher\", \"none\", \"\", \"\")", "{{publisher}} {{kind}}", w=8),
+    ]),
     ("Publishing dead letters", [
         graph("Failures", "suffix:/s", "Dead letters that could not be published, by cause. They are retried; the original messages stay unacknowledged.",
               ("sum by (cause) (rate(ticketlog_dead_letter_publish_failures_total@[$__rate_interval]))", "{{cause}}"),

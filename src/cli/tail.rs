@@ -1,5 +1,6 @@
 //! Owns `ticketlog tail`: prints what is being stored. Must not know how it is stored.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bson::{Bson, Document};
@@ -8,8 +9,9 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::mongodb::{self, Failure, Store};
 use ticketlog_config::RouteSettings;
-use ticketlog_contract::Printed;
+use ticketlog_config::system::now_millis;
 use ticketlog_contract::dead_letter::BodyCondition;
+use ticketlog_contract::{Decoder, Message, Printed, findings_of_clock};
 
 use super::terminal::{note, print_line};
 use super::{CommandError, exit};
@@ -24,12 +26,16 @@ It needs a replica set, and a login that may find and follow changes: the role t
 Examples:
   ticketlog tail --where user_id=42
   ticketlog tail --since 10min --where status=failed | jq .
-  ticketlog tail --where uuid=6fe2… --limit 1          waits for one event"
+  ticketlog tail --where uuid=6fe2… --limit 1          waits for one event
+  ticketlog tail --suspect                             what publishers probably did not mean"
 )]
 pub(super) struct TailArgs {
     /// Only documents with this value, such as `user_id=42` or `ticket_details.route=7`. Of several, all must hold.
     #[arg(long = "where", value_name = "PATH=VALUE", value_parser = BodyCondition::parse)]
     conditions: Vec<BodyCondition>,
+    /// Only documents that are probably mistakes, as far as they show it: a time in seconds, a misspelt field. Notes say what is found.
+    #[arg(long)]
+    suspect: bool,
     /// Begin this long ago, such as `10min`, as far as MongoDB's log reaches back.
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     since: Option<Duration>,
@@ -54,6 +60,7 @@ impl TailArgs {
         let store = Store::open(settings, 1, None).await?;
         let mut watch = store.watch(self.since).await.map_err(|failure| self.explained(failure))?;
         note(format_args!("following {}.{}", settings.store.database, settings.collection));
+        let mut decoder = Decoder::new(Arc::new(settings.rules()));
         let mut printed = 0;
         while self.limit.is_none_or(|limit| printed < limit) {
             let Some(document) = watch.next().await.map_err(|failure| self.explained(failure))? else {
@@ -63,9 +70,12 @@ impl TailArgs {
                 note("a document was stored that is not valid BSON; it is left out");
                 continue;
             };
+            let findings = if self.suspect { findings(&mut decoder, &document) } else { Vec::new() };
             let document = Bson::Document(document);
-            if self.conditions.iter().all(|condition| condition.matches(&document)) {
+            let is_wanted = !self.suspect || !findings.is_empty();
+            if is_wanted && self.conditions.iter().all(|condition| condition.matches(&document)) {
                 print_line(Printed(&document))?;
+                findings.iter().for_each(note);
                 printed += 1;
             }
         }
@@ -82,4 +92,17 @@ impl TailArgs {
         };
         CommandError::text(if failure.code == Some(13) { exit::NO_PERMISSION } else { exit::UNAVAILABLE }, text)
     }
+}
+
+/// What is found in a document, as far as it shows it: the properties of its message are not stored.
+fn findings(decoder: &mut Decoder, document: &Document) -> Vec<String> {
+    let fields = document.iter().filter(|(name, _)| !matches!(name.as_str(), "_id" | "ingested_at"));
+    let body = Bson::Document(fields.map(|(name, value)| (name.clone(), value.clone())).collect());
+    let body = Printed(&body).to_string();
+    let now = now_millis();
+    let timestamp = u64::try_from(now / 1000).ok();
+    let message = Message { body: body.as_bytes(), message_id: Some("stored"), timestamp, ..Message::default() };
+    let Ok(event) = decoder.decode(&message, || [0; 12]) else { return Vec::new() };
+    let found = event.findings.and(findings_of_clock(event.time, None, now as f64));
+    found.iter().map(|kind| format!("{}: {}", kind.as_str(), decoder.explain(&event, kind))).collect()
 }

@@ -159,6 +159,7 @@ fn route_status(route: &RouteState) -> RouteStatus {
         numbers: Some(route.metrics.numbers()),
         replays: route.recent.replays(),
         last_dead_letters: route.recent.dead_letters(),
+        suspect_events: route.metrics.suspect_events(),
     }
 }
 

@@ -6,7 +6,14 @@ use ticketlog_rabbitmq::Delivery;
 fn pending(id: u8, body: &str) -> PendingEvent {
     let message = ticketlog_contract::Message { body: body.as_bytes(), ..Default::default() };
     let event = ticketlog_contract::Decoder::new(Default::default()).decode(&message, || [id; 12]).unwrap();
-    PendingEvent { delivery: Delivery::with_body(body), id: event.id, document: event.document, time: None, held: None }
+    PendingEvent {
+        delivery: Delivery::with_body(body),
+        id: event.id,
+        document: event.document,
+        time: None,
+        findings: event.findings,
+        held: None,
+    }
 }
 
 fn progress(batch: &[PendingEvent]) -> BatchProgress {

@@ -20,6 +20,7 @@ use ticketlog_status::DeadLetterSummary;
 
 use super::backoff::Backoff;
 use super::context::WorkerContext;
+use super::decode::publisher;
 
 /// Most dead letters, and most bytes of them, that are published together before their confirms are awaited.
 const MAX_UNCONFIRMED: usize = 64;
@@ -60,7 +61,7 @@ impl PendingDeadLetter {
             user_id: delivery.user_id(),
             trace_id: trace_id.as_deref(),
         };
-        let publisher = delivery.app_id().or(origin.published_by()).unwrap_or_default().to_owned();
+        let publisher = publisher(&delivery, replay.as_ref()).to_owned();
         let time = now_millis();
         let cause = match rejection.code {
             Some(code) => format!("{} {code}", rejection.reason_and_field()),

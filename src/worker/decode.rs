@@ -6,7 +6,8 @@ use bson::oid::ObjectId;
 use bson::raw::RawDocumentBuf;
 
 use ticketlog_config::system::now_millis;
-use ticketlog_contract::{Decoder, Event, Message, Rejection, add_ingested_at};
+use ticketlog_contract::dead_letter::ReplayMark;
+use ticketlog_contract::{Decoder, Event, Findings, Message, Rejection, add_ingested_at};
 use ticketlog_rabbitmq::Delivery;
 
 /// A decoded event with its delivery, whose body is needed until the event is stored.
@@ -20,6 +21,8 @@ pub struct PendingEvent {
     pub document: RawDocumentBuf,
     /// The event's own timestamp, in milliseconds since 1970.
     pub time: Option<f64>,
+    /// What is probably wrong with it.
+    pub findings: Findings,
     /// Set once it was held because MongoDB rejected it.
     pub held: Option<Held>,
 }
@@ -45,6 +48,12 @@ impl PendingEvent {
     }
 }
 
+/// `app_id`, or else `user_id`, of who published a message first; empty if it has neither.
+pub fn publisher<'a>(delivery: &'a Delivery, replay: Option<&'a ReplayMark>) -> &'a str {
+    let user_id = || replay.map_or(delivery.user_id(), |replay| replay.user_id.as_deref());
+    delivery.app_id().or_else(user_id).unwrap_or_default()
+}
+
 /// A rejected delivery and the reason.
 pub type RejectedDelivery = (Delivery, Rejection);
 
@@ -55,14 +64,16 @@ pub type RejectedDelivery = (Delivery, Rejection);
 // The error is large because it returns the delivery. It is not a failure and is not propagated.
 #[allow(clippy::result_large_err)]
 pub fn decode(decoder: &mut Decoder, delivery: Delivery) -> Result<PendingEvent, RejectedDelivery> {
-    let dead_letter_id = delivery.replay_mark().map(|replay| replay.first_id.as_str());
-    let message = Message { dead_letter_id, ..delivery.message() };
+    let replay = delivery.replay_mark();
+    let dead_letter_id = replay.map(|replay| replay.first_id.as_str());
+    let app_id = Some(publisher(&delivery, replay));
+    let message = Message { dead_letter_id, app_id, ..delivery.message() };
     match decoder.decode(&message, || ObjectId::new().bytes()) {
-        Ok(Event { id, mut document, time, .. }) => {
+        Ok(Event { id, mut document, time, findings, .. }) => {
             if decoder.rules().add_ingested_at {
                 add_ingested_at(&mut document, now_millis());
             }
-            Ok(PendingEvent { delivery, id, document, time, held: None })
+            Ok(PendingEvent { delivery, id, document, time, findings, held: None })
         }
         Err(rejection) => Err((delivery, rejection)),
     }

@@ -164,7 +164,14 @@ impl Simulation {
         let message = Message { body: body.as_bytes(), ..Message::default() };
         match Decoder::new(Arc::default()).decode(&message, || [id; 12]) {
             Ok(event) => {
-                let pending = PendingEvent { delivery, id: event.id, document: event.document, time: None, held: None };
+                let pending = PendingEvent {
+                    delivery,
+                    id: event.id,
+                    document: event.document,
+                    time: None,
+                    findings: event.findings,
+                    held: None,
+                };
                 self.batcher.push(pending, 100, self.now);
             }
             Err(_) => self.dead_letters.push_back(tag),

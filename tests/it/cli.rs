@@ -45,10 +45,11 @@ fn validate_shows_what_the_worker_would_do() {
     let output = run_with_input(ticketlog(&["validate"]), input);
     assert_eq!(output.status.code(), Some(65));
     insta::assert_snapshot!(text(&output.stdout), @r#"
+    -:1: warning: no_time: the event has no time, so nobody can tell when it happened or sort it: send timestamp in milliseconds since 1970
     -:3: invalid_field: user_id expects a Number, found a string that is not a number
-    -:4: not_an_object: the root is not a JSON object
+    -:4: not_an_object: the root is an array; send one message for each event
     -:5: invalid_utf8: not UTF-8 from byte 5 on
-    1 would be stored, 3 would become dead letters
+    1 would be stored (1 with warnings), 3 would become dead letters
     "#);
     let output = run_with_input(ticketlog(&["validate", "--json", "-"]), input);
     let lines: Vec<serde_json::Value> =

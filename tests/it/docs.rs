@@ -8,8 +8,8 @@ use regex::Regex;
 use strum::VariantArray as _;
 use ticketlog::cli::commands::Cli;
 use ticketlog_config as config;
-use ticketlog_contract::Reason;
 use ticketlog_contract::dead_letter::Cause;
+use ticketlog_contract::{FindingKind, LikelyCause, Reason};
 
 const END: &str = "<!-- end of what `make docs` writes -->";
 
@@ -46,6 +46,22 @@ fn the_reasons_for_publishers_are_those_of_the_code() {
     let rows =
         Reason::VARIANTS.iter().map(|reason| vec![format!("`{}`", reason.as_str()), reason.meaning().to_owned()]);
     check_tables("docs/publish/rejected.md", &[("reasons", table(&["`dl-reason`", "when"], rows))]);
+}
+
+#[test]
+fn the_findings_and_causes_are_those_of_the_code() {
+    let capital =
+        |text: &str| text.chars().take(1).flat_map(char::to_uppercase).chain(text.chars().skip(1)).collect::<String>();
+    let findings = FindingKind::VARIANTS.iter();
+    let findings = findings.map(|kind| {
+        vec![format!("`{}`", kind.as_str()), kind.meaning().to_owned(), format!("{}.", capital(kind.advice()))]
+    });
+    let causes = LikelyCause::VARIANTS.iter().map(|cause| vec![cause.meaning().to_owned(), cause.detail().to_owned()]);
+    let tables = [
+        ("findings", table(&["kind", "when", "why it hurts, and what to send"], findings)),
+        ("causes", table(&["what the body is", "what the detail says"], causes)),
+    ];
+    check_tables("docs/publish/findings.md", &tables);
 }
 
 #[test]

@@ -8,8 +8,11 @@ use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visi
 
 use super::fields::{BodyId, IdentityPart, Role};
 use super::js_number;
+use super::lint;
+use super::recognise::is_date;
 use super::rules::FieldKind;
 use super::walk::{AnyValue, Walk};
+use super::{FindingKind, Findings, LikelyCause};
 
 /// `Number.MAX_SAFE_INTEGER`: integers up to this magnitude are exact in JavaScript.
 const MAX_SAFE_INTEGER: f64 = 9_007_199_254_740_991.0;
@@ -32,17 +35,25 @@ impl CastField<'_, '_> {
         } else {
             write(self.walk, self.at);
         }
-        self.walk.fields.set_valid(self.role, true);
+        let findings = if self.is_number() { lint::of_number(number) } else { Findings::default() };
+        self.walk.fields.set_found(self.role, true, findings);
+    }
+
+    /// Whether it is a number that is no time: an id, or an amount.
+    fn is_number(&self) -> bool {
+        self.role.kind == FieldKind::Number && self.role.identity != IdentityPart::Time
     }
 
     fn text(self, text: &str) {
+        let is_number = self.is_number();
         let CastField { walk, at, role } = self;
         if role.identity == IdentityPart::Uuid {
             walk.fields.uuid.push_str(text);
         }
         if role.kind != FieldKind::Number {
             walk.writer.string(at, text);
-            walk.fields.set_valid(role, !text.is_empty());
+            let findings = if role.kind == FieldKind::String { lint::of_text(text) } else { Findings::default() };
+            walk.fields.set_found(role, !text.is_empty(), findings);
         } else if text.is_empty() {
             walk.writer.null(at);
             walk.fields.set_valid(role, false);
@@ -53,9 +64,11 @@ impl CastField<'_, '_> {
                         walk.fields.time = Some(number);
                     }
                     integer_or_double(walk, at, number);
-                    walk.fields.set_valid(role, true);
+                    let of_value = if is_number { lint::of_number(number) } else { Findings::default() };
+                    walk.fields.set_found(role, true, lint::of_number_text(text).and(of_value));
                 }
                 Some(_) => write_fault(walk, at, role, "a string with an infinite number"),
+                None if is_date(text) => write_fault(walk, at, role, LikelyCause::DateText.detail()),
                 None => write_fault(walk, at, role, "a string that is not a number"),
             }
         }
@@ -73,7 +86,8 @@ impl CastField<'_, '_> {
             FieldKind::String => walk.writer.string(at, if value { "true" } else { "false" }),
             FieldKind::Any => walk.writer.boolean(at, value),
         }
-        walk.fields.set_valid(role, true);
+        let is_cast = role.kind != FieldKind::Any;
+        walk.fields.set_found(role, true, Findings::default().with(FindingKind::BooleanValue, is_cast));
     }
 
     /// Casts an object, which is written from `start` on: Mongoose takes an object with an `_id` for a populated document,
@@ -85,7 +99,11 @@ impl CastField<'_, '_> {
                 self.walk.writer.truncate(start);
                 self.populated(&id);
             }
-            None => self.walk.fields.set_fault(self.role, "an object"),
+            None => {
+                let is_extended = self.walk.writer.bytes().get(start..).is_some_and(is_extended_json);
+                let found = if is_extended { LikelyCause::ExtendedJson.detail() } else { "an object" };
+                self.walk.fields.set_fault(self.role, found);
+            }
         }
     }
 
@@ -104,6 +122,11 @@ impl CastField<'_, '_> {
             _ => write_fault(self.walk, self.at, self.role, "an object"),
         }
     }
+}
+
+/// Whether the first key of a BSON document begins with `$`.
+fn is_extended_json(document: &[u8]) -> bool {
+    document.get(5) == Some(&b'$')
 }
 
 /// The `_id` of a BSON document.
@@ -264,8 +287,10 @@ impl<'de> Visitor<'de> for ReadId<'_, '_> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<(), A::Error> {
+        let start = self.walk.writer.len();
         AnyValue { walk: &mut *self.walk, at: self.at }.visit_map(map)?;
-        self.set(BodyId::Invalid);
+        let is_extended = self.walk.writer.bytes().get(start..).is_some_and(is_extended_json);
+        self.set(if is_extended { BodyId::Extended } else { BodyId::Invalid });
         Ok(())
     }
 }

@@ -8,14 +8,19 @@ use bson::{Bson, Document};
 use serde::de::Deserializer;
 
 use super::bson_writer::Writer;
+use super::dead_letter::fault_offset;
 use super::duplicate_keys::Keys;
 use super::fields::{BodyId, FieldStates};
 use super::identity::IdHash;
+use super::lint::{self, time_in_words};
+use super::lookalike::Names;
 use super::privacy::Privacy;
 use super::root::Root;
 use super::rules::MAX_DOCUMENT_BYTES;
 use super::walk::{Walk, document_too_large};
-use super::{Address, Reason, Rejection, Rules, encoding, identity, surrogates};
+use super::{
+    Address, FindingKind, Findings, LikelyCause, Reason, Rejection, Rules, encoding, identity, recognise, surrogates,
+};
 
 /// Buffers larger than this many bytes are freed after the message that needed them.
 const MAX_KEPT_BYTES: usize = 64 * 1024;
@@ -35,6 +40,8 @@ pub struct Message<'a> {
     pub content_encoding: Option<&'a str>,
     /// AMQP property, in seconds since 1970.
     pub timestamp: Option<u64>,
+    /// Who published it: AMQP `app_id`, or else `user_id`. Empty: the message does not say. `None`: the caller does not know.
+    pub app_id: Option<&'a str>,
     /// The `dl-first-id` of a replayed message: its identity if it has no other.
     pub dead_letter_id: Option<&'a str>,
 }
@@ -64,6 +71,8 @@ pub struct Event {
     pub document: RawDocumentBuf,
     /// `timestamp` in the body, as a number: by convention milliseconds since 1970.
     pub time: Option<f64>,
+    /// What is probably wrong with it. It is stored all the same.
+    pub findings: Findings,
 }
 
 impl Event {
@@ -81,6 +90,8 @@ impl Event {
 #[derive(Debug)]
 pub struct Decoder {
     rules: Arc<Rules>,
+    names: Names,
+    finds: bool,
     writer: Writer,
     keys: Keys,
     fields: FieldStates,
@@ -93,7 +104,14 @@ impl Decoder {
         let privacy = Privacy::new(&rules);
         let id_hash = IdHash::new(&rules.hidden_fields, &rules.mask_key);
         let (writer, keys, fields) = (Writer::default(), Keys::default(), FieldStates::default());
-        Decoder { rules, writer, keys, fields, privacy, id_hash }
+        let names = Names::new(&rules);
+        Decoder { rules, names, finds: true, writer, keys, fields, privacy, id_hash }
+    }
+
+    /// The same, but it finds nothing: to measure what finding costs.
+    pub fn without_findings(rules: Arc<Rules>) -> Self {
+        let names = Names::new(&Rules { fields: Vec::new(), ..Rules::default() });
+        Decoder { names, finds: false, ..Decoder::new(rules) }
     }
 
     pub fn rules(&self) -> &Rules {
@@ -119,6 +137,8 @@ impl Decoder {
         self.fields.check(&rules)?;
         let (id, identity) = self.identify(message, text, fresh_id);
         let document = self.writer.finish(id);
+        let found = || lint::findings(&rules, &self.names, message, &self.fields, identity, &document);
+        let findings = if self.finds { found() } else { Findings::default() };
         let document = match &self.privacy {
             Some(privacy) => privacy.apply(&document).ok_or_else(document_too_large)?,
             None => document,
@@ -132,7 +152,39 @@ impl Decoder {
         }
         // The writer's bytes are a document. `from_bytes` looks at the length alone.
         let document = RawDocumentBuf::from_bytes(document).map_err(|_| document_too_large())?;
-        Ok(Event { id, identity, document, time: self.fields.time })
+        Ok(Event { id, identity, document, time: self.fields.time, findings })
+    }
+
+    /// Everything for which the worker rejects a message, as far as it can be read: what [`Decoder::decode`] returns, and the faults behind
+    /// it. Empty if it would be stored.
+    pub fn faults(&mut self, message: &Message) -> Vec<Rejection> {
+        let rules = Arc::clone(&self.rules);
+        let Err(first) = self.decode(message, || [0; 12]) else { return Vec::new() };
+        let address = rules.addresses.as_ref().zip(message.address).and_then(|(all, address)| all.check(address).err());
+        let mut faults: Vec<Rejection> = message.unreadable.cloned().into_iter().chain(address).collect();
+        let body = decompressed_body(message, &rules);
+        match body.and_then(|body| self.read(utf8_text(&body)?, &rules)) {
+            Ok(()) => faults.extend(self.fields.faults(&rules)),
+            Err(rejection) => faults.push(rejection),
+        }
+        if faults.is_empty() { vec![first] } else { faults }
+    }
+
+    /// What is found, with the value or the key that shows it, for its publisher. `event` is the one that was decoded last.
+    pub fn explain(&self, event: &Event, kind: FindingKind) -> String {
+        let misspelt = |key: &str| {
+            let resembled = self.names.resembled(key.as_bytes()) & !self.fields.present_and_findings().0;
+            let field = self.rules.fields.get(resembled.trailing_zeros() as usize)?;
+            (field.name != key).then(|| format!("{key:?} looks like {}", field.name))
+        };
+        let shown = match kind {
+            FindingKind::TimestampUnit => event.time.map(time_in_words),
+            FindingKind::FieldName => {
+                event.document.iter_elements().flatten().find_map(|element| misspelt(element.key().as_str()))
+            }
+            kind => Some(self.fields.found_in(&self.rules, kind.into()).join(", ")).filter(|fields| !fields.is_empty()),
+        };
+        shown.map_or(kind.advice().to_owned(), |shown| format!("{shown}; {}", kind.advice()))
     }
 
     /// What would be stored under a top-level field, whatever else is wrong with the message, and before anything is hidden. `None` if it
@@ -161,21 +213,24 @@ impl Decoder {
         self.writer.start();
         self.keys.clear();
         self.fields.reset(rules.fields.len());
-        let mut walk = Walk::new(rules, &mut self.writer, &mut self.keys, &mut self.fields);
+        let mut walk = Walk::new(rules, &self.names, &mut self.writer, &mut self.keys, &mut self.fields);
         let mut json = serde_json::Deserializer::from_str(text);
         let read = json.deserialize_any(Root { walk: &mut walk }).and_then(|()| json.end());
         match (read, walk.rejection, walk.root_is_object) {
             (Ok(()), _, true) => Ok(()),
-            (Ok(()), _, false) => Err(Rejection::new(Reason::NotAnObject, "the root is not a JSON object")),
+            (Ok(()), _, false) => {
+                let detail = recognise::of_root(text).map_or("the root is not a JSON object", LikelyCause::detail);
+                Err(Rejection::new(Reason::NotAnObject, detail))
+            }
             // An array that is too large: the better reason is that it is not an object.
             (Err(_), Some(rejection), false) if rejection.reason == Reason::TooLarge => {
-                Err(Rejection::new(Reason::NotAnObject, "the root is not a JSON object"))
+                Err(Rejection::new(Reason::NotAnObject, LikelyCause::Array.detail()))
             }
             (Err(error), Some(rejection), _) => Err(Rejection {
                 detail: format!("{}, at line {} column {}", rejection.detail, error.line(), error.column()).into(),
                 ..rejection
             }),
-            (Err(error), None, _) => Err(Rejection::new(Reason::InvalidJson, error.to_string())),
+            (Err(error), None, _) => Err(not_json(text, &error)),
         }
     }
 
@@ -211,6 +266,14 @@ pub fn decompressed_body<'a>(message: &Message<'a>, rules: &Rules) -> Result<Cow
     encoding::decompress(message.body, message.content_encoding, rules.max_bytes)
 }
 
+/// The rejection of a text that is not JSON, with what it probably is.
+fn not_json(text: &str, error: &serde_json::Error) -> Rejection {
+    let detail = error.to_string();
+    let cause = recognise::of_text(text, fault_offset(text, &detail, None).unwrap_or_default());
+    let at = || format!("at line {} column {}", error.line(), error.column());
+    Rejection::new(Reason::InvalidJson, cause.map_or(detail, |cause| format!("{}, {}", cause.detail(), at())))
+}
+
 /// The JSON text: UTF-8, without byte order mark. UTF-16 and UTF-32 are recognised by a NUL among the first two bytes, where
 /// JSON in UTF-8 has none (RFC 4627, section 3).
 pub(super) fn utf8_text(bytes: &[u8]) -> Result<&str, Rejection> {
@@ -218,10 +281,12 @@ pub(super) fn utf8_text(bytes: &[u8]) -> Result<&str, Rejection> {
         return Err(Rejection::new(Reason::EmptyBody, "the body is empty after decompression"));
     }
     if matches!(bytes, [0, ..] | [_, 0, ..]) {
-        return Err(Rejection::new(Reason::InvalidUtf8, "the body looks like UTF-16 or UTF-32"));
+        let cause = recognise::of_bytes(bytes).unwrap_or(LikelyCause::Utf16);
+        return Err(Rejection::new(Reason::InvalidUtf8, cause.detail()));
     }
     let text = std::str::from_utf8(bytes).map_err(|error| {
-        Rejection::new(Reason::InvalidUtf8, format!("not UTF-8 from byte {} on", error.valid_up_to()))
+        let cause = recognise::of_invalid_utf8(bytes).map(|cause| format!("{}; ", cause.detail())).unwrap_or_default();
+        Rejection::new(Reason::InvalidUtf8, format!("{cause}not UTF-8 from byte {} on", error.valid_up_to()))
     })?;
     Ok(text.strip_prefix('\u{feff}').unwrap_or(text))
 }

@@ -355,6 +355,7 @@ fn details_name_the_fault_and_hold_no_value() {
         describe(&format!("{{\"{canary}\\u0000\":1}}")),
         describe(&nested("{\"canary-value\":", "}", 65)),
         describe(&format!("[\"{canary}\"]")),
+        describe(&format!("\"{canary}\"")),
     ];
     insta::assert_snapshot!(all.join("\n"), @r#"
     invalid_field Some("user_id"): user_id expects a Number, found a string that is not a number
@@ -363,6 +364,7 @@ fn details_name_the_fault_and_hold_no_value() {
     invalid_json None: expected `,` or `}` at line 1 column 21
     invalid_field_name None: a key contains NUL, at line 1 column 21
     too_deep None: nested deeper than event.max_depth = 64, at line 1 column 1025
+    not_an_object None: the root is an array; send one message for each event
     not_an_object None: the root is not a JSON object
     "#);
     assert!(all.iter().all(|line| !line.contains(canary)));

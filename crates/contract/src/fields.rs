@@ -1,6 +1,6 @@
 //! Owns the state of the configured fields while one message is decoded, and the check of all of them at the end.
 
-use super::{Field, FieldKind, Reason, Rejection, Rules};
+use super::{Field, FieldKind, Findings, LikelyCause, Reason, Rejection, Rules};
 
 /// `_id` in the body.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -9,6 +9,8 @@ pub(super) enum BodyId {
     Absent,
     Given([u8; 12]),
     Invalid,
+    /// `{"$oid": …}` or the like.
+    Extended,
 }
 
 /// What a top-level key means.
@@ -37,12 +39,15 @@ pub(super) struct FieldStates {
     pub time: Option<f64>,
     /// `uuid` if it is a string, else empty.
     pub uuid: String,
+    /// The configured fields that other keys look like, as bits.
+    pub resembled: u64,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
 struct State {
     fault: Option<&'static str>,
     present: bool,
+    findings: Findings,
 }
 
 impl FieldStates {
@@ -52,22 +57,42 @@ impl FieldStates {
         self.id = BodyId::Absent;
         self.time = None;
         self.uuid.clear();
+        self.resembled = 0;
     }
 
     /// The field has a valid value; `present` is false for what Mongoose counts as missing (null, `""`).
     pub fn set_valid(&mut self, role: Role, present: bool) {
-        self.set(role, State { fault: None, present });
+        self.set_found(role, present, Findings::default());
+    }
+
+    /// The same, with what is probably wrong with the value.
+    pub fn set_found(&mut self, role: Role, present: bool, findings: Findings) {
+        self.set(role, State { fault: None, present, findings });
     }
 
     /// The value cannot be cast; `fault` says what was found, never the value.
     pub fn set_fault(&mut self, role: Role, fault: &'static str) {
-        self.set(role, State { fault: Some(fault), present: true });
+        self.set(role, State { fault: Some(fault), present: true, findings: Findings::default() });
     }
 
     fn set(&mut self, role: Role, state: State) {
         if let Some(slot) = role.index.and_then(|index| self.states.get_mut(index)) {
             *slot = state;
         }
+    }
+
+    /// Which fields are present, as bits, and what is found in their values.
+    pub fn present_and_findings(&self) -> (u64, Findings) {
+        self.states.iter().take(64).enumerate().fold((0, Findings::default()), |(present, findings), (index, state)| {
+            (present | u64::from(state.present) << index, findings.and(state.findings))
+        })
+    }
+
+    /// The fields in whose values this is found.
+    pub fn found_in<'r>(&self, rules: &'r Rules, finding: Findings) -> Vec<&'r str> {
+        let fields = rules.fields.iter().zip(&self.states);
+        let found = fields.filter(|(_, state)| state.findings.without(finding) != state.findings);
+        found.map(|(field, _)| field.name.as_str()).collect()
     }
 
     /// The fault of one field.
@@ -78,28 +103,38 @@ impl FieldStates {
 
     /// The first fault, in the order of the rules.
     pub fn check(&self, rules: &Rules) -> Result<(), Rejection> {
-        if self.id == BodyId::Invalid {
-            return Err(Rejection::of_field(
-                Reason::InvalidId,
-                "_id",
-                "_id must be null or a string of 24 hexadecimal digits",
-            ));
+        self.faults(rules).next().map_or(Ok(()), Err)
+    }
+
+    /// All faults, `_id` first and then in the order of the rules.
+    pub fn faults<'s>(&'s self, rules: &'s Rules) -> impl Iterator<Item = Rejection> + use<'s> {
+        let fields = rules.fields.iter().zip(&self.states);
+        self.fault_of_id().into_iter().chain(fields.filter_map(|(field, state)| state.fault_of(field)))
+    }
+
+    fn fault_of_id(&self) -> Option<Rejection> {
+        let of_id = |found: &str| {
+            let detail = format!("_id must be null or a string of 24 hexadecimal digits{found}");
+            Some(Rejection::of_field(Reason::InvalidId, "_id", detail))
+        };
+        match self.id {
+            BodyId::Invalid => of_id(""),
+            BodyId::Extended => of_id(&format!(", found {}", LikelyCause::ExtendedJson.detail())),
+            BodyId::Absent | BodyId::Given(_) => None,
         }
-        for (field, state) in rules.fields.iter().zip(&self.states) {
-            state.check_cast(field)?;
-            if field.required && !state.present {
-                return Err(Rejection::of_field(
-                    Reason::MissingField,
-                    &field.name,
-                    format!("{} is required, and it is absent, null or empty", field.name),
-                ));
-            }
-        }
-        Ok(())
     }
 }
 
 impl State {
+    /// Why it cannot be stored, if it cannot.
+    fn fault_of(self, field: &Field) -> Option<Rejection> {
+        let missing = || {
+            let detail = format!("{} is required, and it is absent, null or empty", field.name);
+            Rejection::of_field(Reason::MissingField, &field.name, detail)
+        };
+        self.check_cast(field).err().or_else(|| (field.required && !self.present).then(missing))
+    }
+
     fn check_cast(self, field: &Field) -> Result<(), Rejection> {
         let Some(fault) = self.fault else { return Ok(()) };
         let expected = if field.kind == FieldKind::String { "String" } else { "Number" };

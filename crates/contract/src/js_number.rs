@@ -33,7 +33,7 @@ pub fn to_text(number: f64) -> String {
 }
 
 /// WhiteSpace and LineTerminator of ECMA-262, which differ from Unicode's White_Space in U+FEFF and U+0085.
-fn is_white_space(c: char) -> bool {
+pub fn is_white_space(c: char) -> bool {
     matches!(c, '\u{9}'..='\u{d}' | ' ' | '\u{a0}' | '\u{1680}' | '\u{2000}'..='\u{200a}' | '\u{2028}' | '\u{2029}'
         | '\u{202f}' | '\u{205f}' | '\u{3000}' | '\u{feff}')
 }

@@ -37,11 +37,13 @@
 //! | `fields` | the state of the configured fields |
 //! | `duplicate_keys`, `bson_writer` | the bytes of the document |
 //! | `identity` | the `_id` |
+//! | `finding`, `lint`, `lookalike`, `envelope` | what is probably wrong with an event that is stored |
 //! | `json` | bodies as they were sent, documents as they are printed |
 //! | `wanted` | comparing what a person types with what a message or a document has |
 //! | `privacy` | fields that are not stored, or only as a hash |
 //! | `routing_key`, `route` | which routing keys a binding matches, which messages are meant for a route |
 //! | `reason`, `rejection`, `rules` | why a message is rejected, and by which rules |
+//! | `likely_cause`, `recognise` | what a rejected body probably is instead of an event |
 
 mod bson_writer;
 mod cast;
@@ -49,12 +51,18 @@ pub mod dead_letter;
 mod decode;
 mod duplicate_keys;
 mod encoding;
+mod envelope;
 mod fields;
+mod finding;
 mod identity;
 mod js_number;
 mod json;
+mod likely_cause;
+mod lint;
+mod lookalike;
 mod privacy;
 mod reason;
+mod recognise;
 mod rejection;
 mod root;
 mod route;
@@ -67,11 +75,18 @@ mod wanted;
 #[cfg(test)]
 mod decode_tests;
 #[cfg(test)]
+mod likely_cause_tests;
+#[cfg(test)]
+mod lint_tests;
+#[cfg(test)]
 mod property_tests;
 
 pub use bson_writer::{add_ingested_at, same_event};
 pub use decode::{Decoder, Event, Identity, Message, decompressed_body};
+pub use finding::{FindingKind, Findings};
 pub use json::{Printed, read_json};
+pub use likely_cause::LikelyCause;
+pub use lint::{findings_of_clock, is_plausible_time};
 pub use privacy::{HiddenField, MaskKey, Treatment};
 pub use reason::{Reason, Stage};
 pub use rejection::Rejection;

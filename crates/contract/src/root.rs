@@ -22,7 +22,10 @@ fn root_member<'de, A: MapAccess<'de>>(walk: &mut Walk, map: &mut A, at: usize) 
     walk.register_key(at);
     match role {
         Some(role) => map.next_value_seed(CastField { walk, at, role }),
-        None => map.next_value_seed(AnyValue { walk, at }),
+        None => {
+            walk.fields.resembled |= walk.names.resembled(walk.key_at(at));
+            map.next_value_seed(AnyValue { walk, at })
+        }
     }
 }
 

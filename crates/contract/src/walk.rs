@@ -6,6 +6,7 @@ use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visi
 
 use super::bson_writer::Writer;
 use super::duplicate_keys::Keys;
+use super::lookalike::Names;
 use super::rules::MAX_DOCUMENT_BYTES;
 use super::{Reason, Rejection, Rules, fields};
 
@@ -17,6 +18,7 @@ pub(super) fn document_too_large() -> Rejection {
 /// The state of the walk through one message.
 pub(super) struct Walk<'r> {
     pub rules: &'r Rules,
+    pub names: &'r Names,
     pub writer: &'r mut Writer,
     keys: &'r mut Keys,
     pub fields: &'r mut fields::FieldStates,
@@ -30,11 +32,12 @@ pub(super) struct Walk<'r> {
 impl<'r> Walk<'r> {
     pub fn new(
         rules: &'r Rules,
+        names: &'r Names,
         writer: &'r mut Writer,
         keys: &'r mut Keys,
         fields: &'r mut fields::FieldStates,
     ) -> Self {
-        Walk { rules, writer, keys, fields, depth: 0, rejection: None, root_is_object: false }
+        Walk { rules, names, writer, keys, fields, depth: 0, rejection: None, root_is_object: false }
     }
 }
 

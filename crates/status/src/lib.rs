@@ -55,6 +55,8 @@ pub struct RouteStatus {
     pub replays: BTreeMap<String, ReplayOutcomes>,
     /// The latest dead letters, newest first.
     pub last_dead_letters: Vec<DeadLetterSummary>,
+    /// Stored events that are probably mistakes, the most frequent first.
+    pub suspect_events: Vec<SuspectEvents>,
 }
 
 /// What is counted of one route since the start of the process. `received` is the sum of the four outcomes and `in_flight`.
@@ -110,6 +112,18 @@ pub struct DeadLetterSummary {
     pub cause: String,
     /// What exactly is wrong; holds no value of the message.
     pub detail: String,
+}
+
+/// Events of a publisher in which the same was found.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SuspectEvents {
+    /// What was found, such as `timestamp_unit`.
+    pub kind: String,
+    /// `app_id`, or else `user_id`; `other` for those beyond the first twenty.
+    pub publisher: String,
+    /// Since the start.
+    pub count: u64,
 }
 
 /// What became of the messages of one replay, as far as this worker received them.

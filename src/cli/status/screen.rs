@@ -7,7 +7,7 @@ use url::Url;
 
 use ticketlog_config::format::{self, age};
 use ticketlog_contract::dead_letter::escape;
-use ticketlog_status::{DeadLetterSummary, RouteRates, RouteStatus, Sample, WorkerStatus};
+use ticketlog_status::{DeadLetterSummary, RouteRates, RouteStatus, Sample, SuspectEvents, WorkerStatus};
 
 use super::super::terminal::{fit, green, red, wrapped};
 
@@ -67,6 +67,7 @@ impl Seen<'_> {
             ));
         }
         lines.extend(component_lines(route));
+        lines.extend(suspect_line(route));
         lines.extend(recent_lines(route));
         lines.push(String::new());
         lines
@@ -124,6 +125,16 @@ fn component_lines(route: &RouteStatus) -> Vec<String> {
         lines.push(wrapped(&format!("  warning       {}", escape(warning)), 16));
     }
     lines
+}
+
+/// What is found most often in stored events.
+fn suspect_line(route: &RouteStatus) -> Option<String> {
+    let one = |suspects: &SuspectEvents| {
+        format!("{} {} of {}", suspects.count, escape(&suspects.kind), escape(&suspects.publisher))
+    };
+    let most: Vec<_> = route.suspect_events.iter().take(MAX_RECENT).map(one).collect();
+    (!most.is_empty())
+        .then(|| wrapped(&format!("  suspect       {} (stored; docs/publish/findings.md)", most.join(", ")), 16))
 }
 
 fn recent_lines(route: &RouteStatus) -> Vec<String> {

@@ -9,8 +9,8 @@ use crate::mongodb::FailureKind;
 use ticketlog_contract::Reason;
 use ticketlog_rabbitmq::BrokerError;
 
-use super::LOG_LEVELS;
 use super::labels::{Activity, DeliveryOutcome, FlushCause, PublishFailure, QueueRole, SpanOutcome, WriteResult};
+use super::{LOG_LEVELS, suspects};
 use ticketlog_status::Component;
 
 pub(super) const RECEIVED: &str = "ticketlog_messages_received_total";
@@ -40,6 +40,7 @@ pub(super) const DEAD_LETTERS_BY_PUBLISHER: &str = "ticketlog_dead_letters_by_pu
 pub(super) const DEAD_LETTER_CAUSES: &str = "ticketlog_dead_letter_causes_total";
 pub(super) const DEAD_LETTERS_WAITING: &str = "ticketlog_dead_letters_waiting";
 pub(super) const DEAD_LETTER_FAILURES: &str = "ticketlog_dead_letter_publish_failures_total";
+pub(super) const SUSPECT_EVENTS: &str = "ticketlog_suspect_events_total";
 pub(super) const REPLAYED: &str = "ticketlog_replayed_messages_total";
 pub(super) const QUEUE_MESSAGES: &str = "ticketlog_queue_messages";
 pub(super) const QUEUE_CONSUMERS: &str = "ticketlog_queue_consumers";
@@ -85,16 +86,21 @@ struct Metric {
     kind: Kind,
     unit: Option<Unit>,
     label: Option<Label>,
+    by_publisher: bool,
     help: &'static str,
 }
 
 const fn metric(name: &'static str, kind: Kind, help: &'static str) -> Metric {
-    Metric { name, kind, unit: None, label: None, help }
+    Metric { name, kind, unit: None, label: None, by_publisher: false, help }
 }
 
 impl Metric {
     const fn by(self, name: &'static str, values: fn() -> Vec<&'static str>) -> Self {
         Metric { label: Some((name, values)), ..self }
+    }
+
+    const fn by_publisher(self) -> Self {
+        Metric { by_publisher: true, ..self }
     }
 
     const fn seconds(self) -> Self {
@@ -107,12 +113,13 @@ impl Metric {
 
     /// The values of its label; one empty value if it has no label.
     fn values(&self) -> Vec<&'static str> {
-        self.label.map_or_else(|| vec![""], |(_, values)| values())
+        self.label.map_or(vec![""], |(_, values)| values())
     }
 
     /// Creates one of its series.
     fn create(&self, value: &'static str) {
-        let labels: Vec<(&'static str, &'static str)> = self.label.iter().map(|(name, _)| (*name, value)).collect();
+        let publisher = self.by_publisher.then_some(("publisher", "unknown"));
+        let labels: Vec<_> = self.label.iter().map(|(name, _)| (*name, value)).chain(publisher).collect();
         match self.kind {
             Kind::Counter => counter!(self.name, &labels).increment(0),
             Kind::Gauge => gauge!(self.name, &labels).increment(0.0),
@@ -223,13 +230,13 @@ fn freshness() -> Vec<Metric> {
             "From the AMQP timestamp (whole seconds) to the document being durable",
         )
         .seconds(),
-        metric(EVENT_TO_STORED, Histogram(LATENCY), "From the timestamp in the event to its document being durable")
+        metric(EVENT_TO_STORED, Histogram(LATENCY), "From the time in the event, if it is after 2000 and at most a day ahead, to its document being durable")
             .seconds(),
         metric(LAST_STORED, Gauge, "Time of the last stored document, since 1970; 0 before the first").seconds(),
         metric(
             CLOCK_SKEW,
             Gauge,
-            "Seconds by which a clock is ahead of this machine's: MongoDB's, and the largest of events of the last minute",
+            "Seconds by which a clock is ahead of this machine's: MongoDB's, and the largest, up to a day, of events of the last minute",
         )
         .seconds()
         .by("against", || vec!["store", "events"]),
@@ -251,6 +258,13 @@ fn dead_letters() -> Vec<Metric> {
             Counter,
             "Causes of dead letters (`dl-fingerprint`) that the process met for the first time",
         ),
+        metric(
+            SUSPECT_EVENTS,
+            Counter,
+            "Stored events that are probably mistakes, by what is found in them (docs/publish/findings.md)",
+        )
+        .by("kind", suspects::kinds)
+        .by_publisher(),
         metric(DEAD_LETTERS_WAITING, Gauge, "Rejected messages whose dead letter is not confirmed yet"),
         metric(DEAD_LETTER_FAILURES, Counter, "Dead letters that could not be published and will be retried, by cause")
             .by("cause", names::<PublishFailure>),
@@ -341,6 +355,7 @@ fn markdown() -> String {
                     format!("histogram, {} to {} in {}", bounds[0], bounds[bounds.len() - 1], bounds.len())
                 }
             };
+            let publisher = if metric.by_publisher { "; `publisher`" } else { "" };
             let labels = match metric.label {
                 None => String::new(),
                 Some(("version", _)) => "`version`".to_owned(),
@@ -351,7 +366,7 @@ fn markdown() -> String {
                     )
                 }
             };
-            page += &format!("| `{}` | {kind} | {labels} | {} |\n", metric.name, metric.help);
+            page += &format!("| `{}` | {kind} | {labels}{publisher} | {} |\n", metric.name, metric.help);
         }
     }
     page

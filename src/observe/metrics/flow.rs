@@ -11,7 +11,9 @@ use ticketlog_rabbitmq::QueueCounts;
 
 use super::catalogue::*;
 use super::labels::{Activity, DeliveryOutcome, QueueRole};
-use ticketlog_status::{LatencyBucket, RouteNumbers};
+use super::suspects::Suspects;
+use ticketlog_contract::Findings;
+use ticketlog_status::{LatencyBucket, RouteNumbers, SuspectEvents};
 
 /// Handles of the series that are updated for every chunk of deliveries or more often.
 pub struct FlowMetrics {
@@ -32,6 +34,7 @@ pub struct FlowMetrics {
     writes: Gauge,
     activities: [Histogram; Activity::COUNT],
     shown: Mutex<Shown>,
+    suspects: Mutex<Suspects>,
 }
 
 /// What `/status` shows. A handle of a metric cannot be read.
@@ -86,6 +89,7 @@ impl FlowMetrics {
                 |at| histogram!(LOOP, "activity" => Activity::VARIANTS.get(at).map_or("", Into::into)),
             ),
             shown: Mutex::new(Shown { numbers: empty_numbers(), last_stored: None }),
+            suspects: Mutex::default(),
         }
     }
 
@@ -141,6 +145,21 @@ impl FlowMetrics {
         if let Some(seconds) = published {
             self.publish_to_stored.record(seconds.max(0.0));
         }
+    }
+
+    /// Counts what is found in a stored event of a publisher. Calls `on_new` with what was not found before in events of this publisher,
+    /// and how it is called in metrics.
+    pub fn suspect_event(&self, publisher: &str, findings: Findings, on_new: impl FnOnce(Findings, &str)) {
+        let mut suspects = self.suspects.lock().unwrap_or_else(PoisonError::into_inner);
+        let (new, publisher) = suspects.count(publisher, findings);
+        if !new.is_empty() {
+            on_new(new, publisher);
+        }
+    }
+
+    /// Stored events that are probably mistakes, the most frequent first.
+    pub fn suspect_events(&self) -> Vec<SuspectEvents> {
+        self.suspects.lock().unwrap_or_else(PoisonError::into_inner).largest_first()
     }
 
     /// Records that a document was stored now.

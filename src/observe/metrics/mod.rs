@@ -5,6 +5,7 @@ mod catalogue;
 mod flow;
 mod labels;
 mod scope;
+mod suspects;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -7,13 +7,15 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use strum::{EnumCount as _, VariantArray as _};
+use tracing::info;
 
 use crate::observe::metrics::{Activity, DeliveryOutcome, GaugeValues};
 use ticketlog_config::system::since_epoch;
+use ticketlog_contract::{Findings, findings_of_clock, is_plausible_time};
 use ticketlog_rabbitmq::{Delivery, Session};
 
 use super::super::context::WorkerContext;
-use super::super::decode::PendingEvent;
+use super::super::decode::{PendingEvent, publisher};
 
 /// How long the largest clock skew of an event is shown.
 const SKEW_SHOWN_FOR: Duration = Duration::from_secs(60);
@@ -90,16 +92,34 @@ impl Accounting {
         self.context.metrics.in_flight(self.in_flight);
     }
 
-    /// Records the latency of a stored event. Replayed messages do not count: they took as long as their operator did.
+    /// Records the latency of a stored event, and what is found in it. Replayed messages have no latency: they took as long as their
+    /// operator did. Neither have times that cannot be meant, such as microseconds: they say nothing about the worker or a clock.
     pub fn stored(&mut self, pending: &PendingEvent) {
-        if pending.delivery.replay_mark().is_some() {
+        let replay = pending.delivery.replay_mark();
+        let now = since_epoch().as_secs_f64();
+        let ahead = findings_of_clock(pending.time, pending.delivery.timestamp(), now * 1000.0);
+        self.suspect(publisher(&pending.delivery, replay), pending.findings.and(ahead));
+        if replay.is_some() {
             return;
         }
-        let now = since_epoch().as_secs_f64();
-        let event = pending.time.map(|millis| now - millis / 1000.0);
-        let published = pending.delivery.timestamp().map(|seconds| now - seconds as f64);
+        let age = |millis: f64| is_plausible_time(millis, now * 1000.0).then_some(now - millis / 1000.0);
+        let event = pending.time.and_then(age);
+        let published = pending.delivery.timestamp().and_then(|seconds| age(seconds as f64 * 1000.0));
         self.context.metrics.latency(event, published);
         self.clock_skew.0 = self.clock_skew.0.max(event.map_or(0.0, |seconds| -seconds));
+    }
+
+    /// Counts what is found in a stored event, and logs what is found for the first time in events of its publisher.
+    fn suspect(&self, publisher: &str, findings: Findings) {
+        if findings.is_empty() {
+            return;
+        }
+        self.context.metrics.suspect_event(publisher, findings, |new, publisher| {
+            for kind in new.iter() {
+                let (kind, advice) = (kind.as_str(), kind.advice());
+                info!(kind, publisher, "an event is stored that is probably a mistake of its publisher: {advice}");
+            }
+        });
     }
 
     /// The age of the oldest delivery that is not acknowledged.

@@ -138,7 +138,14 @@ mod tests {
         let message = Message { body: body.as_bytes(), ..Message::default() };
         let event = Decoder::new(Default::default()).decode(&message, || [0; 12]).unwrap();
         let delivery = Delivery::with_body(&body);
-        let pending = PendingEvent { delivery, id: event.id, document: event.document, time: None, held: None };
+        let pending = PendingEvent {
+            delivery,
+            id: event.id,
+            document: event.document,
+            time: None,
+            findings: event.findings,
+            held: None,
+        };
         (pending, Rejection::new(Reason::DuplicateKey, ""))
     }
 

@@ -2,7 +2,7 @@
 
 use strum::VariantArray as _;
 
-use crate::{Reason, Rejection};
+use crate::{LikelyCause, Reason, Rejection};
 
 use super::headers::{
     CODE, EXCHANGE, FIRST_ID, HeaderValue, ID, REPLAY_ID, REPLAYS, ROUTING_KEY, UNIQUE_ID_0_2, USER_ID, VERSION,
@@ -40,6 +40,11 @@ impl Cause {
                 "Find out who. A replay needs to know where to (`--to-queue`): park it, or export and delete it.",
             ],
         }
+    }
+
+    /// The same of one dead letter, from its detail: what was found in the body, or else what the reason says.
+    pub fn explanation_of(self, detail: &str) -> [&'static str; 2] {
+        LikelyCause::of_detail(detail).map_or_else(|| self.explanation(), |cause| [cause.meaning(), cause.remedy()])
     }
 
     /// An expression for `--edit` that often helps.

@@ -86,6 +86,7 @@ impl Delivery {
             message_id: self.message_id(),
             content_encoding: self.content_encoding(),
             timestamp: self.timestamp(),
+            app_id: Some(self.app_id().or(self.user_id()).unwrap_or_default()),
             dead_letter_id: None,
         }
     }

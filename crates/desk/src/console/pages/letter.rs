@@ -30,7 +30,7 @@ pub(in crate::console) fn letter_page(
     body: &[u8],
 ) -> Markup {
     let (record, delivery) = (&detail.letter.record, &detail.letter.delivery);
-    let [fault, remedy] = record.cause.explanation();
+    let [fault, remedy] = record.cause.explanation_of(&record.detail);
     let (properties, headers) = delivery.to_json();
     let mut query = LetterQuery::of_queue(queue);
     query.filter.ids = vec![detail.letter.id.clone()];
@@ -164,6 +164,7 @@ fn accepted(event: &Event) -> Markup {
     let json = serde_json::to_string_pretty(&Printed(&event.to_bson())).unwrap_or_default();
     html! {
         p class="good" { strong { "The worker would store this:" } }
+        @for kind in event.findings.iter() { p { "Probably a mistake: " code { (kind.as_str()) } ", " (kind.advice()) "." } }
         pre class="body" { (terminal_safe(&json)) }
     }
 }

@@ -219,7 +219,7 @@ pub(in crate::console) fn list_page(
 
 /// What is wrong with the letters of a group.
 fn cause(line: &LetterLine) -> Markup {
-    let [fault, remedy] = line.fields.cause.explanation();
+    let [fault, remedy] = line.fields.cause.explanation_of(line.fields.detail);
     html! {
         section class="card" {
             p class="detail" { strong { (line.fields.detail) } }
