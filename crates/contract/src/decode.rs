@@ -270,6 +270,7 @@ pub fn decompressed_body<'a>(message: &Message<'a>, rules: &Rules) -> Result<Cow
 fn not_json(text: &str, error: &serde_json::Error) -> Rejection {
     let detail = error.to_string();
     let cause = recognise::of_text(text, fault_offset(text, &detail, None).unwrap_or_default());
+    let cause = cause.or_else(|| recognise::of_fault(text, error));
     let at = || format!("at line {} column {}", error.line(), error.column());
     Rejection::new(Reason::InvalidJson, cause.map_or(detail, |cause| format!("{}, {}", cause.detail(), at())))
 }

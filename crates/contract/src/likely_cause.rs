@@ -60,6 +60,15 @@ pub enum LikelyCause {
     /// Several JSON objects behind each other.
     #[strum(message = "several JSON objects in one body; send one message for each event")]
     SeveralObjects,
+    /// JSON whose end is missing.
+    #[strum(message = "not JSON: the end of the text is missing; it was cut off, or sent with a wrong length")]
+    CutOff,
+    /// An object with a key without double quotes, as in a program's source.
+    #[strum(message = "not JSON: a key without double quotes; send JSON.stringify(…) or json.dumps(…)")]
+    UnquotedKey,
+    /// A text that does not begin as JSON does.
+    #[strum(message = "not JSON: plain text; send one JSON object")]
+    PlainText,
     /// A date as text in a field that is a number.
     #[strum(
         message = "a date as text; send milliseconds since 1970 (JavaScript: getTime(), Python: int(t.timestamp() * 1000))"

@@ -59,6 +59,11 @@ fn table() -> Vec<(LikelyCause, Vec<u8>)> {
         text(Array, "[]"),
         text(SeveralObjects, "{\"user_id\":42}\n{\"user_id\":43}"),
         text(SeveralObjects, "{\"user_id\":42}{\"user_id\":43}"),
+        text(CutOff, r#"{"user_id":42,"status":"o"#),
+        text(CutOff, "{"),
+        text(UnquotedKey, "{user_id: 42, status: 'ok'}"),
+        text(PlainText, "user_id: 42"),
+        text(PlainText, "None"),
         text(DateText, r#"{"timestamp":"2026-11-30T12:32:21.123Z"}"#),
         text(DateText, r#"{"timestamp":"2026-11-30"}"#),
         text(DateText, r#"{"timestamp":"2026-11-30 12:32:21.123456+00:00"}"#),
@@ -146,9 +151,6 @@ fn the_advice_comes_from_the_detail() {
 fn faults_without_a_known_cause_keep_the_words_of_the_parser() {
     for (body, detail) in [
         (&b"{\"user_id\":42,}"[..], "trailing comma at line 1 column 15"),
-        (b"{\"user_id\":42", "EOF while parsing an object at line 1 column 13"),
-        (b"{user_id:42}", "key must be a string at line 1 column 2"),
-        (b"hello", "expected value at line 1 column 1"),
         (b"{\"user_id\":42} x", "trailing characters at line 1 column 16"),
         (b"42", "the root is not a JSON object"),
         (b"\"hello\"", "the root is not a JSON object"),

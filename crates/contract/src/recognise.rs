@@ -136,6 +136,18 @@ pub(super) fn of_text(text: &str, fault: usize) -> Option<LikelyCause> {
     }
 }
 
+/// What a text of no known format probably is, by the error of the parser.
+pub(super) fn of_fault(text: &str, error: &serde_json::Error) -> Option<LikelyCause> {
+    let trimmed = text.trim_start();
+    let is_plain = !trimmed.is_empty() && !trimmed.starts_with(['{', '[', '"']);
+    match () {
+        () if is_plain => Some(LikelyCause::PlainText),
+        () if error.is_eof() && !trimmed.is_empty() => Some(LikelyCause::CutOff),
+        () if error.to_string().starts_with("key must be a string") => Some(LikelyCause::UnquotedKey),
+        () => None,
+    }
+}
+
 /// What a JSON text that is no object probably is.
 pub(super) fn of_root(text: &str) -> Option<LikelyCause> {
     let trimmed = text.trim();
