@@ -1,12 +1,14 @@
-//! Owns `ticketlog health`: asks the worker of this configuration, for container health checks.
+//! Owns `ticketlog health`: asks the worker of this configuration, or a console, for container health checks.
 
 use std::time::Duration;
+
+use url::Url;
 
 use ticketlog_config::Settings;
 use ticketlog_http::client as http_client;
 
 use super::terminal::{after_printing, print_line};
-use super::worker_address::own_worker;
+use super::worker_address::{own_worker, parse_http_url};
 use super::{CommandError, exit};
 
 const TIMEOUT: Duration = Duration::from_secs(3);
@@ -17,12 +19,15 @@ pub struct HealthArgs {
     /// Ask whether it is ready (/readyz: consuming, and MongoDB answers) instead of whether it is alive (/livez).
     #[arg(long)]
     ready: bool,
+    /// The address to ask, such as that of a console (which is ready if it reaches the dead-letter queue) [default: http.listen].
+    #[arg(long, value_name = "URL", value_parser = parse_http_url)]
+    url: Option<Url>,
 }
 
 impl HealthArgs {
     pub(super) fn run(&self, settings: &Settings) -> Result<u8, CommandError> {
         let path = if self.ready { "readyz" } else { "livez" };
-        let mut url = own_worker(settings);
+        let mut url = self.url.clone().unwrap_or_else(|| own_worker(settings));
         url.set_path(path);
         match super::block_on(async { Ok(http_client::get(&url, None, None, TIMEOUT).await) })? {
             Ok((status, body)) => {
@@ -31,7 +36,10 @@ impl HealthArgs {
             }
             Err(_) => Err(CommandError::text(
                 exit::NOT_WELL,
-                format!("no worker answers at {} (http.listen)", url.authority()),
+                match &self.url {
+                    Some(_) => format!("nothing answers at {}", url.authority()),
+                    None => format!("no worker answers at {} (http.listen)", url.authority()),
+                },
             )),
         }
     }

@@ -130,7 +130,7 @@ async fn a_token_gives_its_roles_and_no_more() {
     let console = env.console(&arguments).await;
     let to_login = console.request("/letters", &["Accept: text/html"], None);
     assert_eq!((to_login.status, to_login.header("location")), (303, Some("/login")));
-    assert_eq!((console.get("/letters").status, console.get("/livez").status), (401, 200));
+    assert_eq!(["/letters", "/livez", "/readyz"].map(|path| console.get(path).status), [401, 200, 200]);
     assert_eq!(console.request("/login", &[], Some("token=wrong")).status, 401);
     let log_in = |token: &str| {
         let answer = console.request("/login", &[], Some(&format!("token={token}")));
@@ -152,9 +152,29 @@ async fn a_token_gives_its_roles_and_no_more() {
     let bearer = ["Authorization: Bearer anna-0123456789abcdef"];
     assert_eq!(console.request("/park", &bearer, Some("")).status, 303, "a program needs no form");
     env.wait_for_depth(&env.parked_queue(), 4).await;
+    // A token that is revoked while the console runs ends its sessions.
+    std::fs::write(&tokens, text.lines().next().unwrap()).unwrap();
+    let logins = [&anna, &otto].map(|cookie| console.request("/letters", &[cookie], None).status);
+    assert_eq!(logins, [200, 401]);
     assert_eq!(console.request("/logout", &[&anna], Some(&form)).status, 303);
     assert_eq!(console.request("/letters", &[&anna], None).status, 401);
     assert!(!console.log().contains("0123456789abcdef"), "{}", console.log());
+    env.clean().await;
+}
+
+#[tokio::test]
+async fn a_console_without_its_queue_is_alive_and_not_ready() {
+    let env = with_dead_letters(1).await;
+    let console = env.console(&["--set", "dead_letter.queue=nobody-has-declared-this"]).await;
+    let ready = console.get("/readyz");
+    assert!(ready.status == 503 && ready.body.contains("queue is missing"), "{ready:?}");
+    assert_eq!(console.get("/livez").status, 200);
+    let health = |flags: &[&str]| {
+        let url = format!("http://{}", console.address());
+        let output = env.operator_command().args(["health", "--url", &url]).args(flags).output().unwrap();
+        output.status.code()
+    };
+    assert_eq!([health(&[]), health(&["--ready"])], [Some(0), Some(1)]);
     env.clean().await;
 }
 

@@ -12,11 +12,10 @@ use tokio::time::timeout;
 
 use super::DeskError;
 use super::expression::Expression;
+use super::memory_limit;
 
 /// How long an expression may take for one body.
 const DEADLINE: Duration = Duration::from_secs(5);
-/// Address space of the process that evaluates, in bytes.
-const MAX_MEMORY: u64 = 2 << 30;
 /// Longest expression in bytes; errors are shorter.
 const MAX_EXPRESSION: usize = 64 << 10;
 /// After this many failures of the process in a row the expression is not tried for further bodies: it is the expression, not a few
@@ -158,7 +157,8 @@ async fn ask(child: &mut Child, body: &[u8], max_bytes: usize) -> std::io::Resul
 /// # Errors
 /// Standard input or output.
 pub fn serve_expressions() -> std::io::Result<()> {
-    setrlimit(Resource::As, Rlimit { current: Some(MAX_MEMORY), maximum: Some(MAX_MEMORY) })?;
+    let memory = Some(memory_limit::address_space());
+    setrlimit(Resource::As, Rlimit { current: memory, maximum: memory })?;
     // It ends with the process that has started it, also while it evaluates.
     set_parent_process_death_signal(Some(Signal::KILL))?;
     let Some(text) = receive()? else { return Ok(()) };

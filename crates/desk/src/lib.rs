@@ -27,6 +27,7 @@ mod expression;
 mod follow;
 mod forecast;
 mod import;
+mod memory_limit;
 mod operation;
 mod park;
 mod purge;

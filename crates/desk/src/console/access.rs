@@ -2,14 +2,15 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::os::unix::fs::MetadataExt as _;
-use std::path::Path;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rand::RngCore as _;
 use ring::digest::{SHA256, digest};
 use serde::Deserialize;
 use strum::{EnumString, IntoStaticStr, VariantNames};
+use tracing::{info, warn};
 
 /// How long a login lasts.
 const SESSION_DURATION: Duration = Duration::from_secs(12 * 3600);
@@ -63,7 +64,7 @@ struct TokenEntry {
 
 /// The people of a token file.
 #[derive(Debug, Default)]
-pub(super) struct Tokens {
+struct Tokens {
     by_hash: HashMap<Vec<u8>, (String, BTreeSet<Role>)>,
 }
 
@@ -72,7 +73,7 @@ impl Tokens {
     ///
     /// # Errors
     /// It cannot be read, others than its owner can read it, or it is not valid.
-    pub fn read(path: &Path) -> Result<Tokens, String> {
+    fn read(path: &Path) -> Result<Tokens, String> {
         Tokens::parse(&read_private(path)?).map_err(|error| format!("{}: {error}", path.display()))
     }
 
@@ -94,10 +95,49 @@ impl Tokens {
         }
         Ok(Tokens { by_hash })
     }
+}
 
-    /// Whose token it is. Hashes are compared, so that the time tells nothing about the tokens.
-    fn find(&self, token: &str) -> Option<&(String, BTreeSet<Role>)> {
-        self.by_hash.get(&hash(token))
+/// A file of tokens, which is read again when it changes: a token that is revoked there ends its sessions.
+#[derive(Debug)]
+pub(super) struct TokenFile {
+    path: PathBuf,
+    known: Mutex<(Option<Version>, Arc<Tokens>)>,
+}
+
+/// What tells one version of a file from the next: its inode, size, and times of modification and change.
+type Version = [i64; 6];
+
+fn version(path: &Path) -> Option<Version> {
+    let file = std::fs::metadata(path).ok()?;
+    let (inode, size) = (file.ino().cast_signed(), file.size().cast_signed());
+    Some([inode, size, file.mtime(), file.mtime_nsec(), file.ctime(), file.ctime_nsec()])
+}
+
+impl TokenFile {
+    /// # Errors
+    /// As for reading it.
+    pub fn open(path: &Path) -> Result<TokenFile, String> {
+        // Before it is read: a change meanwhile is read again.
+        let version = version(path);
+        let tokens = Arc::new(Tokens::read(path)?);
+        Ok(TokenFile { path: path.to_owned(), known: Mutex::new((version, tokens)) })
+    }
+
+    /// The tokens of now. Those before remain valid while the file is missing or not valid.
+    fn tokens(&self) -> Arc<Tokens> {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = version(&self.path);
+        if now != known.0 {
+            known.0 = now;
+            match Tokens::read(&self.path) {
+                Ok(tokens) => {
+                    known.1 = Arc::new(tokens);
+                    info!("the file of tokens has changed and was read again");
+                }
+                Err(error) => warn!(error, "the changed file of tokens cannot be used; the tokens before remain valid"),
+            }
+        }
+        Arc::clone(&known.1)
     }
 }
 
@@ -149,13 +189,14 @@ pub(super) fn random_id() -> String {
 }
 
 struct LoginSession {
-    operator: Operator,
+    token: Vec<u8>,
+    csrf: String,
     began: Instant,
 }
 
 /// The logins of a console with tokens.
 pub(super) struct Logins {
-    tokens: Tokens,
+    tokens: TokenFile,
     /// What the console allows at all.
     allowed: BTreeSet<Role>,
     sessions: Mutex<HashMap<String, LoginSession>>,
@@ -170,7 +211,7 @@ pub(super) enum LoginError {
 }
 
 impl Logins {
-    pub fn new(tokens: Tokens, allowed: BTreeSet<Role>) -> Logins {
+    pub fn new(tokens: TokenFile, allowed: BTreeSet<Role>) -> Logins {
         Logins { tokens, allowed, sessions: Mutex::default(), failures: Mutex::default() }
     }
 
@@ -178,39 +219,46 @@ impl Logins {
         self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whose token this is, by its hash: so the time tells nothing about the tokens.
+    fn find(&self, hash: &[u8]) -> Option<Operator> {
+        let tokens = self.tokens.tokens();
+        let (name, roles) = tokens.by_hash.get(hash)?;
+        let roles = roles.intersection(&self.allowed).copied().collect();
+        Some(Operator { name: name.clone(), roles, csrf: None, has_session: false })
+    }
+
     /// Who has this token.
     pub fn check(&self, token: &str, now: Instant) -> Result<Operator, LoginError> {
-        let Some((name, roles)) = self.tokens.find(token) else {
+        self.find(&hash(token)).ok_or_else(|| {
             let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
             failures.retain(|failure| now.duration_since(*failure) < FAILURE_WINDOW);
             if failures.len() >= MAX_FAILURES {
-                return Err(LoginError::TooManyFailures);
+                return LoginError::TooManyFailures;
             }
             failures.push(now);
-            return Err(LoginError::WrongToken);
-        };
-        let roles = roles.intersection(&self.allowed).copied().collect();
-        Ok(Operator { name: name.clone(), roles, csrf: None, has_session: false })
+            LoginError::WrongToken
+        })
     }
 
     /// Begins a session; returns its id.
     pub fn log_in(&self, token: &str, now: Instant) -> Result<String, LoginError> {
-        let operator = Operator { has_session: true, csrf: Some(random_id()), ..self.check(token, now)? };
+        self.check(token, now)?;
         let id = random_id();
         let mut sessions = self.sessions();
         if sessions.len() >= MAX_SESSIONS {
             let oldest = sessions.iter().min_by_key(|(_, session)| session.began).map(|(id, _)| id.clone());
             oldest.and_then(|oldest| sessions.remove(&oldest));
         }
-        sessions.insert(id.clone(), LoginSession { operator, began: now });
+        sessions.insert(id.clone(), LoginSession { token: hash(token), csrf: random_id(), began: now });
         Ok(id)
     }
 
-    /// Who has this session.
+    /// Who has this session, with the roles that the token has now; `None` also if the token was revoked.
     pub fn operator(&self, session: &str, now: Instant) -> Option<Operator> {
         let mut sessions = self.sessions();
         sessions.retain(|_, session| now.duration_since(session.began) < SESSION_DURATION);
-        sessions.get(session).map(|session| session.operator.clone())
+        let session = sessions.get(session)?;
+        Some(Operator { has_session: true, csrf: Some(session.csrf.clone()), ..self.find(&session.token)? })
     }
 
     pub fn log_out(&self, session: &str) {
@@ -227,8 +275,38 @@ mod tests {
         otto = { token = "otto-0123456789abcdef", roles = ["look"] }
     "#;
 
+    fn write(path: &Path, text: &str, mode: u32) {
+        use std::os::unix::fs::PermissionsExt as _;
+        std::fs::write(path, text).unwrap();
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+    }
+
+    fn logins_of(path: &Path) -> Logins {
+        write(path, FILE, 0o600);
+        Logins::new(TokenFile::open(path).unwrap(), BTreeSet::from([Role::Look, Role::Replay]))
+    }
+
     fn logins() -> Logins {
-        Logins::new(Tokens::parse(FILE).unwrap(), BTreeSet::from([Role::Look, Role::Replay]))
+        logins_of(&tempfile::tempdir().unwrap().path().join("tokens.toml"))
+    }
+
+    #[test]
+    fn a_token_that_is_revoked_ends_its_sessions_and_new_roles_count_at_once() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("tokens.toml");
+        let (logins, now) = (logins_of(&path), Instant::now());
+        let [anna, otto] =
+            ["anna", "otto"].map(|name| logins.log_in(&format!("{name}-0123456789abcdef"), now).unwrap());
+        let roles = |id: &str| logins.operator(id, now).map(|operator| operator.roles);
+        // A file that is not valid, and one that others can read, change nothing.
+        write(&path, "otto = {", 0o600);
+        assert!(roles(&anna).is_some());
+        let changed = r#"otto = { token = "otto-0123456789abcdef", roles = ["look", "replay"] }"#;
+        write(&path, changed, 0o644);
+        assert_eq!(roles(&otto), Some(BTreeSet::from([Role::Look])));
+        write(&path, changed, 0o600);
+        assert_eq!((roles(&anna), roles(&otto)), (None, Some(BTreeSet::from([Role::Look, Role::Replay]))));
+        assert_eq!(logins.log_in("anna-0123456789abcdef", now), Err(LoginError::WrongToken));
     }
 
     #[test]
@@ -267,12 +345,10 @@ mod tests {
 
     #[test]
     fn a_secret_of_a_proxy_is_long_and_private() {
-        use std::os::unix::fs::PermissionsExt as _;
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("secret");
         let read = |text: &str, mode| {
-            std::fs::write(&path, text).unwrap();
-            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+            write(&path, text, mode);
             ProxySecret::read(&path)
         };
         let secret = read("0123456789abcdef0123\n", 0o640).unwrap();

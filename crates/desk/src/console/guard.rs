@@ -25,6 +25,8 @@ use super::state::Console;
 /// Nothing but the console's own style and script, and no page around it.
 const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self' data:; connect-src 'self'; \
                       form-action 'self'; frame-ancestors 'none'; base-uri 'none'";
+/// Paths for whoever watches the process: without login, by any name.
+const PROBES: [&str; 2] = ["/livez", "/readyz"];
 /// Paths that need no login.
 const PUBLIC: [&str; 3] = ["/login", "/static/console.css", "/static/console.js"];
 /// Most bytes of a form beside a body, which may become three times as long in a form.
@@ -51,7 +53,7 @@ pub(super) async fn secure(request: Request, next: Next) -> Response {
 
 /// Admits a request, with its operator and, for a form, its fields as extensions.
 pub(super) async fn admit(State(console): State<Arc<Console>>, mut request: Request, next: Next) -> Response {
-    if request.uri().path() == "/livez" {
+    if PROBES.contains(&request.uri().path()) {
         return next.run(request).await;
     }
     if let Err(problem) = check_origin(&console, &request) {

@@ -49,7 +49,7 @@ use ticketlog_config::RouteSettings;
 use ticketlog_config::system::now_millis;
 use ticketlog_http::server as http_server;
 
-use access::{ProxySecret, Tokens};
+use access::{ProxySecret, TokenFile};
 use state::Console;
 
 pub use access::Role;
@@ -74,7 +74,7 @@ pub struct BoundConsole {
 /// The options contradict each other, or the file of tokens is wrong: a text. Or the address cannot be used.
 pub async fn bind(settings: RouteSettings, options: Options) -> Result<std::io::Result<BoundConsole>, String> {
     options.check()?;
-    let tokens = options.tokens.as_deref().map(Tokens::read).transpose()?;
+    let tokens = options.tokens.as_deref().map(TokenFile::open).transpose()?;
     let proxy_secret = options.proxy_secret.as_deref().map(ProxySecret::read).transpose()?;
     if let Some(directory) = &options.state_dir {
         create_directory(directory).map_err(|error| format!("{} cannot be used: {error}", directory.display()))?;

@@ -58,6 +58,7 @@ pub(super) fn router(console: Arc<Console>) -> Router {
         .route("/login", get(actions::show_login).post(actions::log_in))
         .route("/logout", post(actions::log_out))
         .route("/livez", get(async || "alive\n"))
+        .route("/readyz", get(ready))
         .route("/static/console.css", get(async || asset("text/css; charset=utf-8", pages::STYLE)))
         .route("/static/console.js", get(async || asset("text/javascript; charset=utf-8", pages::SCRIPT)))
         .fallback(async || Problem::not_found("There is no such page."))
@@ -68,6 +69,18 @@ pub(super) fn router(console: Arc<Console>) -> Router {
 
 fn asset(kind: &'static str, text: &'static str) -> impl IntoResponse {
     ([(CONTENT_TYPE, kind), (CACHE_CONTROL, "no-cache")], text)
+}
+
+/// Whether the console can do its work, for whoever reaches the port: so without names.
+async fn ready(State(console): Shared) -> (StatusCode, &'static str) {
+    let unavailable = StatusCode::SERVICE_UNAVAILABLE;
+    match console.depths().await {
+        Ok([Some(_), _]) => (StatusCode::OK, "ready\n"),
+        Ok([None, _]) => {
+            (unavailable, "the dead-letter queue is missing, or the login of the console may not look it up\n")
+        }
+        Err(_) => (unavailable, "RabbitMQ cannot be reached, or rejects the login of the console\n"),
+    }
 }
 
 async fn now(State(console): Shared, Extension(operator): By) -> Markup {

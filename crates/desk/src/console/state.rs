@@ -12,7 +12,7 @@ use ticketlog_config::RouteSettings;
 use ticketlog_rabbitmq::{BrokerError, QueueDepths};
 use ticketlog_status::Sample;
 
-use super::access::{Logins, ProxySecret, Role, Tokens, random_id};
+use super::access::{Logins, ProxySecret, Role, TokenFile, random_id};
 use super::details::Details;
 use super::jobs::Jobs;
 use super::options::Options;
@@ -118,7 +118,7 @@ impl Console {
     pub fn new(
         settings: RouteSettings,
         options: Options,
-        tokens: Option<Tokens>,
+        tokens: Option<TokenFile>,
         proxy_secret: Option<ProxySecret>,
     ) -> Console {
         let mut allowed = options.allow.clone();
