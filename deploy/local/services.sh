@@ -17,6 +17,7 @@
 #        services.sh prometheus DIR PORT  a Prometheus with DIR/prometheus.yml
 #        services.sh ctl DIR PORT ARGS…   rabbitmqctl, or the tool of RabbitMQ that TOOL names, for one that was started with DIR and PORT
 #        services.sh promtool ARGS…       promtool of Prometheus
+#        services.sh kubectl ARGS…        kubectl, for what needs no cluster
 #        TICKETLOG_SERVICES=native        skips 1 and 2
 #        TICKETLOG_LOCAL_TLS=1            `run` and `up`: native servers that take TLS as well; the environment of COMMAND then
 #                                        has TICKETLOG_LOCAL_TLS_CA, _TLS_BROKER_URI and _TLS_STORE_URI
@@ -140,6 +141,14 @@ P
     chmod 755 "$work/mongod"; mv "$work/mongod" "$mongod"; rm -rf "$work"
   fi
   if LD_LIBRARY_PATH=$(libraries) ldd "$mongod" | grep -q 'not found'; then apt_unpack libcurl4 libssl3; fi
+}
+
+fetch_kubectl() { # sets kubectl, with version 5 of kustomize in it; Debian 12's is older
+  kubectl=$(command -v kubectl || true)
+  if [ -z "$kubectl" ] || [[ $("$kubectl" version --client 2>&1) != *"Kustomize Version: v5"* ]]; then
+    kubectl=$base/kubernetes/root/usr/bin/kubectl
+    [ -x "$kubectl" ] || { say "unpacking kubectl (once)"; unpack_debian "$base/kubernetes" trixie kubernetes-client; }
+  fi
 }
 
 fetch_prometheus() { # sets prometheus, promtool
@@ -386,6 +395,7 @@ case ${1:-} in
   fetch) locked fetch_rabbitmq; locked fetch_mongodb ;;
   rabbitmq | epmd | mongodb | replica | prometheus) foreground "$1" "$2" "$3" ;;
   promtool) shift; locked fetch_prometheus; exec "$promtool" "$@" ;;
+  kubectl) shift; locked fetch_kubectl; exec "$kubectl" "$@" ;;
   ctl) shift; locked fetch_rabbitmq; rabbitmq_environment "$1" "$2"; dir=$1; shift 2; in_rabbitmq "$dir" "$sbin/${TOOL:-rabbitmqctl}" -q "$@" ;;
   run)
     shift; run=; pids=(); in_docker=; trap withdraw EXIT; trap 'exit 130' INT TERM
@@ -403,5 +413,5 @@ case ${1:-} in
     [ -e "$base/up" ] || { say "no servers are up"; exit 0; }
     mapfile -t state < <(sed -n 's/^# \{0,1\}//p' "$base/up"); read -r -a pids <<<"${state[0]:-}"; in_docker=${state[1]:-} run=${state[2]:-}
     withdraw; rm -f "$base/up" ;;
-  *) sed -n '2,25s/^# \{0,1\}//p' "$0" >&2; exit 64 ;;
+  *) sed -n '2,26s/^# \{0,1\}//p' "$0" >&2; exit 64 ;;
 esac
