@@ -86,7 +86,7 @@ chown 65532 "$own/tokens.toml" 2>"$own/last" \
 
 say "starting ${services[*]}"
 compose up -d --no-build "${services[@]}"
-for name in "${services[@]}"; do [ "$name" = console ] || wait_for "$name is healthy" 180 healthy "$name"; done
+for name in "${services[@]}"; do wait_for "$name is healthy" 180 healthy "$name"; done
 wait_for "the worker is ready" 60 ticketlog health --ready
 
 summary=$(compose run --rm -T ticketlog publish --generate $events --malformed 1 --json)
