@@ -52,7 +52,16 @@ for triple in "${@:-x86_64-unknown-linux-gnu}"; do
 done
 
 cargo cyclonedx --format json --override-filename sbom --quiet
-mv sbom.json "$out/ticketlog-$version.cdx.json"; rm -f examples/sbom.json fuzz/sbom.json crates/*/sbom.json
+# Without what differs in each build: a number, the time, the folder.
+python3 - "$PWD" sbom.json >"$out/ticketlog-$version.cdx.json" <<'P'
+import datetime, json, os, sys
+bom = json.loads(open(sys.argv[2]).read().replace(sys.argv[1], "/ticketlog"))
+bom.pop("serialNumber", None)
+time = datetime.datetime.fromtimestamp(int(os.environ["SOURCE_DATE_EPOCH"]), datetime.timezone.utc)
+bom["metadata"]["timestamp"] = time.strftime("%Y-%m-%dT%H:%M:%SZ")
+json.dump(bom, sys.stdout, indent=1)
+P
+rm -f sbom.json examples/sbom.json fuzz/sbom.json crates/*/sbom.json
 helm=$(command -v helm || echo target/chart-tools/python/bin/helm)
 if [ -x "$helm" ]; then
   "$helm" package deploy/helm/ticketlog --version "$version" --app-version "$version" --destination "$stage" >/dev/null 2>&1
