@@ -48,9 +48,11 @@ if grep -i ticketlog "$work/verify.log"; then die 'systemd-analyze has complaint
 dpkg_run -r ticketlog
 asked 'stop ticketlog.service ticketlog@*.service ticketlog-console.service'
 [ -z "$(enabled)" ] || die "enabled after the removal: $(enabled)"
-[ -e "$root/etc/ticketlog/ticketlog.toml" ] && [ ! -e "$root/usr/bin/ticketlog" ] || die 'removal does not keep the settings alone'
+[ -e "$root/etc/ticketlog/ticketlog.toml" ] || die 'a removal takes the settings'
+[ ! -e "$root/usr/bin/ticketlog" ] || die 'a removal leaves the program'
 dpkg_run -P ticketlog
-[ ! -e "$root/etc/ticketlog/ticketlog.toml" ] && [ -e "$root/etc/ticketlog/broker-uri" ] || die 'a purge removes what dpkg installed, and no secret'
+[ ! -e "$root/etc/ticketlog/ticketlog.toml" ] || die 'a purge leaves the settings'
+[ -e "$root/etc/ticketlog/broker-uri" ] || die 'a purge takes the files of the administrator'
 say 'removed and purged'
 
 rm -rf "$root/etc/ticketlog"
