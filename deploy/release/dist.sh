@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Builds what a release consists of, in target/dist: archives with the program, man pages, completions and systemd units; a .deb;
-# the Helm chart; an SBOM; checksums. The program needs glibc 2.17 or newer (Debian 8, RHEL 7). Two builds of one commit by the same
-# tools are identical, whatever their folders are: times are that of the commit (SOURCE_DATE_EPOCH), paths are remapped.
+# the Helm chart; an SBOM; checksums. The program needs glibc 2.17 or newer (Debian 8, RHEL 7). Nothing in it depends on the
+# time or the folder of a build: times are that of the commit (SOURCE_DATE_EPOCH), paths are remapped.
 # usage: dist.sh [TRIPLE]…      [default: x86_64-unknown-linux-gnu]; a TRIPLE needs its Rust standard library (rustup target add)
 # Needs python3, cargo-zigbuild with zig, cargo-deb and cargo-cyclonedx; helm, unless deploy/helm/check.sh has fetched it.
 set -euo pipefail
