@@ -185,7 +185,9 @@ impl Publisher {
                     }
                     deadline = Instant::now() + self.call_timeout;
                 }
-                Err(_) if Instant::now() >= deadline => return Err(BrokerError::Timeout("confirming a publish".into())),
+                Err(_) if Instant::now() >= deadline => {
+                    return Err(BrokerError::Timeout("confirming a publish".into()));
+                }
                 Err(_) => {}
             }
         }

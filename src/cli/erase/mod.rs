@@ -200,7 +200,8 @@ impl EraseArgs {
             search.delete(&source, report, letters).await?;
         }
         while !report.is_stopped()
-            && let Some(deleted) = target.store.delete_some_of_user(user).await.map_err(|failure| of_store(target.settings, failure))?
+            && let Some(deleted) =
+                target.store.delete_some_of_user(user).await.map_err(|failure| of_store(target.settings, failure))?
         {
             erased.documents += deleted;
         }
