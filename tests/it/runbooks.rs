@@ -300,7 +300,7 @@ impl Site {
         let text = self.filled_in(&printed.command);
         let call = Regex::new(r#"db\.getSiblingDB\("(\w+)"\)\.runCommand\("#).unwrap();
         let call = call.captures(&text).ok_or("not a command document")?;
-        let rest = &text[call.get(0).unwrap().end()..];
+        let (_, rest) = text.split_at(call.get(0).unwrap().end());
         // As a document, because the first key names the command.
         let mut documents = serde_json::Deserializer::from_str(rest).into_iter::<Document>();
         let command = documents.next().unwrap().map_err(|error| error.to_string())?;

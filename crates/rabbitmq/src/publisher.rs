@@ -51,6 +51,21 @@ struct Answers {
 }
 
 impl Answers {
+    /// Waits for all confirms. Returns why one of them or what went before failed; if known, by the broker's own reply.
+    async fn wait(&mut self, mut failure: Option<lapin::Error>) -> Option<lapin::Error> {
+        let is_reply = |error: &lapin::Error| matches!(error.kind(), ErrorKind::ProtocolError(_));
+        for confirm in &mut self.confirms {
+            match confirm.await {
+                Ok(answer) => self.known.push(Some(answer)),
+                Err(error) => {
+                    failure = failure.filter(is_reply).or(Some(error));
+                    self.known.push(None);
+                }
+            }
+        }
+        failure
+    }
+
     /// What is known of each of `count` messages, without waiting any longer.
     fn into_known(mut self, count: usize) -> Vec<Option<Confirmation>> {
         let more = self.confirms.iter_mut().skip(self.known.len());
@@ -162,18 +177,7 @@ impl Publisher {
                     }
                 }
             }
-            for confirm in &mut answers.confirms {
-                let answer = confirm.await;
-                let is_reply = |error: &lapin::Error| matches!(error.kind(), ErrorKind::ProtocolError(_));
-                answers.known.push(match answer {
-                    Ok(answer) => Some(answer),
-                    Err(error) => {
-                        failure = failure.take().filter(is_reply).or(Some(error));
-                        None
-                    }
-                });
-            }
-            failure.map_or(Ok(()), |error| Err(BrokerError::from_topology_request(&error)))
+            answers.wait(failure).await.map_or(Ok(()), |error| Err(BrokerError::from_topology_request(&error)))
         });
         let mut deadline = Instant::now() + self.call_timeout;
         loop {
