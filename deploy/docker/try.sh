@@ -47,7 +47,7 @@ all_stored() { local count; count=$(stored); echo "$count documents, $((events -
 all_dead() { local count; count=$(dead); echo "$count dead letters, $malformed expected"; [ "$count" = "$malformed" ]; }
 in_console() {
   local address; address=$(compose port console 9465)
-  curl -sf -m 5 -H "Host: localhost" -H "Authorization: Bearer $token" "http://$address/letters" | grep -q "$malformed dead letters"
+  curl -sf -m 5 -H "Host: localhost" -H "Authorization: Bearer $token" "http://$address/dead-letters" | grep -q "$malformed dead letters"
 }
 scraped() {
   local up; up=$(compose exec -T prometheus promtool query instant http://127.0.0.1:9090 'up{job="ticketlog"}')
@@ -79,7 +79,7 @@ for name in $(compgen -e | grep '^TICKETLOG_' | grep -v '^TICKETLOG_\(TRY_\|.*IM
 } >"$own/.env"
 
 token=$(od -An -N16 -tx1 /dev/urandom | tr -d ' \n')
-echo "try = { token = \"$token\", roles = [\"look\"] }" >"$own/tokens.toml"
+echo "try = { token = \"$token\", roles = [\"view\"] }" >"$own/tokens.toml"
 chmod 600 "$own/tokens.toml"
 chown 65532 "$own/tokens.toml" 2>"$own/last" \
   || docker run --rm --user 0 --entrypoint chown -v "$own:/own" "${TICKETLOG_IMAGE:-ticketlog:try}" 65532 /own/tokens.toml

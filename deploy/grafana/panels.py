@@ -191,7 +191,7 @@ DEAD_LETTERS = [
               runbooks=["TicketlogDeadLetterRatio"]),
         bars("By publisher", "short", "Since the start of each worker, by app_id, or else user_id, of the publisher.",
              "sort_desc(sum by (publisher) (ticketlog_dead_letters_by_publisher_total@) > 0) or on () label_replace(vector(0), \"publisher\", \"none\", \"\", \"\")", "{{publisher}}", w=8),
-        events("New causes", "Causes that a worker met for the first time since its start, in five minutes. The log names them.",
+        events("New causes", "Causes that a worker saw for the first time since its start, in five minutes. The log names them.",
               ("sum by (instance) (round(increase(ticketlog_dead_letter_causes_total@[5m])))", "{{instance}}"), w=8, runbooks=["TicketlogNewDeadLetterCause"]),
         bars("Since the start, by reason", "short", "Since the start of each worker. Reasons that did not occur are left out.",
              "sort_desc(sum by (reason) (ticketlog_dead_letters_total@) > 0) or on () label_replace(vector(0), \"reason\", \"none\", \"\", \"\")", "{{reason}}", w=8),

@@ -26,20 +26,20 @@ use super::{CommandError, exit};
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   ticketlog console
-  ticketlog console --allow replay,mend --state-dir /var/lib/ticketlog
+  ticketlog console --allow replay,edit --state-dir /var/lib/ticketlog
   ticketlog console --listen 0.0.0.0:9465 --behind-proxy --host desk.example --tokens /etc/ticketlog/tokens.toml")]
 pub(super) struct ConsoleArgs {
     /// Where to listen. Other than loopback only with --behind-proxy and a login.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9465", env = "TICKETLOG_CONSOLE_LISTEN")]
     listen: SocketAddr,
-    /// What may be done beside looking: replay (park and unpark, too), mend (change bodies while they are replayed), purge
+    /// What may be done beside viewing: replay (park and unpark, too), edit (change bodies while they are replayed), purge
     /// (delete). Nothing by default.
     #[arg(long, value_name = "ROLES", value_delimiter = ',', value_parser = roles(), env = "TICKETLOG_CONSOLE_ALLOW")]
     allow: Vec<Role>,
     /// The directory of the history, and of the originals of what is changed or deleted; it is created.
     #[arg(long, value_name = "DIR", env = "TICKETLOG_CONSOLE_STATE_DIR")]
     state_dir: Option<PathBuf>,
-    /// A file with tokens to log in with: lines such as `anna = { token = "…", roles = ["look", "replay"] }`.
+    /// A file with tokens to log in with: lines such as `anna = { token = "…", roles = ["view", "replay"] }`.
     #[arg(long, value_name = "FILE", env = "TICKETLOG_CONSOLE_TOKENS", hide_env_values = true)]
     tokens: Option<PathBuf>,
     /// People reach it through a proxy that ends TLS.
@@ -69,10 +69,10 @@ pub(super) struct ConsoleArgs {
     browse: BrowseArgs,
 }
 
-/// The roles beside `look`, which everybody has.
+/// The roles beside `view`, which everybody has.
 fn roles() -> impl clap::builder::TypedValueParser<Value = Role> {
-    let names = Role::VARIANTS.iter().filter(|name| **name != "look");
-    PossibleValuesParser::new(names.copied()).map(|name| name.parse().unwrap_or(Role::Look))
+    let names = Role::VARIANTS.iter().filter(|name| **name != "view");
+    PossibleValuesParser::new(names.copied()).map(|name| name.parse().unwrap_or(Role::View))
 }
 
 impl ConsoleArgs {

@@ -85,7 +85,7 @@ impl TailArgs {
     /// What the codes of a change stream mean.
     fn explained(&self, failure: Failure) -> CommandError {
         let text = match failure.code {
-            Some(40_573) => "MongoDB is no replica set, and only those have a log that can be followed",
+            Some(40_573) => "MongoDB is not a replica set; `tail` needs one (change streams)",
             Some(286) => "MongoDB's log does not reach back that far; give a shorter --since",
             Some(13) => "the login may not follow changes; it needs the actions find and changeStream (deploy/mongodb)",
             _ => return failure.into(),

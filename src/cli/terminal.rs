@@ -53,7 +53,7 @@ pub(super) fn note(text: impl Display) {
     let _ = writeln!(stderr(), "{}", columns.map_or(line.clone(), |columns| wrap(&line, columns, 2)));
 }
 
-/// Columns of the terminal that standard output is; `None` if it is no terminal.
+/// Columns of the terminal that standard output is; `None` if it is not a terminal.
 pub(super) fn columns() -> Option<usize> {
     columns_of(&Term::stdout())
 }

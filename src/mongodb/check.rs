@@ -268,7 +268,7 @@ fn harmful_index(index: &IndexModel, settings: &StoreSettings) -> Option<Finding
     }
     let ours = settings.retention.0.is_some() && serves(index, &doc! { "ingested_at": 1 });
     let after = seconds_of(index).filter(|_| !ours)?;
-    // MongoDB's page on TTL indexes: a field that is no date is never expired.
+    // MongoDB's page on TTL indexes: a field that is not a date is never expired.
     let (deleted, field) = (deleted(Some(Duration::from_secs(after))), first_key(index));
     let message = format!("index {name} deletes {deleted}, where {field} is a date");
     Some(Finding::warn("store.retention", message, "drop the index, unless this is intended"))

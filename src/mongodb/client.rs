@@ -146,7 +146,7 @@ impl Store {
     /// Inserts a document in a transaction and aborts it, to see whether inserts succeed. Nobody ever sees the document.
     ///
     /// # Errors
-    /// Why they fail as commands. A rejected document is no failure, nor is a code that does not speak about inserts: the
+    /// Why they fail as commands. Neither a rejected document nor a code unrelated to inserts is a failure: the
     /// server may have no transactions.
     pub async fn try_insert(&self) -> Result<(), Failure> {
         let attempt = async {
@@ -169,7 +169,7 @@ impl Store {
         if fails { Err(failure) } else { Ok(()) }
     }
 
-    /// Seconds by which MongoDB's clock is ahead of ours, accurate to half a round trip.
+    /// Seconds by which MongoDB's clock is ahead of the worker's, accurate to half a round trip.
     ///
     /// # Errors
     /// Why it does not answer.

@@ -33,7 +33,7 @@ impl Store {
         Ok(UserDocuments { found, undecided: self.bounded(async { undecided.await }).await? })
     }
 
-    /// Deletes at most [`ERASE_BATCH`] of those that are found; a majority has done so when it returns. `None` if none is
+    /// Deletes at most 5,000 of those that are found; a majority has done so when it returns. Returns `None` if none is
     /// left.
     ///
     /// # Errors

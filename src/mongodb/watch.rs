@@ -20,7 +20,7 @@ impl Store {
     /// Follows the inserts from now on, or from a time ago, as far as MongoDB's log reaches back. Needs a replica set.
     ///
     /// # Errors
-    /// The login may not (`changeStream`), the log does not reach back, or MongoDB is no replica set (40573).
+    /// The login may not (`changeStream`), the log does not reach back, or MongoDB is not a replica set (40573).
     pub async fn watch(&self, ago: Option<Duration>) -> Result<Watch, Failure> {
         let since = ago.map(|ago| Timestamp {
             time: u32::try_from(system::since_epoch().saturating_sub(ago).as_secs()).unwrap_or(u32::MAX),

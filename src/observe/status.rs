@@ -51,7 +51,7 @@ impl RecentActivity {
             DeliveryOutcome::Stored => outcomes.stored += 1,
             DeliveryOutcome::Duplicate => outcomes.duplicate += 1,
             DeliveryOutcome::DeadLettered => {
-                *bounded(&mut outcomes.dead_again, cause.unwrap_or_default(), MAX_REPLAYS) += 1;
+                *bounded(&mut outcomes.dead_lettered_again, cause.unwrap_or_default(), MAX_REPLAYS) += 1;
             }
             DeliveryOutcome::Returned => {}
         }
@@ -88,7 +88,10 @@ mod tests {
         let replays = recent.replays();
         assert_eq!(replays.len(), MAX_REPLAYS);
         let steady = &replays["steady"];
-        assert_eq!((steady.duplicate, steady.dead_again.len(), steady.dead_again["(other)"]), (1, MAX_REPLAYS + 1, 68));
+        assert_eq!(
+            (steady.duplicate, steady.dead_lettered_again.len(), steady.dead_lettered_again["(other)"]),
+            (1, MAX_REPLAYS + 1, 68)
+        );
         assert_eq!(replays["r99"], ReplayOutcomes { stored: 1, ..ReplayOutcomes::default() });
     }
 }

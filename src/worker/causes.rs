@@ -1,4 +1,4 @@
-//! Owns which causes of dead letters this process has met: a new one is worth a look while it has cost little. Bounded.
+//! Remembers which causes of dead letters this process has seen, so that the first of a new one can be reported. Bounded.
 
 use std::collections::HashSet;
 use std::sync::{Mutex, PoisonError};
@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 /// Most causes that are remembered; beyond it none is new. A cause has no value of a message in it, so there are few.
 const MAX_CAUSES: usize = 1_000;
 
-/// The fingerprints of the causes met so far.
+/// The fingerprints of the causes seen so far.
 #[derive(Debug, Default)]
 pub struct KnownCauses(Mutex<HashSet<String>>);
 

@@ -29,7 +29,7 @@ pub struct WorkerContext {
     pub rules: Arc<Rules>,
     /// The collection.
     pub store: Store,
-    /// The causes of dead letters that this process has met.
+    /// The causes of dead letters that this process has seen.
     pub causes: KnownCauses,
     /// What readiness depends on.
     pub health: Arc<Health>,

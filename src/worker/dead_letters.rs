@@ -69,7 +69,7 @@ impl PendingDeadLetter {
         };
         let (exchange, routing_key) = origin.published_to();
         let first_id = replay.as_ref().map(|replay| replay.first_id.as_str());
-        let id = delivery.new_letter_id(&cause, exchange, routing_key, first_id);
+        let id = delivery.new_dead_letter_id(&cause, exchange, routing_key, first_id);
         let headers = dead_letter::headers(rejection, &origin, id.clone(), time);
         log_rejection(context, rejection, &id, trace_id.as_deref());
         let tag = delivery.tag;
@@ -82,7 +82,7 @@ impl PendingDeadLetter {
     }
 }
 
-/// A cause is logged when it is met for the first time, and at most one rejection a second besides.
+/// A cause is logged when it is seen for the first time, and at most one rejection a second besides.
 fn log_rejection(context: &WorkerContext, rejection: &Rejection, dl_id: &str, trace_id: Option<&str>) {
     let fingerprint = dead_letter::fingerprint(rejection);
     let (reason, detail) = (rejection.reason.as_str(), rejection.detail.as_ref());

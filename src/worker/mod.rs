@@ -9,11 +9,11 @@
 //! | `write`, `batch_progress` | a batch on its way into the store, and the outcome of each document |
 //! | `dead_letters` | rejected messages until their dead letters are confirmed |
 //! | `breaker` | when rejected messages are held instead of dead-lettered |
-//! | `pace` | at most so many events a second |
+//! | `pace` | a limit of events a second |
 //! | `probes` | checks beside the flow: an idle store, its clock, queue depths |
 //! | `backoff` | the delays between attempts |
 //! | `steering` | what an operator asks of the flow: pause, resume, other settings |
-//! | `causes` | which causes of dead letters were met before |
+//! | `causes` | which causes of dead letters were seen before |
 //! | `context` | what all parts share: settings, store, health, counters |
 
 pub mod backoff;

@@ -1,4 +1,4 @@
-//! Owns the pace of writes: at most so many events a second on average (`write.max_rate`), in ten batches a second or fewer. Pure.
+//! Owns the pace of writes: a limit of events a second on average (`write.max_rate`), in ten batches a second or fewer. Pure.
 
 use std::time::{Duration, Instant};
 
@@ -29,7 +29,7 @@ impl Pace {
         self.not_before.filter(|at| *at > now)
     }
 
-    /// A batch of so many events starts.
+    /// A batch of this many events starts.
     pub fn started(&mut self, events: usize, now: Instant) {
         if self.max_rate > 0 {
             let from = self.not_before.map_or(now, |at| at.max(now));

@@ -205,7 +205,9 @@ async fn is_near_delivery_limit(context: &WorkerContext) -> bool {
 async fn is_no_stream(context: &WorkerContext) -> bool {
     let is_no_stream = rabbitmq::source_is_stream(&context.settings).await == Ok(false);
     if is_no_stream {
-        warn!("a message has the header x-stream-offset although the queue is no stream; it is stored like the others");
+        warn!(
+            "a message has the header x-stream-offset although the queue is not a stream; it is stored like the others"
+        );
     }
     is_no_stream
 }

@@ -1,4 +1,4 @@
-// Uses the console in a real browser, as an operator would: look, filter, mend one, mend many, replay, a console that is killed,
+// Uses the console in a real browser, as an operator would: read, filter, edit one, edit many, replay, a console that is killed,
 // two people at once. Every page is checked by axe-core, at two widths and in both colour schemes; no page may ask another host,
 // print an error on its console, or run a dead letter. With SCREENSHOTS=DIR pictures are written there.
 "use strict";
@@ -17,7 +17,7 @@ let child;
 
 async function startConsole() {
   const log = fs.openSync(`${state}.log`, "a");
-  child = spawn(program, ["console", "--listen", listen, "--allow", "replay,mend,purge", "--state-dir", state, "--trust-queue"],
+  child = spawn(program, ["console", "--listen", listen, "--allow", "replay,edit,purge", "--state-dir", state, "--trust-queue"],
     { stdio: ["ignore", log, log] });
   for (let tries = 0; tries < 200; tries += 1) {
     try {
@@ -63,7 +63,7 @@ async function check(page, name) {
 
 const number = async (page, selector) => Number((await page.textContent(selector)).replace(/[^0-9]/g, ""));
 
-async function look(page) {
+async function read(page) {
   await page.goto(`${base}/`);
   await page.waitForSelector("text=1 of 1 worker is ready");
   assert.strictEqual(await number(page, ".tile .value"), count);
@@ -85,12 +85,12 @@ async function look(page) {
   await check(page, "hostile-letter");
 }
 
-async function mendOne(page) {
-  await page.goto(`${base}/letters/list?reason=invalid_field&text=yesterday`);
-  await page.goto(`${base}/letters/list?reason=invalid_field&field=timestamp`);
+async function editOne(page) {
+  await page.goto(`${base}/dead-letters/list?reason=invalid_field&text=yesterday`);
+  await page.goto(`${base}/dead-letters/list?reason=invalid_field&field=timestamp`);
   await page.click("tbody a >> nth=0");
   await page.waitForSelector("text=The worker would reject this");
-  await page.fill("#body", '{"user_id": 4711, "status": "mended by hand"}');
+  await page.fill("#body", '{"user_id": 4711, "status": "edited by hand"}');
   await page.waitForSelector("text=The worker would store this");
   await check(page, "console-letter");
   await page.click("text=Forecast its replay");
@@ -98,9 +98,9 @@ async function mendOne(page) {
   await page.waitForSelector("text=1 stored");
 }
 
-async function mendMany(page) {
-  await page.goto(`${base}/letters?reason=not_an_object`);
-  await page.click("text=Mend and replay…");
+async function editMany(page) {
+  await page.goto(`${base}/dead-letters?reason=not_an_object`);
+  await page.click("text=Edit and replay…");
   assert.strictEqual(await page.inputValue("#expression"), ".[0]");
   await page.click("text=Show before and after");
   await page.waitForSelector("text=The first 10");
@@ -113,8 +113,8 @@ async function mendMany(page) {
 }
 
 async function replayWhileKilled(page) {
-  await page.goto(`${base}/letters?reason=invalid_id`);
-  await page.click("text=Mend and replay…");
+  await page.goto(`${base}/dead-letters?reason=invalid_id`);
+  await page.click("text=Edit and replay…");
   await page.click("text=Show before and after");
   await page.waitForSelector("text=The first 10");
   await page.fill("#rate", "50");
@@ -125,8 +125,8 @@ async function replayWhileKilled(page) {
   await page.goto(`${base}/history`);
   await page.waitForSelector("text=interrupted");
   await check(page, "console-history");
-  await page.goto(`${base}/letters?reason=invalid_id`);
-  await page.click("text=Mend and replay…");
+  await page.goto(`${base}/dead-letters?reason=invalid_id`);
+  await page.click("text=Edit and replay…");
   await page.click("text=Show before and after");
   await page.waitForSelector("text=The first 10");
   await page.click("button:has-text('Replay')");
@@ -134,16 +134,16 @@ async function replayWhileKilled(page) {
 }
 
 async function twoPeople(browser, page) {
-  await page.goto(`${base}/letters?reason=empty_body`);
+  await page.goto(`${base}/dead-letters?reason=empty_body`);
   await page.click("text=Replay…");
   await page.click("button:has-text('Forecast')");
-  await page.waitForSelector("text=would be dead again");
+  await page.waitForSelector("text=would be dead-lettered again");
   await page.fill("#rate", "20");
   await page.uncheck("input[name=skip]");
   await page.click("button:has-text('Replay')");
   await page.waitForSelector("progress");
   const other = await watchedPage(browser, { colorScheme: "dark" });
-  await other.goto(`${base}/letters`);
+  await other.goto(`${base}/dead letters`);
   await other.waitForSelector("text=is replaying, since");
   await check(other, "console-dark");
   await other.click("text=See how far");
@@ -154,9 +154,9 @@ async function twoPeople(browser, page) {
 
 async function narrow(browser) {
   const page = await watchedPage(browser, { viewport: { width: 390, height: 844 } });
-  for (const path of ["/", "/letters", "/letters/list?reason=invalid_field", "/history", "/act?action=mend", "/act?action=purge"]) {
+  for (const path of ["/", "/dead-letters", "/dead-letters/list?reason=invalid_field", "/history", "/act?action=edit", "/act?action=purge"]) {
     await page.goto(base + path);
-    await check(page, path === "/letters" ? "console-narrow" : "narrow");
+    await check(page, path === "/dead-letters" ? "console-narrow" : "narrow");
   }
   await page.context().close();
 }
@@ -168,9 +168,9 @@ async function narrow(browser) {
   const browser = await chromium.launch({ executablePath: process.env.CHROMIUM || "/usr/bin/chromium", args: ["--no-sandbox"] });
   try {
     const page = await watchedPage(browser, {});
-    await look(page);
-    await mendOne(page);
-    await mendMany(page);
+    await read(page);
+    await editOne(page);
+    await editMany(page);
     await replayWhileKilled(page);
     await twoPeople(browser, page);
     await narrow(browser);
@@ -188,7 +188,7 @@ async function narrow(browser) {
       await new Promise((done) => setTimeout(done, 200));
     }
     assert.strictEqual(dead, count - stored);
-    console.log(`console test: ${count} dead letters, ${stored} mended and stored once each, ${dead} as they were`);
+    console.log(`console test: ${count} dead letters, ${stored} edited and stored once each, ${dead} as they were`);
   } finally {
     await browser.close();
     await killConsole();

@@ -51,7 +51,7 @@ async fn a_replay_whose_cause_still_holds_stops_no_other_event() {
     const BAD: i32 = 600;
     let env = with_unique_index().await;
     let worker = env.worker_with(&SMALL_PREFETCH).await;
-    // So many are good that it stays closed.
+    // Enough are good that it stays closed.
     env.publish_all((0..BAD).flat_map(|n| [bad(n), TestMessage::numbered(n)])).await;
     worker.wait_until_settled(2 * BAD as u64).await;
     env.wait_for_depth(&env.dead_letter_queue(), BAD as u32).await;

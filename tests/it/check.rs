@@ -277,7 +277,7 @@ async fn a_publisher_cannot_make_a_queue_look_like_a_stream() {
         let mut worker = env.worker_with(&[("BROKER__DECLARE", declare)]).await;
         eventually("it is stored", DEADLINE, async || env.count().await == n as u64 + 1).await;
         worker.wait_until_ready().await;
-        assert!(worker.log().contains("x-stream-offset although the queue is no stream"), "{}", worker.log());
+        assert!(worker.log().contains("x-stream-offset although the queue is not a stream"), "{}", worker.log());
         worker.stop().await;
     }
     env.assert_exactly(2).await;

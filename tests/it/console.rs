@@ -29,7 +29,7 @@ async fn with_dead_letters(count: i32) -> TestEnv {
 }
 
 fn all_roles(directory: &Path) -> [&str; 4] {
-    ["--allow", "replay,mend,purge", "--state-dir", directory.to_str().unwrap()]
+    ["--allow", "replay,edit,purge", "--state-dir", directory.to_str().unwrap()]
 }
 
 #[tokio::test]
@@ -37,16 +37,21 @@ async fn it_shows_hostile_dead_letters_harmlessly_and_changes_nothing_unless_all
     let env = with_dead_letters(30).await;
     let console = env.console(&[]).await;
     let id = url::form_urlencoded::byte_serialize(HOSTILE.as_bytes()).collect::<String>();
-    for path in
-        ["/", "/letters", "/letters/list", &format!("/letter?id={id}"), &format!("/letters?text={id}"), "/history"]
-    {
+    for path in [
+        "/",
+        "/dead-letters",
+        "/dead-letters/list",
+        &format!("/dead-letter?id={id}"),
+        &format!("/dead-letters?text={id}"),
+        "/history",
+    ] {
         let answer = console.get(path);
         assert_eq!(answer.status, 200, "{path}: {answer:?}");
         assert!(!answer.body.contains("<script>alert") && !answer.body.contains("<img"), "{path}: {}", answer.body);
         let policy = answer.header("content-security-policy").unwrap();
         assert!(policy.starts_with("default-src 'none'") && policy.contains("frame-ancestors 'none'"), "{policy}");
     }
-    let groups = console.get("/letters").body;
+    let groups = console.get("/dead-letters").body;
     assert!(groups.contains("31 dead letters") && groups.contains("&lt;script&gt;alert(1)"), "{groups}");
     assert!(!groups.contains("Replay…") && groups.contains("Export"), "{groups}");
     for (path, fields) in [
@@ -61,13 +66,13 @@ async fn it_shows_hostile_dead_letters_harmlessly_and_changes_nothing_unless_all
         assert_eq!(answer.status, 403, "{path}: {answer:?}");
     }
     for (path, status) in [
-        ("/letters?reason=nothing", 400),
-        ("/letter?id=unknown", 200),
+        ("/dead-letters?reason=nothing", 400),
+        ("/dead-letter?id=unknown", 200),
         ("/jobs/../history", 404),
         ("/static/../../etc/passwd", 404),
         ("/static/%2e%2e%2fCargo.toml", 404),
         ("/jobs/unknown", 404),
-        ("/letter", 400),
+        ("/dead-letter", 400),
     ] {
         let answer = console.get(path);
         assert_eq!(answer.status, status, "{path}: {answer:?}");
@@ -84,7 +89,7 @@ async fn only_requests_of_its_own_pages_are_admitted() {
     let env = with_dead_letters(1).await;
     let directory = tempfile::tempdir().unwrap();
     let console = env.console(&all_roles(directory.path())).await;
-    let csrf = console.get("/letters").hidden("csrf");
+    let csrf = console.get("/dead-letters").hidden("csrf");
     let form = format!("csrf={csrf}");
     let origin = format!("Origin: http://{}", console.address());
     for (headers, body, status) in [
@@ -99,12 +104,12 @@ async fn only_requests_of_its_own_pages_are_admitted() {
         (vec![], Some("csrf=0"), 403),
         (vec![origin.as_str(), "Sec-Fetch-Site: same-origin"], Some(form.as_str()), 303),
     ] {
-        let answer = console.request(if body.is_some() { "/park" } else { "/letters" }, &headers, body);
+        let answer = console.request(if body.is_some() { "/park" } else { "/dead-letters" }, &headers, body);
         assert_eq!(answer.status, status, "{headers:?}: {answer:?}");
     }
     assert_eq!(console.get("/park").status, 405);
     let image = ["Sec-Fetch-Site: cross-site", "Sec-Fetch-Dest: image"];
-    assert_eq!(console.request("/letters", &image, None).status, 403);
+    assert_eq!(console.request("/dead-letters", &image, None).status, 403);
     // A selection that is blank or mistyped would be everything.
     for fields in [("id", ""), ("ids", "a"), ("reason", " ")] {
         assert_eq!(console.post("/park", &[fields]).status, 400, "{fields:?}");
@@ -120,17 +125,17 @@ async fn a_token_gives_its_roles_and_no_more() {
     let env = with_dead_letters(3).await;
     let directory = tempfile::tempdir().unwrap();
     let tokens = directory.path().join("tokens.toml");
-    let text = "anna = { token = \"anna-0123456789abcdef\", roles = [\"look\", \"replay\", \"purge\"] }\n\
-                otto = { token = \"otto-0123456789abcdef\", roles = [\"look\"] }\n";
+    let text = "anna = { token = \"anna-0123456789abcdef\", roles = [\"view\", \"replay\", \"purge\"] }\n\
+                otto = { token = \"otto-0123456789abcdef\", roles = [\"view\"] }\n";
     std::fs::write(&tokens, text).unwrap();
     let mode = |mode| std::fs::set_permissions(&tokens, std::os::unix::fs::PermissionsExt::from_mode(mode)).unwrap();
     mode(0o600);
     let state = directory.path().join("state");
     let arguments = ["--tokens", tokens.to_str().unwrap(), "--allow", "replay", "--state-dir", state.to_str().unwrap()];
     let console = env.console(&arguments).await;
-    let to_login = console.request("/letters", &["Accept: text/html"], None);
+    let to_login = console.request("/dead-letters", &["Accept: text/html"], None);
     assert_eq!((to_login.status, to_login.header("location")), (303, Some("/login")));
-    assert_eq!(["/letters", "/livez", "/readyz"].map(|path| console.get(path).status), [401, 200, 200]);
+    assert_eq!(["/dead-letters", "/livez", "/readyz"].map(|path| console.get(path).status), [401, 200, 200]);
     assert_eq!(console.request("/login", &[], Some("token=wrong")).status, 401);
     let log_in = |token: &str| {
         let answer = console.request("/login", &[], Some(&format!("token={token}")));
@@ -139,9 +144,9 @@ async fn a_token_gives_its_roles_and_no_more() {
         format!("Cookie: {}", cookie.split(';').next().unwrap())
     };
     let (anna, otto) = (log_in("anna-0123456789abcdef"), log_in("otto-0123456789abcdef"));
-    let page = console.request("/letters", &[&anna], None);
+    let page = console.request("/dead-letters", &[&anna], None);
     assert!(page.body.contains("Replay…") && !page.body.contains("Delete…"), "{page:?}");
-    let as_otto = console.request("/letters", &[&otto], None);
+    let as_otto = console.request("/dead-letters", &[&otto], None);
     assert!(as_otto.status == 200 && !as_otto.body.contains("Replay…"), "{as_otto:?}");
     let form = format!("csrf={}", page.hidden("csrf"));
     assert_eq!(console.request("/park", &[&otto], Some(&form)).status, 403, "a token of another session");
@@ -154,10 +159,10 @@ async fn a_token_gives_its_roles_and_no_more() {
     env.wait_for_depth(&env.parked_queue(), 4).await;
     // A token that is revoked while the console runs ends its sessions.
     std::fs::write(&tokens, text.lines().next().unwrap()).unwrap();
-    let logins = [&anna, &otto].map(|cookie| console.request("/letters", &[cookie], None).status);
+    let logins = [&anna, &otto].map(|cookie| console.request("/dead-letters", &[cookie], None).status);
     assert_eq!(logins, [200, 401]);
     assert_eq!(console.request("/logout", &[&anna], Some(&form)).status, 303);
-    assert_eq!(console.request("/letters", &[&anna], None).status, 401);
+    assert_eq!(console.request("/dead-letters", &[&anna], None).status, 401);
     assert!(!console.log().contains("0123456789abcdef"), "{}", console.log());
     env.clean().await;
 }
@@ -179,13 +184,13 @@ async fn a_console_without_its_queue_is_alive_and_not_ready() {
 }
 
 #[tokio::test]
-async fn what_an_expression_mends_is_stored_and_the_rest_stays() {
+async fn what_an_expression_corrects_is_stored_and_the_rest_stays() {
     let env = with_dead_letters(40).await;
     let worker = env.worker().await;
     let directory = tempfile::tempdir().unwrap();
     let address = format!("http://{}", worker.address());
     let console = env.console(&[&all_roles(directory.path())[..], &["--worker", &address]].concat()).await;
-    console.get("/letters");
+    console.get("/dead-letters");
     let wrong = console.post("/forecast", &[("expression", ".[0")]);
     assert!(wrong.status == 422 && wrong.body.contains("wrong at character 4"), "{wrong:?}");
     let expression = "if .[0].n < 10 then error(\"too small\") else .[0] end";
@@ -226,7 +231,7 @@ async fn dead_letters_are_parked_and_deleted_with_a_backup_and_come_back() {
     let directory = tempfile::tempdir().unwrap();
     let console = env.console(&all_roles(directory.path())).await;
     console.job("/park", &[("reason", "too_deep")], "1 dead letter moved").await;
-    console.get("/letters?queue=parked");
+    console.get("/dead-letters?queue=parked");
     let refused = console.post("/forecast", &[("queue", "parked")]);
     assert!(refused.status == 400 && refused.body.contains("unpark them first"), "{refused:?}");
     console.job("/unpark", &[("queue", "parked")], "1 dead letter moved").await;
@@ -242,8 +247,8 @@ async fn dead_letters_are_parked_and_deleted_with_a_backup_and_come_back() {
     env.dead_command_succeeds(&["import", backup.to_str().unwrap()]).await;
     env.wait_for_depth(&queue, 21).await;
     eventually("the list shows the change", DEADLINE, async || {
-        console.post("/look", &[]);
-        console.get("/letters").body.contains("21 dead letters")
+        console.post("/read", &[]);
+        console.get("/dead-letters").body.contains("21 dead letters")
     })
     .await;
     env.clean().await;
@@ -287,9 +292,9 @@ async fn whoever_waits_sees_who_is_first_and_both_can_be_stopped() {
     let (replay, _) = console.job("/replay", &fields, "of 100").await;
     let again = console.post("/replay", &fields);
     assert_eq!(again.header("location"), Some(replay.as_str()), "a second press joins the replay: {again:?}");
-    let (look, waiting) = console.job("/look", &[], "Waiting: ").await;
+    let (read, waiting) = console.job("/read", &[], "Waiting: ").await;
     assert!(waiting.body.contains("is replaying") && waiting.body.contains("Stop"), "{waiting:?}");
-    console.job(&format!("{look}/stop"), &[], "It failed: </strong>it was stopped").await;
+    console.job(&format!("{read}/stop"), &[], "It failed: </strong>it was stopped").await;
     assert!(console.get(&replay).body.contains("of 100"), "the replay goes on");
     eventually("some are replayed", DEADLINE, async || env.depth(&env.queue()).await > 0).await;
     console.job(&format!("{replay}/stop"), &[], "the rest is in the queue as it was").await;
@@ -299,9 +304,9 @@ async fn whoever_waits_sees_who_is_first_and_both_can_be_stopped() {
     assert_eq!(history.matches("\"What\">replay ").count(), 1, "{history}");
     let left = env.depth(&env.dead_letter_queue()).await;
     assert!((2..101).contains(&left), "{left} left");
-    console.post("/look", &[]);
+    console.post("/read", &[]);
     eventually("the list shows what is left", DEADLINE, async || {
-        console.get("/letters").body.contains(&format!("{left} dead letters"))
+        console.get("/dead-letters").body.contains(&format!("{left} dead letters"))
     })
     .await;
     env.clean().await;

@@ -9,20 +9,20 @@ use lapin::BasicProperties;
 
 use crate::harness::{Answer, Console, DEADLINE, TestEnv, eventually};
 
-/// Publishes dead letters with bodies of about so many bytes, each an array of one event.
+/// Publishes dead letters with bodies of about this many bytes, each an array of one event.
 async fn with_dead_letters(count: i32, bytes: usize) -> TestEnv {
     let env = TestEnv::new().await;
-    let letter = |n: i32| {
+    let dead_letter = |n: i32| {
         let headers = env.headers(&format!("id-{n}"), "not_an_object", n);
         let body = format!("[{{\"n\":{n},\"text\":\"{}\"}}]", "x".repeat(bytes));
         (body.into_bytes(), BasicProperties::default().with_message_id(format!("m-{n}").into()).with_headers(headers))
     };
-    env.publish_dead_letters((0..count).map(letter)).await;
+    env.publish_dead_letters((0..count).map(dead_letter)).await;
     env
 }
 
 fn with_roles(directory: &Path) -> [&str; 4] {
-    ["--allow", "replay,mend,purge", "--state-dir", directory.to_str().unwrap()]
+    ["--allow", "replay,edit,purge", "--state-dir", directory.to_str().unwrap()]
 }
 
 fn export_request(console: &Console, header: &str) -> String {
@@ -35,7 +35,7 @@ async fn idle_connections_without_login_do_not_cut_off_an_export() {
     let env = with_dead_letters(600, 50_000).await;
     let directory = tempfile::tempdir().unwrap();
     let tokens = directory.path().join("tokens.toml");
-    std::fs::write(&tokens, "anna = { token = \"anna-0123456789abcdef\", roles = [\"look\"] }\n").unwrap();
+    std::fs::write(&tokens, "anna = { token = \"anna-0123456789abcdef\", roles = [\"view\"] }\n").unwrap();
     std::fs::set_permissions(&tokens, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
     let console = env.console(&["--tokens", tokens.to_str().unwrap()]).await;
     let bearer = "Authorization: bearer anna-0123456789abcdef\r\n";
@@ -46,7 +46,7 @@ async fn idle_connections_without_login_do_not_cut_off_an_export() {
     let idle: Vec<TcpStream> = (0..70).map(|_| TcpStream::connect(console.address()).unwrap()).collect();
     let login = format!("POST /login HTTP/1.1\r\nHost: {}\r\nContent-Length: 60000\r\n\r\ntoken=", console.address());
     let slow: Vec<TcpStream> = (0..70).map(|_| console.send(login.as_bytes())).collect();
-    let answer = console.request("/letters", &[bearer.trim()], None);
+    let answer = console.request("/dead-letters", &[bearer.trim()], None);
     assert!(answer.status == 200, "others are served, too: {answer:?}");
     let rest = Answer::read(export);
     let text = String::from_utf8_lossy(&begin).into_owned() + &rest.head + &rest.body;
@@ -63,7 +63,7 @@ async fn a_link_on_another_site_does_not_read_the_queue() {
     let link = ["Sec-Fetch-Site: cross-site", "Sec-Fetch-Mode: navigate", "Sec-Fetch-Dest: document"];
     let old_browser = ["Referer: https://wiki.example/", "Accept: text/html"];
     for headers in [&link[..], &old_browser] {
-        for path in ["/letters", "/letters/list", "/letter?id=id-1", "/letters?queue=parked"] {
+        for path in ["/dead-letters", "/dead-letters/list", "/dead-letter?id=id-1", "/dead-letters?queue=parked"] {
             let answer = console.request(path, headers, None);
             assert!(answer.status == 200 && answer.body.contains("Read the queue</button>"), "{path}: {answer:?}");
             assert!(!answer.body.contains("id-1</"), "{path}: {answer:?}");
@@ -73,16 +73,19 @@ async fn a_link_on_another_site_does_not_read_the_queue() {
     let now = console.request("/", &link, None);
     assert!(!now.body.contains("reading the queue") && !now.body.contains("looking"), "{now:?}");
     // The form of that page opens the dead letter.
-    let page = console.request("/letter?id=id-1", &link, None);
+    let page = console.request("/dead-letter?id=id-1", &link, None);
     let form = format!("csrf={}&id={}", page.hidden("csrf"), page.hidden("id"));
-    let job = console.request("/look", &["Sec-Fetch-Site: same-origin"], Some(&form));
+    let job = console.request("/read", &["Sec-Fetch-Site: same-origin"], Some(&form));
     let job = job.header("location").unwrap().to_owned();
     eventually("it is read", DEADLINE, async || console.get(&job).body.contains("Show it")).await;
-    let letter = console.request("/letter?id=id-1", &link, None);
-    assert!(letter.status == 200 && letter.body.contains("not_an_object"), "what is known is shown: {letter:?}");
+    let dead_letter = console.request("/dead-letter?id=id-1", &link, None);
+    assert!(
+        dead_letter.status == 200 && dead_letter.body.contains("not_an_object"),
+        "what is known is shown: {dead_letter:?}"
+    );
     // A person who types the address, or follows a link of the console, need not be asked.
     for site in ["none", "same-origin"] {
-        let answer = console.request("/letters", &[&format!("Sec-Fetch-Site: {site}")], None);
+        let answer = console.request("/dead-letters", &[&format!("Sec-Fetch-Site: {site}")], None);
         assert!(answer.body.contains("3 dead letters"), "{site}: {answer:?}");
     }
     env.clean().await;

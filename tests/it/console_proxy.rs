@@ -55,7 +55,7 @@ async fn only_the_proxy_is_believed_and_only_the_hosts_of_the_console() {
         (vec![host, &secret], 401),
         (vec!["Host: DESK.example:443", anna, &secret, "Accept: text/html"], 200),
     ] {
-        let answer = console.request("/letters", &lines, None);
+        let answer = console.request("/dead-letters", &lines, None);
         assert_eq!(answer.status, status, "{lines:?}: {answer:?}");
     }
     for path in ["/login", "/static/console.js"] {
@@ -77,7 +77,7 @@ async fn a_form_is_admitted_whichever_way_the_proxy_writes_the_host() {
     let console = proxied_console(&env, directory.path(), "desk.example,desk.example:8443").await;
     let secret = format!("X-Ticketlog-Proxy-Secret: {SECRET}");
     let common = ["X-Forwarded-User: anna", secret.as_str()];
-    let page = console.request("/letters", &[&common[..], &["Host: desk.example"]].concat(), None);
+    let page = console.request("/dead-letters", &[&common[..], &["Host: desk.example"]].concat(), None);
     let form = format!("csrf={}&reason=too_deep", page.hidden("csrf"));
     for (host, origin, status) in [
         ("desk.example", "https://desk.example", 303),
@@ -181,7 +181,7 @@ async fn nginx_with_the_shipped_configuration_serves_people_and_forms() {
     assert_eq!(ask(&nginx, "anna:wrong", "GET /", &[], "").status, 401);
     // What a person sends in the name of the proxy is replaced.
     let forged = ["X-Forwarded-User: root", "X-Forwarded-User: root", "X-Ticketlog-Proxy-Secret: forged"];
-    let page = ask(&nginx, anna, "GET /letters", &forged, "");
+    let page = ask(&nginx, anna, "GET /dead-letters", &forged, "");
     assert!(page.status == 200 && page.body.contains(">anna</span>") && !page.body.contains("root"), "{page:?}");
     let zoe = ask(&nginx, "zoë:zoe-secret", "GET /history", &[], "");
     assert!(zoe.status == 200 && zoe.body.contains(">zoë</span>"), "{zoe:?}");

@@ -78,12 +78,13 @@ async fn a_message_without_identity_is_stored_once_however_often_it_is_dead_lett
     let env = TestEnv::new().await;
     let strict = [("BATCH__LINGER", "1ms"), ("EVENT__MAX_DEPTH", "1")];
     let mut worker = env.worker_with(&strict).await;
-    let letter = (b"{\"a\":{}}".to_vec(), lapin::BasicProperties::default());
-    env.publish_dead_letters([(letter.0, letter.1.with_headers(env.headers("id-first", "too_deep", 1)))]).await;
+    let dead_letter = (b"{\"a\":{}}".to_vec(), lapin::BasicProperties::default());
+    env.publish_dead_letters([(dead_letter.0, dead_letter.1.with_headers(env.headers("id-first", "too_deep", 1)))])
+        .await;
     // As if a replay had been killed between confirm and ack: the copy is dead-lettered again, and the original is
     // still in the dead-letter queue.
     let directory = tempfile::tempdir().unwrap();
-    let file = directory.path().join("letter");
+    let file = directory.path().join("dead-letter");
     env.dead_command_succeeds(&["export", file.to_str().unwrap()]).await;
     env.dead_command_succeeds(&["replay", "--yes"]).await;
     worker.wait_until_settled(1).await;
@@ -195,14 +196,14 @@ async fn two_replays_at_once_replay_each_message_once() {
 async fn a_dead_letter_that_comes_back_during_a_replay_is_not_replayed_twice() {
     let env = TestEnv::new().await;
     let worker = env.worker().await;
-    let letter = |n: i32| {
+    let dead_letter = |n: i32| {
         let properties = lapin::BasicProperties::default().with_message_id(format!("m-{n}").into());
         (
             format!("nonsense {n}").into_bytes(),
             properties.with_headers(env.headers(&format!("id-{n}"), "invalid_json", n)),
         )
     };
-    env.publish_dead_letters((0..600).map(letter)).await;
+    env.publish_dead_letters((0..600).map(dead_letter)).await;
     let output = env.dead_command_succeeds(&["replay", "--yes", "--json", "--rate", "800"]).await;
     assert_eq!(output.json()[0]["replayed"], 600);
     worker.wait_until_settled(600).await;
@@ -212,12 +213,12 @@ async fn a_dead_letter_that_comes_back_during_a_replay_is_not_replayed_twice() {
     env.clean().await;
 }
 
-/// A replay ends when it has met all that had died before it, not after a number of messages: others die meanwhile, at any
+/// A replay ends when it has read all that were dead-lettered before it, not after a number of messages: others are dead-lettered meanwhile, at any
 /// place of the queue.
 #[tokio::test]
-async fn a_replay_meets_every_dead_letter_that_had_died_when_it_began() {
+async fn a_replay_reads_every_dead_letter_that_was_there_when_it_began() {
     let env = TestEnv::new().await;
-    let letter = |name: &str, n: i32, time: AMQPValue, priority: u8| {
+    let dead_letter = |name: &str, n: i32, time: AMQPValue, priority: u8| {
         let mut headers = env.headers(&format!("{name}-{n}"), "rejected_by_store", n).inner().clone();
         headers.insert("dl-time".into(), time);
         let properties = lapin::BasicProperties::default().with_message_id(format!("{name}-{n}").into());
@@ -226,13 +227,13 @@ async fn a_replay_meets_every_dead_letter_that_had_died_when_it_began() {
     let now = || std::time::SystemTime::now().duration_since(std::time::SystemTime::UNIX_EPOCH).unwrap().as_millis();
     // The clock of the worker that wrote the last of these was ahead.
     let time = |n| AMQPValue::LongLongInt(if n < 299 { 1 } else { 4_000_000_000_000 });
-    env.publish_dead_letters((0..300).map(|n| letter("old", n, time(n), 0))).await;
+    env.publish_dead_letters((0..300).map(|n| dead_letter("old", n, time(n), 0))).await;
     let mut replay = env.build_dead_command(&["replay", "--yes", "--json", "--rate", "200"]);
     let replay = replay.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).spawn().unwrap();
     eventually("it has begun", DEADLINE, async || env.depth(&env.queue()).await > 0).await;
     // These overtake the others on RabbitMQ 4.
     let later = AMQPValue::LongLongInt(now() as i64);
-    env.publish_dead_letters((0..100).map(|n| letter("later", n, later.clone(), 9))).await;
+    env.publish_dead_letters((0..100).map(|n| dead_letter("later", n, later.clone(), 9))).await;
     let output = replay.wait_with_output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(output.status.success() && text.contains("\"replayed\":300"), "{text}");

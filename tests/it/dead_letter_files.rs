@@ -9,12 +9,12 @@ use crate::harness::{CommandOutput, TestEnv};
 
 async fn with_dead_letters(count: i32, bytes: usize) -> TestEnv {
     let env = TestEnv::new().await;
-    let letter = |n: i32| {
+    let dead_letter = |n: i32| {
         let headers = env.headers(&format!("id-{n}"), "not_an_object", n);
         let body = format!("[{n}, \"{}\"]", "x".repeat(bytes));
         (body.into_bytes(), BasicProperties::default().with_headers(headers))
     };
-    env.publish_dead_letters((0..count).map(letter)).await;
+    env.publish_dead_letters((0..count).map(dead_letter)).await;
     env
 }
 

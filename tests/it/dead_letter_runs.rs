@@ -97,7 +97,7 @@ async fn a_replay_loses_nothing_whatever_the_clocks_say_and_whoever_is_logged_in
 #[tokio::test]
 async fn what_arrives_during_a_run_stays() {
     let env = TestEnv::new().await;
-    let letter = |name: &str, n: i32, priority: u8| {
+    let dead_letter = |name: &str, n: i32, priority: u8| {
         let properties = BasicProperties::default().with_priority(priority);
         (TestMessage::numbered(n).body, properties.with_headers(env.headers(&format!("{name}-{n}"), "too_deep", n)))
     };
@@ -106,20 +106,23 @@ async fn what_arrives_during_a_run_stays() {
     {
         env.replace_dead_letter_queue(queue_type, &arguments).await;
         for command in ["replay", "park"] {
-            env.publish_dead_letters((0..300).map(|n| letter("early", n, (n % 8) as u8))).await;
+            env.publish_dead_letters((0..300).map(|n| dead_letter("early", n, (n % 8) as u8))).await;
             let arguments: &[&str] =
                 if command == "replay" { &["replay", "--yes", "--rate", "150"] } else { &["park", "--rate", "150"] };
             let mut run = env.build_dead_command(arguments);
             let run = run.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
             let target = if command == "replay" { env.queue() } else { env.parked_queue() };
             eventually("it has begun", DEADLINE, async || env.depth(&target).await > 0).await;
-            env.publish_dead_letters((0..100).map(|n| letter("late", n, 9))).await;
+            env.publish_dead_letters((0..100).map(|n| dead_letter("late", n, 9))).await;
             let output: CommandOutput = run.wait_with_output().unwrap().into();
             assert_eq!(output.code, Some(0), "{queue_type} {command}: {output:?}");
             env.wait_for_depth(&env.dead_letter_queue(), 100).await;
             assert_eq!(env.depth(&target).await, 300, "{queue_type} {command}");
             let left = env.dead_command_succeeds(&["list", "--json"]).await.json();
-            assert!(left.iter().all(|letter| letter["id"].as_str().unwrap().starts_with("late-")), "{left:?}");
+            assert!(
+                left.iter().all(|dead_letter| dead_letter["id"].as_str().unwrap().starts_with("late-")),
+                "{left:?}"
+            );
             for queue in [env.dead_letter_queue(), target] {
                 env.channel.queue_purge(queue.into(), Default::default()).await.unwrap();
             }
@@ -192,12 +195,12 @@ async fn dead_letters_that_another_client_takes_during_a_run_are_an_error() {
 #[tokio::test]
 async fn dead_letters_of_the_previous_release_stay_as_many_events_as_they_are() {
     let env = TestEnv::new().await;
-    let letter = |unique: &str| {
+    let dead_letter = |unique: &str| {
         let mut headers = env.headers("same", "too_deep", 1).inner().clone();
         headers.insert("dl-copy-id".into(), AMQPValue::LongString(unique.into()));
         (b"{\"a\":1}".to_vec(), BasicProperties::default().with_headers(headers.into()))
     };
-    env.publish_dead_letters(["one", "two", "two"].map(letter)).await;
+    env.publish_dead_letters(["one", "two", "two"].map(dead_letter)).await;
     let mut worker = env.worker().await;
     let output = env.dead_command_succeeds(&["replay", "--yes", "--json"]).await;
     assert_eq!(output.json()[0]["replayed"], 3);
@@ -220,7 +223,7 @@ async fn nothing_is_sent_twice_because_the_channel_is_closed_for_another() {
         Default::default(),
     );
     declare.await.unwrap();
-    let letter = |n: i32| {
+    let dead_letter = |n: i32| {
         let mut headers = env.headers(&format!("id-{n}"), "too_deep", n).inner().clone();
         if n % 100 == 50 {
             headers.insert("dl-exchange".into(), AMQPValue::LongString(internal.as_str().into()));
@@ -229,7 +232,7 @@ async fn nothing_is_sent_twice_because_the_channel_is_closed_for_another() {
         let body = format!("{{\"n\":{n},\"text\":\"{}\"}}", "x".repeat(usize::try_from(n / 40).unwrap()));
         (body.into_bytes(), BasicProperties::default().with_headers(headers.into()))
     };
-    env.publish_dead_letters((0..400).map(letter)).await;
+    env.publish_dead_letters((0..400).map(dead_letter)).await;
     let replayed = env.dead_command(&["replay", "--yes", "--json"]).await;
     assert_eq!((replayed.code, &replayed.json()[0]["replayed"]), (Some(69), &396.into()), "{replayed:?}");
     assert!(replayed.err.contains("cannot publish to internal exchange"), "{replayed:?}");

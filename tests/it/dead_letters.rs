@@ -79,7 +79,7 @@ async fn a_replay_sends_the_selected_dead_letters_and_reports_their_outcomes() {
     let output = run(&["--reason", "invalid_field"]).await;
     let outcome = &output.json()[0]["outcome"];
     assert_eq!((output.code, outcome["duplicate"].as_u64()), (Some(65), Some(1)), "{output:?}");
-    assert_eq!(outcome["dead_again"], serde_json::json!({ "invalid_field user_id": 1 }));
+    assert_eq!(outcome["dead_lettered_again"], serde_json::json!({ "invalid_field user_id": 1 }));
     let dead = env.dead_command_succeeds(&["list", "--json", "--replayed-at-least", "1"]).await.json();
     let replay = output.json()[0]["replay_id"].clone();
     assert_eq!((dead.len(), &dead[0]["replays"], &dead[0]["replay_id"]), (1, &serde_json::json!(1), &replay));

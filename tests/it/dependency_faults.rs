@@ -143,7 +143,7 @@ async fn fault_17_the_validator_rejects_one_of_500_and_then_all() {
     .await;
     database.run_command(validator(doc! {})).await.unwrap();
     worker.wait_until_ready().await;
-    // Those of the first batch died before there was a window to judge.
+    // Those of the first batch were dead-lettered before there was a window to judge.
     env.dead_command_succeeds(&["replay", "--yes"]).await;
     wait_until_stored(&env, 500).await;
     env.assert_all_stored("17 validator rejects all, until changed", 500, &[&worker]).await;

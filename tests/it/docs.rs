@@ -158,8 +158,9 @@ fn anchors(page: &str) -> BTreeSet<String> {
         prose(page).filter_map(|line| line.trim_start_matches('#').strip_prefix(' ').filter(|_| line.starts_with('#')));
     let anchor = |heading: &str| {
         let text = link.replace_all(heading, "$1").to_lowercase();
-        let kept = text.chars().filter(|letter| letter.is_alphanumeric() || matches!(letter, '-' | '_' | ' '));
-        kept.map(|letter| if letter == ' ' { '-' } else { letter }).collect()
+        let kept =
+            text.chars().filter(|dead_letter| dead_letter.is_alphanumeric() || matches!(dead_letter, '-' | '_' | ' '));
+        kept.map(|dead_letter| if dead_letter == ' ' { '-' } else { dead_letter }).collect()
     };
     headings.map(anchor).collect()
 }

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::harness::{TestEnv, TestMessage, access_control, server_uri};
 
-/// Events of two users, and letters of both; one letter is not JSON.
+/// Events of two users, and dead letters of both; one of them is not JSON.
 async fn with_two_users(env: &TestEnv) {
     let mut worker = env.worker_with(&[("EVENT__MAX_DEPTH", "2")]).await;
     let event = |user: &str, rest: &str| TestMessage::body(format!("{{\"user_id\":{user}{rest}}}"));
@@ -140,11 +140,11 @@ async fn a_dead_letter_is_erased_if_the_worker_would_store_it_under_the_user() {
     let plain = ["42.0", "4.2e1", "\" 42\"", "{\"_id\":42}", "420", "\"\"", "null"].map(|user| (of(user), ""));
     let others = [(gzip.finish().unwrap(), "gzip"), (b"[{\"user_id\":42}]".to_vec(), ""), (of("42"), "br")];
     let text = [(b"\"{\\\"user_id\\\":42}\"".to_vec(), ""), (of("[42]"), "")];
-    let letters = plain.into_iter().chain(others).chain(text).enumerate().map(|(n, (body, encoding))| {
+    let dead_letters = plain.into_iter().chain(others).chain(text).enumerate().map(|(n, (body, encoding))| {
         let headers = env.headers(&format!("id-{n}"), "rejected_by_store", 1);
         (body, BasicProperties::default().with_headers(headers).with_content_encoding(encoding.into()))
     });
-    env.publish_dead_letters(letters).await;
+    env.publish_dead_letters(dead_letters).await;
     let output = env.operator_command().args(["erase", "--user", "42", "--yes"]).output().unwrap();
     let (out, err) = (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
     assert_eq!(output.status.code(), Some(0), "{err}");

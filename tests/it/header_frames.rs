@@ -21,7 +21,7 @@ fn text(length: usize) -> AMQPValue {
     AMQPValue::LongString("x".repeat(length).into())
 }
 
-/// A numbered event whose content header leaves so many bytes of a frame free.
+/// A numbered event whose content header leaves this many bytes of a frame free.
 fn with_spare(n: i32, spare: usize) -> TestMessage {
     let message = TestMessage::numbered(n);
     let id = message.properties.message_id().as_ref().unwrap().as_str().len();
@@ -134,7 +134,7 @@ async fn the_desk_reads_dead_letters_whose_headers_exceed_a_frame() {
     }
     env.wait_for_depth(&dead, 6).await;
     let listed = env.dead_command_succeeds(&["list", "--json"]).await.json();
-    assert_eq!(listed.iter().filter(|letter| letter["reason"] == "expired").count(), 6, "{listed:?}");
+    assert_eq!(listed.iter().filter(|dead_letter| dead_letter["reason"] == "expired").count(), 6, "{listed:?}");
     env.dead_command_succeeds(&["stats"]).await;
     let shown = env.dead_command_succeeds(&["show", "@3", "--json"]).await.json();
     assert!(shown[0]["headers"]["big"].as_str().unwrap().len() > 130_000, "all of the headers are shown");

@@ -82,7 +82,7 @@ async fn a_message_that_is_not_utf8_is_dead_lettered_and_its_neighbours_are_stor
     assert_eq!(ends.count(), 0, "no session ended");
 
     let listed = env.dead_command_succeeds(&["list", "--json", "--reason", "invalid_property"]).await.json();
-    let details: Vec<_> = listed.iter().map(|letter| letter["detail"].as_str().unwrap()).collect();
+    let details: Vec<_> = listed.iter().map(|dead_letter| dead_letter["detail"].as_str().unwrap()).collect();
     let kinds = ["message_id, app_id", "header_name", "routing_key", "correlation_id, reply_to, type"];
     assert_eq!(details, kinds.map(|kind| format!("not UTF-8: {kind}")));
     let shown = env.dead_command_succeeds(&["show", "@1", "--json"]).await.json();

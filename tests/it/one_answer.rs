@@ -155,12 +155,12 @@ async fn worker_validate_shadow_and_forecast_say_the_same_of_each_message() {
     let only_dead = Answer::from_iter(expected.clone().into_iter().filter(|(outcome, _)| outcome != "stored"));
     assert_eq!(dead, only_dead, "worker");
 
-    // RabbitMQ takes a replay whose key is of the `main` route there: the key is no fault, and the body is judged by the rules of this one.
+    // RabbitMQ takes a replay whose key is of the `main` route there: the key is not at fault, and the body is judged by the rules of this one.
     let forecast = &lines(command(&env).args(["dead", "replay", "--route", "refresh", "--dry-run", "--json"]))[0];
     let mut again = only_dead;
     again.insert("unexpected_routing_key".to_owned(), 1);
     again.insert("not_an_object".to_owned(), 2);
-    assert_eq!(serde_json::from_value::<Answer>(forecast["dead_again"].clone()).unwrap(), again, "forecast");
+    assert_eq!(serde_json::from_value::<Answer>(forecast["dead_lettered_again"].clone()).unwrap(), again, "forecast");
     assert_eq!(forecast["accepted"], 1, "{forecast}");
 
     assert_eq!(worker.stop().await.code(), Some(0));

@@ -155,8 +155,11 @@ async fn each_message_is_stored_in_the_collection_of_its_route() {
     assert!(shown.contains(&format!("{refresh} to")) && shown.contains("2 waiting, 0 parked"), "{shown}");
 
     // The desk of a route knows its fields.
-    let letters = routes.run(&["dead", "list", "--route", "refresh"]);
-    assert!(letters.contains("missing_field") && letters.contains("unexpected_routing_key"), "{letters}");
+    let dead_letters = routes.run(&["dead", "list", "--route", "refresh"]);
+    assert!(
+        dead_letters.contains("missing_field") && dead_letters.contains("unexpected_routing_key"),
+        "{dead_letters}"
+    );
     let fixed = [
         "dead",
         "replay",
@@ -223,8 +226,8 @@ async fn a_left_over_binding_is_noticed_behind_an_exchange_in_front() {
     }
     routes.wait_until_stored(1, 1).await;
     routes.env.wait_for_depth(&format!("{}.dead", routes.queue), 1).await;
-    let letters = routes.run(&["dead", "list", "--route", "refresh"]);
-    assert!(letters.contains("unexpected_routing_key"), "{letters}");
+    let dead_letters = routes.run(&["dead", "list", "--route", "refresh"]);
+    assert!(dead_letters.contains("unexpected_routing_key"), "{dead_letters}");
     channel.exchange_delete(from.into(), Default::default()).await.unwrap();
     worker.stop().await;
     routes.clean().await;

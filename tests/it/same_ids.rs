@@ -29,7 +29,7 @@ async fn a_message_with_an_identity_has_one_id_however_often_it_is_dead_lettered
     let count = reject_several_times(&env, &sent).await;
     assert!(count > 1);
     let listed = env.dead_command_succeeds(&["list", "--json"]).await.json();
-    let same: Vec<_> = listed.iter().map(|letter| letter["same_id_as"].as_u64()).collect();
+    let same: Vec<_> = listed.iter().map(|dead_letter| dead_letter["same_id_as"].as_u64()).collect();
     assert_eq!(same, (0..count).map(|n| (n > 0).then_some(1)).collect::<Vec<_>>(), "{listed:?}");
     let text = env.dead_command_succeeds(&["list"]).await.out;
     assert_eq!(text.matches("same id as @1: ").count(), count as usize - 1, "{text}");
@@ -66,7 +66,7 @@ async fn messages_without_an_identity_stay_as_many_as_they_are() {
     worker.wait_until_settled(6).await;
     worker.stop().await;
     let ids = |listed: Vec<serde_json::Value>| {
-        listed.iter().map(|letter| letter["id"].to_string()).collect::<std::collections::BTreeSet<_>>().len()
+        listed.iter().map(|dead_letter| dead_letter["id"].to_string()).collect::<std::collections::BTreeSet<_>>().len()
     };
     assert_eq!(ids(env.dead_command_succeeds(&["list", "--json"]).await.json()), 3);
     env.dead_command_succeeds(&["park"]).await;
@@ -89,12 +89,13 @@ async fn messages_without_an_identity_stay_as_many_as_they_are() {
 #[tokio::test]
 async fn a_forged_id_takes_no_other_dead_letter_with_it() {
     let env = TestEnv::new().await;
-    let letter = |message_id: &str, body: &str| {
+    let dead_letter = |message_id: &str, body: &str| {
         let properties = BasicProperties::default().with_message_id(message_id.into());
         (body.as_bytes().to_vec(), properties.with_headers(env.headers("same", "rejected_by_store", 1)))
     };
-    let letters = [letter("m", "{\"a\":1}"), letter("m", "{\"a\":2}"), letter("other", "{\"a\":1}")];
-    env.publish_dead_letters(letters).await;
+    let dead_letters =
+        [dead_letter("m", "{\"a\":1}"), dead_letter("m", "{\"a\":2}"), dead_letter("other", "{\"a\":1}")];
+    env.publish_dead_letters(dead_letters).await;
     let purged = env.dead_command_succeeds(&["purge", "--limit", "1", "--yes", "--no-backup"]).await;
     assert_eq!(env.depth(&env.dead_letter_queue()).await, 2, "{purged:?}");
     let mut worker = env.worker().await;

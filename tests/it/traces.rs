@@ -27,7 +27,7 @@ struct Collector {
     requests: Arc<Mutex<Vec<ExportTraceServiceRequest>>>,
     address: String,
     is_stuck: bool,
-    /// Rejects so many spans of each request, in an answer that says that all is well.
+    /// Rejects this many spans of each request, in an answer that says that all is well.
     rejects: i64,
 }
 

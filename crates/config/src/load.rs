@@ -21,7 +21,7 @@ pub const DEFAULT: &str = include_str!("../../../config/default.toml");
 
 /// Settings whose value is never shown, and which can come from a file (`<key>_file`).
 const SECRETS: [&str; 5] = ["broker.uri", MASK_KEY, "store.uri", "operator.broker_uri", "operator.store_uri"];
-/// The secret that is no URI.
+/// The secret that is not a URI.
 const MASK_KEY: &str = "event.mask_key";
 
 /// Where settings come from. Later ones win: defaults, files, environment, flags.

@@ -194,7 +194,7 @@ fn errors_name_file_line_key_and_fix() {
     FILE, line 3: event.mask_key must have at least 16 bytes if event.drop or event.mask names fields: masks, and the _id, which depends on the whole message, could be guessed without it
     FILE, line 2: broker.shards must be 1 to 64
     FILE, line 2: broker.prefetch_bytes is less than event.max_bytes * broker.shards = 40.0 MiB; raise it
-    FILE, line 2: broker.queue is also a dead-letter queue; use another queue
+    FILE, line 2: broker.queue is also a dead-dead_letter queue; use another queue
     FILE, line 2: telemetry.otlp must have no user name, password and query: OTEL_EXPORTER_OTLP_HEADERS can hold a credential
     "#);
     insta::assert_snapshot!(with_env(&[("TICKETLOG_BROKER__PREFECH", "5")]).unwrap_err(), @"environment variable TICKETLOG_BROKER__PREFECH: broker.prefech is an unknown setting; did you mean prefetch?");

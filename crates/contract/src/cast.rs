@@ -39,7 +39,7 @@ impl CastField<'_, '_> {
         self.walk.fields.set_found(self.role, true, findings);
     }
 
-    /// Whether it is a number that is no time: an id, or an amount.
+    /// Whether it is a number that is not a time: an id, or an amount.
     fn is_number(&self) -> bool {
         self.role.kind == FieldKind::Number && self.role.identity != IdentityPart::Time
     }

@@ -10,7 +10,7 @@ use super::{HiddenField, MaskKey};
 pub struct IdHash {
     /// None: the hash has no key, because everything that it is made of is stored.
     key: Option<hmac::Key>,
-    /// Whether the time is not stored either, and so is no part of the `_id`.
+    /// Whether the time is not stored either, and so is not part of the `_id`.
     hides_time: bool,
 }
 

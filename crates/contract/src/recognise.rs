@@ -148,7 +148,7 @@ pub(super) fn of_fault(text: &str, error: &serde_json::Error) -> Option<LikelyCa
     }
 }
 
-/// What a JSON text that is no object probably is.
+/// What a JSON text that is not an object probably is.
 pub(super) fn of_root(text: &str) -> Option<LikelyCause> {
     let trimmed = text.trim();
     if trimmed.starts_with('[') {
@@ -161,7 +161,7 @@ pub(super) fn of_root(text: &str) -> Option<LikelyCause> {
     if is_json(&inner) { Some(LikelyCause::EncodedTwice) } else { of_text(&inner, 0) }
 }
 
-/// Whether a text that is no number is a date, such as `2026-11-30T12:32:21Z`, `30.11.2026` or `Mon Nov 30 2026`.
+/// Whether a text that is not a number is a date, such as `2026-11-30T12:32:21Z`, `30.11.2026` or `Mon Nov 30 2026`.
 pub(super) fn is_date(text: &str) -> bool {
     let numbers: Vec<&str> = text.split(|c: char| !c.is_ascii_digit()).filter(|part| !part.is_empty()).collect();
     let words: Vec<&str> = text.split(|c: char| !c.is_ascii_alphabetic()).filter(|part| !part.is_empty()).collect();

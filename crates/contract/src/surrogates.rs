@@ -1,4 +1,4 @@
-//! Owns lone surrogates in JSON: JavaScript cuts an emoji in two and writes one half as `\ud83d`, which is no character. MongoDB's
+//! Owns lone surrogates in JSON: JavaScript cuts an emoji in two and writes one half as `\ud83d`, which is not a character. MongoDB's
 //! driver for Node stores it as U+FFFD, so the decoder does too.
 
 /// What replaces a lone surrogate: U+FFFD, REPLACEMENT CHARACTER. As long as the escape that it replaces, so that lines and

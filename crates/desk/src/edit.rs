@@ -1,4 +1,4 @@
-//! Owns mending bodies. Expressions run in a process of their own, with a deadline and little memory: one that never ends harms nothing
+//! Edits bodies. Expressions run in a process of their own, with a deadline and little memory: one that never ends harms nothing
 //! else.
 
 use std::io::{Read as _, Write as _};

@@ -60,7 +60,7 @@ enum Owner {
     Undecided(String),
 }
 
-/// Looks for the dead letters of a user.
+/// Finds the dead letters of a user.
 pub struct UserSearch<'a> {
     settings: &'a RouteSettings,
     user: &'a Wanted,
@@ -75,25 +75,25 @@ impl<'a> UserSearch<'a> {
         UserSearch { settings, user, rules }
     }
 
-    /// Looks through a queue; nothing is changed.
+    /// Reads a queue; nothing is changed.
     ///
     /// # Errors
     /// The queue cannot be read.
     pub async fn find(&self, source: &Source, report: &Arc<dyn Report>) -> Result<UserLetters, DeskError> {
-        let mut letters = UserLetters::default();
+        let mut dead_letters = UserLetters::default();
         let run = Run { settings: self.settings, report };
         let mut reader = DeadLetterReader::open(run, &source.clone().into()).await?;
         let mut decoder = self.decoder();
         let read = async {
-            while let Some(letter) = reader.next().await? {
-                report.set_done(letter.position.into());
-                let is_found = self.add(&mut decoder, letter, &source.queue, &mut letters);
-                letters.found += u64::from(is_found);
+            while let Some(dead_letter) = reader.next().await? {
+                report.set_done(dead_letter.position.into());
+                let is_found = self.add(&mut decoder, dead_letter, &source.queue, &mut dead_letters);
+                dead_letters.found += u64::from(is_found);
             }
             Ok(())
         }
         .await;
-        reader.close(read).await.map(|()| letters)
+        reader.close(read).await.map(|()| dead_letters)
     }
 
     /// Deletes them, without a copy, and counts in `deleted` what was deleted.
@@ -124,9 +124,9 @@ impl<'a> UserSearch<'a> {
         loop {
             let next = reader.next().await?;
             let is_last = next.is_none();
-            next.iter().for_each(|(letter, _)| report.set_done(letter.position.into()));
-            if let Some((letter, ack)) = next
-                && self.add(&mut decoder, letter, queue, deleted)
+            next.iter().for_each(|(dead_letter, _)| report.set_done(dead_letter.position.into()));
+            if let Some((dead_letter, ack)) = next
+                && self.add(&mut decoder, dead_letter, queue, deleted)
             {
                 acks.push(ack);
             }
@@ -146,13 +146,13 @@ impl<'a> UserSearch<'a> {
     }
 
     /// Whether it is the user's. It is counted if nobody knows.
-    fn add(&self, decoder: &mut Decoder, letter: DeadLetter, queue: &str, letters: &mut UserLetters) -> bool {
-        match self.owner(decoder, &letter.delivery) {
+    fn add(&self, decoder: &mut Decoder, dead_letter: DeadLetter, queue: &str, dead_letters: &mut UserLetters) -> bool {
+        match self.owner(decoder, &dead_letter.delivery) {
             Owner::User => true,
             Owner::Other => false,
             Owner::Undecided(reason) => {
-                let named = Undecided { queue: queue.to_owned(), id: letter.id, reason };
-                letters.add(UserLetters { found: 0, undecided: 1, named: vec![named] });
+                let named = Undecided { queue: queue.to_owned(), id: dead_letter.id, reason };
+                dead_letters.add(UserLetters { found: 0, undecided: 1, named: vec![named] });
                 false
             }
         }

@@ -41,8 +41,8 @@ impl Export<'_> {
             ExportTo::File(path) => Some(NewFile::create(path)?),
             ExportTo::Lines(_) => None,
         };
-        while let Some(letter) = reader.next().await? {
-            let line = letter.archive(&self.selection.source.queue);
+        while let Some(dead_letter) = reader.next().await? {
+            let line = dead_letter.archive(&self.selection.source.queue);
             match (&mut file, &self.to) {
                 (Some(file), _) => file.write(&line).await?,
                 (None, ExportTo::Lines(sink)) => sink(line).await?,

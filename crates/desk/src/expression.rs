@@ -1,4 +1,4 @@
-//! Owns the expressions that mend bodies: jq's language, by jaq. Pure.
+//! Owns the expressions that edit bodies: jq's language, by jaq. Pure.
 
 use std::borrow::Cow;
 
@@ -178,8 +178,8 @@ mod tests {
     #[test]
     fn a_body_is_changed_and_the_rest_stays_as_it_was() {
         let body = br#"{"user_id":"7","z":1.50,"a":12345678901234567890123,"t":"\ud83d\ude00"}"#;
-        let mended = apply(".user_id |= tonumber", body).unwrap();
-        assert_eq!(mended, "{\"user_id\":7,\"z\":1.50,\"a\":12345678901234567890123,\"t\":\"😀\"}");
+        let edited = apply(".user_id |= tonumber", body).unwrap();
+        assert_eq!(edited, "{\"user_id\":7,\"z\":1.50,\"a\":12345678901234567890123,\"t\":\"😀\"}");
         let date = br#"{"timestamp":"2026-11-22T10:00:00.5Z"}"#;
         assert_eq!(apply(".timestamp |= fromdate * 1000", date).unwrap(), r#"{"timestamp":1795341600500.0}"#);
         assert_eq!(apply("del(.a)", b"\xef\xbb\xbf{\"a\":1,\"b\":2}").unwrap(), r#"{"b":2}"#);
@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn a_body_that_is_not_json_is_mended_as_text() {
+    fn a_body_that_is_not_json_is_edited_as_text() {
         assert_eq!(apply(r#"sub("NaN"; "null")"#, br#"{"a":NaN}"#).unwrap(), r#"{"a":null}"#);
         assert_eq!(apply(r#"sub("'";"\"";"g") | fromjson | .b = 1"#, br"{'a':1}").unwrap(), r#"{"a":1,"b":1}"#);
         assert_eq!(apply("fromjson", b"{\"a\":\"M\xfcller\"}").unwrap(), "{\"a\":\"Müller\"}");

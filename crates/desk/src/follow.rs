@@ -76,13 +76,13 @@ impl Follow<'_> {
 
 impl Followed {
     /// Number of messages that were dead-lettered again.
-    pub fn dead_again(&self) -> u64 {
-        self.outcomes.dead_again.values().sum()
+    pub fn dead_lettered_again(&self) -> u64 {
+        self.outcomes.dead_lettered_again.values().sum()
     }
 
     /// Number of messages with an outcome.
     pub fn known(&self) -> u64 {
-        self.outcomes.stored + self.outcomes.duplicate + self.dead_again()
+        self.outcomes.stored + self.outcomes.duplicate + self.dead_lettered_again()
     }
 
     /// Number of messages without an outcome.
@@ -106,23 +106,26 @@ impl Followed {
         let Some(found) = status.replays.get(replay_id) else { return };
         self.outcomes.stored += found.stored;
         self.outcomes.duplicate += found.duplicate;
-        for (cause, count) in &found.dead_again {
-            *self.outcomes.dead_again.entry(cause.clone()).or_default() += count;
+        for (cause, count) in &found.dead_lettered_again {
+            *self.outcomes.dead_lettered_again.entry(cause.clone()).or_default() += count;
         }
     }
 
     /// As JSON.
     pub fn to_json(&self) -> Value {
-        let ReplayOutcomes { stored, duplicate, dead_again } = &self.outcomes;
-        json!({ "stored": stored, "duplicate": duplicate, "dead_again": dead_again, "unknown": self.unknown() })
+        let ReplayOutcomes { stored, duplicate, dead_lettered_again } = &self.outcomes;
+        json!({ "stored": stored, "duplicate": duplicate, "dead_lettered_again": dead_lettered_again, "unknown": self.unknown() })
     }
 
     /// As a sentence.
     pub fn to_text(&self) -> String {
-        let ReplayOutcomes { stored, duplicate, dead_again } = &self.outcomes;
-        let causes: Vec<String> = dead_again.iter().map(|(cause, count)| format!("{count} {cause}")).collect();
+        let ReplayOutcomes { stored, duplicate, dead_lettered_again } = &self.outcomes;
+        let causes: Vec<String> = dead_lettered_again.iter().map(|(cause, count)| format!("{count} {cause}")).collect();
         let causes = if causes.is_empty() { String::new() } else { format!(" ({})", causes.join(", ")) };
-        format!("{stored} stored, {duplicate} already stored, {} dead-lettered again{causes}", self.dead_again())
+        format!(
+            "{stored} stored, {duplicate} already stored, {} dead-lettered again{causes}",
+            self.dead_lettered_again()
+        )
     }
 }
 

@@ -46,7 +46,7 @@ pub(super) enum Prediction {
 
 /// The message that a replay makes of a dead letter: published where it was published first, with texts that are not UTF-8 replaced, and
 /// without a content encoding if its body was edited. If its routing key is of another route, RabbitMQ takes it there: the rules of this
-/// one are a guess at what becomes of it, and its routing key is no fault.
+/// one are a guess at what becomes of it, and its routing key is not at fault.
 pub fn replayed_message<'a>(
     settings: &RouteSettings,
     delivery: &'a Delivery,
@@ -56,7 +56,8 @@ pub fn replayed_message<'a>(
     let DeadLetterRecord { exchange, routing_key, .. } = record;
     let is_judged = !exchange.is_empty() && !settings.is_key_of_a_route(routing_key);
     let address = is_judged.then_some(Address { exchange, routing_key });
-    let message = Message { unreadable: None, address, dead_letter_id: record.first_letter_id(), ..delivery.message() };
+    let message =
+        Message { unreadable: None, address, dead_letter_id: record.first_dead_letter_id(), ..delivery.message() };
     match edited {
         Some(body) => Message { body, content_encoding: None, ..message },
         None => message,
@@ -204,7 +205,7 @@ impl Forecast {
     /// As JSON.
     pub fn to_json(&self) -> Value {
         json!({
-            "accepted": self.accepted, "dead_again": self.rejected, "parked": self.parked,
+            "accepted": self.accepted, "dead_lettered_again": self.rejected, "parked": self.parked,
             "edit_failed": self.edit_failed,
         })
     }

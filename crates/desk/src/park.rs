@@ -48,8 +48,8 @@ impl Operation for Park {
         let mut transfer = Transfer::open(run, &self.selection, self.rate, outcome).await?;
         let exchange = &run.settings.dead_letter.exchange;
         let sent = async {
-            while let Some((letter, ack)) = transfer.next().await? {
-                let message = letter.delivery.copy_to(&letter.record, exchange, &self.to, self.is_back);
+            while let Some((dead_letter, ack)) = transfer.next().await? {
+                let message = dead_letter.delivery.copy_to(&dead_letter.record, exchange, &self.to, self.is_back);
                 transfer.send(message, ack, Sent::default()).await?;
             }
             Ok(())

@@ -56,9 +56,9 @@ impl Purge {
         loop {
             let next = reader.next().await?;
             let is_last = next.is_none();
-            if let Some((letter, ack)) = next {
+            if let Some((dead_letter, ack)) = next {
                 if backup.is_some() {
-                    batch.lines += &letter.archive(&self.selection.source.queue);
+                    batch.lines += &dead_letter.archive(&self.selection.source.queue);
                     batch.lines.push('\n');
                 }
                 batch.acks.push(ack);

@@ -1,4 +1,4 @@
-//! Reads the selected dead letters of a queue: one that looks only, and one by which they leave the queue.
+//! Reads the selected dead letters of a queue: one only reads, by the other they leave the queue.
 //!
 //! A dead letter on its way out passes through these hands, and through no others:
 //!
@@ -72,10 +72,10 @@ impl Selector {
     fn select(&mut self, message: BrowsedMessage) -> Option<(DeadLetter, AckHandle)> {
         let BrowsedMessage { delivery, position, ack } = message;
         let record = delivery.record(&self.worker_queue);
-        let id = delivery.letter_id(&record);
+        let id = delivery.dead_letter_id(&record);
         self.read += 1;
         let body = || json_body(&delivery, &self.rules);
-        if !self.filter.matches(&delivery.letter_fields(&record, &id), body) {
+        if !self.filter.matches(&delivery.dead_letter_fields(&record, &id), body) {
             return None;
         }
         self.remaining -= 1;
@@ -135,8 +135,8 @@ impl DeadLetterReader {
     pub async fn next(&mut self) -> Result<Option<DeadLetter>, DeskError> {
         while self.selector.wants_more() {
             let Some(message) = self.browser.next().await? else { break };
-            if let Some((letter, _)) = self.selector.select(message) {
-                return Ok(Some(letter));
+            if let Some((dead_letter, _)) = self.selector.select(message) {
+                return Ok(Some(dead_letter));
             }
         }
         Ok(None)

@@ -95,12 +95,12 @@ impl Replay {
         let mut reader = DeadLetterReader::open(run, &self.selection).await?;
         let mut forecast = Forecast::default();
         let read = async {
-            while let Some(letter) = reader.next().await? {
-                let prediction = predictor.predict(&letter.delivery, &letter.record).await;
+            while let Some(dead_letter) = reader.next().await? {
+                let prediction = predictor.predict(&dead_letter.delivery, &dead_letter.record).await;
                 forecast.add(&prediction);
                 if forecast.samples.len() < samples {
-                    let before = predictor.readable_body(&letter.delivery).into_owned();
-                    forecast.add_sample(letter.id.clone(), before, prediction);
+                    let before = predictor.readable_body(&dead_letter.delivery).into_owned();
+                    forecast.add_sample(dead_letter.id.clone(), before, prediction);
                 }
                 run.report.set_done(forecast.total());
             }
@@ -131,8 +131,8 @@ impl Replay {
         let user_name = rabbitmq::user_name(&settings.broker);
         let target = ReplayTarget { replay_id: self.id.clone(), user_name, queue: self.to_queue.clone() };
         let exchange = &settings.dead_letter.exchange;
-        while let Some((letter, ack)) = transfer.next().await? {
-            let DeadLetter { id, delivery, record, .. } = &letter;
+        while let Some((dead_letter, ack)) = transfer.next().await? {
+            let DeadLetter { id, delivery, record, .. } = &dead_letter;
             let (edited, document_id) = match predictor.predict(delivery, record).await {
                 Prediction::Parked => {
                     let parked = delivery.copy_to(record, exchange, &settings.parked_queue, false);
@@ -151,7 +151,7 @@ impl Replay {
                 Prediction::Accepted { edited, document_id } => (edited, document_id),
             };
             if let (Some(_), Some(backup)) = (&edited, &mut backup) {
-                backup.append(&format!("{}\n", letter.archive(&self.selection.source.queue)))?;
+                backup.append(&format!("{}\n", dead_letter.archive(&self.selection.source.queue)))?;
                 transfer.outcome.file = backup.created();
             }
             let (exchange, _) = target.address(record);

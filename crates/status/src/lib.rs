@@ -134,7 +134,7 @@ pub struct ReplayOutcomes {
     /// An equal document was stored already.
     pub duplicate: u64,
     /// Dead-lettered again, by reason and field.
-    pub dead_again: BTreeMap<String, u64>,
+    pub dead_lettered_again: BTreeMap<String, u64>,
 }
 
 impl WorkerStatus {
@@ -171,7 +171,7 @@ mod tests {
     fn a_worker_of_another_version_can_be_read() {
         // As 0.2.0 writes it.
         let old = r#"{ "version": "0.2.0", "uptime_seconds": 5, "ready": true, "components": { "store": "ok", "broker": "gone" },
-            "warnings": [], "queue": "q", "collection": "d.c", "replays": { "r": { "stored": 1, "duplicate": 0, "dead_again": {} } },
+            "warnings": [], "queue": "q", "collection": "d.c", "replays": { "r": { "stored": 1, "duplicate": 0, "dead_lettered_again": {} } },
             "last_dead_letters": [] }"#;
         let old: WorkerStatus = serde_json::from_str(old).unwrap();
         assert_eq!((old.process.as_str(), old.uptime_seconds, old.is_ready()), ("", 5, true));

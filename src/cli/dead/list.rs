@@ -101,15 +101,15 @@ impl ListArgs {
     ) -> Result<(), DeskError> {
         let mut same_ids = SameIds::default();
         let mut is_first = true;
-        while let Some(letter) = reader.next().await? {
+        while let Some(dead_letter) = reader.next().await? {
             if let (Some(widths), true) = (&widths, std::mem::take(&mut is_first)) {
                 lines.write(aligned(&COLUMNS.map(|column| column.name.to_owned()), widths)).await?;
             }
-            let same_as = same_ids.add(&letter.id, letter.position);
+            let same_as = same_ids.add(&dead_letter.id, dead_letter.position);
             let line = match &widths {
-                _ if self.json => as_json(&letter, same_as),
-                Some(widths) => aligned(&cells(&letter, same_as), widths),
-                None => cells(&letter, same_as).join("\t"),
+                _ if self.json => as_json(&dead_letter, same_as),
+                Some(widths) => aligned(&cells(&dead_letter, same_as), widths),
+                None => cells(&dead_letter, same_as).join("\t"),
             };
             lines.write(line).await?;
         }
@@ -118,11 +118,11 @@ impl ListArgs {
 }
 
 /// `same_as` is the position of an earlier dead letter with the same id.
-fn cells(letter: &DeadLetter, same_as: Option<u32>) -> [String; 10] {
-    let record = &letter.record;
+fn cells(dead_letter: &DeadLetter, same_as: Option<u32>) -> [String; 10] {
+    let record = &dead_letter.record;
     let or_dash = |text: Option<&str>| text.filter(|text| !text.is_empty()).map_or("-".to_owned(), escape);
     [
-        letter.position.to_string(),
+        dead_letter.position.to_string(),
         age(record.time),
         record.cause.as_str().to_owned(),
         or_dash(record.field.as_deref()),
@@ -130,11 +130,11 @@ fn cells(letter: &DeadLetter, same_as: Option<u32>) -> [String; 10] {
             Some(first) => format!("same id as @{first}: {}", escape(&record.detail)),
             None => or_dash(Some(&record.detail)),
         },
-        or_dash(letter.delivery.message_id()),
+        or_dash(dead_letter.delivery.message_id()),
         or_dash(Some(&record.routing_key)),
-        letter.delivery.body.len().to_string(),
+        dead_letter.delivery.body.len().to_string(),
         record.replays.to_string(),
-        or_dash(Some(&letter.id)),
+        or_dash(Some(&dead_letter.id)),
     ]
 }
 
@@ -148,10 +148,10 @@ fn aligned(cells: &[String; 10], widths: &[usize; 10]) -> String {
     line.trim_end().to_owned()
 }
 
-fn as_json(letter: &DeadLetter, same_as: Option<u32>) -> String {
-    let (record, delivery) = (&letter.record, &letter.delivery);
+fn as_json(dead_letter: &DeadLetter, same_as: Option<u32>) -> String {
+    let (record, delivery) = (&dead_letter.record, &dead_letter.delivery);
     let line = json!({
-        "position": letter.position, "id": letter.id, "same_id_as": same_as, "time": record.time, "time_text": rfc3339(record.time),
+        "position": dead_letter.position, "id": dead_letter.id, "same_id_as": same_as, "time": record.time, "time_text": rfc3339(record.time),
         "reason": record.cause.as_str(), "field": record.field, "code": record.code, "detail": record.detail,
         "message_id": delivery.message_id(), "exchange": record.exchange, "routing_key": record.routing_key,
         "bytes": delivery.body.len(), "replays": record.replays, "replay_id": record.replay_id,

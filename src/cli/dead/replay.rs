@@ -194,7 +194,7 @@ impl ReplayArgs {
                 ));
             }
         }
-        let code = match (unknown, followed.dead_again()) {
+        let code = match (unknown, followed.dead_lettered_again()) {
             (0, 0) => 0,
             (0, _) => exit::DATA,
             _ => exit::TEMPORARY,

@@ -56,19 +56,19 @@ impl ShowArgs {
     pub async fn run(&self, settings: &RouteSettings) -> Result<u8, CommandError> {
         let run = Run { settings, report: &TerminalReport::notes() };
         let mut reader = DeadLetterReader::open(run, &self.queue.source(settings).into()).await?;
-        let letter = self.find(&mut reader).await;
-        let Some(letter) = reader.close(letter).await? else {
+        let dead_letter = self.find(&mut reader).await;
+        let Some(dead_letter) = reader.close(dead_letter).await? else {
             let text = format!("queue {} has no dead letter {}", self.queue.name(settings), escape(&self.id));
             return Err(CommandError::text(exit::NO_INPUT, text));
         };
         let mut out = std::io::stdout();
         if self.raw {
-            self.check_raw(&letter.delivery.body)?;
-            out.write_all(&letter.delivery.body)?;
+            self.check_raw(&dead_letter.delivery.body)?;
+            out.write_all(&dead_letter.delivery.body)?;
         } else if self.json {
-            writeln!(out, "{}", letter.archive(self.queue.name(settings)))?;
+            writeln!(out, "{}", dead_letter.archive(self.queue.name(settings)))?;
         } else {
-            out.write_all(self.render(&letter, settings).as_bytes())?;
+            out.write_all(self.render(&dead_letter, settings).as_bytes())?;
         }
         out.flush()?;
         Ok(0)
@@ -87,25 +87,25 @@ impl ShowArgs {
 
     async fn find(&self, reader: &mut DeadLetterReader) -> Result<Option<DeadLetter>, DeskError> {
         let wanted_position: Option<u32> = self.id.strip_prefix('@').and_then(|number| number.parse().ok());
-        while let Some(letter) = reader.next().await? {
-            let is_at_position = wanted_position == Some(letter.position);
-            if is_at_position || letter.id == self.id || letter.delivery.message_id() == Some(&self.id) {
-                return Ok(Some(letter));
+        while let Some(dead_letter) = reader.next().await? {
+            let is_at_position = wanted_position == Some(dead_letter.position);
+            if is_at_position || dead_letter.id == self.id || dead_letter.delivery.message_id() == Some(&self.id) {
+                return Ok(Some(dead_letter));
             }
         }
         Ok(None)
     }
 
-    fn render(&self, letter: &DeadLetter, settings: &RouteSettings) -> String {
-        let (record, delivery) = (&letter.record, &letter.delivery);
+    fn render(&self, dead_letter: &DeadLetter, settings: &RouteSettings) -> String {
+        let (record, delivery) = (&dead_letter.record, &dead_letter.delivery);
         let (properties, headers) = delivery.to_json();
         let since = format!("{} ({} ago)", rfc3339(record.time), age(record.time));
         let field = record.field.as_ref().map(|field| format!(", field {}", escape(field))).unwrap_or_default();
         let from = format!("exchange {:?}, routing key {:?}", escape(&record.exchange), escape(&record.routing_key));
         let mut out = format!(
             "dead letter {}, at {} of {}\n  why      {}{field}\n           {}\n  since    {since}\n  from     {from}\n  replays  {}\n",
-            escape(&letter.id),
-            letter.position,
+            escape(&dead_letter.id),
+            dead_letter.position,
             self.queue.name(settings),
             record.cause.as_str(),
             escape(&record.detail),
@@ -119,12 +119,12 @@ impl ShowArgs {
             _ => String::new(),
         };
         out.push_str(&format!("body, {} bytes{encoding}\n", delivery.body.len()));
-        out.push_str(&self.render_body(letter, &body));
+        out.push_str(&self.render_body(dead_letter, &body));
         out
     }
 
-    fn render_body(&self, letter: &DeadLetter, body: &[u8]) -> String {
-        let record = &letter.record;
+    fn render_body(&self, dead_letter: &DeadLetter, body: &[u8]) -> String {
+        let record = &dead_letter.record;
         let max = if self.full { usize::MAX } else { MAX_HEX_BYTES };
         let readable = match self.body {
             BodyFormat::Hex => None,

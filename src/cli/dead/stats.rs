@@ -40,9 +40,9 @@ impl StatsArgs {
         let mut reader = DeadLetterReader::open(run, &self.selection.of(self.queue.source(settings))).await?;
         let (mut groups, mut same_ids) = (Groups::default(), SameIds::default());
         let read = async {
-            while let Some(letter) = reader.next().await? {
-                groups.add(&letter.record, letter.delivery.body.len());
-                same_ids.add(&letter.id, letter.position);
+            while let Some(dead_letter) = reader.next().await? {
+                groups.add(&dead_letter.record, dead_letter.delivery.body.len());
+                same_ids.add(&dead_letter.id, dead_letter.position);
             }
             Ok(())
         }

@@ -24,8 +24,8 @@ pub(super) struct Counts {
 
 impl Default for Counts {
     fn default() -> Self {
-        let letters = UserLetters::default;
-        Counts { documents: 0, undecided_documents: 0, dead: letters(), parked: letters(), waiting: Some(0) }
+        let dead_letters = UserLetters::default;
+        Counts { documents: 0, undecided_documents: 0, dead: dead_letters(), parked: dead_letters(), waiting: Some(0) }
     }
 }
 
@@ -42,7 +42,7 @@ impl Counts {
         self.documents + self.dead.found + self.parked.found == 0
     }
 
-    fn undecided_letters(&self) -> u64 {
+    fn undecided_dead_letters(&self) -> u64 {
         self.dead.undecided + self.parked.undecided
     }
 
@@ -57,11 +57,13 @@ impl Counts {
     pub fn to_json(&self) -> Value {
         let named: Vec<_> = self
             .named()
-            .map(|letter| json!({ "queue": letter.queue, "id": letter.id, "reason": letter.reason }))
+            .map(
+                |dead_letter| json!({ "queue": dead_letter.queue, "id": dead_letter.id, "reason": dead_letter.reason }),
+            )
             .collect();
         json!({
             "documents": self.documents, "dead_letters": self.dead.found, "parked": self.parked.found,
-            "undecided": { "documents": self.undecided_documents, "dead_letters": self.undecided_letters(), "first": named },
+            "undecided": { "documents": self.undecided_documents, "dead_letters": self.undecided_dead_letters(), "first": named },
             "waiting": self.waiting,
         })
     }
@@ -79,7 +81,7 @@ impl Counts {
         }
         let undecided = [
             (self.undecided_documents, documents(self.undecided_documents)),
-            (self.undecided_letters(), dead_letters(self.undecided_letters())),
+            (self.undecided_dead_letters(), dead_letters(self.undecided_dead_letters())),
         ];
         let undecided: Vec<String> =
             undecided.into_iter().filter(|(count, _)| *count > 0).map(|(_, text)| text).collect();
@@ -104,17 +106,17 @@ impl Counts {
                 documents(self.undecided_documents)
             ));
         }
-        if self.undecided_letters() == 0 {
+        if self.undecided_dead_letters() == 0 {
             return;
         }
         note(format_args!(
             "{} may be anybody's and stay, because the decoder cannot tell (`ticketlog dead show`):",
-            dead_letters(self.undecided_letters())
+            dead_letters(self.undecided_dead_letters())
         ));
         for Undecided { queue, id, reason } in self.named() {
             note(format_args!("  {}  {reason}  in {queue}", escape(id)));
         }
-        let more = self.undecided_letters() - self.named().count() as u64;
+        let more = self.undecided_dead_letters() - self.named().count() as u64;
         if more > 0 {
             note(format_args!("  and {more} more"));
         }

@@ -28,8 +28,8 @@ const OUT_OF_REACH: &str = "out of reach: MongoDB's oplog, until it has rolled o
 /// Flags of `ticketlog erase`.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Counts first: the documents of the user, and the dead and parked letters that a worker with these settings would store
-under that user_id. Then it asks, deletes the letters and the documents, without a backup, reads again, and says what is left. It
+    after_help = "Counts first: the documents of the user, and the dead letters, parked ones too, that a worker with these settings would store
+under that user_id. Then it asks, deletes the dead letters and the documents, without a backup, reads again, and says what is left. It
 needs a login at MongoDB that may find and remove (operator.store_uri, with the role ticketlogEraser), and the login of operators at
 RabbitMQ (operator.broker_uri).
 
@@ -103,7 +103,7 @@ impl EraseArgs {
         })
     }
 
-    /// Says where it looks, and what --route leaves out.
+    /// Says what it searches, and what --route leaves out.
     fn note_collections(&self, routes: &[RouteSettings]) {
         let Some(first) = routes.first().filter(|settings| settings.has_several_routes()) else { return };
         let collections: Vec<_> = routes.iter().map(|settings| settings.collection.as_str()).collect();
@@ -186,7 +186,7 @@ impl EraseArgs {
         ended
     }
 
-    /// The letters first: a replay between the two would store their events again.
+    /// The dead letters first: a replay between the two would store their events again.
     async fn erase_all(
         &self,
         target: &Target<'_>,
@@ -196,8 +196,8 @@ impl EraseArgs {
     ) -> Result<(), CommandError> {
         let search = UserSearch::new(target.settings, user);
         let [dead, parked] = self.sources(target.settings);
-        for (source, letters) in [(dead, &mut erased.dead), (parked, &mut erased.parked)] {
-            search.delete(&source, report, letters).await?;
+        for (source, dead_letters) in [(dead, &mut erased.dead), (parked, &mut erased.parked)] {
+            search.delete(&source, report, dead_letters).await?;
         }
         while !report.is_stopped()
             && let Some(deleted) =

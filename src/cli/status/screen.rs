@@ -138,9 +138,9 @@ fn suspect_line(route: &RouteStatus) -> Option<String> {
 }
 
 fn recent_lines(route: &RouteStatus) -> Vec<String> {
-    let line = |letter: &DeadLetterSummary| {
-        let time = age(Some(letter.time));
-        fit(&format!("  {time:>4} ago      {}: {}", escape(&letter.cause), escape(&letter.detail)))
+    let line = |dead_letter: &DeadLetterSummary| {
+        let time = age(Some(dead_letter.time));
+        fit(&format!("  {time:>4} ago      {}: {}", escape(&dead_letter.cause), escape(&dead_letter.detail)))
     };
     route.last_dead_letters.iter().take(MAX_RECENT).map(line).collect()
 }

@@ -59,7 +59,7 @@ pub(super) struct ValidateArgs {
     /// Fail if anything is found, even if every message would be stored.
     #[arg(long)]
     strict: bool,
-    /// An input without any message is no error.
+    /// An input without any message is not an error.
     #[arg(long)]
     allow_empty: bool,
     /// The routing key to assume: the worker of a route rejects messages that are meant for another one [default: none, as if they were

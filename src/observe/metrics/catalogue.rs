@@ -256,7 +256,7 @@ fn dead_letters() -> Vec<Metric> {
         metric(
             DEAD_LETTER_CAUSES,
             Counter,
-            "Causes of dead letters (`dl-fingerprint`) that the process met for the first time",
+            "Causes of dead letters (`dl-fingerprint`) that the process saw for the first time",
         ),
         metric(
             SUSPECT_EVENTS,

@@ -97,7 +97,7 @@ pub fn publisher_opened() {
     counter!(PUBLISHERS).increment(1);
 }
 
-/// Seconds by which MongoDB's clock is ahead of ours.
+/// Seconds by which MongoDB's clock is ahead of the worker's.
 pub fn set_store_clock_skew(ahead: f64) {
     gauge!(CLOCK_SKEW, "against" => "store").set(ahead);
 }
@@ -184,7 +184,7 @@ pub fn dead_letter_confirmed(reason: Reason, publisher: &str) {
     counter!(DEAD_LETTERS_BY_PUBLISHER, "publisher" => PUBLISHERS_SEEN.name(publisher)).increment(1);
 }
 
-/// A message was rejected for a cause that this process has not met before.
+/// A message was rejected for a cause that this process has not seen before.
 pub fn new_cause() {
     counter!(DEAD_LETTER_CAUSES).increment(1);
 }

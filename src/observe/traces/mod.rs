@@ -1,5 +1,5 @@
 //! Owns the traces of messages: spans by OpenTelemetry's conventions, exported by OTLP over HTTP if `telemetry.otlp` is set. Off, a
-//! span costs one look at a static.
+//! span costs one atomic load.
 //!
 //! | module | owns |
 //! |---|---|

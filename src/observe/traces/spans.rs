@@ -92,7 +92,7 @@ impl Drop for MessageSpan {
 pub struct BatchSpan(Span);
 
 impl BatchSpan {
-    /// A batch of so many events for this namespace. `messages` are those of its messages that have a span; none without any.
+    /// A batch of this many events for this namespace. `messages` are those of its messages that have a span; `None` if there is none.
     pub fn start<'a>(
         messages: impl Iterator<Item = &'a mut MessageSpan>,
         events: usize,

@@ -44,9 +44,9 @@ impl MessageSpans {
     }
 
     /// A message became a dead letter, which is to be published.
-    pub fn rejected(&mut self, letter: &PendingDeadLetter, exchange: &str) {
-        if let Some(span) = self.of(letter.tag) {
-            span.rejected(&letter.summary.cause, &letter.summary.id, exchange);
+    pub fn rejected(&mut self, dead_letter: &PendingDeadLetter, exchange: &str) {
+        if let Some(span) = self.of(dead_letter.tag) {
+            span.rejected(&dead_letter.summary.cause, &dead_letter.summary.id, exchange);
         }
     }
 

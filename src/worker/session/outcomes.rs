@@ -65,7 +65,7 @@ impl SessionLoop<'_> {
     }
 
     /// Dead-letters a rejected event, or holds it while the breaker is open. A replayed one is never held: it becomes the dead
-    /// letter that it was.
+    /// dead letter that it was.
     fn rejected(&mut self, pending: PendingEvent, rejection: Rejection) {
         let is_held = self.breaker.is_open() && Breaker::counts(rejection.reason) && !pending.delivery.claims_replay();
         let event = (pending, rejection);
@@ -107,10 +107,10 @@ impl SessionLoop<'_> {
     /// Makes the dead letter of a rejected delivery.
     pub(super) fn dead_letter(&mut self, delivery: Delivery, rejection: &Rejection) {
         let bytes = delivery.bytes();
-        let letter = PendingDeadLetter::new(&self.context, delivery, rejection);
-        self.session.resized(bytes, letter.bytes);
-        self.spans.rejected(&letter, &self.context.settings.dead_letter.exchange);
-        self.dead_letters.push(letter);
+        let dead_letter = PendingDeadLetter::new(&self.context, delivery, rejection);
+        self.session.resized(bytes, dead_letter.bytes);
+        self.spans.rejected(&dead_letter, &self.context.settings.dead_letter.exchange);
+        self.dead_letters.push(dead_letter);
     }
 
     /// Settles the deliveries whose dead letters are confirmed.

@@ -120,7 +120,7 @@ impl Console {
 
     /// Sends a form of this session.
     pub fn post(&self, path: &str, fields: &[(&str, &str)]) -> Answer {
-        let csrf = self.get("/letters").hidden("csrf");
+        let csrf = self.get("/dead-letters").hidden("csrf");
         let mut form = form_urlencoded::Serializer::new(String::new());
         form.append_pair("csrf", &csrf).extend_pairs(fields);
         self.request(path, &[], Some(&form.finish()))

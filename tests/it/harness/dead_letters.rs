@@ -96,10 +96,10 @@ impl TestEnv {
     }
 
     /// Puts messages into the dead-letter queue as the worker would.
-    pub async fn publish_dead_letters(&self, letters: impl IntoIterator<Item = (Vec<u8>, BasicProperties)>) {
+    pub async fn publish_dead_letters(&self, dead_letters: impl IntoIterator<Item = (Vec<u8>, BasicProperties)>) {
         let mut confirms = Vec::new();
         let queue = self.dead_letter_queue();
-        for (body, properties) in letters {
+        for (body, properties) in dead_letters {
             let options = BasicPublishOptions { mandatory: true, immediate: false };
             let properties = properties.with_delivery_mode(2);
             confirms.push(
@@ -113,12 +113,12 @@ impl TestEnv {
 
     /// Publishes dead letters whose events are valid, numbered from 0. Every third has no identity of its own.
     pub async fn publish_good_dead_letters(&self, count: i32) {
-        let letter = |n: i32| {
+        let dead_letter = |n: i32| {
             let sent = super::TestMessage::numbered(n);
             let properties = if n % 3 == 0 { BasicProperties::default() } else { sent.properties };
             (sent.body, properties.with_headers(self.headers(&format!("id-{n}"), "rejected_by_store", n)))
         };
-        self.publish_dead_letters((0..count).map(letter)).await;
+        self.publish_dead_letters((0..count).map(dead_letter)).await;
     }
 
     /// The headers that the worker adds to a dead letter.

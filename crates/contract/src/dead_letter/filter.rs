@@ -52,9 +52,9 @@ impl BodyCondition {
     }
 }
 
-/// What a filter looks at.
+/// What a filter compares.
 #[derive(Debug, Clone, Copy)]
-pub struct LetterFields<'a> {
+pub struct DeadLetterFields<'a> {
     /// `dl-id`, or what it would be.
     pub id: &'a str,
     pub cause: Cause,
@@ -73,7 +73,7 @@ pub struct LetterFields<'a> {
     pub replay_id: Option<&'a str>,
 }
 
-impl LetterFields<'_> {
+impl DeadLetterFields<'_> {
     /// Whether one of its texts contains `wanted`, which has no capital letters.
     fn contains(&self, wanted: &str) -> bool {
         let texts = [self.id, self.detail, self.exchange, self.routing_key, self.fingerprint];
@@ -112,25 +112,25 @@ impl Filter {
         *self == Filter::default()
     }
 
-    /// Whether the dead letter is selected. `body` is called only if needed; it returns none if the body is not JSON.
-    pub fn matches(&self, letter: &LetterFields, body: impl FnOnce() -> Option<Bson>) -> bool {
+    /// Whether the dead letter is selected. `body` is called only if needed; it returns `None` if the body is not JSON.
+    pub fn matches(&self, dead_letter: &DeadLetterFields, body: impl FnOnce() -> Option<Bson>) -> bool {
         fn any<T>(wanted: &[T], found: impl FnMut(&T) -> bool) -> bool {
             wanted.is_empty() || wanted.iter().any(found)
         }
-        let within = self.since.is_none_or(|since| letter.time.is_some_and(|time| time >= since))
-            && self.until.is_none_or(|until| letter.time.is_some_and(|time| time < until));
+        let within = self.since.is_none_or(|since| dead_letter.time.is_some_and(|time| time >= since))
+            && self.until.is_none_or(|until| dead_letter.time.is_some_and(|time| time < until));
         within
-            && any(&self.ids, |id| letter.id == id)
-            && any(&self.causes, |cause| letter.cause == *cause)
-            && any(&self.fields, |field| letter.field == Some(field))
-            && any(&self.codes, |code| letter.code == Some(*code))
-            && any(&self.message_ids, |id| letter.message_id == Some(id))
-            && any(&self.fingerprints, |fingerprint| letter.fingerprint == *fingerprint)
-            && any(&self.routing_keys, |pattern| binding_matches(pattern, letter.routing_key))
-            && any(&self.publishers, |publisher| letter.publisher == Some(publisher))
-            && self.replayed_at_least.is_none_or(|least| letter.replays >= least)
-            && any(&self.replay_ids, |id| letter.replay_id == Some(id))
-            && self.text.as_ref().is_none_or(|text| letter.contains(&text.to_lowercase()))
+            && any(&self.ids, |id| dead_letter.id == id)
+            && any(&self.causes, |cause| dead_letter.cause == *cause)
+            && any(&self.fields, |field| dead_letter.field == Some(field))
+            && any(&self.codes, |code| dead_letter.code == Some(*code))
+            && any(&self.message_ids, |id| dead_letter.message_id == Some(id))
+            && any(&self.fingerprints, |fingerprint| dead_letter.fingerprint == *fingerprint)
+            && any(&self.routing_keys, |pattern| binding_matches(pattern, dead_letter.routing_key))
+            && any(&self.publishers, |publisher| dead_letter.publisher == Some(publisher))
+            && self.replayed_at_least.is_none_or(|least| dead_letter.replays >= least)
+            && any(&self.replay_ids, |id| dead_letter.replay_id == Some(id))
+            && self.text.as_ref().is_none_or(|text| dead_letter.contains(&text.to_lowercase()))
             && (self.conditions.is_empty()
                 || body().is_some_and(|body| self.conditions.iter().all(|condition| condition.matches(&body))))
     }
@@ -142,7 +142,7 @@ mod tests {
     use crate::{Reason, read_json};
 
     fn selects(filter: &Filter) -> bool {
-        let letter = LetterFields {
+        let dead_letter = DeadLetterFields {
             id: "0a",
             cause: Cause::Reason(Reason::InvalidField),
             field: Some("user_id"),
@@ -157,8 +157,9 @@ mod tests {
             replays: 1,
             replay_id: None,
         };
-        filter
-            .matches(&letter, || read_json(br#"{"a":{"b":[1,"x"],"c.d":{"e.f":1}},"n":5,"m":42.0,"t":"5","d.e":true}"#))
+        filter.matches(&dead_letter, || {
+            read_json(br#"{"a":{"b":[1,"x"],"c.d":{"e.f":1}},"n":5,"m":42.0,"t":"5","d.e":true}"#)
+        })
     }
 
     #[test]

@@ -19,7 +19,7 @@ mod render;
 mod same_ids;
 
 pub use archive::{ArchiveError, ArchivedMessage};
-pub use filter::{BodyCondition, Filter, LetterFields};
+pub use filter::{BodyCondition, DeadLetterFields, Filter};
 pub use groups::{Group, Groups, bounded};
 pub use headers::{
     FIRST_ID, HeaderValue, ID, Origin, PREFIX, REPLAYS, ReplayMark, USER_ID, fingerprint, headers, one_line,

@@ -117,7 +117,7 @@ fn is_shard_of(queue: &str, worker_queue: &str) -> bool {
 
 impl DeadLetterRecord {
     /// The id of the message's first dead letter, which names the message in its replays.
-    pub fn first_letter_id(&self) -> Option<&str> {
+    pub fn first_dead_letter_id(&self) -> Option<&str> {
         self.first_id.as_deref().or(self.id.as_deref())
     }
 

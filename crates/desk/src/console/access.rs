@@ -28,9 +28,9 @@ const MIN_TOKEN: usize = 20;
 #[strum(serialize_all = "snake_case")]
 pub enum Role {
     /// See and export dead letters, bodies included.
-    Look,
+    View,
     /// Change bodies while they are replayed.
-    Mend,
+    Edit,
     /// Replay, park and unpark.
     Replay,
     /// Delete.
@@ -69,7 +69,7 @@ struct Tokens {
 }
 
 impl Tokens {
-    /// Reads a file with `NAME = { token = "…", roles = ["look", …] }` lines (TOML).
+    /// Reads a file with `NAME = { token = "…", roles = ["view", …] }` lines (TOML).
     ///
     /// # Errors
     /// It cannot be read, others than its owner can read it, or it is not valid.
@@ -79,7 +79,7 @@ impl Tokens {
 
     fn parse(text: &str) -> Result<Tokens, String> {
         let entries: HashMap<String, TokenEntry> = toml::from_str(text).map_err(|error| {
-            format!("expected lines such as anna = {{ token = \"…\", roles = [\"look\"] }}: {}", error.message())
+            format!("expected lines such as anna = {{ token = \"…\", roles = [\"view\"] }}: {}", error.message())
         })?;
         if entries.is_empty() {
             return Err("it has no tokens".to_owned());
@@ -271,8 +271,8 @@ mod tests {
     use super::*;
 
     const FILE: &str = r#"
-        anna = { token = "anna-0123456789abcdef", roles = ["look", "replay", "purge"] }
-        otto = { token = "otto-0123456789abcdef", roles = ["look"] }
+        anna = { token = "anna-0123456789abcdef", roles = ["view", "replay", "purge"] }
+        otto = { token = "otto-0123456789abcdef", roles = ["view"] }
     "#;
 
     fn write(path: &Path, text: &str, mode: u32) {
@@ -283,7 +283,7 @@ mod tests {
 
     fn logins_of(path: &Path) -> Logins {
         write(path, FILE, 0o600);
-        Logins::new(TokenFile::open(path).unwrap(), BTreeSet::from([Role::Look, Role::Replay]))
+        Logins::new(TokenFile::open(path).unwrap(), BTreeSet::from([Role::View, Role::Replay]))
     }
 
     fn logins() -> Logins {
@@ -301,11 +301,11 @@ mod tests {
         // A file that is not valid, and one that others can read, change nothing.
         write(&path, "otto = {", 0o600);
         assert!(roles(&anna).is_some());
-        let changed = r#"otto = { token = "otto-0123456789abcdef", roles = ["look", "replay"] }"#;
+        let changed = r#"otto = { token = "otto-0123456789abcdef", roles = ["view", "replay"] }"#;
         write(&path, changed, 0o644);
-        assert_eq!(roles(&otto), Some(BTreeSet::from([Role::Look])));
+        assert_eq!(roles(&otto), Some(BTreeSet::from([Role::View])));
         write(&path, changed, 0o600);
-        assert_eq!((roles(&anna), roles(&otto)), (None, Some(BTreeSet::from([Role::Look, Role::Replay]))));
+        assert_eq!((roles(&anna), roles(&otto)), (None, Some(BTreeSet::from([Role::View, Role::Replay]))));
         assert_eq!(logins.log_in("anna-0123456789abcdef", now), Err(LoginError::WrongToken));
     }
 
@@ -315,7 +315,7 @@ mod tests {
         let id = logins.log_in("anna-0123456789abcdef", now).unwrap();
         let operator = logins.operator(&id, now).unwrap();
         assert_eq!((operator.name.as_str(), operator.has_session), ("anna", true));
-        assert_eq!(operator.roles, BTreeSet::from([Role::Look, Role::Replay]));
+        assert_eq!(operator.roles, BTreeSet::from([Role::View, Role::Replay]));
         assert!(logins.operator("other", now).is_none());
         assert!(logins.operator(&id, now + SESSION_DURATION).is_none());
         let id = logins.log_in("otto-0123456789abcdef", now).unwrap();

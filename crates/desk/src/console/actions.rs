@@ -19,7 +19,7 @@ use super::jobs::{Outcome, Task};
 use super::operations;
 use super::operator;
 use super::pages::{self, ActForm, Problem};
-use super::query::{Fields, LetterQuery};
+use super::query::{DeadLetterQuery, Fields};
 use super::request::{By, Shared, find_job, read_query, require, to_job};
 use super::state::Console;
 
@@ -32,19 +32,19 @@ type Form = Extension<Arc<Fields>>;
 const OTHER_FIELDS: [&str; 8] = ["csrf", "limit", "confirm", "expression", "body", "forecast", "rate", "skip"];
 
 /// A form with a selection. One that is blank or mistyped would select everything, so it is refused.
-fn form_query(fields: &Fields) -> Result<LetterQuery, Problem> {
+fn form_query(fields: &Fields) -> Result<DeadLetterQuery, Problem> {
     fields.check_selection(&OTHER_FIELDS).map_err(Problem::bad_request)?;
-    LetterQuery::read(fields, now_millis()).map_err(Problem::bad_request)
+    DeadLetterQuery::read(fields, now_millis()).map_err(Problem::bad_request)
 }
 
 fn act_form(action: Option<&str>) -> Result<(ActForm, Role), Problem> {
     match action {
         Some("replay") => Ok((ActForm::Replay, Role::Replay)),
-        Some("mend") => Ok((ActForm::Mend, Role::Mend)),
+        Some("edit") => Ok((ActForm::Edit, Role::Edit)),
         Some("park") => Ok((ActForm::Park, Role::Replay)),
         Some("unpark") => Ok((ActForm::Unpark, Role::Replay)),
         Some("purge") => Ok((ActForm::Purge, Role::Purge)),
-        _ => Err(Problem::bad_request("action: expected replay, mend, park, unpark or purge")),
+        _ => Err(Problem::bad_request("action: expected replay, edit, park, unpark or purge")),
     }
 }
 
@@ -63,7 +63,7 @@ pub(super) async fn ask(
 fn ask_page(
     console: &Console,
     operator: &Operator,
-    query: &LetterQuery,
+    query: &DeadLetterQuery,
     form: ActForm,
     problem: Option<&str>,
 ) -> Markup {
@@ -73,7 +73,7 @@ fn ask_page(
 }
 
 /// Reads the queue again; or up to one dead letter, if the form names it.
-pub(super) async fn look(
+pub(super) async fn read(
     State(console): Shared,
     Extension(operator): By,
     Extension(fields): Form,
@@ -81,7 +81,7 @@ pub(super) async fn look(
     let query = form_query(&fields)?;
     let job = match query.filter.ids.as_slice() {
         [id] => operations::start(&console, Task::Fetch(id.clone()), query.clone(), &operator.name)?,
-        _ => operations::look(&console, query.queue, &operator.name)?,
+        _ => operations::read(&console, query.queue, &operator.name)?,
     };
     Ok(to_job(&job))
 }
@@ -92,7 +92,7 @@ pub(super) async fn validate(
     Extension(operator): By,
     Extension(fields): Form,
 ) -> Result<Markup, Problem> {
-    require(&operator, Role::Mend)?;
+    require(&operator, Role::Edit)?;
     let query = form_query(&fields)?;
     let body = body(&fields).unwrap_or_default();
     if body.len() > MAX_VALIDATED {
@@ -124,18 +124,18 @@ pub(super) async fn forecast(
         (_, Some(expression)) => Some(Edit::Expression(expression.to_owned())),
         _ => None,
     };
-    require(&operator, if edit.is_some() { Role::Mend } else { Role::Replay })?;
+    require(&operator, if edit.is_some() { Role::Edit } else { Role::Replay })?;
     let replay = Replay { edit, ..Replay::new(console.selection(&query), console.options.start_span) };
     replay.check_queue(&console.settings).map_err(|error| Problem::bad_request(error.to_string()))?;
     if let Err(error) = replay.check(&console.settings).await {
-        let page = ask_page(&console, &operator, &query, ActForm::Mend, Some(&error.to_string()));
+        let page = ask_page(&console, &operator, &query, ActForm::Edit, Some(&error.to_string()));
         return Ok((StatusCode::UNPROCESSABLE_ENTITY, page).into_response());
     }
     let job = operations::start(&console, Task::Forecast(replay), query, &operator.name)?;
     Ok(to_job(&job).into_response())
 }
 
-/// Starts the replay that a forecast has predicted: of the same dead letters, and no more than it has met.
+/// Starts the replay that a forecast has predicted: of the same dead letters, and no more than it has counted.
 pub(super) async fn replay(
     State(console): Shared,
     Extension(operator): By,
@@ -147,7 +147,7 @@ pub(super) async fn replay(
         return Err(Problem::bad_request("forecast: expected a forecast that has ended"));
     };
     if predicted.edit.is_some() {
-        require(&operator, Role::Mend)?;
+        require(&operator, Role::Edit)?;
     }
     let rate = fields.get("rate").map(str::parse::<Rate>).transpose();
     let rate = rate.map_err(|error| Problem::bad_request(format!("rate: {error}")))?;
@@ -161,14 +161,14 @@ pub(super) async fn replay(
 }
 
 pub(super) async fn park(state: Shared, by: By, form: Form) -> Result<Redirect, Problem> {
-    move_letters(state, by, form, false)
+    move_dead_letters(state, by, form, false)
 }
 
 pub(super) async fn unpark(state: Shared, by: By, form: Form) -> Result<Redirect, Problem> {
-    move_letters(state, by, form, true)
+    move_dead_letters(state, by, form, true)
 }
 
-fn move_letters(
+fn move_dead_letters(
     State(console): Shared,
     Extension(operator): By,
     Extension(fields): Form,
@@ -209,7 +209,7 @@ pub(super) async fn stop(
     match &job.task {
         Task::Replay(_) | Task::Park(_) => require(&operator, Role::Replay)?,
         Task::Purge(_) => require(&operator, Role::Purge)?,
-        Task::Look | Task::Fetch(_) | Task::Forecast(_) => {}
+        Task::Read | Task::Fetch(_) | Task::Forecast(_) => {}
     }
     job.stop();
     Ok(to_job(&job))

@@ -16,18 +16,18 @@ const OVERHEAD: usize = 4096;
 #[derive(Debug)]
 pub(super) struct Detail {
     /// At its position when it was read.
-    pub letter: DeadLetter,
+    pub dead_letter: DeadLetter,
     /// Its size in memory, estimated.
     bytes: usize,
     read: Instant,
 }
 
 impl Detail {
-    pub fn new(letter: DeadLetter) -> Detail {
-        let (properties, headers) = letter.delivery.to_json();
+    pub fn new(dead_letter: DeadLetter) -> Detail {
+        let (properties, headers) = dead_letter.delivery.to_json();
         let texts = serde_json::json!([properties, headers]).to_string().len();
-        let bytes = letter.delivery.body.len() + texts * 3 + OVERHEAD;
-        Detail { letter, bytes, read: Instant::now() }
+        let bytes = dead_letter.delivery.body.len() + texts * 3 + OVERHEAD;
+        Detail { dead_letter, bytes, read: Instant::now() }
     }
 }
 
@@ -55,7 +55,7 @@ impl Details {
     /// Adds one; the oldest go if there is no room.
     pub fn add(&self, detail: Detail) {
         let mut entries = self.entries();
-        let (bytes, id) = (detail.bytes, detail.letter.id.clone());
+        let (bytes, id) = (detail.bytes, detail.dead_letter.id.clone());
         if bytes > MAX_BYTES / 2 {
             // It is alone: a body can be as large as RabbitMQ allows.
             *entries = Entries::default();
@@ -100,8 +100,8 @@ mod tests {
     fn detail(id: &str, bytes: usize) -> Detail {
         let delivery = Delivery::with_body(&"x".repeat(bytes));
         let record = delivery.record("work");
-        let letter = DeadLetter { id: id.to_owned(), delivery, record, position: 1 };
-        Detail { letter, bytes: bytes + OVERHEAD, read: Instant::now() }
+        let dead_letter = DeadLetter { id: id.to_owned(), delivery, record, position: 1 };
+        Detail { dead_letter, bytes: bytes + OVERHEAD, read: Instant::now() }
     }
 
     #[test]

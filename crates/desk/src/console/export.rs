@@ -20,7 +20,7 @@ use ticketlog_rabbitmq::report::Report;
 
 use super::jobs::{Job, Task};
 use super::pages::Problem;
-use super::query::LetterQuery;
+use super::query::DeadLetterQuery;
 use super::request::{By, Shared, read_query};
 use super::state::Console;
 
@@ -66,7 +66,7 @@ pub(super) async fn export(
 
 async fn send(
     console: &Console,
-    query: &LetterQuery,
+    query: &DeadLetterQuery,
     who: &str,
     sender: &mpsc::Sender<Line>,
     (export, audit): (Export<'static>, Audit),
@@ -77,7 +77,7 @@ async fn send(
         () = sender.closed() => return Err(DeskError::Stopped),
     };
     queue.set_holder(Some(format!("{who} is exporting")));
-    let job = Arc::new(Job::new(Task::Look, query.clone(), who.to_owned()));
+    let job = Arc::new(Job::new(Task::Read, query.clone(), who.to_owned()));
     let (closing, stopped) = (sender.clone(), Arc::clone(&job));
     // When the download is cancelled, nothing more is read.
     let watcher = tokio::spawn(async move {

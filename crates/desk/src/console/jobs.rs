@@ -11,19 +11,19 @@ use crate::{self as desk, Followed, Forecast, Park, Purge, Replay};
 use ticketlog_config::system::now_millis;
 use ticketlog_rabbitmq::report::Report;
 
-use super::query::LetterQuery;
+use super::query::DeadLetterQuery;
 
 /// Number of jobs kept, and of notes of each.
 const MAX_JOBS: usize = 50;
 const MAX_NOTES: usize = 50;
-/// How often who waits for a job looks at it, and a job that waits whether it is stopped.
+/// How often a request that waits for a job checks it, and a waiting job whether it was stopped.
 pub(super) const POLL: Duration = Duration::from_millis(25);
 
 /// What a job does.
 #[derive(Debug, Clone)]
 pub(super) enum Task {
     /// Read the whole queue.
-    Look,
+    Read,
     /// Read the queue up to one dead letter, for its body.
     Fetch(String),
     /// Predict a replay, with examples.
@@ -37,8 +37,8 @@ impl Task {
     /// In a word that continues `anna is …`.
     pub fn doing(&self) -> &'static str {
         match self {
-            Task::Look => "looking at the queue",
-            Task::Fetch(_) => "looking for a dead letter",
+            Task::Read => "reading the queue",
+            Task::Fetch(_) => "reading the queue up to a dead letter",
             Task::Forecast(_) => "forecasting a replay",
             Task::Replay(_) => "replaying",
             Task::Park(park) if park.is_back => "unparking",
@@ -50,7 +50,7 @@ impl Task {
     /// Whether both do the same with the dead letters of one query.
     fn is_same(&self, other: &Task) -> bool {
         match (self, other) {
-            (Task::Look, Task::Look) | (Task::Purge(_), Task::Purge(_)) => true,
+            (Task::Read, Task::Read) | (Task::Purge(_), Task::Purge(_)) => true,
             (Task::Fetch(id), Task::Fetch(other)) => id == other,
             (Task::Park(park), Task::Park(other)) => park.is_back == other.is_back,
             (Task::Replay(replay), Task::Replay(other)) => {
@@ -88,7 +88,7 @@ pub(super) enum Phase {
 /// What a job found or did.
 #[derive(Debug, Clone)]
 pub(super) enum Outcome {
-    Looked {
+    Read {
         count: usize,
     },
     Found(bool),
@@ -111,7 +111,7 @@ struct State {
 pub(super) struct Job {
     pub id: String,
     pub task: Task,
-    pub query: LetterQuery,
+    pub query: DeadLetterQuery,
     pub who: String,
     /// Milliseconds since 1970.
     pub started: i64,
@@ -122,7 +122,7 @@ pub(super) struct Job {
 }
 
 impl Job {
-    pub fn new(task: Task, query: LetterQuery, who: String) -> Job {
+    pub fn new(task: Task, query: DeadLetterQuery, who: String) -> Job {
         let state = State { phase: Phase::Running, notes: Vec::new(), outcome: None, ended: None };
         Job {
             id: ObjectId::new().to_hex(),
@@ -140,7 +140,7 @@ impl Job {
     /// The title of its page.
     pub fn title(&self) -> &'static str {
         match &self.task {
-            Task::Look => "Reading the queue",
+            Task::Read => "Reading the queue",
             Task::Fetch(_) => "Reading the queue up to a dead letter",
             Task::Forecast(_) => "Forecast",
             Task::Replay(_) => "Replaying",
@@ -193,8 +193,8 @@ impl Job {
     }
 
     /// Whether it goes on and does exactly this, so that whoever asks for it again may join: a second press of a button.
-    pub fn is_doing(&self, task: &Task, query: &LetterQuery) -> bool {
-        let is_read = matches!(task, Task::Look | Task::Fetch(_));
+    pub fn is_doing(&self, task: &Task, query: &DeadLetterQuery) -> bool {
+        let is_read = matches!(task, Task::Read | Task::Fetch(_));
         !self.is_stopped()
             && self.query.queue == query.queue
             && self.task.is_same(task)
@@ -282,15 +282,15 @@ mod tests {
     use ticketlog_rabbitmq::BrowseOptions;
 
     fn job() -> Arc<Job> {
-        Arc::new(Job::new(Task::Look, LetterQuery::of_queue(QueueKind::DeadLetters), "anna".to_owned()))
+        Arc::new(Job::new(Task::Read, DeadLetterQuery::of_queue(QueueKind::DeadLetters), "anna".to_owned()))
     }
 
     #[test]
     fn what_is_asked_for_again_is_joined_unless_it_is_stopped_or_selects_others() {
-        let query = |text: &str| LetterQuery::read(&Fields::parse(text.as_bytes()), 2_000_000_000_000).unwrap();
+        let query = |text: &str| DeadLetterQuery::read(&Fields::parse(text.as_bytes()), 2_000_000_000_000).unwrap();
         let source = Source { queue: "q".to_owned(), browse: BrowseOptions::default() };
         let purge =
-            |query: &LetterQuery| Task::Purge(Purge { selection: query.selection(source.clone()), backup: None });
+            |query: &DeadLetterQuery| Task::Purge(Purge { selection: query.selection(source.clone()), backup: None });
         let replay = |skip_rejected| {
             let replay = Replay::new(query("field=a").selection(source.clone()), |_, _, _, _| None);
             Task::Replay(Replay { skip_rejected, ..replay })
@@ -303,7 +303,7 @@ mod tests {
         {
             assert!(!job.is_doing(&purge(&first), &query(other)), "{other}");
         }
-        assert!(!job.is_doing(&replay(false), &first) && !job.is_doing(&Task::Look, &first));
+        assert!(!job.is_doing(&replay(false), &first) && !job.is_doing(&Task::Read, &first));
         let replaying = Job::new(replay(false), first.clone(), "anna".to_owned());
         assert!(replaying.is_doing(&replay(false), &first) && !replaying.is_doing(&replay(true), &first));
         job.stop();
@@ -330,7 +330,7 @@ mod tests {
     #[test]
     fn jobs_with_bodies_are_forgotten_in_time() {
         let jobs = Jobs::default();
-        let queue = LetterQuery::of_queue(QueueKind::DeadLetters);
+        let queue = DeadLetterQuery::of_queue(QueueKind::DeadLetters);
         let source = Source { queue: "q".to_owned(), browse: BrowseOptions::default() };
         let forecast = Task::Forecast(Replay::new(queue.selection(source), |_, _, _, _| None));
         let forecast = Arc::new(Job::new(forecast, queue, "anna".to_owned()));

@@ -17,7 +17,7 @@ use ticketlog_rabbitmq::report::Report;
 use super::details::Detail;
 use super::jobs::{Job, Outcome, POLL, Phase, Task};
 use super::pages::Problem;
-use super::query::{LetterQuery, QueueKind};
+use super::query::{DeadLetterQuery, QueueKind};
 use super::snapshot::SnapshotBuilder;
 use super::state::{Console, QueueState};
 
@@ -33,7 +33,12 @@ pub(super) const MAX_UNASKED_LOOK: usize = 20_000;
 ///
 /// # Errors
 /// Too many jobs wait.
-pub(super) fn start(console: &Arc<Console>, task: Task, query: LetterQuery, who: &str) -> Result<Arc<Job>, Problem> {
+pub(super) fn start(
+    console: &Arc<Console>,
+    task: Task,
+    query: DeadLetterQuery,
+    who: &str,
+) -> Result<Arc<Job>, Problem> {
     let running = console.jobs.running();
     if let Some(job) = running.iter().find(|job| job.is_doing(&task, &query)) {
         return Ok(Arc::clone(job));
@@ -52,8 +57,8 @@ pub(super) fn start(console: &Arc<Console>, task: Task, query: LetterQuery, who:
 const MAX_WAITING: usize = 20;
 
 /// Starts to read the whole queue, or joins somebody who does.
-pub(super) fn look(console: &Arc<Console>, queue: QueueKind, who: &str) -> Result<Arc<Job>, Problem> {
-    start(console, Task::Look, LetterQuery::of_queue(queue), who)
+pub(super) fn read(console: &Arc<Console>, queue: QueueKind, who: &str) -> Result<Arc<Job>, Problem> {
+    start(console, Task::Read, DeadLetterQuery::of_queue(queue), who)
 }
 
 async fn run(console: Arc<Console>, job: Arc<Job>) {
@@ -82,7 +87,7 @@ async fn run(console: Arc<Console>, job: Arc<Job>) {
             console.queue(*queue).set_stale(format!("{} was {}", job.who, job.task.doing()));
         });
         follow(&console, &job).await;
-        look_again(&console, &job, &affected);
+        read_again(&console, &job, &affected);
     }
 }
 
@@ -105,7 +110,7 @@ async fn perform(console: &Arc<Console>, job: &Arc<Job>) -> Result<Performed, De
     let report: Arc<dyn Report> = Arc::<Job>::clone(job);
     let run = Run { settings: &console.settings, report: &report };
     let (done, ended) = match &job.task {
-        Task::Look => return Ok((read_queue(console, job.query.queue, run).await?, Ok(()))),
+        Task::Read => return Ok((read_queue(console, job.query.queue, run).await?, Ok(()))),
         Task::Fetch(id) => return Ok((fetch(console, job.query.queue, id, run).await?, Ok(()))),
         Task::Forecast(replay) => {
             let forecast = replay.forecast(run, EXAMPLES as usize).await?;
@@ -132,13 +137,13 @@ async fn read_queue(console: &Console, queue: QueueKind, run: Run<'_>) -> Result
     let mut examples = HashMap::<String, u32>::new();
     let read = async {
         let mut count = 0;
-        while let Some(letter) = reader.next().await? {
-            let bytes = letter.delivery.body.len();
-            builder.add(&letter.delivery.letter_fields(&letter.record, &letter.id), bytes);
-            let held = examples.entry(letter.record.fingerprint.clone()).or_default();
+        while let Some(dead_letter) = reader.next().await? {
+            let bytes = dead_letter.delivery.body.len();
+            builder.add(&dead_letter.delivery.dead_letter_fields(&dead_letter.record, &dead_letter.id), bytes);
+            let held = examples.entry(dead_letter.record.fingerprint.clone()).or_default();
             if *held < EXAMPLES && bytes <= MAX_EXAMPLE_BYTES {
                 *held += 1;
-                state.details.add(Detail::new(letter));
+                state.details.add(Detail::new(dead_letter));
             }
             count += 1;
             run.report.set_done(count);
@@ -153,7 +158,7 @@ async fn read_queue(console: &Console, queue: QueueKind, run: Run<'_>) -> Result
     }
     let count = snapshot.len();
     state.set_snapshot(snapshot);
-    Ok(Outcome::Looked { count })
+    Ok(Outcome::Read { count })
 }
 
 async fn fetch(console: &Console, queue: QueueKind, id: &str, run: Run<'_>) -> Result<Outcome, DeskError> {
@@ -161,12 +166,12 @@ async fn fetch(console: &Console, queue: QueueKind, id: &str, run: Run<'_>) -> R
     let selection = Selection { source: console.source(queue), filter, limit: Some(1) };
     let mut reader = DeadLetterReader::open(run, &selection).await?;
     let found = reader.next().await;
-    let letter = reader.close(found).await?;
-    let found = letter.is_some();
+    let dead_letter = reader.close(found).await?;
+    let found = dead_letter.is_some();
     if !found && run.report.is_stopped() {
         return Err(DeskError::Stopped);
     }
-    letter.into_iter().for_each(|letter| console.queue(queue).details.add(Detail::new(letter)));
+    dead_letter.into_iter().for_each(|dead_letter| console.queue(queue).details.add(Detail::new(dead_letter)));
     Ok(Outcome::Found(found))
 }
 
@@ -205,12 +210,12 @@ fn affected(job: &Job) -> Vec<QueueKind> {
 }
 
 /// After a change the snapshots are wrong, which pages say. Short queues are read again.
-fn look_again(console: &Arc<Console>, job: &Job, affected: &[QueueKind]) {
+fn read_again(console: &Arc<Console>, job: &Job, affected: &[QueueKind]) {
     for queue in affected {
         let snapshot = console.queue(*queue).snapshot();
         if snapshot.is_some_and(|snapshot| snapshot.len() <= MAX_UNASKED_LOOK) {
             // If too many jobs wait, somebody will ask.
-            let _ = look(console, *queue, &job.who);
+            let _ = read(console, *queue, &job.who);
         }
     }
 }

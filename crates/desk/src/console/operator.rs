@@ -42,7 +42,7 @@ pub(super) fn identify(console: &Console, headers: &HeaderMap) -> Result<Option<
     let now = Instant::now();
     let with_roles = |name: String| {
         let mut roles = console.options.allow.clone();
-        roles.insert(Role::Look);
+        roles.insert(Role::View);
         Operator { name, roles, csrf: Some(console.csrf.clone()), has_session: false }
     };
     if let Some(logins) = &console.logins {
@@ -104,7 +104,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_name_of_a_person_may_have_any_letters_and_comes_once() {
+    fn the_name_of_a_person_may_have_any_dead_letters_and_comes_once() {
         let header = HeaderName::from_static("x-user");
         let name = |values: &[&[u8]]| {
             let mut headers = HeaderMap::new();

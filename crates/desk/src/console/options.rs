@@ -18,7 +18,7 @@ use super::site::{Authority, Site};
 pub struct Options {
     /// Where it listens.
     pub listen: SocketAddr,
-    /// What it allows beside looking.
+    /// What it allows beside viewing.
     pub allow: BTreeSet<Role>,
     /// A file with tokens to log in with.
     pub tokens: Option<PathBuf>,
@@ -55,7 +55,7 @@ impl Options {
     }
 
     /// # Errors
-    /// What is missing, and how to mend it.
+    /// What is missing, and how to provide it.
     pub fn check(&self) -> Result<(), &'static str> {
         let has_login = self.tokens.is_some() || self.user_header.is_some();
         if !self.allow.is_empty() && self.state_dir.is_none() {

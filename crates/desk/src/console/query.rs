@@ -77,7 +77,7 @@ pub(super) enum QueueKind {
 
 /// A list of dead letters: queue, filter, page.
 #[derive(Debug, Clone)]
-pub(super) struct LetterQuery {
+pub(super) struct DeadLetterQuery {
     pub queue: QueueKind,
     pub filter: Filter,
     /// At most this many, from the head of the queue; only for operations.
@@ -89,12 +89,12 @@ pub(super) struct LetterQuery {
     until: Option<String>,
 }
 
-impl LetterQuery {
+impl DeadLetterQuery {
     /// Reads the fields. Durations such as `2h` end at `now`, in milliseconds since 1970.
     ///
     /// # Errors
     /// Which field is wrong, and what was expected.
-    pub fn read(fields: &Fields, now: i64) -> Result<LetterQuery, String> {
+    pub fn read(fields: &Fields, now: i64) -> Result<DeadLetterQuery, String> {
         let time = |name: &str, parse: fn(&str, i64) -> Result<i64, String>| {
             let named = |text: &str| parse(text, now).map_err(|error| format!("{name}: {error}"));
             fields.get(name).map(named).transpose()
@@ -123,12 +123,19 @@ impl LetterQuery {
         let queue = if fields.get("queue") == Some("parked") { QueueKind::Parked } else { QueueKind::DeadLetters };
         let typed = |name: &str| fields.get(name).map(str::to_owned);
         let page = number("page")?.and_then(|page: u32| usize::try_from(page).ok()).unwrap_or(1).max(1);
-        Ok(LetterQuery { queue, filter, limit: number("limit")?, page, since: typed("since"), until: typed("until") })
+        Ok(DeadLetterQuery {
+            queue,
+            filter,
+            limit: number("limit")?,
+            page,
+            since: typed("since"),
+            until: typed("until"),
+        })
     }
 
-    pub fn of_queue(queue: QueueKind) -> LetterQuery {
+    pub fn of_queue(queue: QueueKind) -> DeadLetterQuery {
         let filter = Filter::default();
-        LetterQuery { queue, filter, limit: None, page: 1, since: None, until: None }
+        DeadLetterQuery { queue, filter, limit: None, page: 1, since: None, until: None }
     }
 
     /// The fields that differ from the default, for forms.
@@ -158,8 +165,8 @@ impl LetterQuery {
     }
 
     /// The same list at another page.
-    pub fn at_page(&self, page: usize) -> LetterQuery {
-        LetterQuery { page, ..self.clone() }
+    pub fn at_page(&self, page: usize) -> DeadLetterQuery {
+        DeadLetterQuery { page, ..self.clone() }
     }
 
     /// `path` with the fields as its query.
@@ -193,17 +200,17 @@ mod tests {
     #[test]
     fn a_list_is_its_url() {
         let url = "queue=parked&field=a+b&reason=too_deep&since=2026-11-22T03%3A00&text=%3Cx%3E&page=3";
-        let query = LetterQuery::read(&Fields::parse(url.as_bytes()), 2_000_000_000_000).unwrap();
+        let query = DeadLetterQuery::read(&Fields::parse(url.as_bytes()), 2_000_000_000_000).unwrap();
         assert_eq!((query.queue, query.page, query.filter.since), (QueueKind::Parked, 3, Some(1_795_316_400_000)));
-        assert_eq!(query.url("/letters"), format!("/letters?{url}"));
+        assert_eq!(query.url("/dead-letters"), format!("/dead-letters?{url}"));
         assert_eq!(query.describe(), "field a b, reason too_deep, since 2026-11-22T03:00, text <x>");
-        let empty = LetterQuery::read(&Fields::parse(b"id=&page=0&text=+"), 0).unwrap();
-        assert_eq!((empty.url("/letters"), empty.filter.is_empty()), ("/letters".to_owned(), true));
+        let empty = DeadLetterQuery::read(&Fields::parse(b"id=&page=0&text=+"), 0).unwrap();
+        assert_eq!((empty.url("/dead-letters"), empty.filter.is_empty()), ("/dead-letters".to_owned(), true));
     }
 
     #[test]
     fn wrong_fields_are_named() {
-        let error = |query: &str| LetterQuery::read(&Fields::parse(query.as_bytes()), 0).unwrap_err();
+        let error = |query: &str| DeadLetterQuery::read(&Fields::parse(query.as_bytes()), 0).unwrap_err();
         assert_eq!(error("reason=x"), "reason: there is no reason \"x\"");
         assert_eq!(error("limit=-1"), "limit: expected a number, not \"-1\"");
         let check = |form: &str| Fields::parse(form.as_bytes()).check_selection(&["limit"]);

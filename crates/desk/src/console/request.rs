@@ -12,7 +12,7 @@ use ticketlog_config::system::now_millis;
 use super::access::{Operator, Role};
 use super::jobs::Job;
 use super::pages::Problem;
-use super::query::{Fields, LetterQuery};
+use super::query::{DeadLetterQuery, Fields};
 use super::state::Console;
 
 pub(super) type Shared = State<Arc<Console>>;
@@ -30,9 +30,9 @@ pub(super) fn require(operator: &Operator, role: Role) -> Result<(), Problem> {
     Err(Problem::new(StatusCode::FORBIDDEN, text))
 }
 
-pub(super) fn read_query(query: Option<&str>) -> Result<LetterQuery, Problem> {
+pub(super) fn read_query(query: Option<&str>) -> Result<DeadLetterQuery, Problem> {
     let fields = Fields::parse(query.unwrap_or_default().as_bytes());
-    LetterQuery::read(&fields, now_millis()).map_err(Problem::bad_request)
+    DeadLetterQuery::read(&fields, now_millis()).map_err(Problem::bad_request)
 }
 
 pub(super) fn find_job(console: &Console, id: &str) -> Result<Arc<Job>, Problem> {

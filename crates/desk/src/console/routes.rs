@@ -23,7 +23,7 @@ use super::access::Operator;
 use super::jobs::Task;
 use super::operations::{self, MAX_UNASKED_LOOK};
 use super::pages::{self, NowView, Problem};
-use super::query::{LetterQuery, QueueKind};
+use super::query::{DeadLetterQuery, QueueKind};
 use super::request::{By, Shared, find_job, read_query};
 use super::snapshot::Snapshot;
 use super::state::{Console, Samples};
@@ -39,16 +39,16 @@ pub(super) fn router(console: Arc<Console>) -> Router {
     Router::new()
         .route("/", get(now))
         .route("/now", get(now_fragment))
-        .route("/letters", get(groups))
-        .route("/letters/list", get(list))
-        .route("/letter", get(letter))
+        .route("/dead-letters", get(groups))
+        .route("/dead-letters/list", get(list))
+        .route("/dead-letter", get(dead_letter))
         .route("/act", get(actions::ask))
         .route("/export", get(export::export))
         .route("/history", get(show_history))
         .route("/jobs/{id}", get(job))
         .route("/jobs/{id}/events", get(job_events))
         .route("/jobs/{id}/stop", post(actions::stop))
-        .route("/look", post(actions::look))
+        .route("/read", post(actions::read))
         .route("/validate", post(actions::validate))
         .route("/forecast", post(actions::forecast))
         .route("/replay", post(actions::replay))
@@ -101,7 +101,7 @@ async fn now_view(console: &Console) -> NowView {
         let now = Sample::read(url).await.ok();
         let mut samples = console.samples.lock().await;
         let shown = now.map(|now| {
-            // Two people may look at once: rates need a second between the samples.
+            // Two people may view it at once: rates need a second between the samples.
             let before = samples.remove(url);
             let before = before.and_then(|known| if known.now.is_recent() { known.before } else { Some(known.now) });
             let known = Samples { before, now };
@@ -133,9 +133,9 @@ async fn snapshot(
     let is_long = depth.is_some_and(|depth| depth as usize > MAX_UNASKED_LOOK);
     let is_idle = console.queue(queue).holder().is_none();
     if (is_long && is_idle) || console.options.site().is_caused_by_another(headers) {
-        return Err(pages::first_look_page(console, operator, queue, depth.unwrap_or(0)).into_response());
+        return Err(pages::first_read_page(console, operator, queue, depth.unwrap_or(0)).into_response());
     }
-    let job = operations::look(console, queue, &operator.name).map_err(|problem| problem.into_response())?;
+    let job = operations::read(console, queue, &operator.name).map_err(|problem| problem.into_response())?;
     if job.wait(PATIENCE).await
         && let Some(snapshot) = console.queue(queue).snapshot()
     {
@@ -157,7 +157,7 @@ async fn of_snapshot(
     Extension(operator): By,
     headers: HeaderMap,
     RawQuery(query): RawQuery,
-    page: fn(&Console, &Operator, &LetterQuery, &Snapshot) -> Markup,
+    page: fn(&Console, &Operator, &DeadLetterQuery, &Snapshot) -> Markup,
 ) -> Result<Response, Problem> {
     let query = read_query(query.as_deref())?;
     Ok(match snapshot(&console, &operator, query.queue, &headers).await {
@@ -166,7 +166,7 @@ async fn of_snapshot(
     })
 }
 
-async fn letter(
+async fn dead_letter(
     State(console): Shared,
     Extension(operator): By,
     headers: HeaderMap,
@@ -185,8 +185,8 @@ async fn letter(
         }
     }
     let Some(detail) = details.get(id) else { return Err(Problem::not_found("It is not in the queue any more.")) };
-    let body = desk::readable_body(&detail.letter.delivery, &console.settings.rules());
-    Ok(pages::letter_page(&console, &operator, query.queue, &detail, &body).into_response())
+    let body = desk::readable_body(&detail.dead_letter.delivery, &console.settings.rules());
+    Ok(pages::dead_letter_page(&console, &operator, query.queue, &detail, &body).into_response())
 }
 
 async fn show_history(State(console): Shared, Extension(operator): By) -> Result<Markup, Problem> {

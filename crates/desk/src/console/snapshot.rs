@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
-use ticketlog_contract::dead_letter::{Cause, Filter, LetterFields, SameIds};
+use ticketlog_contract::dead_letter::{Cause, DeadLetterFields, Filter, SameIds};
 
 /// Number of points of a group's history.
 pub(super) const POINTS: usize = 24;
@@ -16,7 +16,7 @@ type TextId = u32;
 
 /// One dead letter.
 #[derive(Debug)]
-struct Letter {
+struct DeadLetter {
     id: Box<str>,
     message_id: Option<Box<str>>,
     cause: Cause,
@@ -36,8 +36,8 @@ struct Letter {
 
 /// A dead letter, as pages show it in lists.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct LetterLine<'a> {
-    pub fields: LetterFields<'a>,
+pub(super) struct DeadLetterLine<'a> {
+    pub fields: DeadLetterFields<'a>,
     /// Length of its body.
     pub bytes: u32,
     /// Whether an earlier one has the same id.
@@ -46,22 +46,22 @@ pub(super) struct LetterLine<'a> {
 
 /// The dead letters with one fingerprint.
 #[derive(Debug)]
-pub(super) struct LetterGroup<'a> {
-    pub first: LetterLine<'a>,
+pub(super) struct DeadLetterGroup<'a> {
+    pub first: DeadLetterLine<'a>,
     pub count: u64,
     /// Milliseconds since 1970.
     pub oldest: Option<i64>,
     pub newest: Option<i64>,
     /// By publisher.
     pub publishers: BTreeMap<&'a str, u64>,
-    /// How many died in each part of the time from the oldest to the newest of all.
+    /// How many were dead-lettered in each part of the time from the oldest to the newest of all.
     pub history: [u32; POINTS],
 }
 
 /// A queue as it was when it was read.
 #[derive(Debug)]
 pub(super) struct Snapshot {
-    letters: Vec<Letter>,
+    dead_letters: Vec<DeadLetter>,
     texts: Vec<Box<str>>,
     /// Milliseconds since 1970.
     pub taken: i64,
@@ -74,7 +74,7 @@ pub(super) struct Snapshot {
 /// Collects a snapshot.
 #[derive(Debug, Default)]
 pub(super) struct SnapshotBuilder {
-    letters: Vec<Letter>,
+    dead_letters: Vec<DeadLetter>,
     texts: Vec<Box<str>>,
     ids: HashMap<Box<str>, TextId>,
     same_ids: SameIds,
@@ -83,12 +83,12 @@ pub(super) struct SnapshotBuilder {
 impl SnapshotBuilder {
     /// For about this many dead letters.
     pub fn with_capacity(count: usize) -> SnapshotBuilder {
-        SnapshotBuilder { letters: Vec::with_capacity(count), ..SnapshotBuilder::default() }
+        SnapshotBuilder { dead_letters: Vec::with_capacity(count), ..SnapshotBuilder::default() }
     }
 
     /// Texts are cut, because headers can hold anything.
-    pub fn add(&mut self, fields: &LetterFields, bytes: usize) {
-        let letter = Letter {
+    pub fn add(&mut self, fields: &DeadLetterFields, bytes: usize) {
+        let dead_letter = DeadLetter {
             id: cut(fields.id).into(),
             message_id: fields.message_id.map(|text| cut(text).into()),
             cause: fields.cause,
@@ -103,9 +103,12 @@ impl SnapshotBuilder {
             time: fields.time,
             replays: fields.replays,
             bytes: u32::try_from(bytes).unwrap_or(u32::MAX),
-            has_same_id: self.same_ids.add(fields.id, u32::try_from(self.letters.len()).unwrap_or(u32::MAX)).is_some(),
+            has_same_id: self
+                .same_ids
+                .add(fields.id, u32::try_from(self.dead_letters.len()).unwrap_or(u32::MAX))
+                .is_some(),
         };
-        self.letters.push(letter);
+        self.dead_letters.push(dead_letter);
     }
 
     fn text(&mut self, text: &str) -> TextId {
@@ -120,50 +123,53 @@ impl SnapshotBuilder {
     }
 
     pub fn finish(mut self, taken: i64, took: Duration) -> Snapshot {
-        self.letters.shrink_to_fit();
-        Snapshot { letters: self.letters, texts: self.texts, taken, took, same_ids: self.same_ids.count }
+        self.dead_letters.shrink_to_fit();
+        Snapshot { dead_letters: self.dead_letters, texts: self.texts, taken, took, same_ids: self.same_ids.count }
     }
 }
 
 impl Snapshot {
     /// Number of dead letters.
     pub fn len(&self) -> usize {
-        self.letters.len()
+        self.dead_letters.len()
     }
 
-    fn line<'a>(&'a self, letter: &'a Letter) -> LetterLine<'a> {
+    fn line<'a>(&'a self, dead_letter: &'a DeadLetter) -> DeadLetterLine<'a> {
         let text = |id: TextId| self.texts.get(id as usize).map_or("", |text| text);
-        let fields = LetterFields {
-            id: &letter.id,
-            cause: letter.cause,
-            field: letter.field.map(text),
-            code: letter.code,
-            detail: text(letter.detail),
-            time: letter.time,
-            message_id: letter.message_id.as_deref(),
-            fingerprint: text(letter.fingerprint),
-            exchange: text(letter.exchange),
-            routing_key: text(letter.routing_key),
-            publisher: letter.publisher.map(text),
-            replays: letter.replays,
-            replay_id: letter.replay_id.map(text),
+        let fields = DeadLetterFields {
+            id: &dead_letter.id,
+            cause: dead_letter.cause,
+            field: dead_letter.field.map(text),
+            code: dead_letter.code,
+            detail: text(dead_letter.detail),
+            time: dead_letter.time,
+            message_id: dead_letter.message_id.as_deref(),
+            fingerprint: text(dead_letter.fingerprint),
+            exchange: text(dead_letter.exchange),
+            routing_key: text(dead_letter.routing_key),
+            publisher: dead_letter.publisher.map(text),
+            replays: dead_letter.replays,
+            replay_id: dead_letter.replay_id.map(text),
         };
-        LetterLine { fields, bytes: letter.bytes, has_same_id: letter.has_same_id }
+        DeadLetterLine { fields, bytes: dead_letter.bytes, has_same_id: dead_letter.has_same_id }
     }
 
     /// The selected dead letters, in the order of the queue. A filter on bodies selects nothing.
-    pub fn selected<'a>(&'a self, filter: &'a Filter) -> impl Iterator<Item = LetterLine<'a>> {
-        self.letters.iter().map(|letter| self.line(letter)).filter(|line| filter.matches(&line.fields, || None))
+    pub fn selected<'a>(&'a self, filter: &'a Filter) -> impl Iterator<Item = DeadLetterLine<'a>> {
+        self.dead_letters
+            .iter()
+            .map(|dead_letter| self.line(dead_letter))
+            .filter(|line| filter.matches(&line.fields, || None))
     }
 
     /// The selected dead letters by fingerprint, the largest group first.
-    pub fn groups<'a>(&'a self, filter: &'a Filter) -> Vec<LetterGroup<'a>> {
-        let times = || self.letters.iter().filter_map(|letter| letter.time);
+    pub fn groups<'a>(&'a self, filter: &'a Filter) -> Vec<DeadLetterGroup<'a>> {
+        let times = || self.dead_letters.iter().filter_map(|dead_letter| dead_letter.time);
         let (start, end) = (times().min().unwrap_or(0), times().max().unwrap_or(0));
-        let mut groups: BTreeMap<(Cause, &str), LetterGroup> = BTreeMap::new();
+        let mut groups: BTreeMap<(Cause, &str), DeadLetterGroup> = BTreeMap::new();
         for line in self.selected(filter) {
             let key = (line.fields.cause, line.fields.fingerprint);
-            let group = groups.entry(key).or_insert_with(|| LetterGroup {
+            let group = groups.entry(key).or_insert_with(|| DeadLetterGroup {
                 first: line,
                 count: 0,
                 oldest: None,
@@ -203,8 +209,8 @@ mod tests {
     use super::*;
     use ticketlog_contract::Reason;
 
-    fn fields<'a>(id: &'a str, fingerprint: &'a str, time: i64) -> LetterFields<'a> {
-        LetterFields {
+    fn fields<'a>(id: &'a str, fingerprint: &'a str, time: i64) -> DeadLetterFields<'a> {
+        DeadLetterFields {
             id,
             cause: Cause::Reason(Reason::TooDeep),
             field: None,

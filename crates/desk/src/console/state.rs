@@ -16,7 +16,7 @@ use super::access::{Logins, ProxySecret, Role, TokenFile, random_id};
 use super::details::Details;
 use super::jobs::Jobs;
 use super::options::Options;
-use super::query::{LetterQuery, QueueKind};
+use super::query::{DeadLetterQuery, QueueKind};
 use super::snapshot::Snapshot;
 
 /// Most downloads that run or wait for their queue.
@@ -122,7 +122,7 @@ impl Console {
         proxy_secret: Option<ProxySecret>,
     ) -> Console {
         let mut allowed = options.allow.clone();
-        allowed.insert(Role::Look);
+        allowed.insert(Role::View);
         Console {
             settings,
             logins: tokens.map(|tokens| Logins::new(tokens, allowed)),
@@ -139,7 +139,7 @@ impl Console {
     }
 
     /// The dead letters that a request selects.
-    pub fn selection(&self, query: &LetterQuery) -> Selection {
+    pub fn selection(&self, query: &DeadLetterQuery) -> Selection {
         query.selection(self.source(query.queue))
     }
 

@@ -1,6 +1,6 @@
 //! Owns opening and closing connections to RabbitMQ, and the timeout around every request.
 //!
-//! lapin's auto-recovery stays off (docs/develop/adr/0001-no-auto-recovery.md), and every request has a timeout of ours, because
+//! lapin's auto-recovery stays off (docs/develop/adr/0001-no-auto-recovery.md), and every request has our own timeout, because
 //! lapin has none.
 
 mod content_header;
@@ -67,7 +67,7 @@ pub(super) async fn connect(settings: &BrokerSettings, purpose: &str) -> Result<
     connect_with_frame_max(settings, purpose, None).await
 }
 
-/// As [`connect`], with frames of at most so many bytes; RabbitMQ 4.1 and later require at least 8192. lapin reserves 64
+/// As [`connect`], with frames of at most that many bytes; RabbitMQ 4.1 and later require at least 8192. lapin reserves 64
 /// frames per connection, which is 8 MiB by RabbitMQ's default. The properties of a message that is published must fit into one
 /// frame; those of a delivery need not.
 ///

@@ -103,7 +103,7 @@ impl Prefetch {
         self.settled = 0;
     }
 
-    /// Whether so many bytes are in flight that the session must end: four times the budget, and more than one message.
+    /// Whether enough bytes are in flight for the session to end: four times the budget, and more than one message.
     pub fn overflows(&self) -> bool {
         self.current > 1 && self.bytes_in_flight as f64 > OVERFLOW * self.budget_bytes
     }

@@ -7,7 +7,7 @@ use lapin::types::AMQPValue;
 
 use xxhash_rust::xxh3::Xxh3;
 
-use ticketlog_contract::dead_letter::{self, ArchivedMessage, DeadLetterRecord, HeaderValue, LetterFields};
+use ticketlog_contract::dead_letter::{self, ArchivedMessage, DeadLetterFields, DeadLetterRecord, HeaderValue};
 
 use super::super::connection::invalid_text::InvalidText;
 use super::delivery::Delivery;
@@ -26,21 +26,21 @@ impl Delivery {
     ///
     /// A message without an identity gets an id of its own each time: equal ones are different events, and a replay makes the
     /// id their identity.
-    pub fn new_letter_id(&self, cause: &str, exchange: &str, routing_key: &str, first_id: Option<&str>) -> String {
+    pub fn new_dead_letter_id(&self, cause: &str, exchange: &str, routing_key: &str, first_id: Option<&str>) -> String {
         match (self.identifying_message_id(), first_id) {
             (None, None) => ObjectId::new().to_hex(),
-            (Some(_), _) => self.letter_hash(cause, exchange, routing_key, ""),
-            (None, Some(first_id)) => self.letter_hash(cause, exchange, routing_key, first_id),
+            (Some(_), _) => self.dead_letter_hash(cause, exchange, routing_key, ""),
+            (None, Some(first_id)) => self.dead_letter_hash(cause, exchange, routing_key, first_id),
         }
     }
 
-    /// The `message_id`, unless it is empty: that is no identity for the decoder either.
+    /// The `message_id`, unless it is empty: that is not an identity for the decoder either.
     fn identifying_message_id(&self) -> Option<&str> {
         self.message_id().filter(|id| !id.is_empty())
     }
 
     /// What a replay does not keep is left out, so that a message that was replayed has the same id again.
-    fn letter_hash(&self, cause: &str, exchange: &str, routing_key: &str, first_id: &str) -> String {
+    fn dead_letter_hash(&self, cause: &str, exchange: &str, routing_key: &str, first_id: &str) -> String {
         let kept = republished(&self.properties);
         let headers = self.headers.decode(is_publisher_header);
         let properties = serde_json::Value::Object(json::properties_to_json(&kept)).to_string();
@@ -56,14 +56,14 @@ impl Delivery {
     }
 
     /// The id by which a dead letter is shown and selected: its `dl-id`, or a hash of what it is if the worker did not write it.
-    pub fn letter_id(&self, record: &DeadLetterRecord) -> String {
-        let computed = || self.letter_hash(record.cause.as_str(), &record.exchange, &record.routing_key, "");
+    pub fn dead_letter_id(&self, record: &DeadLetterRecord) -> String {
+        let computed = || self.dead_letter_hash(record.cause.as_str(), &record.exchange, &record.routing_key, "");
         record.id.clone().unwrap_or_else(computed)
     }
 
-    /// What filters look at.
-    pub fn letter_fields<'a>(&'a self, record: &'a DeadLetterRecord, id: &'a str) -> LetterFields<'a> {
-        LetterFields {
+    /// What filters compare.
+    pub fn dead_letter_fields<'a>(&'a self, record: &'a DeadLetterRecord, id: &'a str) -> DeadLetterFields<'a> {
+        DeadLetterFields {
             id,
             cause: record.cause,
             field: record.field.as_deref(),
@@ -130,7 +130,7 @@ impl Delivery {
         }
         let mut headers = self.headers.decode(is_publisher_header);
         headers.extend(kept_cc(&self.headers));
-        let id = self.new_letter_id(record.cause.as_str(), &record.exchange, &record.routing_key, None);
+        let id = self.new_dead_letter_id(record.cause.as_str(), &record.exchange, &record.routing_key, None);
         insert(&mut headers, record.headers(id));
         insert(&mut headers, self.lost_parts());
         headers
@@ -225,7 +225,7 @@ mod tests {
             .with_correlation_id("c".into())
             .with_headers(headers.into());
         let own = vec![("dl-id", HeaderValue::Text("0a".into())), ("dl-reason", HeaderValue::Text("too_deep".into()))];
-        let letter = Delivery::for_test(b"body".to_vec(), original).into_dead_letter("dlx", "dead", own);
+        let dead_letter = Delivery::for_test(b"body".to_vec(), original).into_dead_letter("dlx", "dead", own);
         let expected = BTreeMap::from([
             ("a".into(), text("kept")),
             ("dl-cc".into(), AMQPValue::FieldArray(vec![text("elsewhere")].into())),
@@ -234,9 +234,9 @@ mod tests {
             ("dl-id".into(), text("0a")),
             ("dl-reason".into(), text("too_deep")),
         ]);
-        assert_eq!((letter.body.as_slice(), letter.return_key.as_str()), (&b"body"[..], "0a"));
+        assert_eq!((dead_letter.body.as_slice(), dead_letter.return_key.as_str()), (&b"body"[..], "0a"));
         assert_eq!(
-            letter.published_properties(),
+            dead_letter.published_properties(),
             BasicProperties::default()
                 .with_content_type("text/xml".into())
                 .with_priority(255)
@@ -259,14 +259,14 @@ mod tests {
         .map(|(name, value)| (name.into(), value))
         .into();
         let properties = BasicProperties::default().with_message_id("m".into()).with_headers(headers.into());
-        let letter = Delivery::for_test(b"body".to_vec(), properties);
-        let record = letter.record("work");
-        let archived = letter.archive(&record, "q");
+        let dead_letter = Delivery::for_test(b"body".to_vec(), properties);
+        let record = dead_letter.record("work");
+        let archived = dead_letter.archive(&record, "q");
         let names: Vec<&str> = archived.headers.keys().map(String::as_str).collect();
         assert_eq!(names, ["dl-id", "dl-reason", "own"]);
         let line = ArchivedMessage::from_line(archived.to_line().as_bytes()).unwrap();
         let restored = Outgoing::from_archive(line, "dlx", "dead").unwrap();
-        let copy = letter.copy_to(&record, "dlx", "dead", false);
+        let copy = dead_letter.copy_to(&record, "dlx", "dead", false);
         assert_eq!(restored.published_properties(), copy.published_properties());
         assert_eq!((restored.return_key.as_str(), restored.body.as_slice()), ("0a", &b"body"[..]));
     }

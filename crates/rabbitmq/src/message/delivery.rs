@@ -105,7 +105,7 @@ impl Delivery {
         Delivery { headers: EncodedHeaders::encode(headers.inner().clone()), ..delivery }
     }
 
-    /// The same after so many deliveries, for tests.
+    /// The same after this many deliveries, for tests.
     pub fn redelivered(mut self, count: i64) -> Self {
         let counts = [("x-delivery-count".into(), AMQPValue::LongLongInt(count))];
         self.headers = EncodedHeaders::encode(counts.into());

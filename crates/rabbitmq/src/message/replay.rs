@@ -44,7 +44,7 @@ impl Delivery {
         let mark = ReplayMark {
             id: target.replay_id.clone(),
             count: record.replays.saturating_add(1),
-            first_id: record.first_letter_id().map_or_else(|| ObjectId::new().to_hex(), str::to_owned),
+            first_id: record.first_dead_letter_id().map_or_else(|| ObjectId::new().to_hex(), str::to_owned),
             exchange: record.exchange.clone(),
             routing_key: record.routing_key.clone(),
             user_id: record.user_id.clone(),
@@ -112,7 +112,7 @@ mod tests {
         }
     }
 
-    fn letter() -> Delivery {
+    fn dead_letter() -> Delivery {
         let headers = [
             ("dl-reason", text("too_deep")),
             ("dl-id", text("0a")),
@@ -129,7 +129,7 @@ mod tests {
 
     #[test]
     fn a_replay_is_the_original_message_with_a_mark_that_the_worker_trusts() {
-        let outgoing = letter().replay(&letter().record("work"), &target(Some("ops"), None), None).unwrap();
+        let outgoing = dead_letter().replay(&dead_letter().record("work"), &target(Some("ops"), None), None).unwrap();
         assert_eq!((outgoing.exchange(), outgoing.routing_key(), outgoing.body.as_slice()), ("x", "k", &b"body"[..]));
         let headers = outgoing.headers.decode(|_| true);
         let names: Vec<&str> = headers.keys().map(ShortString::as_str).collect();
@@ -148,13 +148,13 @@ mod tests {
         );
         received.recognise_replay(&["other".to_owned()]);
         assert_eq!(received.replay_mark(), None);
-        assert_eq!(letter().replay_mark(), None);
+        assert_eq!(dead_letter().replay_mark(), None);
     }
 
     #[test]
     fn an_edited_body_has_no_encoding_and_may_go_to_a_queue() {
         let edited = Some(b"new".to_vec());
-        let outgoing = letter().replay(&letter().record("work"), &target(None, Some("q")), edited).unwrap();
+        let outgoing = dead_letter().replay(&dead_letter().record("work"), &target(None, Some("q")), edited).unwrap();
         assert_eq!((outgoing.exchange(), outgoing.routing_key(), outgoing.body.as_slice()), ("", "q", &b"new"[..]));
         assert!(outgoing.properties.content_encoding().is_none() && outgoing.properties.message_id().is_some());
     }
@@ -186,8 +186,8 @@ mod tests {
 
     #[test]
     fn a_routing_key_that_is_too_long_is_no_panic() {
-        let mut record = letter().record("work");
+        let mut record = dead_letter().record("work");
         record.routing_key = "k".repeat(300);
-        assert!(letter().replay(&record, &target(None, None), None).is_none());
+        assert!(dead_letter().replay(&record, &target(None, None), None).is_none());
     }
 }

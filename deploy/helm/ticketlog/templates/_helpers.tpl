@@ -59,7 +59,7 @@ addresses of the pod, for the probes and for Prometheus; the NetworkPolicy keeps
 {{- if not $mounted }}{{ fail (printf "%s: nothing is mounted at %s; add a key to the Secrets, which are mounted at /run/secrets/ticketlog, or name it in extraVolumeMounts" $setting $value) }}{{ end }}
 {{- end }}
 {{- if and $value (has $setting (list "config.broker.uri" "config.store.uri" "config.event.mask_key")) }}
-{{- fail (printf "%s: a ConfigMap is no place for a secret; put it into the Secret and use %s_file: /run/secrets/ticketlog/KEY" $setting $key) }}
+{{- fail (printf "%s: a secret does not belong in a ConfigMap; put it into the Secret and use %s_file: /run/secrets/ticketlog/KEY" $setting $key) }}
 {{- end }}
 {{- end }}
 {{- end }}

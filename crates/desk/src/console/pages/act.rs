@@ -3,15 +3,15 @@
 use maud::{Markup, html};
 
 use super::super::access::Operator;
-use super::super::query::LetterQuery;
+use super::super::query::DeadLetterQuery;
 use super::super::state::Console;
-use super::frame::{Section, csrf, hidden, letters_text, page};
+use super::frame::{Section, csrf, dead_letters_text, hidden, page};
 
 /// What is asked about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::console) enum ActForm {
     Replay,
-    Mend,
+    Edit,
     Park,
     Unpark,
     Purge,
@@ -22,37 +22,37 @@ pub(in crate::console) enum ActForm {
 pub(in crate::console) fn act_page(
     console: &Console,
     operator: &Operator,
-    query: &LetterQuery,
+    query: &DeadLetterQuery,
     form: ActForm,
     count: Option<u64>,
     problem: Option<&str>,
 ) -> Markup {
     let title = match form {
         ActForm::Replay => "Replay",
-        ActForm::Mend => "Mend and replay",
+        ActForm::Edit => "Edit and replay",
         ActForm::Park => "Park",
         ActForm::Unpark => "Unpark",
         ActForm::Purge => "Delete",
     };
     let body = html! {
-        p class="crumbs" { a href=(query.url("/letters")) { "Dead letters" } }
+        p class="crumbs" { a href=(query.url("/dead-letters")) { "Dead letters" } }
         h1 { (title) }
         p {
             "Selected: " strong { (query.describe()) }
             @match count {
-                Some(count) => { ", " strong { (letters_text(count)) } " when the queue was last read." }
+                Some(count) => { ", " strong { (dead_letters_text(count)) } " when the queue was last read." }
                 None => ". The queue was not read yet, so their number is not known.",
             }
         }
         @if let Some(problem) = problem { p class="error" role="alert" { (problem) } }
         @match form {
             ActForm::Replay => (replay_form(operator, query)),
-            ActForm::Mend => (mend_form(operator, query)),
+            ActForm::Edit => (edit_form(operator, query)),
             ActForm::Park | ActForm::Unpark => (park_form(console, operator, query, form)),
             ActForm::Purge => (purge_form(console, operator, query)),
         }
     };
-    page(console, operator, Section::Letters(query.queue), title, &body)
+    page(console, operator, Section::DeadLetters(query.queue), title, &body)
 }
 
 fn limit_input() -> Markup {
@@ -62,7 +62,7 @@ fn limit_input() -> Markup {
     }
 }
 
-fn replay_form(operator: &Operator, query: &LetterQuery) -> Markup {
+fn replay_form(operator: &Operator, query: &DeadLetterQuery) -> Markup {
     html! {
         p {
             "They are published again to the exchange that they came from, unchanged. First the console reads them and forecasts "
@@ -75,7 +75,7 @@ fn replay_form(operator: &Operator, query: &LetterQuery) -> Markup {
     }
 }
 
-fn mend_form(operator: &Operator, query: &LetterQuery) -> Markup {
+fn edit_form(operator: &Operator, query: &DeadLetterQuery) -> Markup {
     let suggested = match query.filter.causes.as_slice() {
         [cause] => cause.edit().unwrap_or_default(),
         _ => "",
@@ -83,7 +83,7 @@ fn mend_form(operator: &Operator, query: &LetterQuery) -> Markup {
     html! {
         p {
             "An expression in the language of " code { "jq" } " changes each body. Its input is the decompressed body or, where "
-            "that is not JSON, its text as a string. What it does not mend stays in the queue. First you see the first ten before "
+            "that is not JSON, its text as a string. What it does not change stays in the queue. First you see the first ten before "
             "and after, and a forecast for all."
         }
         form method="post" action="/forecast" class="editor" {
@@ -99,14 +99,14 @@ fn mend_form(operator: &Operator, query: &LetterQuery) -> Markup {
                 li { code { ".timestamp |= fromdate * 1000" } " makes milliseconds of a text such as 2026-11-22T10:00:00Z" }
                 li { code { "del(.attachment)" } " removes a field" }
                 li { code { ".status //= \"unknown\"" } " sets what is missing" }
-                li { code { "gsub(\"NaN\"; \"null\") | fromjson" } " mends the text of a body that is not JSON" }
+                li { code { "gsub(\"NaN\"; \"null\") | fromjson" } " changes the text of a body that is not JSON" }
                 li { code { "if .type == \"x\" then .type = \"y\" else . end" } " changes some" }
             }
         }
     }
 }
 
-fn park_form(console: &Console, operator: &Operator, query: &LetterQuery, form: ActForm) -> Markup {
+fn park_form(console: &Console, operator: &Operator, query: &DeadLetterQuery, form: ActForm) -> Markup {
     let settings = &console.settings;
     let (to, action) = match form {
         ActForm::Unpark => (&settings.dead_letter_queue, "/unpark"),
@@ -124,7 +124,7 @@ fn park_form(console: &Console, operator: &Operator, query: &LetterQuery, form: 
     }
 }
 
-fn purge_form(console: &Console, operator: &Operator, query: &LetterQuery) -> Markup {
+fn purge_form(console: &Console, operator: &Operator, query: &DeadLetterQuery) -> Markup {
     let queue = console.queue_name(query.queue);
     html! {
         p {

@@ -57,7 +57,7 @@ impl IntoResponse for Problem {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Section {
     Now,
-    Letters(QueueKind),
+    DeadLetters(QueueKind),
     History,
 }
 
@@ -94,8 +94,8 @@ pub(super) fn page(console: &Console, operator: &Operator, section: Section, tit
                 nav aria-label="Main" {
                     ul {
                         (link(Section::Now, "/", "Now"))
-                        (link(Section::Letters(QueueKind::DeadLetters), "/letters", "Dead letters"))
-                        (link(Section::Letters(QueueKind::Parked), "/letters?queue=parked", "Parked"))
+                        (link(Section::DeadLetters(QueueKind::DeadLetters), "/dead-letters", "Dead letters"))
+                        (link(Section::DeadLetters(QueueKind::Parked), "/dead-letters?queue=parked", "Parked"))
                         (link(Section::History, "/history", "History"))
                     }
                 }
@@ -178,11 +178,11 @@ pub(super) fn number(count: u64) -> String {
 }
 
 /// `1 dead letter`, `12 034 dead letters`.
-pub(super) fn letters_text(count: u64) -> String {
+pub(super) fn dead_letters_text(count: u64) -> String {
     format!("{} dead letter{}", number(count), if count == 1 { "" } else { "s" })
 }
 
-/// How many died when, as bars; the text says the same.
+/// How many were dead-lettered when, as bars; the text says the same.
 pub(super) fn sparkline(history: &[u32; POINTS]) -> Markup {
     let highest = history.iter().copied().max().unwrap_or(0).max(1);
     let bars: String = history

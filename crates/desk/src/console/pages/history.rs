@@ -47,7 +47,7 @@ fn row(console: &Console, entry: &Entry) -> Markup {
                 strong class=(if entry.state == "done" { "good" } else { "bad" }) { (state) } " "
                 (pairs(&entry.outcome))
                 @if let Some(id) = &entry.replay_id {
-                    " " a href={ "/letters?replay_id=" (id) } { "what died again" }
+                    " " a href={ "/dead-letters?replay_id=" (id) } { "what was dead-lettered again" }
                 }
             }
         }

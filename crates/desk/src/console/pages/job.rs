@@ -11,10 +11,10 @@ use ticketlog_contract::dead_letter::indent_json;
 
 use super::super::access::{Operator, Role};
 use super::super::jobs::{Job, Outcome, Phase, Task};
-use super::super::query::{LetterQuery, QueueKind};
+use super::super::query::{DeadLetterQuery, QueueKind};
 use super::super::state::Console;
-use super::frame::{Section, csrf, letters_text, may, number, page, time};
-use super::letters::letter_url;
+use super::dead_letters::dead_letter_url;
+use super::frame::{Section, csrf, dead_letters_text, may, number, page, time};
 
 /// Most bytes of a body in a preview.
 const MAX_PREVIEW: usize = 4096;
@@ -29,7 +29,7 @@ pub(in crate::console) fn job_page(console: &Console, operator: &Operator, job: 
         div id="job" data-events=[events] aria-live="polite" { (job_status(console, operator, job)) }
         noscript { p { a href={ "/jobs/" (job.id) } { "Load again" } " to see how far it is." } }
     };
-    page(console, operator, Section::Letters(job.query.queue), title, &body)
+    page(console, operator, Section::DeadLetters(job.query.queue), title, &body)
 }
 
 /// The part that changes while the job runs.
@@ -64,15 +64,15 @@ fn stop_form(operator: &Operator, job: &Job) -> Markup {
 
 fn show_outcome(console: &Console, operator: &Operator, job: &Job, outcome: &Outcome) -> Markup {
     let queue = job.query.queue;
-    let back = LetterQuery::of_queue(queue).url("/letters");
+    let back = DeadLetterQuery::of_queue(queue).url("/dead-letters");
     html! {
         @match outcome {
-            Outcome::Looked { count } => p data-continue=(back) {
-                strong { (letters_text(*count as u64)) } " were read. " a href=(back) { "Show them" }
+            Outcome::Read { count } => p data-continue=(back) {
+                strong { (dead_letters_text(*count as u64)) } " were read. " a href=(back) { "Show them" }
             },
             Outcome::Found(true) => {
                 @if let Task::Fetch(id) = &job.task {
-                    p data-continue=(letter_url(queue, id)) { a href=(letter_url(queue, id)) { "Show it" } }
+                    p data-continue=(dead_letter_url(queue, id)) { a href=(dead_letter_url(queue, id)) { "Show it" } }
                 }
             }
             Outcome::Found(false) => p class="warning" {
@@ -85,7 +85,7 @@ fn show_outcome(console: &Console, operator: &Operator, job: &Job, outcome: &Out
             Outcome::Operated(done) => p class=(if matches!(job.phase(), Phase::Failed(_)) { "warning" } else { "good" }) {
                 @match &job.task {
                     Task::Park(park) => { (park.to_text(done)) }
-                    _ => { (letters_text(done.count)) " deleted" }
+                    _ => { (dead_letters_text(done.count)) " deleted" }
                 }
                 ". " @if let Some(file) = &done.file { "They are in " code { (file) } ". " }
                 a href=(back) { "Back" }
@@ -104,10 +104,10 @@ fn show_forecast(operator: &Operator, job: &Job, forecast: &Forecast) -> Markup 
     let Task::Forecast(replay) = &job.task else { return html! {} };
     let would_be_sent = forecast.accepted + forecast.parked + forecast.rejected.values().sum::<u64>();
     html! {
-        h2 { "What would become of " (letters_text(forecast.total())) }
+        h2 { "What would become of " (dead_letters_text(forecast.total())) }
         ul class="forecast" {
             li class="good" { strong { (number(forecast.accepted)) } " would be accepted by the workers; MongoDB may still reject them" }
-            (counts("would be dead again", &forecast.rejected))
+            (counts("would be dead-lettered again", &forecast.rejected))
             @if forecast.parked > 0 { li { strong { (number(forecast.parked)) } " would be parked: they were replayed too often" } }
             (counts("would stay", &forecast.edit_failed))
         }
@@ -118,7 +118,7 @@ fn show_forecast(operator: &Operator, job: &Job, forecast: &Forecast) -> Markup 
                 label for="rate" { "Messages a second, at most" }
                 input id="rate" name="rate" inputmode="decimal" placeholder="as fast as possible";
                 @if !forecast.rejected.is_empty() {
-                    label { input type="checkbox" name="skip" value="1" checked; " Leave in the queue what would be dead again" }
+                    label { input type="checkbox" name="skip" value="1" checked; " Leave in the queue what would be dead-lettered again" }
                 }
                 button class="primary" { "Replay " (number(would_be_sent)) }
             }
@@ -136,7 +136,7 @@ fn show_sample(queue: QueueKind, sample: &Sample, is_edited: bool) -> Markup {
     html! {
         section class="card" {
             p {
-                a href=(letter_url(queue, &sample.name)) { (sample.name) } ": "
+                a href=(dead_letter_url(queue, &sample.name)) { (sample.name) } ": "
                 @match &sample.problem {
                     None => span class="good" { "would be accepted" },
                     Some(problem) => span class="bad" { (problem) },
@@ -182,28 +182,28 @@ fn body_lines(title: &str, body: &str, other: &str) -> Markup {
 }
 
 fn show_replay(console: &Console, job: &Job, replay: &Replay, done: &desk::Outcome, followed: &Followed) -> Markup {
-    let mut died_again = LetterQuery::of_queue(QueueKind::DeadLetters);
-    died_again.filter.replay_ids = vec![replay.id.clone()];
-    let back = LetterQuery::of_queue(job.query.queue).url("/letters");
+    let mut dead_lettered_again = DeadLetterQuery::of_queue(QueueKind::DeadLetters);
+    dead_lettered_again.filter.replay_ids = vec![replay.id.clone()];
+    let back = DeadLetterQuery::of_queue(job.query.queue).url("/dead-letters");
     let ids = &done.document_ids;
     html! {
         p { strong { (replay.to_text(done)) } }
-        @if followed.expected > 0 { (show_followed(followed, &died_again, ids)) }
+        @if followed.expected > 0 { (show_followed(followed, &dead_lettered_again, ids)) }
         @if !ids.is_empty() { (documents(console, ids)) }
         p { a href=(back) { "Back to the dead letters" } }
     }
 }
 
-fn show_followed(followed: &Followed, died_again: &LetterQuery, ids: &[ObjectId]) -> Markup {
+fn show_followed(followed: &Followed, dead_lettered_again: &DeadLetterQuery, ids: &[ObjectId]) -> Markup {
     let (known, unknown) = (&followed.outcomes, followed.unknown());
     html! {
         h2 { "What became of them" }
         ul class="forecast" {
             li class="good" { (documents_link(ids, html! { strong { (number(known.stored)) } " stored" })) }
             li { (documents_link(ids, html! { strong { (number(known.duplicate)) } " were stored already" })) }
-            li class=(if followed.dead_again() > 0 { "bad" } else { "" }) {
-                a href=(died_again.url("/letters")) { strong { (number(followed.dead_again())) } " died again" }
-                @if !known.dead_again.is_empty() { ul { (counts("dead again", &known.dead_again)) } }
+            li class=(if followed.dead_lettered_again() > 0 { "bad" } else { "" }) {
+                a href=(dead_lettered_again.url("/dead-letters")) { strong { (number(followed.dead_lettered_again())) } " were dead-lettered again" }
+                @if !known.dead_lettered_again.is_empty() { ul { (counts("dead-lettered again", &known.dead_lettered_again)) } }
             }
             @if unknown > 0 { li { strong { (number(unknown)) } " not known yet" } }
         }

@@ -44,8 +44,8 @@ pub(in crate::console) fn now_status(console: &Console, view: &NowView) -> Marku
         div class="tiles" {
             @match &view.depths {
                 Ok([dead, parked]) => {
-                    (tile("/letters", "Dead letters", dead.map(u64::from), dead.is_some_and(|dead| dead > 0)))
-                    (tile("/letters?queue=parked", "Parked", parked.map(u64::from), false))
+                    (tile("/dead-letters", "Dead letters", dead.map(u64::from), dead.is_some_and(|dead| dead > 0)))
+                    (tile("/dead-letters?queue=parked", "Parked", parked.map(u64::from), false))
                 }
                 Err(error) => p class="error" { "The queues cannot be looked up: " (error) }
             }
@@ -54,7 +54,7 @@ pub(in crate::console) fn now_status(console: &Console, view: &NowView) -> Marku
             section class="card" {
                 h2 { (url.host_str().unwrap_or_default()) ":" (url.port_or_known_default().unwrap_or_default()) }
                 @match worker {
-                    None => p class="bad" { strong { "It does not answer." } " It has died, or its address is wrong." },
+                    None => p class="bad" { strong { "It does not answer." } " It has stopped, or its address is wrong." },
                     Some(samples) => (worker_card(console, samples)),
                 }
             }

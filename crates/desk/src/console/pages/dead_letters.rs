@@ -5,10 +5,10 @@ use maud::{Markup, html};
 use ticketlog_contract::dead_letter::Cause;
 
 use super::super::access::{Operator, Role};
-use super::super::query::{LetterQuery, PAGE_SIZE, QueueKind};
-use super::super::snapshot::{LetterGroup, LetterLine, Snapshot};
+use super::super::query::{DeadLetterQuery, PAGE_SIZE, QueueKind};
+use super::super::snapshot::{DeadLetterGroup, DeadLetterLine, Snapshot};
 use super::super::state::Console;
-use super::frame::{Section, ago, csrf, hidden, letters_text, may, number, page, sparkline, time};
+use super::frame::{Section, ago, csrf, dead_letters_text, hidden, may, number, page, sparkline, time};
 
 /// Most groups on a page.
 const MAX_GROUPS: usize = 200;
@@ -23,7 +23,7 @@ fn title(queue: QueueKind) -> &'static str {
 }
 
 /// The page before the queue was ever read: it is long and reading it costs time, or another site has sent the person here.
-pub(in crate::console) fn first_look_page(
+pub(in crate::console) fn first_read_page(
     console: &Console,
     operator: &Operator,
     queue: QueueKind,
@@ -34,33 +34,33 @@ pub(in crate::console) fn first_look_page(
         p {
             "There are " strong { (number(depth.into())) } " messages in " code { (console.queue_name(queue)) } ". To show them, "
             "the console reads them all, which takes about " (depth / READ_PER_SECOND + 1) " s and changes nothing. Meanwhile "
-            "nobody else can look at the queue or replay."
+            "nobody else can read the queue or replay."
         }
-        (look_form(operator, queue, "Read the queue"))
+        (read_form(operator, queue, "Read the queue"))
     };
-    page(console, operator, Section::Letters(queue), title(queue), &body)
+    page(console, operator, Section::DeadLetters(queue), title(queue), &body)
 }
 
 /// The page before a dead letter is shown that another site links to.
-pub(in crate::console) fn first_fetch_page(console: &Console, operator: &Operator, query: &LetterQuery) -> Markup {
+pub(in crate::console) fn first_fetch_page(console: &Console, operator: &Operator, query: &DeadLetterQuery) -> Markup {
     let body = html! {
         h1 { (title(query.queue)) }
         p {
             "Another site has sent you here. To show this dead letter, the console reads " code { (console.queue_name(query.queue)) }
             " up to it, which changes nothing. Meanwhile nobody else can read the queue or replay."
         }
-        form method="post" action="/look" class="inline" {
+        form method="post" action="/read" class="inline" {
             (csrf(operator)) (hidden(&query.fields()))
             button { "Read the queue" }
         }
     };
-    page(console, operator, Section::Letters(query.queue), title(query.queue), &body)
+    page(console, operator, Section::DeadLetters(query.queue), title(query.queue), &body)
 }
 
-fn look_form(operator: &Operator, queue: QueueKind, text: &str) -> Markup {
+fn read_form(operator: &Operator, queue: QueueKind, text: &str) -> Markup {
     html! {
-        form method="post" action="/look" class="inline" {
-            (csrf(operator)) (hidden(&LetterQuery::of_queue(queue).fields()))
+        form method="post" action="/read" class="inline" {
+            (csrf(operator)) (hidden(&DeadLetterQuery::of_queue(queue).fields()))
             button { (text) }
         }
     }
@@ -72,10 +72,10 @@ fn freshness(console: &Console, operator: &Operator, queue: QueueKind, snapshot:
         div class="freshness" {
             "As read " (time(Some(snapshot.taken))) " in " (format!("{:.1}", snapshot.took.as_secs_f64())) " s. "
             @if snapshot.same_ids > 0 { (number(snapshot.same_ids)) " have the same id as an earlier one. " }
-            (look_form(operator, queue, "Read again"))
+            (read_form(operator, queue, "Read again"))
         }
         @if let Some(change) = console.queue(queue).stale() {
-            p class="warning" { "This is no longer right: " (change) ". Read the queue again." }
+            p class="warning" { "Out of date: " (change) ". Read the queue again." }
         }
     }
 }
@@ -84,7 +84,7 @@ fn freshness(console: &Console, operator: &Operator, queue: QueueKind, snapshot:
 pub(in crate::console) fn groups_page(
     console: &Console,
     operator: &Operator,
-    query: &LetterQuery,
+    query: &DeadLetterQuery,
     snapshot: &Snapshot,
 ) -> Markup {
     let groups = snapshot.groups(&query.filter);
@@ -95,9 +95,9 @@ pub(in crate::console) fn groups_page(
         (freshness(console, operator, query.queue, snapshot))
         (filter_form(query))
         p {
-            strong { (letters_text(selected)) } " of " (groups.len()) (if groups.len() == 1 { " cause" } else { " causes" })
+            strong { (dead_letters_text(selected)) } " of " (groups.len()) (if groups.len() == 1 { " cause" } else { " causes" })
             @if selected < all { ", of " (number(all)) " in the queue" }
-            ". " a href=(query.url("/letters/list")) { "List them" }
+            ". " a href=(query.url("/dead-letters/list")) { "List them" }
         }
         @if selected > 0 { (actions(operator, query)) }
         @if !groups.is_empty() {
@@ -108,12 +108,12 @@ pub(in crate::console) fn groups_page(
             @if groups.len() > MAX_GROUPS { p class="note" { (groups.len() - MAX_GROUPS) " smaller groups are not shown; filter." } }
         }
     };
-    page(console, operator, Section::Letters(query.queue), title(query.queue), &body)
+    page(console, operator, Section::DeadLetters(query.queue), title(query.queue), &body)
 }
 
-fn group_row(queue: QueueKind, group: &LetterGroup) -> Markup {
+fn group_row(queue: QueueKind, group: &DeadLetterGroup) -> Markup {
     let fields = group.first.fields;
-    let mut query = LetterQuery::of_queue(queue);
+    let mut query = DeadLetterQuery::of_queue(queue);
     query.filter.causes = vec![fields.cause];
     if !fields.fingerprint.is_empty() {
         query.filter.fingerprints = vec![fields.fingerprint.to_owned()];
@@ -124,7 +124,7 @@ fn group_row(queue: QueueKind, group: &LetterGroup) -> Markup {
         tr {
             td class="num" data-label="Count" { (number(group.count)) }
             td data-label="Cause" {
-                a href=(query.url("/letters/list")) { (fields.cause.as_str()) @if let Some(field) = fields.field { ": " (field) } }
+                a href=(query.url("/dead-letters/list")) { (fields.cause.as_str()) @if let Some(field) = fields.field { ": " (field) } }
                 br; span class="detail" { (fields.detail) }
             }
             td data-label="Publisher" { (publishers.join(", ")) @if group.publishers.len() > 3 { ", …" } }
@@ -135,7 +135,7 @@ fn group_row(queue: QueueKind, group: &LetterGroup) -> Markup {
     }
 }
 
-fn filter_form(query: &LetterQuery) -> Markup {
+fn filter_form(query: &DeadLetterQuery) -> Markup {
     let fields = query.fields();
     let value = |name: &str| fields.iter().find(|(field, _)| *field == name).map_or("", |(_, value)| value.as_str());
     let shown = ["reason", "text", "field", "publisher", "since", "until"];
@@ -160,13 +160,13 @@ fn filter_form(query: &LetterQuery) -> Markup {
             (input("publisher", "Publisher", "app_id"))
             (input("since", "Since", "2h, or a time (UTC)"))
             (input("until", "Until", "10min"))
-            div { button { "Filter" } " " a href=(LetterQuery::of_queue(query.queue).url("/letters")) { "Clear" } }
+            div { button { "Filter" } " " a href=(DeadLetterQuery::of_queue(query.queue).url("/dead-letters")) { "Clear" } }
         }
     }
 }
 
 /// Links to what can be done with the selected dead letters.
-pub(super) fn actions(operator: &Operator, query: &LetterQuery) -> Markup {
+pub(super) fn actions(operator: &Operator, query: &DeadLetterQuery) -> Markup {
     let is_parked = query.queue == QueueKind::Parked;
     let link = |role: Role, action: &str, text: &str| {
         let mut url = query.url("/act");
@@ -179,7 +179,7 @@ pub(super) fn actions(operator: &Operator, query: &LetterQuery) -> Markup {
             @if is_parked { (link(Role::Replay, "unpark", "Unpark…")) }
             @else {
                 (link(Role::Replay, "replay", "Replay…"))
-                (link(Role::Mend, "mend", "Mend and replay…"))
+                (link(Role::Edit, "edit", "Edit and replay…"))
                 (link(Role::Replay, "park", "Park…"))
             }
             a class="button" href=(query.url("/export")) { "Export" }
@@ -192,13 +192,13 @@ pub(super) fn actions(operator: &Operator, query: &LetterQuery) -> Markup {
 pub(in crate::console) fn list_page(
     console: &Console,
     operator: &Operator,
-    query: &LetterQuery,
+    query: &DeadLetterQuery,
     snapshot: &Snapshot,
 ) -> Markup {
     let count = snapshot.selected(&query.filter).count();
     let pages = count.div_ceil(PAGE_SIZE).max(1);
     let current = query.page.min(pages);
-    let lines: Vec<LetterLine> =
+    let lines: Vec<DeadLetterLine> =
         snapshot.selected(&query.filter).skip((current - 1) * PAGE_SIZE).take(PAGE_SIZE).collect();
     let is_group = query.filter.fingerprints.len() == 1;
     let heading = match (lines.first(), is_group) {
@@ -206,19 +206,19 @@ pub(in crate::console) fn list_page(
         _ => title(query.queue).to_owned(),
     };
     let body = html! {
-        p class="crumbs" { a href=(LetterQuery::of_queue(query.queue).url("/letters")) { (title(query.queue)) } }
+        p class="crumbs" { a href=(DeadLetterQuery::of_queue(query.queue).url("/dead-letters")) { (title(query.queue)) } }
         h1 { (heading) }
         @if let (Some(line), true) = (lines.first(), is_group) { (cause(line)) }
         (freshness(console, operator, query.queue, snapshot))
         @if !is_group { (filter_form(query)) }
-        p { strong { (letters_text(count as u64)) } @if pages > 1 { ", page " (current) " of " (pages) } }
-        @if count > 0 { (actions(operator, query)) (letter_table(query.queue, &lines)) (pager(query, current, pages)) }
+        p { strong { (dead_letters_text(count as u64)) } @if pages > 1 { ", page " (current) " of " (pages) } }
+        @if count > 0 { (actions(operator, query)) (dead_letter_table(query.queue, &lines)) (pager(query, current, pages)) }
     };
-    page(console, operator, Section::Letters(query.queue), &heading, &body)
+    page(console, operator, Section::DeadLetters(query.queue), &heading, &body)
 }
 
-/// What is wrong with the letters of a group.
-fn cause(line: &LetterLine) -> Markup {
+/// What is wrong with the dead letters of a group.
+fn cause(line: &DeadLetterLine) -> Markup {
     let [fault, remedy] = line.fields.cause.explanation_of(line.fields.detail);
     html! {
         section class="card" {
@@ -228,20 +228,20 @@ fn cause(line: &LetterLine) -> Markup {
     }
 }
 
-fn letter_table(queue: QueueKind, lines: &[LetterLine]) -> Markup {
+fn dead_letter_table(queue: QueueKind, lines: &[DeadLetterLine]) -> Markup {
     html! {
         table {
             thead {
                 tr {
-                    th { "Died" } th { "Dead letter" } th { "Cause" } th { "Message id" } th { "Routing key" } th { "Publisher" }
+                    th { "Dead-lettered" } th { "Dead letter" } th { "Cause" } th { "Message id" } th { "Routing key" } th { "Publisher" }
                     th class="num" { "Bytes" } th class="num" { "Replays" }
                 }
             }
             tbody {
                 @for line in lines {
                     tr {
-                        td data-label="Died" { (ago(line.fields.time)) }
-                        td data-label="Dead letter" { a href=(letter_url(queue, line.fields.id)) { (line.fields.id) } @if line.has_same_id { " (same id as an earlier one)" } }
+                        td data-label="Dead-lettered" { (ago(line.fields.time)) }
+                        td data-label="Dead letter" { a href=(dead_letter_url(queue, line.fields.id)) { (line.fields.id) } @if line.has_same_id { " (same id as an earlier one)" } }
                         td data-label="Cause" { (line.fields.cause.as_str()) @if let Some(field) = line.fields.field { ": " (field) } }
                         td data-label="Message id" { (line.fields.message_id.unwrap_or("–")) }
                         td data-label="Routing key" { (line.fields.routing_key) }
@@ -256,14 +256,14 @@ fn letter_table(queue: QueueKind, lines: &[LetterLine]) -> Markup {
 }
 
 /// The page of a dead letter. Ids come from headers, which anybody may have written.
-pub(super) fn letter_url(queue: QueueKind, id: &str) -> String {
-    let mut query = LetterQuery::of_queue(queue);
+pub(super) fn dead_letter_url(queue: QueueKind, id: &str) -> String {
+    let mut query = DeadLetterQuery::of_queue(queue);
     query.filter.ids = vec![id.to_owned()];
-    query.url("/letter")
+    query.url("/dead-letter")
 }
 
-fn pager(query: &LetterQuery, current: usize, pages: usize) -> Markup {
-    let url = |page: usize| query.at_page(page).url("/letters/list");
+fn pager(query: &DeadLetterQuery, current: usize, pages: usize) -> Markup {
+    let url = |page: usize| query.at_page(page).url("/dead-letters/list");
     html! {
         @if pages > 1 {
             nav class="pager" aria-label="Pages" {

@@ -11,10 +11,10 @@ use ticketlog_contract::{Decoder, Event, Message, Printed, Rejection};
 
 use super::super::access::{Operator, Role};
 use super::super::details::Detail;
-use super::super::query::{LetterQuery, QueueKind};
+use super::super::query::{DeadLetterQuery, QueueKind};
 use super::super::state::Console;
+use super::dead_letters::actions;
 use super::frame::{Section, csrf, hidden, may, number, page, time};
-use super::letters::actions;
 
 /// Most bytes of a body on the page, and in the editor.
 const MAX_SHOWN: usize = 256 << 10;
@@ -22,21 +22,21 @@ const MAX_SHOWN: usize = 256 << 10;
 const MAX_HEX: usize = 4096;
 
 /// The page; `body` is the decompressed body.
-pub(in crate::console) fn letter_page(
+pub(in crate::console) fn dead_letter_page(
     console: &Console,
     operator: &Operator,
     queue: QueueKind,
     detail: &Detail,
     body: &[u8],
 ) -> Markup {
-    let (record, delivery) = (&detail.letter.record, &detail.letter.delivery);
+    let (record, delivery) = (&detail.dead_letter.record, &detail.dead_letter.delivery);
     let [fault, remedy] = record.cause.explanation_of(&record.detail);
     let (properties, headers) = delivery.to_json();
-    let mut query = LetterQuery::of_queue(queue);
-    query.filter.ids = vec![detail.letter.id.clone()];
+    let mut query = DeadLetterQuery::of_queue(queue);
+    query.filter.ids = vec![detail.dead_letter.id.clone()];
     let title = format!("{} {}", record.cause.as_str(), record.field.as_deref().unwrap_or_default());
     let content = html! {
-        p class="crumbs" { a href=(LetterQuery::of_queue(queue).url("/letters")) { "Dead letters" } }
+        p class="crumbs" { a href=(DeadLetterQuery::of_queue(queue).url("/dead-letters")) { "Dead letters" } }
         h1 { (title) }
         section class="card" {
             p class="detail" { strong { (record.detail) } }
@@ -46,8 +46,8 @@ pub(in crate::console) fn letter_page(
             }
         }
         dl class="facts" {
-            (fact("Dead letter", html! { code { (detail.letter.id) } " at " (detail.letter.position) " of the queue when it was read" }))
-            (fact("Died", time(record.time)))
+            (fact("Dead letter", html! { code { (detail.dead_letter.id) } " at " (detail.dead_letter.position) " of the queue when it was read" }))
+            (fact("Dead-lettered", time(record.time)))
             (fact("Published to", html! { code { (record.exchange) } " with routing key " code { (record.routing_key) } }))
             (fact("Publisher", html! { (delivery.app_id().or(record.user_id.as_deref()).unwrap_or("not named: no app_id, no user_id")) }))
             (fact("Worker", html! { (record.worker) }))
@@ -56,11 +56,11 @@ pub(in crate::console) fn letter_page(
         (actions(operator, &query))
         h2 { "Body, " (number(delivery.body.len() as u64)) " bytes" @if body.len() != delivery.body.len() { ", " (number(body.len() as u64)) " decompressed" } }
         (shown_body(detail, body))
-        @if queue == QueueKind::DeadLetters && may(operator, Role::Mend) { (editor(operator, &query, body)) }
+        @if queue == QueueKind::DeadLetters && may(operator, Role::Edit) { (editor(operator, &query, body)) }
         (table("Properties", &properties))
         (table("Headers", &headers))
     };
-    page(console, operator, Section::Letters(queue), &title, &content)
+    page(console, operator, Section::DeadLetters(queue), &title, &content)
 }
 
 fn fact(name: &str, value: Markup) -> Markup {
@@ -87,7 +87,7 @@ fn readable(text: &str) -> String {
 }
 
 fn shown_body(detail: &Detail, body: &[u8]) -> Markup {
-    let record = &detail.letter.record;
+    let record = &detail.dead_letter.record;
     let (shown, is_text) = match std::str::from_utf8(body) {
         Ok(text) if text.len() > MAX_SHOWN => {
             let cut = text.get(..text.floor_char_boundary(MAX_SHOWN)).unwrap_or_default();
@@ -126,12 +126,12 @@ fn marked(text: &str) -> Markup {
     }
 }
 
-fn editor(operator: &Operator, query: &LetterQuery, body: &[u8]) -> Markup {
+fn editor(operator: &Operator, query: &DeadLetterQuery, body: &[u8]) -> Markup {
     let text = std::str::from_utf8(body).ok().filter(|text| text.len() <= MAX_SHOWN);
     html! {
-        h2 id="mend" { "Mend it" }
+        h2 id="edit" { "Edit it" }
         @match text {
-            None => p { "It is too large for the editor, or not UTF-8. An expression can mend it: “Mend and replay”, above." },
+            None => p { "It is too large for the editor, or not UTF-8. An expression can change it: “Edit and replay”, above." },
             Some(text) => {
                 form method="post" action="/forecast" class="editor" {
                     (csrf(operator)) (hidden(&query.fields()))
@@ -149,8 +149,8 @@ fn editor(operator: &Operator, query: &LetterQuery, body: &[u8]) -> Markup {
 pub(in crate::console) fn validation(console: &Console, body: &[u8], original: Option<&Detail>) -> Markup {
     let mut decoder = Decoder::new(std::sync::Arc::new(console.settings.rules()));
     let message = match original {
-        Some(Detail { letter, .. }) => {
-            replayed_message(&console.settings, &letter.delivery, &letter.record, Some(body))
+        Some(Detail { dead_letter, .. }) => {
+            replayed_message(&console.settings, &dead_letter.delivery, &dead_letter.record, Some(body))
         }
         None => Message { body, ..Message::default() },
     };
