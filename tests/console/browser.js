@@ -82,7 +82,7 @@ async function read(page) {
   await page.click("button:has-text('Filter')");
   await page.click("tbody a >> nth=0");
   await page.waitForSelector("pre.body");
-  await check(page, "hostile-letter");
+  await check(page, "hostile-dead-letter");
 }
 
 async function editOne(page) {
@@ -92,7 +92,7 @@ async function editOne(page) {
   await page.waitForSelector("text=The worker would reject this");
   await page.fill("#body", '{"user_id": 4711, "status": "edited by hand"}');
   await page.waitForSelector("text=The worker would store this");
-  await check(page, "console-letter");
+  await check(page, "console-dead-letter");
   await page.click("text=Forecast its replay");
   await page.click("button:has-text('Replay 1')");
   await page.waitForSelector("text=1 stored");

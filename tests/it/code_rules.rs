@@ -16,21 +16,22 @@ const PURE: [&str; 5] = [
 ];
 
 fn sources() -> Vec<(String, String)> {
+    files(&["src", "crates", "tests", "benches"], &["rs"])
+}
+
+/// The files of these folders with one of these extensions, and their texts.
+fn files(folders: &[&str], extensions: &[&str]) -> Vec<(String, String)> {
     fn walk(directory: &Path, found: &mut Vec<PathBuf>) {
         for entry in std::fs::read_dir(directory).unwrap() {
             let path = entry.unwrap().path();
-            if path.is_dir() {
-                walk(&path, found);
-            } else if path.extension().is_some_and(|extension| extension == "rs") {
-                found.push(path);
-            }
+            if path.is_dir() { walk(&path, found) } else { found.push(path) }
         }
     }
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut paths = Vec::new();
-    for folder in ["src", "crates", "tests", "benches"] {
-        walk(&root.join(folder), &mut paths);
-    }
+    folders.iter().for_each(|folder| walk(&root.join(folder), &mut paths));
+    let is_meant = |path: &PathBuf| path.extension().is_some_and(|it| extensions.contains(&it.to_str().unwrap()));
+    paths.retain(is_meant);
     let name = |path: &PathBuf| path.strip_prefix(root).unwrap().to_str().unwrap().to_owned();
     paths.iter().map(|path| (name(path), std::fs::read_to_string(path).unwrap())).collect()
 }
@@ -102,4 +103,36 @@ fn files_are_short_and_say_what_they_own() {
         assert!(text.lines().count() <= 400, "{name} has {} lines", text.lines().count());
         assert!(text.starts_with("//!"), "{name} does not say what it owns");
     }
+}
+
+/// Words that were said here for what the field calls otherwise, with what to say.
+const WORDS: [(&str, &str); 5] = [
+    (r"(?i)\bmend(s|ed|ing)?\b", "edit"),
+    (r"(?i)\b(dead|died|dies) again\b", "dead-lettered again"),
+    (r"\bof ours\b", "our"),
+    (r"(?i)\bpaused already\b", "already paused"),
+    (r"(?i)\bletters?\b", "dead letter"),
+];
+
+#[test]
+fn one_word_for_one_thing() {
+    let folders = ["src", "crates", "tests", "benches", "docs", "deploy", "config", "examples"];
+    let mut files = files(&folders, &["rs", "md", "js", "mjs", "py", "sh", "toml", "yml", "yaml", "service", "conf"]);
+    for name in ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "SECURITY.md", "Makefile", "docker-compose.yml"] {
+        let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(name)).unwrap();
+        files.push((name.to_owned(), text));
+    }
+    // Decisions may name what was; and where letters are letters.
+    files.retain(|(name, _)| !["/adr/", "lookalike.rs", "code_rules.rs"].iter().any(|part| name.contains(part)));
+    let is_meant = regex::Regex::new(r"(?i)dead[ -]letters?|capital letters|letters(,| and) (digits|dots)").unwrap();
+    let words = WORDS.map(|(pattern, say)| (regex::Regex::new(pattern).unwrap(), say));
+    let mut found = Vec::new();
+    for (file, text) in files {
+        for (at, line) in text.lines().enumerate() {
+            let line = is_meant.replace_all(line, "");
+            let wrong = words.iter().filter(|(word, _)| word.is_match(&line));
+            found.extend(wrong.map(|(_, say)| format!("{file}:{}: say {say:?}", at + 1)));
+        }
+    }
+    assert!(found.is_empty(), "{found:#?}");
 }
