@@ -82,7 +82,7 @@ async function read(page) {
   await page.click("button:has-text('Filter')");
   await page.click("tbody a >> nth=0");
   await page.waitForSelector("pre.body");
-  await check(page, "hostile-dead-letter");
+  await check(page, "hostile");
 }
 
 async function editOne(page) {

@@ -178,7 +178,7 @@ fn malformed(n: i32) -> TestMessage {
 }
 
 /// Asserts that each of the malformed messages is in the dead-letter queue at least once. Returns the number of dead
-/// dead letters.
+/// letters.
 async fn count_dead_letters(env: &TestEnv, count: i32) -> usize {
     let dead = env.take_all_messages(&env.dead_letter_queue()).await;
     let ids: BTreeSet<String> =

@@ -13,7 +13,7 @@ use ticketlog_contract::{Address, Decoder, Event, Findings, Identity, Message, R
 
 use self::report::{Finding, Report, Seen};
 use super::source::{InputMessage, read_messages};
-use super::terminal::note;
+use super::terminal::{after_printing, note};
 use super::{CommandError, exit};
 
 /// What a file that is no NDJSON is.
@@ -123,15 +123,16 @@ impl ValidateArgs {
             }
         }
         let is_empty = report.is_empty() && !is_unreadable && !self.allow_empty;
-        let failed = report.finish()?;
+        let (failed, printed) = report.finish();
         if is_empty {
             note("there is no message in the input; pass --allow-empty if that is right");
         }
-        Ok(match (is_unreadable, failed || is_empty) {
+        let code = match (is_unreadable, failed || is_empty) {
             (true, _) => exit::NO_INPUT,
             (false, true) => exit::DATA,
             (false, false) => 0,
-        })
+        };
+        after_printing(Ok(code), printed)
     }
 
     /// Says what becomes of properties that change nothing.
@@ -178,12 +179,13 @@ impl ValidateArgs {
                 seen.hint = Some(text);
                 is_skipped = is_whole_file;
             }
-            report.add(&seen, self.whole)
+            report.add(&seen, self.whole);
+            Ok(())
         })
     }
 }
 
-/// What a file is, by its first line, if it is no NDJSON; and whether its further lines are no messages either.
+/// What a file is, by its first line, if it is not NDJSON; and whether its further lines are not messages either.
 fn hint(first_line: &[u8]) -> Option<(&'static str, bool)> {
     match first_line.trim_ascii() {
         b"{" => Some((PRETTY, true)),

@@ -28,7 +28,7 @@ pub(super) struct Seen<'a> {
     pub event: Option<Event>,
     pub findings: Vec<Finding>,
     pub faults: Vec<Rejection>,
-    /// What the file is, if it is no NDJSON.
+    /// What the file is, if it is not NDJSON.
     pub hint: Option<&'static str>,
 }
 
@@ -37,6 +37,8 @@ pub(super) struct Report {
     format: Format,
     strict: bool,
     out: BufWriter<Stdout>,
+    /// Once it has failed nothing more is printed: the messages are still counted, so that a closed output hides no rejection.
+    written: Result<(), CommandError>,
     stored: usize,
     rejected: usize,
     without_identity: usize,
@@ -60,7 +62,8 @@ impl Report {
     pub fn new(format: Format, strict: bool) -> Self {
         let out = BufWriter::new(std::io::stdout());
         let (stored, rejected, without_identity, with_findings) = (0, 0, 0, 0);
-        Report { format, strict, out, stored, rejected, without_identity, with_findings, cases: String::new() }
+        let (written, cases) = (Ok(()), String::new());
+        Report { format, strict, out, written, stored, rejected, without_identity, with_findings, cases }
     }
 
     /// Whether there was no message.
@@ -68,8 +71,8 @@ impl Report {
         self.stored + self.rejected == 0
     }
 
-    /// Prints a message; `whole`: it is a file of its own.
-    pub fn add(&mut self, seen: &Seen, whole: bool) -> Result<(), CommandError> {
+    /// Counts and prints a message; `whole`: it is a file of its own.
+    pub fn add(&mut self, seen: &Seen, whole: bool) {
         match &seen.event {
             Some(event) => {
                 self.stored += 1;
@@ -78,6 +81,12 @@ impl Report {
             }
             None => self.rejected += 1,
         }
+        if self.written.is_ok() {
+            self.written = self.print(seen, whole);
+        }
+    }
+
+    fn print(&mut self, seen: &Seen, whole: bool) -> Result<(), CommandError> {
         match self.format {
             Format::Text => self.add_text(seen, whole)?,
             Format::Json => writeln!(self.out, "{}", terminal_safe(&as_json(seen)))?,
@@ -146,9 +155,15 @@ impl Report {
         self.rejected > 0 || self.strict && self.with_findings > 0
     }
 
-    /// Prints the summary. Whether it is a failure.
-    pub fn finish(mut self) -> Result<bool, CommandError> {
-        let Report { stored, rejected, without_identity, with_findings, .. } = self;
+    /// Prints the summary. Returns whether something is wrong with a message, and whether all could be printed.
+    pub fn finish(mut self) -> (bool, Result<(), CommandError>) {
+        let failed = self.has_failed();
+        let printed = std::mem::replace(&mut self.written, Ok(())).and_then(|()| self.print_summary());
+        (failed, printed)
+    }
+
+    fn print_summary(&mut self) -> Result<(), CommandError> {
+        let Report { stored, rejected, without_identity, with_findings, .. } = *self;
         match self.format {
             Format::Text | Format::Github => {
                 let counts = [(without_identity, "without identity"), (with_findings, "with warnings")];
@@ -167,8 +182,7 @@ impl Report {
                 writeln!(self.out, "  <testsuite {suite}>\n{}  </testsuite>\n</testsuites>", self.cases)?;
             }
         }
-        self.out.flush()?;
-        Ok(self.has_failed())
+        Ok(self.out.flush()?)
     }
 }
 

@@ -65,7 +65,7 @@ impl SessionLoop<'_> {
     }
 
     /// Dead-letters a rejected event, or holds it while the breaker is open. A replayed one is never held: it becomes the dead
-    /// dead letter that it was.
+    /// letter that it was.
     fn rejected(&mut self, pending: PendingEvent, rejection: Rejection) {
         let is_held = self.breaker.is_open() && Breaker::counts(rejection.reason) && !pending.delivery.claims_replay();
         let event = (pending, rejection);
