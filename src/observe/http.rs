@@ -1,4 +1,4 @@
-//! The HTTP endpoints of the worker: `/metrics`, `/livez`, `/readyz`, `/status`.
+//! The HTTP endpoints of the worker: `/metrics`, `/livez`, `/readyz`, `/status`, `/contract.json`.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -41,6 +41,8 @@ pub struct HttpState {
     pub metrics: PrometheusHandle,
     /// When the process started.
     pub started: SystemTime,
+    /// What publishers need to know, as JSON.
+    pub contract: String,
     /// The routes that run here, at least one.
     pub routes: Vec<RouteState>,
 }
@@ -116,7 +118,11 @@ async fn handle(request: Request<Incoming>, state: Arc<HttpState>) -> Result<Res
         "/livez" => reply(StatusCode::OK, TEXT_TYPE, "alive\n".to_owned()),
         "/readyz" => readiness(&state.routes),
         "/status" => reply(StatusCode::OK, "application/json", status(&state)),
-        _ => reply(StatusCode::NOT_FOUND, TEXT_TYPE, "try /metrics, /livez, /readyz or /status\n".to_owned()),
+        "/contract.json" => reply(StatusCode::OK, "application/json", state.contract.clone()),
+        _ => {
+            let text = "try /metrics, /livez, /readyz, /status or /contract.json\n";
+            reply(StatusCode::NOT_FOUND, TEXT_TYPE, text.to_owned())
+        }
     })
 }
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Tests the worker with other clients: amqplib and pika publish, Mongoose reads, and its own documents are compared. Run by
-# `make interop`, which starts the servers. The packages for Node and Python are installed in target/interop.
+# Tests the worker with other clients: amqplib and pika publish, Mongoose reads, and its own documents are compared; the
+# formats of the contract are tried. Run by `make interop`, which starts the servers. The packages for Node and Python are installed in target/interop.
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 work=$root/target/interop; mkdir -p "$work"
@@ -15,6 +15,7 @@ fi
 # The instrumentation of OpenTelemetry needs an older amqplib than the one that publishers install today.
 mkdir -p "$work/publishers"; cp "$root/examples/publish/publisher.mjs" "$work/publishers/"
 [ -d "$work/publishers/node_modules/amqplib" ] || npm install --prefix "$work/publishers" --no-audit --no-fund --loglevel=error amqplib@2.3.1
+"$root/tests/interop/contract.sh"
 "$root/tests/interop/publishers.sh"
 export CORPUS_NOW; CORPUS_NOW=$(date +%s%3N)
 name=interop_$$

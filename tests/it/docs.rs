@@ -9,7 +9,7 @@ use strum::VariantArray as _;
 use ticketlog::cli::commands::Cli;
 use ticketlog_config as config;
 use ticketlog_contract::dead_letter::Cause;
-use ticketlog_contract::{FindingKind, LikelyCause, Reason};
+use ticketlog_contract::{Contract, FindingKind, LikelyCause, Reason};
 
 const END: &str = "<!-- end of what `make docs` writes -->";
 
@@ -19,19 +19,30 @@ fn path(file: &str) -> PathBuf {
 
 /// Checks that a document has these tables between their markers; or writes them.
 fn check_tables(file: &str, tables: &[(&str, String)]) {
-    let before = std::fs::read_to_string(path(file)).unwrap();
-    let mut text = before.clone();
+    let mut text = std::fs::read_to_string(path(file)).unwrap();
     for (name, table) in tables {
         let begin = format!("<!-- `make docs` writes the table of {name} -->\n");
         let (head, rest) = text.split_once(&begin).unwrap_or_else(|| panic!("{file} has no marker {begin}"));
         let (_, tail) = rest.split_once(END).unwrap_or_else(|| panic!("{file} has no end of {name}"));
         text = format!("{head}{begin}{table}{END}{tail}");
     }
+    check_file(file, &text);
+}
+
+/// Checks that a file has this text; or writes it.
+fn check_file(file: &str, text: &str) {
     if std::env::var_os("TICKETLOG_WRITE_DOCS").is_some() {
         std::fs::write(path(file), text).unwrap();
     } else {
-        assert!(text == before, "{file} is out of date; run `make docs`");
+        assert!(std::fs::read_to_string(path(file)).unwrap() == text, "{file} is out of date; run `make docs`");
     }
+}
+
+#[test]
+fn the_schema_of_an_event_is_that_of_the_default_settings() {
+    let routes = config::load_text("defaults", "").unwrap().routes;
+    let contract = Contract::new(routes.iter().map(config::RouteSettings::contract).collect());
+    check_file("docs/publish/event.schema.json", &format!("{:#}\n", contract.routes[0].json_schema(false)));
 }
 
 fn table(head: &[&str], rows: impl Iterator<Item = Vec<String>>) -> String {

@@ -13,6 +13,7 @@ mod connection_faults;
 mod console;
 mod console_access;
 mod console_proxy;
+mod contract_formats;
 mod dead_letter_faults;
 mod dead_letter_files;
 mod dead_letter_runs;

@@ -11,7 +11,7 @@ use serde::Deserialize;
 use toml::{Table, Value};
 
 use super::settings::{FieldSettings, Settings};
-use ticketlog_contract::{Field, MaskKey, RouteAddresses, Rules, binding_matches};
+use ticketlog_contract::{Field, MaskKey, RouteAddresses, RouteContract, Rules, binding_matches};
 
 /// The name of the route whose settings are in the sections.
 pub const MAIN_ROUTE: &str = "main";
@@ -166,6 +166,23 @@ impl RouteSettings {
             add_ingested_at: self.store.retention.0.is_some(),
             hidden_fields: self.event.hidden_fields(),
             mask_key: MaskKey(self.event.mask_key.expose_secret().as_bytes().to_vec()),
+        }
+    }
+
+    /// What publishers need to know of it.
+    pub fn contract(&self) -> RouteContract {
+        let Rules { max_bytes, max_depth, fields, add_ingested_at, hidden_fields, .. } = self.rules();
+        RouteContract {
+            route: self.name.clone(),
+            exchange: self.broker.exchange.clone(),
+            routing_keys: self.routing_keys.clone(),
+            queues: self.queues(),
+            rejects_other_routing_keys: self.has_several_routes(),
+            max_bytes,
+            max_depth,
+            fields,
+            adds_ingested_at: add_ingested_at,
+            hides_fields: !hidden_fields.is_empty(),
         }
     }
 

@@ -9,6 +9,9 @@ use super::{Reason, Rejection};
 /// kombu labels a body of bytes.
 const UNCOMPRESSED: [&str; 7] = ["", "identity", "utf-8", "utf8", "us-ascii", "ascii", "binary"];
 
+/// What `content_encoding` may be, besides absent, for documents and messages.
+pub const CONTENT_ENCODINGS: [&str; 6] = ["identity", "utf-8", "us-ascii", "binary", "gzip", "zstd"];
+
 /// The decompressed body, at most `max_bytes` long. `gzip` (`x-gzip`) and `zstd` are decompressed; `identity` and the names
 /// of UTF-8 change nothing. Names are case-insensitive, and several are separated by commas (RFC 9110, section 8.4) or
 /// colons (Spring AMQP: `gzip:UTF-8`).
@@ -24,8 +27,10 @@ pub fn decompress<'a>(body: &'a [u8], encoding: Option<&str>, max_bytes: usize) 
         ["zstd"] => read_bounded(zstd_decoder(body)?, max_bytes, "zstd").map(Cow::Owned),
         _ => Err(Rejection::new(
             Reason::UnsupportedEncoding,
-            "content_encoding must be one of: identity, utf-8, us-ascii, binary, gzip, zstd; or one of the last two with a \
-             character set, such as gzip:utf-8",
+            format!(
+                "content_encoding must be one of: {}; or one of the last two with a character set, such as gzip:utf-8",
+                CONTENT_ENCODINGS.join(", ")
+            ),
         )),
     }
 }
@@ -88,6 +93,14 @@ mod tests {
         {
             assert_eq!(decompress(&packed, Some(name), 1_000_000).unwrap().len(), 1_000_000);
             assert_eq!(decompress(&packed, Some(name), 999_999).unwrap_err().reason, Reason::TooLarge);
+        }
+    }
+
+    #[test]
+    fn the_documented_names_are_supported() {
+        for name in CONTENT_ENCODINGS {
+            let is_known = !matches!(decompress(b"{}", Some(name), 10), Err(error) if error.detail.contains("one of"));
+            assert!(is_known, "{name}");
         }
     }
 

@@ -42,6 +42,7 @@
 //! | `wanted` | comparing what a person types with what a message or a document has |
 //! | `privacy` | fields that are not stored, or only as a hash |
 //! | `routing_key`, `route` | which routing keys a binding matches, which messages are meant for a route |
+//! | `formats` | the contract as JSON Schema, AsyncAPI, TypeScript and Markdown |
 //! | `reason`, `rejection`, `rules` | why a message is rejected, and by which rules |
 //! | `likely_cause`, `recognise` | what a rejected body probably is instead of an event |
 
@@ -54,6 +55,7 @@ mod encoding;
 mod envelope;
 mod fields;
 mod finding;
+mod formats;
 mod identity;
 mod js_number;
 mod json;
@@ -84,6 +86,7 @@ mod property_tests;
 pub use bson_writer::{add_ingested_at, same_event};
 pub use decode::{Decoder, Event, Identity, Message, decompressed_body};
 pub use finding::{FindingKind, Findings};
+pub use formats::{Contract, RouteContract};
 pub use json::{Printed, read_json};
 pub use likely_cause::LikelyCause;
 pub use lint::{findings_of_clock, is_plausible_time};

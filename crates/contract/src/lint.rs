@@ -7,8 +7,8 @@ use super::{FindingKind, Findings, Identity, Message, Rules, js_number};
 
 /// 2001-01-01 and 2100-01-01 in milliseconds since 1970: between them a number is read as milliseconds. Seconds of these years, microseconds,
 /// nanoseconds and .NET ticks are all outside.
-const EARLIEST: f64 = 978_307_200_000.0;
-const LATEST: f64 = 4_102_444_800_000.0;
+pub(super) const EARLIEST: f64 = 978_307_200_000.0;
+pub(super) const LATEST: f64 = 4_102_444_800_000.0;
 
 /// 10000-01-01, likewise.
 const YEAR_10000: f64 = 253_402_300_800_000.0;
@@ -16,10 +16,11 @@ const YEAR_10000: f64 = 253_402_300_800_000.0;
 const DAY: f64 = 86_400_000.0;
 
 /// `Number.MAX_SAFE_INTEGER`.
-const MAX_SAFE_INTEGER: f64 = 9_007_199_254_740_991.0;
+pub(super) const MAX_SAFE_INTEGER: f64 = 9_007_199_254_740_991.0;
 
 /// What programs write for a value that they do not have.
-const PLACEHOLDERS: [&str; 8] = ["undefined", "null", "NULL", "None", "nil", "NaN", "[object Object]", "<nil>"];
+pub(super) const PLACEHOLDERS: [&str; 8] =
+    ["undefined", "null", "NULL", "None", "nil", "NaN", "[object Object]", "<nil>"];
 
 /// Whether this can be the time of an event, in milliseconds since 1970: from 2001 to a day ahead of now. Other times are mistakes of units, and
 /// say nothing about latency or clocks.

@@ -1,6 +1,6 @@
 //! The rules that the messages of a route are decoded under: addresses, limits and configured fields.
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::{HiddenField, MaskKey, RouteAddresses};
 
@@ -27,18 +27,19 @@ pub struct Rules {
 }
 
 /// A configured top-level field.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Field {
     /// The key, exactly as in the body.
     pub name: String,
     /// What it is cast to.
+    #[serde(rename = "type")]
     pub kind: FieldKind,
     /// Whether a message without it, or with null, is rejected.
     pub required: bool,
 }
 
 /// The type that a configured field is cast to, as Mongoose casts it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum FieldKind {
     /// Mongoose `Number`.

@@ -7,14 +7,14 @@ use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
 
-use ticketlog_config::RouteSettings;
 use ticketlog_config::system::now_millis;
 use ticketlog_contract::{Address, Decoder, Event, Findings, Identity, Message, Rejection, findings_of_clock};
 
 use self::report::{Finding, Report, Seen};
+use super::contract::ContractSource;
 use super::source::{InputMessage, read_messages};
 use super::terminal::{after_printing, note};
-use super::{CommandError, exit};
+use super::{CommandError, ConfigArgs, exit};
 
 /// What a file that is no NDJSON is.
 const PRETTY: &str =
@@ -47,6 +47,8 @@ Examples:
 pub(super) struct ValidateArgs {
     /// NDJSON: one message a line [default: standard input, also `-`].
     files: Vec<PathBuf>,
+    #[command(flatten)]
+    source: ContractSource,
     /// Each file is one message.
     #[arg(long)]
     whole: bool,
@@ -104,16 +106,17 @@ fn header(text: &str) -> Result<(String, String), String> {
 }
 
 impl ValidateArgs {
-    pub fn run(&self, settings: &RouteSettings) -> Result<u8, CommandError> {
+    pub fn run(&self, config: &ConfigArgs) -> Result<u8, CommandError> {
         self.note_properties();
-        let mut decoder = Decoder::new(Arc::new(settings.rules()));
+        let (rules, exchange) = self.source.rules_and_exchange(config)?;
+        let mut decoder = Decoder::new(Arc::new(rules));
         let format = if self.json { Format::Json } else { self.format };
         let mut report = Report::new(format, self.strict);
         let standard_input = [PathBuf::from("-")];
         let files = if self.files.is_empty() { &standard_input[..] } else { &self.files };
         let mut is_unreadable = false;
         for file in files {
-            match self.check_file(settings, &mut decoder, &mut report, file) {
+            match self.check_file(&exchange, &mut decoder, &mut report, file) {
                 // The others are checked all the same.
                 Err(error) if error.code == exit::NO_INPUT => {
                     note(format_args!("{:#}", error.error));
@@ -150,12 +153,11 @@ impl ValidateArgs {
 
     fn check_file(
         &self,
-        settings: &RouteSettings,
+        exchange: &str,
         decoder: &mut Decoder,
         report: &mut Report,
         file: &Path,
     ) -> Result<(), CommandError> {
-        let exchange = settings.broker.exchange.as_str();
         let address = self.routing_key.as_deref().map(|routing_key| Address { exchange, routing_key });
         let mut is_first = true;
         let mut is_skipped = false;
