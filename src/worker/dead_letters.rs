@@ -12,7 +12,7 @@ use tracing::{info, warn};
 use crate::observe::logging::LogThrottle;
 use crate::observe::metrics::{self, PublishFailure};
 use ticketlog_config::system::now_millis;
-use ticketlog_contract::dead_letter::{self, Origin};
+use ticketlog_contract::dead_letter::{self, Origin, Receipt};
 use ticketlog_contract::{Reason, Rejection};
 use ticketlog_rabbitmq::{BrokerError, Delivery, Outgoing, PublishResult, Publisher};
 use ticketlog_status::Component;
@@ -21,6 +21,7 @@ use ticketlog_status::DeadLetterSummary;
 use super::backoff::Backoff;
 use super::context::WorkerContext;
 use super::decode::publisher;
+use super::receipts::Receipts;
 
 /// Most dead letters, and most bytes of them, that are published together before their confirms are awaited.
 const MAX_UNCONFIRMED: usize = 64;
@@ -43,6 +44,8 @@ pub struct PendingDeadLetter {
     pub replay_id: Option<String>,
     /// `app_id` or `user_id` of its publisher; empty if it has neither.
     publisher: String,
+    /// What its publisher is told; `None` if receipts are off.
+    receipt: Option<Receipt>,
     message: Outgoing,
 }
 
@@ -71,27 +74,39 @@ impl PendingDeadLetter {
         let first_id = replay.as_ref().map(|replay| replay.first_id.as_str());
         let id = delivery.new_dead_letter_id(&cause, exchange, routing_key, first_id);
         let headers = dead_letter::headers(rejection, &origin, id.clone(), time);
-        log_rejection(context, rejection, &id, trace_id.as_deref());
+        let has_receipt = !settings.dead_letter.receipts.is_empty();
+        let receipt = || dead_letter::receipt(rejection, &origin, (&id, time), &publisher, delivery.message_id());
+        let receipt = has_receipt.then(receipt);
+        log_rejection(context, rejection, &id, &origin, (&publisher, delivery.message_id()));
         let tag = delivery.tag;
         let message = delivery.into_dead_letter(&settings.dead_letter.exchange, &settings.dead_letter_queue, headers);
         let bytes = message.bytes();
         let (cause, detail) = (rejection.reason_and_field(), rejection.detail.to_string());
         let summary = DeadLetterSummary { id, time, cause, detail };
         let replay_id = replay.map(|replay| replay.id);
-        PendingDeadLetter { tag, bytes, reason: rejection.reason, summary, replay_id, publisher, message }
+        PendingDeadLetter { tag, bytes, reason: rejection.reason, summary, replay_id, publisher, receipt, message }
     }
 }
 
 /// A cause is logged when it is seen for the first time, and at most one rejection a second besides.
-fn log_rejection(context: &WorkerContext, rejection: &Rejection, dl_id: &str, trace_id: Option<&str>) {
+fn log_rejection(
+    context: &WorkerContext,
+    rejection: &Rejection,
+    dl_id: &str,
+    origin: &Origin,
+    (publisher, message_id): (&str, Option<&str>),
+) {
     let fingerprint = dead_letter::fingerprint(rejection);
     let (reason, detail) = (rejection.reason.as_str(), rejection.detail.as_ref());
+    let (trace_id, (_, routing_key)) = (origin.trace_id, origin.published_to());
+    let publisher = Some(publisher).filter(|name| !name.is_empty());
     if context.causes.is_new(&fingerprint) {
         metrics::new_cause();
         let text = "a message is rejected for a new cause and becomes a dead letter";
-        warn!(reason, detail, fingerprint, dl_id, trace_id, "{text}");
+        warn!(reason, detail, publisher, message_id, routing_key, fingerprint, dl_id, trace_id, "{text}");
     } else if let Some(suppressed) = REJECTION_THROTTLE.permit(Instant::now()) {
-        warn!(reason, detail, dl_id, trace_id, suppressed, "a message is rejected and becomes a dead letter");
+        let text = "a message is rejected and becomes a dead letter";
+        warn!(reason, detail, publisher, message_id, routing_key, dl_id, trace_id, suppressed, "{text}");
     }
 }
 
@@ -110,6 +125,7 @@ pub struct DeadLetterPublisher {
     context: Arc<WorkerContext>,
     waiting: VecDeque<PendingDeadLetter>,
     publisher: Option<Publisher>,
+    receipts: Option<Receipts>,
     /// The publish under way, and the number of its dead letters.
     publishing: Option<(Publishing, usize)>,
     backoff: Backoff,
@@ -123,8 +139,10 @@ impl DeadLetterPublisher {
     /// Connects when the first dead letter comes.
     pub fn new(context: Arc<WorkerContext>) -> Self {
         let backoff = context.backoff();
+        let receipts = Receipts::start(&context);
         DeadLetterPublisher {
             context,
+            receipts,
             waiting: VecDeque::new(),
             publisher: None,
             publishing: None,
@@ -186,7 +204,7 @@ impl DeadLetterPublisher {
         self.publishing = Some((Box::pin(publishing), count));
     }
 
-    fn finish(&mut self, published: Published) -> Vec<PendingDeadLetter> {
+    fn finish(&mut self, mut published: Published) -> Vec<PendingDeadLetter> {
         self.publisher = published.publisher;
         let failed_singly = self.singly && published.problem.is_some();
         self.singly = published.problem.is_some();
@@ -196,6 +214,13 @@ impl DeadLetterPublisher {
             } else {
                 self.waiting.push_front(dead_letter);
             }
+        }
+        if let Some(receipts) = &self.receipts {
+            published
+                .confirmed
+                .iter_mut()
+                .filter_map(|dead_letter| dead_letter.receipt.take())
+                .for_each(|it| receipts.send(it));
         }
         match published.problem {
             None => self.succeeded(),

@@ -8,6 +8,7 @@
 //! | `batcher` | when a batch closes |
 //! | `write`, `batch_progress` | a batch on its way into the store, and the outcome of each document |
 //! | `dead_letters` | rejected messages until their dead letters are confirmed |
+//! | `receipts` | what publishers are told of their dead letters |
 //! | `breaker` | when rejected messages are held instead of dead-lettered |
 //! | `pace` | a limit of events a second |
 //! | `probes` | checks beside the flow: an idle store, its clock, queue depths |
@@ -26,6 +27,7 @@ mod dead_letters;
 mod decode;
 mod pace;
 mod probes;
+mod receipts;
 mod session;
 #[cfg(test)]
 mod simulation_tests;

@@ -329,3 +329,26 @@ async fn hostile_bodies_are_escaped() {
     assert_eq!(env.dead_command(&["show", "no-such-id"]).await.code, Some(66));
     env.clean().await;
 }
+
+#[tokio::test]
+async fn list_and_stats_name_publishers_and_routing_keys() {
+    let env = TestEnv::new().await;
+    let dead_letter = |(n, app_id): (i32, Option<&str>)| {
+        let headers = env.headers(&format!("id-{n}"), "not_an_object", n);
+        let properties = BasicProperties::default().with_message_id(format!("m-{n}").into()).with_headers(headers);
+        (b"[]".to_vec(), app_id.map_or(properties.clone(), |name| properties.with_app_id(name.into())))
+    };
+    env.publish_dead_letters([(1, Some("shop")), (2, None), (3, Some("shop"))].map(dead_letter)).await;
+    let listed = env.dead_command_succeeds(&["list", "--json"]).await.json();
+    let named: Vec<_> = listed.iter().map(|line| (line["publisher"].as_str(), line["message_id"].as_str())).collect();
+    assert_eq!(named, [(Some("shop"), Some("m-1")), (None, Some("m-2")), (Some("shop"), Some("m-3"))]);
+    let lines = env.dead_command_succeeds(&["list"]).await.out;
+    let last: Vec<_> = lines.lines().map(|line| line.rsplit('\t').next().unwrap()).collect();
+    assert_eq!(last, ["shop", "-", "shop"]);
+    let stats = env.dead_command_succeeds(&["stats", "--json"]).await.json().remove(0);
+    assert_eq!(stats["by_publisher"], serde_json::json!({ "shop": 2, "unknown": 1 }));
+    assert_eq!(stats["by_routing_key"], serde_json::json!({ "ticket.test": 3 }));
+    let text = env.dead_command_succeeds(&["stats"]).await.out;
+    assert!(text.contains("       2  shop\n       1  unknown\n") && text.contains("       3  ticket.test\n"), "{text}");
+    env.clean().await;
+}

@@ -62,6 +62,7 @@ async fn the_shipped_permissions_are_enough_for_worker_operator_and_publisher() 
             ("STORE__URI", &worker_store),
             ("HTTP__LISTEN", "127.0.0.1:0"),
             ("DEAD_LETTER__OPERATORS", "ticketlog-desk"),
+            ("DEAD_LETTER__RECEIPTS", "bytemark.tickets.receipts"),
         ]) {
             command.env(format!("TICKETLOG_{key}"), value);
         }
@@ -75,6 +76,10 @@ async fn the_shipped_permissions_are_enough_for_worker_operator_and_publisher() 
     assert_eq!(published.code, Some(0), "{published:?}");
     eventually("everything has an outcome", DEADLINE, async || {
         worker.settled("stored") + worker.settled("dead_lettered") == 500
+    })
+    .await;
+    eventually("receipts are sent", DEADLINE, async || {
+        worker.metrics()["ticketlog_receipts_total{outcome=\"sent\"}"] as u64 == worker.settled("dead_lettered")
     })
     .await;
     let collection = client.database(database).collection::<Document>("log");

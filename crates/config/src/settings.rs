@@ -149,6 +149,8 @@ impl QueueType {
 #[allow(missing_docs)]
 pub struct DeadLetterSettings {
     pub exchange: String,
+    /// The exchange for receipts; empty for none.
+    pub receipts: String,
     pub max_replays: u32,
     /// Users at the broker, in addition to the user of `uri`, whose replays are trusted.
     pub operators: Vec<String>,

@@ -154,6 +154,7 @@ fn errors_name_file_line_key_and_fix() {
         "[broker]\nshards = 5\n",
         "[broker]\nqueue = \"q\"\nshards = 2\n[dead_letter]\nqueue = \"q.2\"\n",
         "[telemetry]\notlp = \"http://u:s3cret@collector:4318\"\n",
+        "[dead_letter]\nreceipts = \"bytemark.tickets\"\n",
     ]
     .into_iter()
     .map(|text| with_file(text).unwrap_err())
@@ -196,6 +197,7 @@ fn errors_name_file_line_key_and_fix() {
     FILE, line 2: broker.prefetch_bytes is less than event.max_bytes * broker.shards = 40.0 MiB; raise it
     FILE, line 2: broker.queue is also a dead-dead_letter queue; use another queue
     FILE, line 2: telemetry.otlp must have no user name, password and query: OTEL_EXPORTER_OTLP_HEADERS can hold a credential
+    FILE, line 2: dead_letter.receipts is also broker.exchange or dead_letter.exchange; use another exchange
     "#);
     insta::assert_snapshot!(with_env(&[("TICKETLOG_BROKER__PREFECH", "5")]).unwrap_err(), @"environment variable TICKETLOG_BROKER__PREFECH: broker.prefech is an unknown setting; did you mean prefetch?");
     insta::assert_snapshot!(with_env(&[("TICKETLOG_BROKER__URI_FILE", "/no/such/file")]).unwrap_err(), @"environment variable TICKETLOG_BROKER__URI_FILE: broker.uri_file names /no/such/file, which cannot be read: No such file or directory (os error 2)");

@@ -38,6 +38,12 @@ fn check_names(s: &Settings, faults: &mut Faults) {
     for (key, name) in [("broker.exchange", &s.broker.exchange), ("dead_letter.exchange", &s.dead_letter.exchange)] {
         faults.require(is_amqp_name(name), key, INVALID_NAME);
     }
+    let receipts = &s.dead_letter.receipts;
+    let key = "dead_letter.receipts";
+    faults.require(receipts.is_empty() || is_amqp_name(receipts), key, INVALID_NAME);
+    let is_free = ![&s.broker.exchange, &s.dead_letter.exchange].contains(&receipts);
+    let text = "is also broker.exchange or dead_letter.exchange; use another exchange";
+    faults.require_with(&["broker.exchange", "dead_letter.exchange"], is_free, key, text);
     let exchanges_differ = s.broker.exchange != s.dead_letter.exchange;
     let text = "is also broker.exchange; use another exchange";
     faults.require_with(&["broker.exchange"], exchanges_differ, "dead_letter.exchange", text);

@@ -4,7 +4,7 @@ use super::faults::Faults;
 use super::route::{MAIN_ROUTE, ROUTES, RouteSettings};
 use ticketlog_contract::{FieldKind, bindings_overlap};
 
-/// Most routes beside the main one: each has two connections to RabbitMQ and up to `broker.prefetch_bytes` of messages in memory.
+/// Most routes beside the main one: each has two connections to RabbitMQ (three with receipts) and up to `broker.prefetch_bytes` of messages in memory.
 const MAX_ROUTES: usize = 32;
 /// `.shards`, the longest.
 const SHARD_SUFFIX_BYTES: usize = 7;
@@ -40,7 +40,7 @@ fn check_queues(route: &RouteSettings, faults: &mut Faults) {
         faults.require(is_amqp_name(value), route.setting(name), INVALID_NAME);
     }
     let is_sharded = route.broker.shards > 1;
-    let exchanges = [&route.broker.exchange, &route.dead_letter.exchange];
+    let exchanges = [&route.broker.exchange, &route.dead_letter.exchange, &route.dead_letter.receipts];
     let is_free = !is_sharded || !exchanges.contains(&&route.shard_exchange());
     let text = "with .shards at its end is also the name of another exchange; use another queue";
     faults.require(is_free, route.setting("queue"), text);

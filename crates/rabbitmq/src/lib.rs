@@ -6,6 +6,7 @@
 //! | `message` | deliveries, messages to publish, headers and properties |
 //! | `consumer` | a session: prefetch, delivery tags, acknowledgements |
 //! | `publisher` | publishing with confirms |
+//! | `receipts` | publishing receipts of dead letters |
 //! | `batch_publisher` | publishing many messages for an operator |
 //! | `rate` | how many messages a second |
 //! | `topology` | exchanges, queues, bindings |
@@ -24,6 +25,7 @@ mod error;
 mod message;
 mod publisher;
 mod rate;
+mod receipts;
 pub mod report;
 mod topology;
 
@@ -45,4 +47,5 @@ pub use message::check_json_round_trip;
 pub use message::{Delivery, Outgoing, ReplayTarget, TraceContext};
 pub use publisher::{PublishResult, Publisher, Unfinished};
 pub use rate::Rate;
+pub use receipts::ReceiptPublisher;
 pub use topology::setup;

@@ -76,9 +76,29 @@ async fn ensure_with(
 /// As for connecting, and as for declaring.
 pub async fn setup(settings: &RouteSettings) -> Result<(), BrokerError> {
     let connection = connect(&settings.broker, "setup").await?;
-    let result = ensure(&connection, settings, true).await;
+    let result = async {
+        let channel = ensure(&connection, settings, true).await?;
+        declare_receipts(&channel, settings, false).await
+    };
+    let result = result.await;
     close(&connection, settings.broker.call_timeout.0).await;
-    result.map(drop)
+    result
+}
+
+/// Declares the exchange for receipts, if there is to be one, or checks that it exists. No session needs it, so it is not part of what
+/// [`ensure`] ensures: nothing that is wrong with it may keep the worker from consuming.
+pub(super) async fn declare_receipts(
+    channel: &Channel,
+    settings: &RouteSettings,
+    passive: bool,
+) -> Result<(), BrokerError> {
+    let name = settings.dead_letter.receipts.as_str();
+    if name.is_empty() {
+        return Ok(());
+    }
+    let options = ExchangeDeclareOptions { durable: true, passive, ..Default::default() };
+    let request = channel.exchange_declare(name.into(), ExchangeKind::Topic, options, FieldTable::default());
+    call_topology(settings.broker.call_timeout.0, "declaring an exchange", request).await
 }
 
 struct Declaration<'a> {

@@ -42,17 +42,18 @@ const fn column(name: &'static str, width: usize, importance: u8) -> Column {
     Column { name, width, importance }
 }
 
-const COLUMNS: [Column; 10] = [
-    column("pos", 5, 8),
-    column("age", 4, 7),
-    column("reason", 20, 10),
-    column("field", 10, 5),
-    column("detail", 12, 6),
+const COLUMNS: [Column; 11] = [
+    column("pos", 5, 9),
+    column("age", 4, 8),
+    column("reason", 20, 11),
+    column("field", 10, 6),
+    column("detail", 12, 7),
     column("message id", 24, 3),
     column("routing key", 20, 4),
     column("bytes", 7, 1),
     column("replays", 7, 2),
-    column("id", 24, 9),
+    column("id", 24, 10),
+    column("publisher", 16, 5),
 ];
 /// The column that takes what the others leave.
 const DETAIL: usize = 4;
@@ -60,7 +61,7 @@ const DETAIL: usize = 4;
 const GAP: usize = 2;
 
 /// The layout for a terminal of this width: the width of each column, 0 if it is left out.
-fn layout(columns: usize) -> [usize; 10] {
+fn layout(columns: usize) -> [usize; 11] {
     let mut widths = COLUMNS.map(|column| column.width);
     loop {
         let used: usize = widths.iter().filter(|width| **width > 0).map(|width| width + GAP).sum();
@@ -97,7 +98,7 @@ impl ListArgs {
         &self,
         reader: &mut DeadLetterReader,
         lines: &LineWriter,
-        widths: Option<[usize; 10]>,
+        widths: Option<[usize; 11]>,
     ) -> Result<(), DeskError> {
         let mut same_ids = SameIds::default();
         let mut is_first = true;
@@ -118,7 +119,7 @@ impl ListArgs {
 }
 
 /// `same_as` is the position of an earlier dead letter with the same id.
-fn cells(dead_letter: &DeadLetter, same_as: Option<u32>) -> [String; 10] {
+fn cells(dead_letter: &DeadLetter, same_as: Option<u32>) -> [String; 11] {
     let record = &dead_letter.record;
     let or_dash = |text: Option<&str>| text.filter(|text| !text.is_empty()).map_or("-".to_owned(), escape);
     [
@@ -135,11 +136,17 @@ fn cells(dead_letter: &DeadLetter, same_as: Option<u32>) -> [String; 10] {
         dead_letter.delivery.body.len().to_string(),
         record.replays.to_string(),
         or_dash(Some(&dead_letter.id)),
+        or_dash(publisher(dead_letter)),
     ]
 }
 
+/// `app_id`, or else `user_id`.
+fn publisher(dead_letter: &DeadLetter) -> Option<&str> {
+    dead_letter.delivery.dead_letter_fields(&dead_letter.record, &dead_letter.id).publisher
+}
+
 /// The cells as one line, each cut or padded to the width of its column.
-fn aligned(cells: &[String; 10], widths: &[usize; 10]) -> String {
+fn aligned(cells: &[String; 11], widths: &[usize; 11]) -> String {
     let mut line = String::new();
     for (cell, width) in cells.iter().zip(widths).filter(|(_, width)| **width > 0) {
         line.push_str(&pad_str(cell, *width, Alignment::Left, Some("…")));
@@ -153,7 +160,7 @@ fn as_json(dead_letter: &DeadLetter, same_as: Option<u32>) -> String {
     let line = json!({
         "position": dead_letter.position, "id": dead_letter.id, "same_id_as": same_as, "time": record.time, "time_text": rfc3339(record.time),
         "reason": record.cause.as_str(), "field": record.field, "code": record.code, "detail": record.detail,
-        "message_id": delivery.message_id(), "exchange": record.exchange, "routing_key": record.routing_key,
+        "publisher": publisher(dead_letter), "message_id": delivery.message_id(), "exchange": record.exchange, "routing_key": record.routing_key,
         "bytes": delivery.body.len(), "replays": record.replays, "replay_id": record.replay_id,
         "fingerprint": record.fingerprint, "worker": record.worker,
     });

@@ -39,7 +39,7 @@ pub(super) struct DeadArgs {
 enum Command {
     /// Count them by reason, fingerprint and number of replays, with the oldest and the newest.
     Stats(stats::StatsArgs),
-    /// List them, one a line: position, age, reason, field, detail, message id, routing key, size, replays, id.
+    /// List them, one a line: position, age, reason, field, detail, message id, routing key, size, replays, id, publisher.
     ///
     /// Each is printed as soon as it is read: aligned on a terminal, tab-separated in a pipe.
     List(list::ListArgs),

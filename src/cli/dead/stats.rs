@@ -1,5 +1,6 @@
 //! `ticketlog dead stats`: the statistics of a dead-letter queue on one screen.
 
+use std::collections::BTreeMap;
 use std::io::Write as _;
 
 use clap::Args;
@@ -7,8 +8,8 @@ use serde_json::json;
 
 use ticketlog_config::RouteSettings;
 use ticketlog_config::format::{age, dead_letters, rfc3339};
-use ticketlog_contract::dead_letter::{Groups, SameIds, escape, terminal_safe};
-use ticketlog_desk::{DeadLetterReader, Run};
+use ticketlog_contract::dead_letter::{Groups, SameIds, bounded, escape, terminal_safe};
+use ticketlog_desk::{DeadLetter, DeadLetterReader, Run};
 
 use super::super::CommandError;
 use super::super::terminal::wrapped;
@@ -17,6 +18,9 @@ use super::selection::{QueueArgs, Selection};
 
 /// Most fingerprints that are printed as text.
 const MAX_FINGERPRINTS: usize = 20;
+/// Most publishers, and most routing keys, that are counted by name; and of each that are printed as text.
+const MAX_NAMES: usize = 200;
+const MAX_PRINTED_NAMES: usize = 10;
 /// Most characters of a printed cause.
 const MAX_CAUSE: usize = 160;
 /// The column where causes begin.
@@ -39,24 +43,59 @@ impl StatsArgs {
         let run = Run { settings, report: &TerminalReport::notes() };
         let mut reader = DeadLetterReader::open(run, &self.selection.of(self.queue.source(settings))).await?;
         let (mut groups, mut same_ids) = (Groups::default(), SameIds::default());
+        let mut names = Names::default();
         let read = async {
             while let Some(dead_letter) = reader.next().await? {
                 groups.add(&dead_letter.record, dead_letter.delivery.body.len());
                 same_ids.add(&dead_letter.id, dead_letter.position);
+                names.add(&dead_letter);
             }
             Ok(())
         }
         .await;
         reader.close(read).await?;
         let queue = self.queue.name(settings);
-        let text =
-            if self.json { as_json(queue, &groups, same_ids.count) } else { as_text(queue, &groups, same_ids.count) };
+        let text = if self.json {
+            as_json(queue, &groups, &names, same_ids.count)
+        } else {
+            as_text(queue, &groups, &names, same_ids.count)
+        };
         std::io::stdout().write_all(text.as_bytes())?;
         Ok(0)
     }
 }
 
-fn as_json(queue: &str, groups: &Groups, same_id: u64) -> String {
+/// How many are of which publisher (`app_id`, or else `user_id`), and how many have which routing key.
+#[derive(Default)]
+struct Names {
+    publishers: BTreeMap<String, u64>,
+    routing_keys: BTreeMap<String, u64>,
+}
+
+impl Names {
+    fn add(&mut self, dead_letter: &DeadLetter) {
+        let fields = dead_letter.delivery.dead_letter_fields(&dead_letter.record, &dead_letter.id);
+        let publisher = fields.publisher.filter(|name| !name.is_empty()).unwrap_or("unknown");
+        *bounded(&mut self.publishers, publisher, MAX_NAMES) += 1;
+        *bounded(&mut self.routing_keys, fields.routing_key, MAX_NAMES) += 1;
+    }
+}
+
+/// A table of counts, the largest first.
+fn counts(title: &str, counts: &BTreeMap<String, u64>) -> String {
+    let mut all: Vec<_> = counts.iter().collect();
+    all.sort_by_key(|(_, count)| std::cmp::Reverse(**count));
+    let mut out = format!("\n   count  {title}\n");
+    for (name, count) in all.iter().take(MAX_PRINTED_NAMES) {
+        out.push_str(&format!("{count:>8}  {}\n", escape(name)));
+    }
+    if all.len() > MAX_PRINTED_NAMES {
+        out.push_str(&format!("          … {} more; --json prints them\n", all.len() - MAX_PRINTED_NAMES));
+    }
+    out
+}
+
+fn as_json(queue: &str, groups: &Groups, names: &Names, same_id: u64) -> String {
     let (oldest, newest) = groups.span();
     let by_reason: serde_json::Map<_, _> =
         groups.by_cause().into_iter().map(|(cause, count)| (cause.as_str().to_owned(), json!(count))).collect();
@@ -75,12 +114,13 @@ fn as_json(queue: &str, groups: &Groups, same_id: u64) -> String {
         groups.by_replays.iter().map(|(times, count)| (times.to_string(), json!(count))).collect();
     let all = json!({
         "queue": queue, "count": groups.count, "same_id": same_id, "bytes": groups.bytes, "oldest": oldest, "newest": newest,
-        "by_reason": by_reason, "by_replays": by_replays, "by_fingerprint": by_fingerprint,
+        "by_reason": by_reason, "by_publisher": names.publishers, "by_routing_key": names.routing_keys, "by_replays": by_replays,
+        "by_fingerprint": by_fingerprint,
     });
     format!("{}\n", terminal_safe(&all.to_string()))
 }
 
-fn as_text(queue: &str, groups: &Groups, same_id: u64) -> String {
+fn as_text(queue: &str, groups: &Groups, names: &Names, same_id: u64) -> String {
     let (oldest, newest) = groups.span();
     let total = dead_letters(groups.count);
     let mut out = format!("{queue}: {total}, {} bytes\n", groups.bytes);
@@ -103,6 +143,8 @@ fn as_text(queue: &str, groups: &Groups, same_id: u64) -> String {
     for (cause, count) in groups.by_cause() {
         out.push_str(&format!("{count:>8}  {}\n", cause.as_str()));
     }
+    out.push_str(&counts("publisher", &names.publishers));
+    out.push_str(&counts("routing key", &names.routing_keys));
     out.push_str("\n   count  fingerprint       newest  cause\n");
     let largest = groups.largest_first();
     for group in largest.iter().take(MAX_FINGERPRINTS) {

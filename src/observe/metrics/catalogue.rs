@@ -9,7 +9,9 @@ use crate::mongodb::FailureKind;
 use ticketlog_contract::Reason;
 use ticketlog_rabbitmq::BrokerError;
 
-use super::labels::{Activity, DeliveryOutcome, FlushCause, PublishFailure, QueueRole, SpanOutcome, WriteResult};
+use super::labels::{
+    Activity, DeliveryOutcome, FlushCause, PublishFailure, QueueRole, ReceiptOutcome, SpanOutcome, WriteResult,
+};
 use super::{LOG_LEVELS, suspects};
 use ticketlog_status::Component;
 
@@ -41,6 +43,7 @@ pub(super) const DEAD_LETTER_CAUSES: &str = "ticketlog_dead_letter_causes_total"
 pub(super) const DEAD_LETTERS_WAITING: &str = "ticketlog_dead_letters_waiting";
 pub(super) const DEAD_LETTER_FAILURES: &str = "ticketlog_dead_letter_publish_failures_total";
 pub(super) const SUSPECT_EVENTS: &str = "ticketlog_suspect_events_total";
+pub(super) const RECEIPTS: &str = "ticketlog_receipts_total";
 pub(super) const REPLAYED: &str = "ticketlog_replayed_messages_total";
 pub(super) const QUEUE_MESSAGES: &str = "ticketlog_queue_messages";
 pub(super) const QUEUE_CONSUMERS: &str = "ticketlog_queue_consumers";
@@ -268,6 +271,8 @@ fn dead_letters() -> Vec<Metric> {
         metric(DEAD_LETTERS_WAITING, Gauge, "Rejected messages whose dead letter is not confirmed yet"),
         metric(DEAD_LETTER_FAILURES, Counter, "Dead letters that could not be published and will be retried, by cause")
             .by("cause", names::<PublishFailure>),
+        metric(RECEIPTS, Counter, "Receipts of dead letters (dead_letter.receipts): sent, or dropped because RabbitMQ was slow or refused them or too many came at once")
+            .by("outcome", names::<ReceiptOutcome>),
         metric(REPLAYED, Counter, "Replayed messages (ticketlog dead replay), by outcome")
             .by("outcome", replay_outcomes),
         metric(

@@ -63,6 +63,16 @@ pub enum PublishFailure {
     Error,
 }
 
+/// What became of a receipt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, IntoStaticStr, VariantNames)]
+#[strum(serialize_all = "snake_case")]
+pub enum ReceiptOutcome {
+    /// RabbitMQ has read it.
+    Sent,
+    /// RabbitMQ was slow, blocked publishers, could not be reached or refused it, or too many came at once.
+    Dropped,
+}
+
 /// What became of a span of a trace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, IntoStaticStr, VariantNames)]
 #[strum(serialize_all = "snake_case")]

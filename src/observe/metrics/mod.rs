@@ -24,7 +24,9 @@ use ticketlog_status::Component;
 
 pub use flow::{FlowMetrics, GaugeValues};
 use labels::BoundedNames;
-pub use labels::{Activity, DeliveryOutcome, FlushCause, PublishFailure, QueueRole, SpanOutcome, WriteResult};
+pub use labels::{
+    Activity, DeliveryOutcome, FlushCause, PublishFailure, QueueRole, ReceiptOutcome, SpanOutcome, WriteResult,
+};
 pub use scope::RouteScope;
 
 /// The publishers of dead letters that have a series of their own.
@@ -121,6 +123,12 @@ pub fn set_log_lines_lost(lines: u64) {
 pub fn spans(outcome: SpanOutcome, count: usize) {
     let outcome: &'static str = outcome.into();
     counter!(SPANS, "outcome" => outcome).increment(count as u64);
+}
+
+/// Receipts of dead letters were published, or dropped.
+pub fn receipts(outcome: ReceiptOutcome, count: usize) {
+    let outcome: &'static str = outcome.into();
+    counter!(RECEIPTS, "outcome" => outcome).increment(count as u64);
 }
 
 /// The breaker opened or closed.

@@ -282,7 +282,7 @@ impl TestEnv {
         for queue in [self.queue(), self.dead_letter_queue(), format!("{}.parked", self.name)] {
             let _ = self.channel.queue_delete(queue.into(), Default::default()).await;
         }
-        for exchange in [self.name.clone(), format!("{}.dlx", self.name)] {
+        for exchange in [self.name.clone(), format!("{}.dlx", self.name), format!("{}.receipts", self.name)] {
             let _ = self.channel.exchange_delete(exchange.into(), Default::default()).await;
         }
         let _ = self.client.database(&self.name).drop().await;

@@ -28,9 +28,9 @@ pub(super) const CODE: &str = "dl-code";
 pub const USER_ID: &str = "dl-user-id";
 
 /// Longest `dl-detail` in bytes.
-const MAX_DETAIL_BYTES: usize = 512;
+pub(super) const MAX_DETAIL_BYTES: usize = 512;
 /// Longest of any other text in bytes: an AMQP short string.
-const MAX_TEXT_BYTES: usize = 255;
+pub(super) const MAX_TEXT_BYTES: usize = 255;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum HeaderValue {

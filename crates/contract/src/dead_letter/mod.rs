@@ -3,6 +3,7 @@
 //! | module | owns |
 //! |---|---|
 //! | `headers` | the `dl-` headers, as the worker and a replay write them |
+//! | `receipt` | what the publisher of a dead letter is told |
 //! | `record` | reading them, or else RabbitMQ's `x-death` |
 //! | `filter` | which dead letters a command selects |
 //! | `groups` | statistics by cause |
@@ -14,6 +15,7 @@ mod archive;
 mod filter;
 mod groups;
 mod headers;
+mod receipt;
 mod record;
 mod render;
 mod same_ids;
@@ -24,6 +26,7 @@ pub use groups::{Group, Groups, bounded};
 pub use headers::{
     FIRST_ID, HeaderValue, ID, Origin, PREFIX, REPLAYS, ReplayMark, USER_ID, fingerprint, headers, one_line,
 };
+pub use receipt::{Receipt, receipt};
 pub use record::{Cause, DeadLetterRecord, XDeath};
 pub use render::{escape, fault_offset, indent_json, render_hex, render_text, terminal_safe};
 pub use same_ids::SameIds;

@@ -1,6 +1,7 @@
 //! Owns who may do what: roles, the file of tokens, sessions, and the limit on failed logins.
 
 use std::collections::{BTreeSet, HashMap};
+use std::ops::RangeInclusive;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -21,6 +22,8 @@ const MAX_FAILURES: usize = 10;
 const FAILURE_WINDOW: Duration = Duration::from_secs(60);
 /// Shortest token, in characters.
 const MIN_TOKEN: usize = 20;
+/// Bytes of an `app_id`, which is an AMQP short string.
+const PUBLISHER_BYTES: RangeInclusive<usize> = 1..=255;
 
 /// What a person may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize, EnumString, IntoStaticStr, VariantNames)]
@@ -49,6 +52,8 @@ impl Role {
 pub(super) struct Operator {
     pub name: String,
     pub roles: BTreeSet<Role>,
+    /// The only publisher whose dead letters it may see and change; `None` for all.
+    pub publisher: Option<String>,
     /// What a form must contain, so that no other site can send it; none for programs, which send their token.
     pub csrf: Option<String>,
     /// Whether there is a login that can be ended.
@@ -60,16 +65,25 @@ pub(super) struct Operator {
 struct TokenEntry {
     token: String,
     roles: BTreeSet<Role>,
+    publisher: Option<String>,
+}
+
+/// Whose a token is.
+#[derive(Debug)]
+struct Owner {
+    name: String,
+    roles: BTreeSet<Role>,
+    publisher: Option<String>,
 }
 
 /// The people of a token file.
 #[derive(Debug, Default)]
-struct Tokens {
-    by_hash: HashMap<Vec<u8>, (String, BTreeSet<Role>)>,
+pub(super) struct Tokens {
+    by_hash: HashMap<Vec<u8>, Owner>,
 }
 
 impl Tokens {
-    /// Reads a file with `NAME = { token = "…", roles = ["view", …] }` lines (TOML).
+    /// Reads a file with `NAME = { token = "…", roles = ["view", …] }` lines (TOML), which may have `publisher = "…"`.
     ///
     /// # Errors
     /// It cannot be read, others than its owner can read it, or it is not valid.
@@ -89,7 +103,11 @@ impl Tokens {
             if entry.token.chars().count() < MIN_TOKEN {
                 return Err(format!("the token of {name} is shorter than {MIN_TOKEN} characters"));
             }
-            if by_hash.insert(hash(&entry.token), (name.clone(), entry.roles)).is_some() {
+            if entry.publisher.as_ref().is_some_and(|publisher| !PUBLISHER_BYTES.contains(&publisher.len())) {
+                return Err(format!("the publisher of {name} must be an app_id of 1 to 255 bytes"));
+            }
+            let owner = Owner { name: name.clone(), roles: entry.roles, publisher: entry.publisher };
+            if by_hash.insert(hash(&entry.token), owner).is_some() {
                 return Err(format!("the token of {name} is that of somebody else as well"));
             }
         }
@@ -222,9 +240,10 @@ impl Logins {
     /// Whose token this is, by its hash: so the time tells nothing about the tokens.
     fn find(&self, hash: &[u8]) -> Option<Operator> {
         let tokens = self.tokens.tokens();
-        let (name, roles) = tokens.by_hash.get(hash)?;
-        let roles = roles.intersection(&self.allowed).copied().collect();
-        Some(Operator { name: name.clone(), roles, csrf: None, has_session: false })
+        let owner = tokens.by_hash.get(hash)?;
+        let roles = owner.roles.intersection(&self.allowed).copied().collect();
+        let (name, publisher) = (owner.name.clone(), owner.publisher.clone());
+        Some(Operator { name, roles, publisher, csrf: None, has_session: false })
     }
 
     /// Who has this token.
@@ -340,6 +359,8 @@ mod tests {
         assert_eq!(error("a = { token = \"short\", roles = [] }"), "the token of a is shorter than 20 characters");
         assert!(error("a = 1").starts_with("expected lines such as anna"));
         assert!(error("a = { token = \"0123456789abcdefghij\", roles = [\"fly\"] }").contains("fly"));
+        let publisher = "a = { token = \"0123456789abcdefghij\", roles = [], publisher = \"\" }";
+        assert_eq!(error(publisher), "the publisher of a must be an app_id of 1 to 255 bytes");
         assert_eq!(error(""), "it has no tokens");
     }
 

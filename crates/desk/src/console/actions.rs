@@ -11,7 +11,6 @@ use axum::response::{IntoResponse, Redirect, Response};
 use maud::Markup;
 
 use crate::{Edit, Park, Purge, Replay};
-use ticketlog_config::system::now_millis;
 use ticketlog_rabbitmq::Rate;
 
 use super::access::{LoginError, Operator, Role};
@@ -20,7 +19,7 @@ use super::operations;
 use super::operator;
 use super::pages::{self, ActForm, Problem};
 use super::query::{DeadLetterQuery, Fields};
-use super::request::{By, Shared, find_job, read_query, require, to_job};
+use super::request::{By, Shared, find_job, query_of, read_query, require, to_job};
 use super::state::Console;
 
 /// Largest body that is validated while it is typed, in bytes.
@@ -32,9 +31,9 @@ type Form = Extension<Arc<Fields>>;
 const OTHER_FIELDS: [&str; 8] = ["csrf", "limit", "confirm", "expression", "body", "forecast", "rate", "skip"];
 
 /// A form with a selection. One that is blank or mistyped would select everything, so it is refused.
-fn form_query(fields: &Fields) -> Result<DeadLetterQuery, Problem> {
+fn form_query(operator: &Operator, fields: &Fields) -> Result<DeadLetterQuery, Problem> {
     fields.check_selection(&OTHER_FIELDS).map_err(Problem::bad_request)?;
-    DeadLetterQuery::read(fields, now_millis()).map_err(Problem::bad_request)
+    query_of(operator, fields)
 }
 
 fn act_form(action: Option<&str>) -> Result<(ActForm, Role), Problem> {
@@ -57,7 +56,7 @@ pub(super) async fn ask(
     let fields = Fields::parse(query.as_deref().unwrap_or_default().as_bytes());
     let (form, role) = act_form(fields.get("action"))?;
     require(&operator, role)?;
-    Ok(ask_page(&console, &operator, &read_query(query.as_deref())?, form, None))
+    Ok(ask_page(&console, &operator, &read_query(&operator, query.as_deref())?, form, None))
 }
 
 fn ask_page(
@@ -67,7 +66,7 @@ fn ask_page(
     form: ActForm,
     problem: Option<&str>,
 ) -> Markup {
-    let snapshot = console.queue(query.queue).snapshot();
+    let snapshot = console.queue(query.queue).snapshot(operator.publisher.as_deref());
     let count = snapshot.map(|snapshot| snapshot.selected(&query.filter).count() as u64);
     pages::act_page(console, operator, query, form, count, problem)
 }
@@ -78,7 +77,7 @@ pub(super) async fn read(
     Extension(operator): By,
     Extension(fields): Form,
 ) -> Result<Redirect, Problem> {
-    let query = form_query(&fields)?;
+    let query = form_query(&operator, &fields)?;
     let job = match query.filter.ids.as_slice() {
         [id] => operations::start(&console, Task::Fetch(id.clone()), query.clone(), &operator.name)?,
         _ => operations::read(&console, query.queue, &operator.name)?,
@@ -93,12 +92,13 @@ pub(super) async fn validate(
     Extension(fields): Form,
 ) -> Result<Markup, Problem> {
     require(&operator, Role::Edit)?;
-    let query = form_query(&fields)?;
+    let query = form_query(&operator, &fields)?;
     let body = body(&fields).unwrap_or_default();
     if body.len() > MAX_VALIDATED {
         return Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "The body is too large for the editor."));
     }
-    let detail = query.filter.ids.first().and_then(|id| console.queue(query.queue).details.get(id));
+    let detail =
+        query.filter.ids.first().and_then(|id| console.queue(query.queue).details.get(id, query.only.as_deref()));
     Ok(pages::validation(&console, body.as_bytes(), detail.as_deref()))
 }
 
@@ -113,7 +113,7 @@ pub(super) async fn forecast(
     Extension(operator): By,
     Extension(fields): Form,
 ) -> Result<Response, Problem> {
-    let query = form_query(&fields)?;
+    let query = form_query(&operator, &fields)?;
     for name in ["expression", "body"] {
         if fields.has(name) && fields.get(name).is_none() {
             return Err(Problem::bad_request(format!("{name}: it is empty")));
@@ -142,7 +142,7 @@ pub(super) async fn replay(
     Extension(fields): Form,
 ) -> Result<Redirect, Problem> {
     require(&operator, Role::Replay)?;
-    let forecast = find_job(&console, fields.get("forecast").unwrap_or_default())?;
+    let forecast = find_job(&console, &operator, fields.get("forecast").unwrap_or_default())?;
     let (Task::Forecast(predicted), Some(Outcome::Forecast(outcome))) = (&forecast.task, forecast.outcome()) else {
         return Err(Problem::bad_request("forecast: expected a forecast that has ended"));
     };
@@ -175,7 +175,7 @@ fn move_dead_letters(
     back: bool,
 ) -> Result<Redirect, Problem> {
     require(&operator, Role::Replay)?;
-    let query = form_query(&fields)?;
+    let query = form_query(&operator, &fields)?;
     let park = Park::new(&console.settings, console.selection(&query), back);
     let park = park.map_err(|error| Problem::bad_request(error.to_string()))?;
     Ok(to_job(&operations::start(&console, Task::Park(park), query, &operator.name)?))
@@ -187,7 +187,7 @@ pub(super) async fn purge(
     Extension(fields): Form,
 ) -> Result<Response, Problem> {
     require(&operator, Role::Purge)?;
-    let query = form_query(&fields)?;
+    let query = form_query(&operator, &fields)?;
     let queue = console.queue_name(query.queue);
     if fields.get("confirm").map(str::trim) != Some(queue) {
         let problem = format!("That is not the name of the queue, {queue}. Nothing was deleted.");
@@ -205,7 +205,7 @@ pub(super) async fn stop(
     Extension(operator): By,
     Path(id): Path<String>,
 ) -> Result<Redirect, Problem> {
-    let job = find_job(&console, &id)?;
+    let job = find_job(&console, &operator, &id)?;
     match &job.task {
         Task::Replay(_) | Task::Park(_) => require(&operator, Role::Replay)?,
         Task::Purge(_) => require(&operator, Role::Purge)?,

@@ -48,8 +48,12 @@ impl Details {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub fn get(&self, id: &str) -> Option<Arc<Detail>> {
-        self.entries().by_id.get(id).cloned()
+    /// The dead letter with this id; of the publisher `only`, if it is given.
+    pub fn get(&self, id: &str, only: Option<&str>) -> Option<Arc<Detail>> {
+        let found = self.entries().by_id.get(id).cloned()?;
+        let DeadLetter { id, delivery, record, .. } = &found.dead_letter;
+        let is_visible = only.is_none() || delivery.dead_letter_fields(record, id).publisher == only;
+        is_visible.then_some(found)
     }
 
     /// Adds one; the oldest go if there is no room.
@@ -110,15 +114,16 @@ mod tests {
         for n in 0..10 {
             details.add(detail(&n.to_string(), 2 << 20));
         }
-        assert!(details.get("0").is_none() && details.get("9").is_some());
+        assert!(details.get("0", None).is_none() && details.get("9", None).is_some());
         details.add(detail("9", 10));
         let lengths = |entries: &Entries| (entries.by_id.len(), entries.order.len());
         let (by_id, order) = lengths(&details.entries());
         assert_eq!(by_id, order);
         details.add(detail("large", 20 << 20));
-        assert!(details.get("9").is_none() && details.get("large").is_some());
-        details.forget_before(details.get("large").unwrap().read);
-        assert!(details.get("large").is_some());
+        assert!(details.get("9", None).is_none() && details.get("large", None).is_some());
+        assert!(details.get("large", Some("shop")).is_none(), "it names no publisher");
+        details.forget_before(details.get("large", None).unwrap().read);
+        assert!(details.get("large", None).is_some());
         details.forget_before(Instant::now() + Duration::from_secs(1));
         assert_eq!(lengths(&details.entries()), (0, 0));
         assert_eq!(details.entries().bytes, 0);

@@ -37,7 +37,7 @@ pub(super) async fn export(
     Extension(operator): By,
     RawQuery(query): RawQuery,
 ) -> Result<Response, Problem> {
-    let query = read_query(query.as_deref())?;
+    let query = read_query(&operator, query.as_deref())?;
     let Ok(permit) = Arc::clone(&console.downloads).try_acquire_owned() else {
         let text = "Too many downloads run or wait for the queue; try again when one of them has ended.";
         return Err(Problem::new(StatusCode::TOO_MANY_REQUESTS, text));

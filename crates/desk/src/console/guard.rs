@@ -15,7 +15,7 @@ use axum::response::{IntoResponse as _, Redirect, Response};
 
 use ticketlog_http::server::KeptConnection;
 
-use super::access::LoginError;
+use super::access::{LoginError, Operator};
 use super::operator::{self, Refusal};
 use super::pages::Problem;
 use super::query::Fields;
@@ -29,6 +29,22 @@ const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; i
 const PROBES: [&str; 2] = ["/livez", "/readyz"];
 /// Paths that need no login.
 const PUBLIC: [&str; 3] = ["/login", "/static/console.css", "/static/console.js"];
+/// Paths for whoever may see one publisher only; besides these, jobs. What is not here is refused.
+const OF_ONE_PUBLISHER: [&str; 13] = [
+    "/dead-letters",
+    "/dead-letters/list",
+    "/dead-letter",
+    "/act",
+    "/export",
+    "/read",
+    "/validate",
+    "/forecast",
+    "/replay",
+    "/park",
+    "/unpark",
+    "/purge",
+    "/logout",
+];
 /// Most bytes of a form beside a body, which may become three times as long in a form.
 const FORM_BYTES: usize = 64 << 10;
 
@@ -69,6 +85,9 @@ pub(super) async fn admit(State(console): State<Arc<Console>>, mut request: Requ
     if operator.is_none() && !is_public {
         return refuse(&request, Refusal::Login(LoginError::WrongToken));
     }
+    if let Some(refusal) = operator.as_ref().and_then(|operator| outside_limit(operator, request.uri().path())) {
+        return refusal;
+    }
     if let (Some(_), Some(connection)) = (&operator, request.extensions().get::<KeptConnection>()) {
         connection.keep();
     }
@@ -87,6 +106,20 @@ pub(super) async fn admit(State(console): State<Arc<Console>>, mut request: Requ
         request.extensions_mut().insert(Arc::new(operator));
     }
     next.run(request).await
+}
+
+/// The answer to somebody who may see one publisher only and asks for a page about all.
+fn outside_limit(operator: &Operator, path: &str) -> Option<Response> {
+    let publisher = operator.publisher.as_ref()?;
+    if OF_ONE_PUBLISHER.contains(&path) || PUBLIC.contains(&path) || path.starts_with("/jobs/") {
+        return None;
+    }
+    if path == "/" {
+        return Some(Redirect::to("/dead-letters").into_response());
+    }
+    let text =
+        format!("{} sees only the dead letters of {publisher}, and this page is about others, too.", operator.name);
+    Some(Problem::new(StatusCode::FORBIDDEN, text).into_response())
 }
 
 /// Whether the request is for this host, through the proxy and, as far as browsers say, from its own pages. Other sites may link to

@@ -11,6 +11,7 @@ use crate::{self as desk, Followed, Forecast, Park, Purge, Replay};
 use ticketlog_config::system::now_millis;
 use ticketlog_rabbitmq::report::Report;
 
+use super::access::Operator;
 use super::query::DeadLetterQuery;
 
 /// Number of jobs kept, and of notes of each.
@@ -188,6 +189,11 @@ impl Job {
         (self.done.load(Ordering::Relaxed), self.total.load(Ordering::Relaxed))
     }
 
+    /// Whoever is limited to one publisher sees jobs with the same limit. Reading a whole queue is done for all.
+    pub fn is_visible_to(&self, operator: &Operator) -> bool {
+        operator.publisher.is_none() || operator.publisher == self.query.only || matches!(self.task, Task::Read)
+    }
+
     pub fn stop(&self) {
         self.stopped.store(true, Ordering::Relaxed);
     }
@@ -197,6 +203,7 @@ impl Job {
         let is_read = matches!(task, Task::Read | Task::Fetch(_));
         !self.is_stopped()
             && self.query.queue == query.queue
+            && self.query.only == query.only
             && self.task.is_same(task)
             && (is_read || (self.query.limit == query.limit && self.query.fields() == query.fields()))
     }

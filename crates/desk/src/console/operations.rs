@@ -111,7 +111,7 @@ async fn perform(console: &Arc<Console>, job: &Arc<Job>) -> Result<Performed, De
     let run = Run { settings: &console.settings, report: &report };
     let (done, ended) = match &job.task {
         Task::Read => return Ok((read_queue(console, job.query.queue, run).await?, Ok(()))),
-        Task::Fetch(id) => return Ok((fetch(console, job.query.queue, id, run).await?, Ok(()))),
+        Task::Fetch(id) => return Ok((fetch(console, &job.query, id, run).await?, Ok(()))),
         Task::Forecast(replay) => {
             let forecast = replay.forecast(run, EXAMPLES as usize).await?;
             return Ok((Outcome::Forecast(Arc::new(forecast)), Ok(())));
@@ -161,8 +161,10 @@ async fn read_queue(console: &Console, queue: QueueKind, run: Run<'_>) -> Result
     Ok(Outcome::Read { count })
 }
 
-async fn fetch(console: &Console, queue: QueueKind, id: &str, run: Run<'_>) -> Result<Outcome, DeskError> {
-    let filter = Filter { ids: vec![id.to_owned()], ..Filter::default() };
+async fn fetch(console: &Console, query: &DeadLetterQuery, id: &str, run: Run<'_>) -> Result<Outcome, DeskError> {
+    let queue = query.queue;
+    let publishers = query.only.iter().cloned().collect();
+    let filter = Filter { ids: vec![id.to_owned()], publishers, ..Filter::default() };
     let selection = Selection { source: console.source(queue), filter, limit: Some(1) };
     let mut reader = DeadLetterReader::open(run, &selection).await?;
     let found = reader.next().await;
@@ -212,7 +214,7 @@ fn affected(job: &Job) -> Vec<QueueKind> {
 /// After a change the snapshots are wrong, which pages say. Short queues are read again.
 fn read_again(console: &Arc<Console>, job: &Job, affected: &[QueueKind]) {
     for queue in affected {
-        let snapshot = console.queue(*queue).snapshot();
+        let snapshot = console.queue(*queue).snapshot(None);
         if snapshot.is_some_and(|snapshot| snapshot.len() <= MAX_UNASKED_LOOK) {
             // If too many jobs wait, somebody will ask.
             let _ = read(console, *queue, &job.who);

@@ -43,7 +43,7 @@ pub(super) fn identify(console: &Console, headers: &HeaderMap) -> Result<Option<
     let with_roles = |name: String| {
         let mut roles = console.options.allow.clone();
         roles.insert(Role::View);
-        Operator { name, roles, csrf: Some(console.csrf.clone()), has_session: false }
+        Operator { name, roles, publisher: None, csrf: Some(console.csrf.clone()), has_session: false }
     };
     if let Some(logins) = &console.logins {
         // A program with a token is not a browser: no other site can send its token.

@@ -84,6 +84,8 @@ pub(super) struct DeadLetterQuery {
     pub limit: Option<u32>,
     /// From 1.
     pub page: usize,
+    /// The only publisher that whoever asks may see. Then `filter` selects it.
+    pub only: Option<String>,
     /// As they were typed: a time, or a duration ago.
     since: Option<String>,
     until: Option<String>,
@@ -123,19 +125,27 @@ impl DeadLetterQuery {
         let queue = if fields.get("queue") == Some("parked") { QueueKind::Parked } else { QueueKind::DeadLetters };
         let typed = |name: &str| fields.get(name).map(str::to_owned);
         let page = number("page")?.and_then(|page: u32| usize::try_from(page).ok()).unwrap_or(1).max(1);
-        Ok(DeadLetterQuery {
-            queue,
-            filter,
-            limit: number("limit")?,
-            page,
-            since: typed("since"),
-            until: typed("until"),
-        })
+        let (since, until) = (typed("since"), typed("until"));
+        Ok(DeadLetterQuery { queue, filter, limit: number("limit")?, page, only: None, since, until })
+    }
+
+    /// Selects nothing but the dead letters of `only`, if it is given.
+    ///
+    /// # Errors
+    /// The query asks for those of another publisher.
+    pub fn limited_to(mut self, only: Option<&str>) -> Result<DeadLetterQuery, String> {
+        let Some(only) = only else { return Ok(self) };
+        if self.filter.publishers.iter().any(|publisher| publisher != only) {
+            return Err(format!("publisher: this login sees only the dead letters of {only}"));
+        }
+        self.filter.publishers = vec![only.to_owned()];
+        self.only = Some(only.to_owned());
+        Ok(self)
     }
 
     pub fn of_queue(queue: QueueKind) -> DeadLetterQuery {
         let filter = Filter::default();
-        DeadLetterQuery { queue, filter, limit: None, page: 1, since: None, until: None }
+        DeadLetterQuery { queue, filter, limit: None, page: 1, only: None, since: None, until: None }
     }
 
     /// The fields that differ from the default, for forms.
@@ -206,6 +216,23 @@ mod tests {
         assert_eq!(query.describe(), "field a b, reason too_deep, since 2026-11-22T03:00, text <x>");
         let empty = DeadLetterQuery::read(&Fields::parse(b"id=&page=0&text=+"), 0).unwrap();
         assert_eq!((empty.url("/dead-letters"), empty.filter.is_empty()), ("/dead-letters".to_owned(), true));
+    }
+
+    #[test]
+    fn a_limit_holds_whatever_is_asked() {
+        let limited =
+            |text: &str| DeadLetterQuery::read(&Fields::parse(text.as_bytes()), 0).unwrap().limited_to(Some("shop"));
+        for text in ["", "id=a&queue=parked", "publisher=shop", "publisher=shop&publisher=shop", "publisher="] {
+            let query = limited(text).unwrap();
+            assert_eq!(
+                (query.filter.publishers, query.only.as_deref()),
+                (vec!["shop".to_owned()], Some("shop")),
+                "{text}"
+            );
+        }
+        for text in ["publisher=other", "publisher=shop&publisher=other", "publisher=shop+", "publisher=Shop"] {
+            assert!(limited(text).is_err(), "{text}");
+        }
     }
 
     #[test]

@@ -30,14 +30,21 @@ pub(super) fn require(operator: &Operator, role: Role) -> Result<(), Problem> {
     Err(Problem::new(StatusCode::FORBIDDEN, text))
 }
 
-pub(super) fn read_query(query: Option<&str>) -> Result<DeadLetterQuery, Problem> {
-    let fields = Fields::parse(query.unwrap_or_default().as_bytes());
-    DeadLetterQuery::read(&fields, now_millis()).map_err(Problem::bad_request)
+pub(super) fn read_query(operator: &Operator, query: Option<&str>) -> Result<DeadLetterQuery, Problem> {
+    query_of(operator, &Fields::parse(query.unwrap_or_default().as_bytes()))
 }
 
-pub(super) fn find_job(console: &Console, id: &str) -> Result<Arc<Job>, Problem> {
+/// What the fields select, within what the operator may see.
+pub(super) fn query_of(operator: &Operator, fields: &Fields) -> Result<DeadLetterQuery, Problem> {
+    let query = DeadLetterQuery::read(fields, now_millis()).map_err(Problem::bad_request)?;
+    let limited = query.limited_to(operator.publisher.as_deref());
+    limited.map_err(|error| Problem::new(StatusCode::FORBIDDEN, error))
+}
+
+/// A job that the operator may see.
+pub(super) fn find_job(console: &Console, operator: &Operator, id: &str) -> Result<Arc<Job>, Problem> {
     let text = "This job is not known: the console has forgotten it, or was restarted. The history tells what it did.";
-    console.jobs.find(id).ok_or_else(|| Problem::not_found(text))
+    console.jobs.find(id).filter(|job| job.is_visible_to(operator)).ok_or_else(|| Problem::not_found(text))
 }
 
 /// See Other: the browser loads the page of a job that a form has started.

@@ -121,7 +121,8 @@ async fn snapshot(
     queue: QueueKind,
     headers: &HeaderMap,
 ) -> Result<Arc<Snapshot>, Response> {
-    if let Some(snapshot) = console.queue(queue).snapshot() {
+    let only = operator.publisher.as_deref();
+    if let Some(snapshot) = console.queue(queue).snapshot(only) {
         return Ok(snapshot);
     }
     let depths = console.depths().await;
@@ -137,7 +138,7 @@ async fn snapshot(
     }
     let job = operations::read(console, queue, &operator.name).map_err(|problem| problem.into_response())?;
     if job.wait(PATIENCE).await
-        && let Some(snapshot) = console.queue(queue).snapshot()
+        && let Some(snapshot) = console.queue(queue).snapshot(only)
     {
         return Ok(snapshot);
     }
@@ -159,7 +160,7 @@ async fn of_snapshot(
     RawQuery(query): RawQuery,
     page: fn(&Console, &Operator, &DeadLetterQuery, &Snapshot) -> Markup,
 ) -> Result<Response, Problem> {
-    let query = read_query(query.as_deref())?;
+    let query = read_query(&operator, query.as_deref())?;
     Ok(match snapshot(&console, &operator, query.queue, &headers).await {
         Ok(snapshot) => page(&console, &operator, &query, &snapshot).into_response(),
         Err(page) => page,
@@ -172,19 +173,21 @@ async fn dead_letter(
     headers: HeaderMap,
     RawQuery(query): RawQuery,
 ) -> Result<Response, Problem> {
-    let query = read_query(query.as_deref())?;
+    let query = read_query(&operator, query.as_deref())?;
     let [id] = query.filter.ids.as_slice() else { return Err(Problem::bad_request("id: expected one id")) };
-    let details = &console.queue(query.queue).details;
-    if details.get(id).is_none() {
+    let find = || console.queue(query.queue).details.get(id, query.only.as_deref());
+    if find().is_none() {
         if console.options.site().is_caused_by_another(&headers) {
             return Ok(pages::first_fetch_page(&console, &operator, &query).into_response());
         }
         let job = operations::start(&console, Task::Fetch(id.clone()), query.clone(), &operator.name)?;
-        if !job.wait(PATIENCE).await || details.get(id).is_none() {
+        let has_ended = job.wait(PATIENCE).await;
+        let is_hidden = has_ended && query.only.is_some();
+        if !is_hidden && (!has_ended || find().is_none()) {
             return Ok(pages::job_page(&console, &operator, &job).into_response());
         }
     }
-    let Some(detail) = details.get(id) else { return Err(Problem::not_found("It is not in the queue any more.")) };
+    let Some(detail) = find() else { return Err(Problem::not_found("It is not in the queue any more.")) };
     let body = desk::readable_body(&detail.dead_letter.delivery, &console.settings.rules());
     Ok(pages::dead_letter_page(&console, &operator, query.queue, &detail, &body).into_response())
 }
@@ -198,7 +201,7 @@ async fn show_history(State(console): Shared, Extension(operator): By) -> Result
 }
 
 async fn job(State(console): Shared, Extension(operator): By, Path(id): Path<String>) -> Result<Markup, Problem> {
-    let job = find_job(&console, &id)?;
+    let job = find_job(&console, &operator, &id)?;
     Ok(pages::job_page(&console, &operator, &job))
 }
 
@@ -209,7 +212,7 @@ async fn job_events(
     Extension(operator): By,
     Path(id): Path<String>,
 ) -> Result<([(&'static str, &'static str); 1], Sse<impl Stream<Item = Result<Event, Infallible>>>), Problem> {
-    let job = find_job(&console, &id)?;
+    let job = find_job(&console, &operator, &id)?;
     let at = (console, operator);
     let events = stream::unfold((job, at, None::<String>, false), async |(job, at, last, ended)| {
         if ended {

@@ -1,6 +1,7 @@
 //! Owns what the console remembers of a queue after it has read it: each dead letter in little memory, without its body. Pure.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 use std::time::Duration;
 
 use ticketlog_contract::dead_letter::{Cause, DeadLetterFields, Filter, SameIds};
@@ -15,7 +16,7 @@ const MAX_TEXT: usize = 512;
 type TextId = u32;
 
 /// One dead letter.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct DeadLetter {
     id: Box<str>,
     message_id: Option<Box<str>>,
@@ -62,7 +63,7 @@ pub(super) struct DeadLetterGroup<'a> {
 #[derive(Debug)]
 pub(super) struct Snapshot {
     dead_letters: Vec<DeadLetter>,
-    texts: Vec<Box<str>>,
+    texts: Arc<[Box<str>]>,
     /// Milliseconds since 1970.
     pub taken: i64,
     /// How long reading took.
@@ -124,11 +125,25 @@ impl SnapshotBuilder {
 
     pub fn finish(mut self, taken: i64, took: Duration) -> Snapshot {
         self.dead_letters.shrink_to_fit();
-        Snapshot { dead_letters: self.dead_letters, texts: self.texts, taken, took, same_ids: self.same_ids.count }
+        Snapshot {
+            dead_letters: self.dead_letters,
+            texts: self.texts.into(),
+            taken,
+            took,
+            same_ids: self.same_ids.count,
+        }
     }
 }
 
 impl Snapshot {
+    /// The part of one publisher, as if nothing else were in the queue.
+    pub fn of_publisher(&self, name: &str) -> Snapshot {
+        let is_own = |dead_letter: &&DeadLetter| self.line(dead_letter).fields.publisher == Some(name);
+        let dead_letters: Vec<DeadLetter> = self.dead_letters.iter().filter(is_own).cloned().collect();
+        let same_ids = dead_letters.iter().filter(|dead_letter| dead_letter.has_same_id).count() as u64;
+        Snapshot { dead_letters, texts: Arc::clone(&self.texts), same_ids, ..*self }
+    }
+
     /// Number of dead letters.
     pub fn len(&self) -> usize {
         self.dead_letters.len()
@@ -250,6 +265,22 @@ mod tests {
         let some = Filter { ids: vec!["id7".into()], ..Filter::default() };
         assert_eq!(snapshot.selected(&some).count(), 1);
         assert_eq!(snapshot.groups(&Filter { until: Some(1010), ..Filter::default() }).len(), 2);
+    }
+
+    #[test]
+    fn a_publisher_sees_nothing_of_others() {
+        let mut builder = SnapshotBuilder::default();
+        builder.add(&DeadLetterFields { publisher: Some("other"), ..fields("x", "a", 1) }, 10);
+        builder.add(&DeadLetterFields { publisher: None, ..fields("y", "a", 2) }, 10);
+        builder.add(&fields("z", "a", 1000), 10);
+        builder.add(&DeadLetterFields { publisher: Some("other"), ..fields("x", "a", 2000) }, 10);
+        let snapshot = builder.finish(5, Duration::ZERO);
+        let own = snapshot.of_publisher("shop");
+        let all = Filter::default();
+        let groups = own.groups(&all);
+        assert_eq!((snapshot.same_ids, own.same_ids, own.len(), groups.len()), (1, 0, 1, 1));
+        assert_eq!((groups[0].first.fields.id, groups[0].history[0]), ("z", 1), "the time begins with its own");
+        assert_eq!([snapshot.of_publisher("").len(), snapshot.of_publisher("sho").len()], [0, 0]);
     }
 
     #[test]

@@ -52,8 +52,10 @@ impl QueueState {
         self.known().holder = holder;
     }
 
-    pub fn snapshot(&self) -> Option<Arc<Snapshot>> {
-        self.known().snapshot.clone()
+    /// The queue as it was read; the part of the publisher `only`, if it is given.
+    pub fn snapshot(&self, only: Option<&str>) -> Option<Arc<Snapshot>> {
+        let snapshot = self.known().snapshot.clone()?;
+        Some(only.map_or_else(|| Arc::clone(&snapshot), |only| Arc::new(snapshot.of_publisher(only))))
     }
 
     pub fn set_snapshot(&self, snapshot: Snapshot) {

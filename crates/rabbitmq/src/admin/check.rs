@@ -98,6 +98,10 @@ impl Check<'_> {
             findings.extend(self.write_permission("broker.exchange", &broker.exchange, "replays").await?);
         }
         findings.extend(self.write_permission("dead_letter.exchange", &dead.exchange, "dead letters").await?);
+        if !dead.receipts.is_empty() && !self.operator {
+            findings.push(self.exchange("dead_letter.receipts", &dead.receipts, ExchangeKind::Topic, none()).await?);
+            findings.extend(self.write_permission("dead_letter.receipts", &dead.receipts, "receipts").await?);
+        }
         Ok(())
     }
 

@@ -46,7 +46,7 @@ pub(in crate::console) fn dead_letter_page(
             }
         }
         dl class="facts" {
-            (fact("Dead letter", html! { code { (detail.dead_letter.id) } " at " (detail.dead_letter.position) " of the queue when it was read" }))
+            (fact("Dead letter", html! { code { (detail.dead_letter.id) } @if operator.publisher.is_none() { " at " (detail.dead_letter.position) " of the queue when it was read" } }))
             (fact("Dead-lettered", time(record.time)))
             (fact("Published to", html! { code { (record.exchange) } " with routing key " code { (record.routing_key) } }))
             (fact("Publisher", html! { (delivery.app_id().or(record.user_id.as_deref()).unwrap_or("not named: no app_id, no user_id")) }))

@@ -32,8 +32,11 @@ pub(in crate::console) fn first_read_page(
     let body = html! {
         h1 { (title(queue)) }
         p {
-            "There are " strong { (number(depth.into())) } " messages in " code { (console.queue_name(queue)) } ". To show them, "
-            "the console reads them all, which takes about " (depth / READ_PER_SECOND + 1) " s and changes nothing. Meanwhile "
+            @if operator.publisher.is_none() {
+                "There are " strong { (number(depth.into())) } " messages in " code { (console.queue_name(queue)) } ". To show them, "
+                "the console reads them all, which takes about " (depth / READ_PER_SECOND + 1) " s and changes nothing. "
+            } @else { "To show the dead letters, the console reads the whole queue, which takes a while and changes nothing. " }
+            "Meanwhile "
             "nobody else can read the queue or replay."
         }
         (read_form(operator, queue, "Read the queue"))

@@ -93,20 +93,20 @@ pub(super) fn page(console: &Console, operator: &Operator, section: Section, tit
                 span class="brand" { "ticketlog" }
                 nav aria-label="Main" {
                     ul {
-                        (link(Section::Now, "/", "Now"))
+                        @if operator.publisher.is_none() { (link(Section::Now, "/", "Now")) }
                         (link(Section::DeadLetters(QueueKind::DeadLetters), "/dead-letters", "Dead letters"))
                         (link(Section::DeadLetters(QueueKind::Parked), "/dead-letters?queue=parked", "Parked"))
-                        (link(Section::History, "/history", "History"))
+                        @if operator.publisher.is_none() { (link(Section::History, "/history", "History")) }
                     }
                 }
                 div class="who" {
-                    span title=(roles(operator)) { (operator.name) }
+                    span title=(roles(operator)) { (operator.name) @if let Some(publisher) = &operator.publisher { ", for " (publisher) } }
                     @if operator.has_session {
                         form method="post" action="/logout" { (csrf(operator)) button class="plain" { "Log out" } }
                     }
                 }
             }
-            main id="main" { (running(console, title)) (body) }
+            main id="main" { (running(console, operator, title)) (body) }
         },
     )
 }
@@ -117,10 +117,10 @@ fn roles(operator: &Operator) -> String {
 }
 
 /// What runs now, so that two people see each other.
-fn running(console: &Console, title: &str) -> Markup {
+fn running(console: &Console, operator: &Operator, title: &str) -> Markup {
     let mut jobs = console.jobs.running();
     // The page of the job itself says it already.
-    jobs.retain(|job| job.title() != title);
+    jobs.retain(|job| job.title() != title && job.is_visible_to(operator));
     html! {
         @for job in &jobs {
             p class="banner" role="status" {

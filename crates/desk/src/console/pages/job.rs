@@ -34,6 +34,8 @@ pub(in crate::console) fn job_page(console: &Console, operator: &Operator, job: 
 
 /// The part that changes while the job runs.
 pub(in crate::console) fn job_status(console: &Console, operator: &Operator, job: &Job) -> Markup {
+    // How many messages are in the queue is not for who may see one publisher only.
+    let sees_all = operator.publisher.is_none();
     let (done, total) = job.progress();
     html! {
         @match job.phase() {
@@ -43,8 +45,9 @@ pub(in crate::console) fn job_status(console: &Console, operator: &Operator, job
                 (stop_form(operator, job))
             }
             Phase::Running => {
-                @if total > 0 { progress max=(total) value=(done.min(total)) aria-label="Progress" {} }
-                p { (number(done)) @if total > 0 { " of " (number(total)) } " messages" }
+                @if total > 0 && sees_all { progress max=(total) value=(done.min(total)) aria-label="Progress" {} }
+                @if sees_all { p { (number(done)) @if total > 0 { " of " (number(total)) } " messages" } }
+                @else { p { "It runs." } }
                 @if !job.task.changes_queue() { p class="note" { "The queue does not change by this." } }
                 (stop_form(operator, job))
             }
@@ -68,7 +71,8 @@ fn show_outcome(console: &Console, operator: &Operator, job: &Job, outcome: &Out
     html! {
         @match outcome {
             Outcome::Read { count } => p data-continue=(back) {
-                strong { (dead_letters_text(*count as u64)) } " were read. " a href=(back) { "Show them" }
+                @if operator.publisher.is_none() { strong { (dead_letters_text(*count as u64)) } " were read. " } @else { "The queue was read. " }
+                a href=(back) { "Show them" }
             },
             Outcome::Found(true) => {
                 @if let Task::Fetch(id) = &job.task {
