@@ -38,14 +38,14 @@ enum Command {
     Health(health::HealthArgs),
     /// Show what workers do now: rates, backlog, latency, dead letters, dependencies. Exit code 0 if all are ready, else 1.
     Status(status::StatusArgs),
-    /// Pause consuming: the worker writes what is in flight, and consumes nothing until it is resumed. Not ready meanwhile.
+    /// Pause consuming: the worker writes what is in flight, and consumes nothing until it is resumed. It is not ready while paused.
     Pause(steer::SteerArgs),
-    /// Go on consuming after a pause.
+    /// Resume consuming after a pause.
     Resume(steer::SteerArgs),
     /// Publish events with confirms: from files, from standard input, or generated.
     #[cfg(feature = "desk")]
     Publish(publish::PublishArgs),
-    /// Try settings, or a version, beside the workers: decodes copies of what is published, reports what would be stored and refused,
+    /// Try settings, or a version, beside the workers: decodes copies of what is published, reports what would be stored or rejected,
     /// and writes nothing.
     Shadow(shadow::ShadowArgs),
     /// Print what is being stored, as it is stored.

@@ -32,7 +32,7 @@ pub(super) struct ConsoleArgs {
     /// Where to listen. Other than loopback only with --behind-proxy and a login.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9465", env = "TICKETLOG_CONSOLE_LISTEN")]
     listen: SocketAddr,
-    /// What may be done beside viewing: replay (park and unpark, too), edit (change bodies while they are replayed), purge
+    /// What is allowed besides viewing: replay (park and unpark, too), edit (change bodies while they are replayed), purge
     /// (delete). Nothing by default.
     #[arg(long, value_name = "ROLES", value_delimiter = ',', value_parser = roles(), env = "TICKETLOG_CONSOLE_ALLOW")]
     allow: Vec<Role>,

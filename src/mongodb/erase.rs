@@ -10,7 +10,7 @@ use super::client::Store;
 use super::error::Failure;
 
 /// Most documents that are deleted by one command.
-const ERASE_BATCH: i64 = 5000;
+const ERASE_BATCH: i64 = 1000;
 
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct UserDocuments {
@@ -33,7 +33,7 @@ impl Store {
         Ok(UserDocuments { found, undecided: self.bounded(async { undecided.await }).await? })
     }
 
-    /// Deletes at most 5,000 of those that are found; a majority has done so when it returns. Returns `None` if none is
+    /// Deletes at most 1,000 of those that are found; a majority has done so when it returns. Returns `None` if none is
     /// left.
     ///
     /// # Errors

@@ -146,7 +146,7 @@ async function twoPeople(browser, page) {
   await other.goto(`${base}/dead letters`);
   await other.waitForSelector("text=is replaying, since");
   await check(other, "console-dark");
-  await other.click("text=See how far");
+  await other.click("text=Show progress");
   await other.click("button:has-text('Stop')");
   await page.waitForSelector("text=replayed in");
   await other.context().close();

@@ -213,7 +213,7 @@ async fn a_dead_letter_that_comes_back_during_a_replay_is_not_replayed_twice() {
     env.clean().await;
 }
 
-/// A replay ends when it has read all that were dead-lettered before it, not after a number of messages: others are dead-lettered meanwhile, at any
+/// A replay ends when it has read everything dead-lettered before it began, not after a fixed count, because more arrive meanwhile, at any
 /// place of the queue.
 #[tokio::test]
 async fn a_replay_reads_every_dead_letter_that_was_there_when_it_began() {

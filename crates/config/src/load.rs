@@ -247,12 +247,14 @@ impl MergedSettings {
         Ok(Loaded { settings, routes, effective, ignored_variables: Vec::new() })
     }
 
-    /// Without `store.database`, the database that `store.uri` names is used, as other clients do; or else that of
-    /// `operator.store_uri`.
+    /// Without `store.database`, the database that `store.uri` names is used, as other clients do; without that too,
+    /// the one of `operator.store_uri`.
     fn use_database_of_uri(&mut self) {
         let (store, operator) = (&self.parsed.settings.store, &self.parsed.settings.operator);
         let named = |uri: &SecretString| store_database(uri.expose_secret()).map(str::to_owned);
-        let of_operator = || Some(("operator.store_uri", named(&operator.store_uri)?));
+        // Only where there is no worker's URI: a worker is not moved by the login of its operators.
+        let is_given = ["store.uri", "store.uri_file"].iter().any(|path| self.source(path) != Source::Default);
+        let of_operator = || Some(("operator.store_uri", named(&operator.store_uri)?)).filter(|_| !is_given);
         let Some((uri, database)) = named(&store.uri).map(|name| ("store.uri", name)).or_else(of_operator) else {
             return;
         };

@@ -195,7 +195,7 @@ fn errors_name_file_line_key_and_fix() {
     FILE, line 3: event.mask_key must have at least 16 bytes if event.drop or event.mask names fields: masks, and the _id, which depends on the whole message, could be guessed without it
     FILE, line 2: broker.shards must be 1 to 64
     FILE, line 2: broker.prefetch_bytes is less than event.max_bytes * broker.shards = 40.0 MiB; raise it
-    FILE, line 2: broker.queue is also a dead-dead_letter queue; use another queue
+    FILE, line 2: broker.queue is also a dead-letter queue; use another queue
     FILE, line 2: telemetry.otlp must have no user name, password and query: OTEL_EXPORTER_OTLP_HEADERS can hold a credential
     FILE, line 2: dead_letter.receipts is also broker.exchange or dead_letter.exchange; use another exchange
     "#);

@@ -31,9 +31,15 @@ pub(super) fn of_bytes(body: &[u8]) -> Option<LikelyCause> {
     }
 }
 
+/// Most bytes of which a copy in UTF-8 is made.
+const MAX_LATIN1: usize = 1 << 20;
+
 /// The same of bytes that are not UTF-8: a JSON text in another encoding is the last guess.
 pub(super) fn of_invalid_utf8(body: &[u8]) -> Option<LikelyCause> {
     of_bytes(body).or_else(|| {
+        if body.len() > MAX_LATIN1 {
+            return None;
+        }
         let text: String = body.iter().map(|byte| char::from(*byte)).collect();
         serde_json::from_str::<serde::de::IgnoredAny>(&text).is_ok().then_some(LikelyCause::Latin1)
     })
@@ -45,8 +51,11 @@ fn is_bson(body: &[u8]) -> bool {
 
 /// A map whose first key is a text, or an array of such maps.
 fn is_message_pack(body: &[u8]) -> bool {
-    match body {
-        [0x91..=0x9f, rest @ ..] | [0xdc, _, _, rest @ ..] => is_message_pack(rest),
+    let map = match body {
+        [0x91..=0x9f, rest @ ..] | [0xdc, _, _, rest @ ..] => rest,
+        _ => body,
+    };
+    match map {
         [0x81..=0x8f, key, ..] | [0xde, _, _, key, ..] | [0xdf, _, _, _, _, key, ..] => {
             matches!(key, 0xa1..=0xbf | 0xd9..=0xdb)
         }
@@ -163,6 +172,10 @@ pub(super) fn of_root(text: &str) -> Option<LikelyCause> {
 
 /// Whether a text that is not a number is a date, such as `2026-11-30T12:32:21Z`, `30.11.2026` or `Mon Nov 30 2026`.
 pub(super) fn is_date(text: &str) -> bool {
+    // A publisher decides how long a text is; no date is longer.
+    if text.len() > 64 {
+        return false;
+    }
     let numbers: Vec<&str> = text.split(|c: char| !c.is_ascii_digit()).filter(|part| !part.is_empty()).collect();
     let words: Vec<&str> = text.split(|c: char| !c.is_ascii_alphabetic()).filter(|part| !part.is_empty()).collect();
     let is_year = |number: &&str| number.len() == 4 && (number.starts_with("19") || number.starts_with("20"));

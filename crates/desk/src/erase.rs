@@ -22,7 +22,7 @@ const MAX_BATCH: usize = 500;
 
 /// What a queue holds of a user, or what was deleted.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
-pub struct UserLetters {
+pub struct UserDeadLetters {
     /// Dead letters of the user.
     pub found: u64,
     /// How many may be anybody's, because the decoder cannot tell.
@@ -42,9 +42,9 @@ pub struct Undecided {
     pub reason: String,
 }
 
-impl UserLetters {
+impl UserDeadLetters {
     /// Adds those of another queue.
-    pub fn add(&mut self, more: UserLetters) {
+    pub fn add(&mut self, more: UserDeadLetters) {
         self.found += more.found;
         self.undecided += more.undecided;
         let room = MAX_NAMED.saturating_sub(self.named.len());
@@ -79,8 +79,8 @@ impl<'a> UserSearch<'a> {
     ///
     /// # Errors
     /// The queue cannot be read.
-    pub async fn find(&self, source: &Source, report: &Arc<dyn Report>) -> Result<UserLetters, DeskError> {
-        let mut dead_letters = UserLetters::default();
+    pub async fn find(&self, source: &Source, report: &Arc<dyn Report>) -> Result<UserDeadLetters, DeskError> {
+        let mut dead_letters = UserDeadLetters::default();
         let run = Run { settings: self.settings, report };
         let mut reader = DeadLetterReader::open(run, &source.clone().into()).await?;
         let mut decoder = self.decoder();
@@ -104,7 +104,7 @@ impl<'a> UserSearch<'a> {
         &self,
         source: &Source,
         report: &Arc<dyn Report>,
-        deleted: &mut UserLetters,
+        deleted: &mut UserDeadLetters,
     ) -> Result<(), DeskError> {
         let run = Run { settings: self.settings, report };
         let mut reader = DeadLetterRemover::open(run, &source.clone().into(), None).await?;
@@ -117,7 +117,7 @@ impl<'a> UserSearch<'a> {
         reader: &mut DeadLetterRemover,
         queue: &str,
         report: &dyn Report,
-        deleted: &mut UserLetters,
+        deleted: &mut UserDeadLetters,
     ) -> Result<(), DeskError> {
         let mut decoder = self.decoder();
         let mut acks = Vec::new();
@@ -146,13 +146,19 @@ impl<'a> UserSearch<'a> {
     }
 
     /// Whether it is the user's. It is counted if nobody knows.
-    fn add(&self, decoder: &mut Decoder, dead_letter: DeadLetter, queue: &str, dead_letters: &mut UserLetters) -> bool {
+    fn add(
+        &self,
+        decoder: &mut Decoder,
+        dead_letter: DeadLetter,
+        queue: &str,
+        dead_letters: &mut UserDeadLetters,
+    ) -> bool {
         match self.owner(decoder, &dead_letter.delivery) {
             Owner::User => true,
             Owner::Other => false,
             Owner::Undecided(reason) => {
                 let named = Undecided { queue: queue.to_owned(), id: dead_letter.id, reason };
-                dead_letters.add(UserLetters { found: 0, undecided: 1, named: vec![named] });
+                dead_letters.add(UserDeadLetters { found: 0, undecided: 1, named: vec![named] });
                 false
             }
         }

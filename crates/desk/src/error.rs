@@ -22,12 +22,12 @@ pub enum DeskError {
     Invalid(String),
     /// As many dead letters that were in the queue at the beginning did not come.
     #[error(
-        "{0} of the dead letters that were in the queue at the beginning did not come: something else takes messages from it, or \
+        "RabbitMQ did not deliver {0} of the dead letters that were in the queue at the start: something else takes messages from it, or \
          RabbitMQ is still requeueing them. They are not changed; run it again"
     )]
     Unmet(u32),
     /// The operator stopped it; the result would not be complete.
-    #[error("it was stopped before its end")]
+    #[error("it was stopped early")]
     Stopped,
     /// The request makes no sense.
     #[error("{0}")]

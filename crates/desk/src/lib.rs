@@ -38,7 +38,7 @@ mod transfer;
 
 pub use audit::{Audit, operator};
 pub use edit::{Edit, serve_expressions};
-pub use erase::{Undecided, UserLetters, UserSearch};
+pub use erase::{Undecided, UserDeadLetters, UserSearch};
 pub use error::DeskError;
 pub use export::{Export, ExportTo, LineSink};
 pub use follow::{Follow, Followed};

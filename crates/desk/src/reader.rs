@@ -1,4 +1,4 @@
-//! Reads the selected dead letters of a queue: one only reads, by the other they leave the queue.
+//! Reads the selected dead letters of a queue: one reader leaves them in the queue, the other removes them.
 //!
 //! A dead letter on its way out passes through these hands, and through no others:
 //!

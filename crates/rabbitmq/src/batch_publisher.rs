@@ -246,9 +246,10 @@ impl<T> BatchPublisher<T> {
     }
 }
 
-/// Whether RabbitMQ has closed the channel because of a message.
+/// Whether RabbitMQ has closed the channel because of a message; 311: its content is too large. Other codes, such as 320 of
+/// an operator who closes connections, say nothing about a message.
 fn is_refusal(error: &BrokerError) -> bool {
-    matches!(error, BrokerError::Refused(_) | BrokerError::Closed(_))
+    matches!(error, BrokerError::Refused(_) | BrokerError::Closed(311))
 }
 
 /// Returns whether to wait on.

@@ -78,7 +78,7 @@ impl BrokerError {
             BrokerError::UnparsableFrame => "RabbitMQ sent a frame that cannot be parsed",
             BrokerError::AckFailed => "an acknowledgement could not be sent",
             BrokerError::DeliveryTagGap => "RabbitMQ's delivery tags are not contiguous",
-            BrokerError::MemoryBudget => "the messages in flight exceed broker.prefetch_bytes by far",
+            BrokerError::MemoryBudget => "the messages in flight far exceed broker.prefetch_bytes",
         };
         text.into()
     }
@@ -96,7 +96,7 @@ impl BrokerError {
                  set_permissions`"
             }
             BrokerError::ConnectionLimit => {
-                "raise it (`rabbitmqctl set_user_limits`, `rabbitmqctl set_vhost_limits`), or end other connections"
+                "raise it (`rabbitmqctl set_user_limits`, `rabbitmqctl set_vhost_limits`), or close other connections"
             }
             BrokerError::Certificate(_) => "correct the setting, or the file",
             BrokerError::Tls(_) => {

@@ -134,6 +134,7 @@ pub struct ReplayOutcomes {
     /// An equal document was stored already.
     pub duplicate: u64,
     /// Dead-lettered again, by reason and field.
+    #[serde(alias = "dead_again")]
     pub dead_lettered_again: BTreeMap<String, u64>,
 }
 
@@ -171,14 +172,14 @@ mod tests {
     fn a_worker_of_another_version_can_be_read() {
         // As 0.2.0 writes it.
         let old = r#"{ "version": "0.2.0", "uptime_seconds": 5, "ready": true, "components": { "store": "ok", "broker": "gone" },
-            "warnings": [], "queue": "q", "collection": "d.c", "replays": { "r": { "stored": 1, "duplicate": 0, "dead_lettered_again": {} } },
+            "warnings": [], "queue": "q", "collection": "d.c", "replays": { "r": { "stored": 1, "duplicate": 0, "dead_again": { "x": 2 } } },
             "last_dead_letters": [] }"#;
         let old: WorkerStatus = serde_json::from_str(old).unwrap();
         assert_eq!((old.process.as_str(), old.uptime_seconds, old.is_ready()), ("", 5, true));
         assert_eq!((old.first.queue.as_str(), &old.first.numbers, old.others.len()), ("q", &None, 0));
         assert_eq!(
-            (old.first.replays["r"].stored, old.first.components()),
-            (1, (vec!["store"], vec![("broker", "gone")]))
+            (old.first.replays["r"].dead_lettered_again["x"], old.first.components()),
+            (2, (vec!["store"], vec![("broker", "gone")]))
         );
         let newer =
             r#"{ "process": "p", "numbers": { "received": 7, "new": 1 }, "new": [], "routes": [{ "queue": "r" }] }"#;

@@ -59,7 +59,7 @@ impl PurgeArgs {
             if !confirm(&question, &[queue], "--yes")? {
                 return Err(CommandError::usage("the name does not match; nothing was purged"));
             }
-            // What comes after the question stays.
+            // No more than that, also if others come after the question.
             purge.selection.limit_to(count);
         }
         run_and_print(&purge, settings, &self.audit, self.json).await

@@ -28,7 +28,7 @@ pub(super) struct ReplayArgs {
     selection: Selection,
     #[command(flatten, next_help_heading = "Options")]
     audit: AuditArgs,
-    /// Only show what would become of them with the current decoder and settings.
+    /// Only show what would happen with the current decoder and settings.
     #[arg(long)]
     dry_run: bool,
     /// Do not ask for confirmation.

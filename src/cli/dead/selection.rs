@@ -100,16 +100,16 @@ pub(super) struct Selection {
     /// By publisher: AMQP app_id, or else user_id.
     #[arg(long, value_name = "NAME")]
     pub publisher: Vec<String>,
-    /// By a part of the detail, an id, a name or the routing key.
+    /// With this text in the detail, an id, a name or the routing key.
     #[arg(long, value_name = "TEXT")]
     pub text: Option<String>,
     /// By the replay that sent it before.
     #[arg(long, value_name = "ID")]
     pub replay_id: Vec<String>,
-    /// Replayed at least this often.
+    /// Replayed at least this many times.
     #[arg(long, value_name = "N")]
     pub replayed_at_least: Option<i64>,
-    /// By a value in the JSON body, such as `ticket_details.route=42`. Of several, all must hold.
+    /// By a value in the JSON body, such as `ticket_details.route=42`. If repeated, all must hold.
     #[arg(long = "where", value_name = "PATH=VALUE", value_parser = BodyCondition::parse)]
     pub conditions: Vec<BodyCondition>,
     /// At most this many, from the head of the queue.

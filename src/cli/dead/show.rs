@@ -78,8 +78,7 @@ impl ShowArgs {
     fn check_raw(&self, body: &[u8]) -> Result<(), CommandError> {
         let text = String::from_utf8_lossy(body);
         if std::io::stdout().is_terminal() && terminal_safe(&text) != text {
-            let text =
-                "the body has characters that a terminal obeys or hides; write it into a file, or leave out --raw";
+            let text = "the body has characters that a terminal obeys or hides; redirect the output to a file, or leave out --raw";
             return Err(CommandError::usage(text));
         }
         Ok(())

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use ticketlog_config::format::{counted, dead_letters};
 use ticketlog_contract::dead_letter::escape;
-use ticketlog_desk::{Undecided, UserLetters};
+use ticketlog_desk::{Undecided, UserDeadLetters};
 
 use super::super::terminal::note;
 
@@ -16,15 +16,15 @@ const NOTHING_LEFT: &str =
 pub(super) struct Counts {
     pub documents: u64,
     pub undecided_documents: u64,
-    pub dead: UserLetters,
-    pub parked: UserLetters,
+    pub dead: UserDeadLetters,
+    pub parked: UserDeadLetters,
     /// Events of any user that wait for the workers; `None` if that is not known.
     pub waiting: Option<u64>,
 }
 
 impl Default for Counts {
     fn default() -> Self {
-        let dead_letters = UserLetters::default;
+        let dead_letters = UserDeadLetters::default;
         Counts { documents: 0, undecided_documents: 0, dead: dead_letters(), parked: dead_letters(), waiting: Some(0) }
     }
 }

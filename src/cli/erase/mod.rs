@@ -153,12 +153,18 @@ impl EraseArgs {
         }
         if ended.is_err() || report.is_stopped() {
             let printed = self.print("erased", &erased, None);
-            let why = if ended.is_err() { "it failed" } else { "it was stopped" };
+            let why = if report.is_stopped() { "it was stopped" } else { "it failed" };
             note(format_args!("{why} before its end, and what is left was not counted; run it again"));
             return after_printing(ended.map(|()| exit::INTERRUPTED), printed);
         }
-        drop(report);
-        let left = self.count(targets, user).await?;
+        let left = match self.count(targets, user).await {
+            Ok(left) => left,
+            Err(error) => {
+                let printed = self.print("erased", &erased, None);
+                note("what is left could not be counted; run it again");
+                return after_printing(Err(error), printed);
+            }
+        };
         let code = if left.is_empty() { 0 } else { exit::TEMPORARY };
         after_printing(Ok(code), self.print("erased", &erased, Some(&left)))
     }
@@ -181,7 +187,7 @@ impl EraseArgs {
         if let (true, Some(outcome)) = (report.is_stopped(), outcome.as_object_mut()) {
             outcome.insert("stopped".to_owned(), true.into());
         }
-        audit.end(outcome, ended.is_err());
+        audit.end(outcome, ended.is_err() && !report.is_stopped());
         erased.add(here);
         ended
     }
@@ -203,6 +209,10 @@ impl EraseArgs {
             && let Some(deleted) =
                 target.store.delete_some_of_user(user).await.map_err(|failure| of_store(target.settings, failure))?
         {
+            if deleted == 0 {
+                let text = "MongoDB finds documents of the user and deletes none of them; see its log";
+                return Err(CommandError::text(exit::SOFTWARE, text));
+            }
             erased.documents += deleted;
         }
         Ok(())

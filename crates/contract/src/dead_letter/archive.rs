@@ -98,7 +98,7 @@ mod tests {
             properties: map(json!({"message_id": "m"})),
             headers: map(json!({"dl-reason": "invalid_json"})),
         };
-        insta::assert_snapshot!(archived.to_line(), @r#"{"format":"ticketlog-dead-dead_letter/1","queue":"q","body":"{\"a\":\n1}","properties":{"message_id":"m"},"headers":{"dl-reason":"invalid_json"}}"#);
+        insta::assert_snapshot!(archived.to_line(), @r#"{"format":"ticketlog-dead-letter/1","queue":"q","body":"{\"a\":\n1}","properties":{"message_id":"m"},"headers":{"dl-reason":"invalid_json"}}"#);
         let binary = ArchivedMessage { body: vec![0xff, 0], ..archived };
         assert!(binary.to_line().contains(r#""body_base64":"/wA=""#));
     }

@@ -152,7 +152,9 @@ impl TokenFile {
                     known.1 = Arc::new(tokens);
                     info!("the file of tokens has changed and was read again");
                 }
-                Err(error) => warn!(error, "the changed file of tokens cannot be used; the tokens before remain valid"),
+                Err(error) => {
+                    warn!(error, "the changed file of tokens cannot be used; the previous tokens remain valid")
+                }
             }
         }
         Arc::clone(&known.1)

@@ -138,7 +138,7 @@ fn check_origin(console: &Console, request: &Request) -> Result<(), Problem> {
     }
     let is_other = request.method() != Method::POST && site.is_caused_by_another(headers);
     if is_other && (!site.is_link(headers) || request.uri().path() == "/export") {
-        return Err(Problem::new(StatusCode::FORBIDDEN, "Another site asks for this."));
+        return Err(Problem::new(StatusCode::FORBIDDEN, "Request from another site refused."));
     }
     Ok(())
 }

@@ -55,7 +55,7 @@ impl Task {
             (Task::Fetch(id), Task::Fetch(other)) => id == other,
             (Task::Park(park), Task::Park(other)) => park.is_back == other.is_back,
             (Task::Replay(replay), Task::Replay(other)) => {
-                (&replay.edit, replay.skip_rejected) == (&other.edit, other.skip_rejected)
+                (&replay.edit, replay.skip_rejected, replay.rate) == (&other.edit, other.skip_rejected, other.rate)
             }
             _ => false,
         }

@@ -104,7 +104,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_name_of_a_person_may_have_any_dead_letters_and_comes_once() {
+    fn a_persons_name_may_have_any_characters_and_is_sent_once() {
         let header = HeaderName::from_static("x-user");
         let name = |values: &[&[u8]]| {
             let mut headers = HeaderMap::new();

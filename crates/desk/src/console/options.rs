@@ -18,7 +18,7 @@ use super::site::{Authority, Site};
 pub struct Options {
     /// Where it listens.
     pub listen: SocketAddr,
-    /// What it allows beside viewing.
+    /// What it allows besides viewing.
     pub allow: BTreeSet<Role>,
     /// A file with tokens to log in with.
     pub tokens: Option<PathBuf>,

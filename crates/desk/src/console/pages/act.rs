@@ -41,7 +41,7 @@ pub(in crate::console) fn act_page(
             "Selected: " strong { (query.describe()) }
             @match count {
                 Some(count) => { ", " strong { (dead_letters_text(count)) } " when the queue was last read." }
-                None => ". The queue was not read yet, so their number is not known.",
+                None => ". The queue has not been read yet, so the count is unknown.",
             }
         }
         @if let Some(problem) = problem { p class="error" role="alert" { (problem) } }
@@ -83,7 +83,7 @@ fn edit_form(operator: &Operator, query: &DeadLetterQuery) -> Markup {
     html! {
         p {
             "An expression in the language of " code { "jq" } " changes each body. Its input is the decompressed body or, where "
-            "that is not JSON, its text as a string. What it does not change stays in the queue. First you see the first ten before "
+            "that is not JSON, its text as a string. A dead letter stays in the queue if the expression fails or the decoder rejects the new body. First you see the first ten before "
             "and after, and a forecast for all."
         }
         form method="post" action="/forecast" class="editor" {
@@ -98,7 +98,7 @@ fn edit_form(operator: &Operator, query: &DeadLetterQuery) -> Markup {
             ul {
                 li { code { ".timestamp |= fromdate * 1000" } " makes milliseconds of a text such as 2026-11-22T10:00:00Z" }
                 li { code { "del(.attachment)" } " removes a field" }
-                li { code { ".status //= \"unknown\"" } " sets what is missing" }
+                li { code { ".status //= \"unknown\"" } " sets a missing field" }
                 li { code { "gsub(\"NaN\"; \"null\") | fromjson" } " changes the text of a body that is not JSON" }
                 li { code { "if .type == \"x\" then .type = \"y\" else . end" } " changes some" }
             }

@@ -46,7 +46,7 @@ pub(in crate::console) fn dead_letter_page(
             }
         }
         dl class="facts" {
-            (fact("Dead letter", html! { code { (detail.dead_letter.id) } @if operator.publisher.is_none() { " at " (detail.dead_letter.position) " of the queue when it was read" } }))
+            (fact("Dead letter", html! { code { (detail.dead_letter.id) } @if operator.publisher.is_none() { " at position " (detail.dead_letter.position) " in the queue when it was read" } }))
             (fact("Dead-lettered", time(record.time)))
             (fact("Published to", html! { code { (record.exchange) } " with routing key " code { (record.routing_key) } }))
             (fact("Publisher", html! { (delivery.app_id().or(record.user_id.as_deref()).unwrap_or("not named: no app_id, no user_id")) }))
@@ -129,16 +129,16 @@ fn marked(text: &str) -> Markup {
 fn editor(operator: &Operator, query: &DeadLetterQuery, body: &[u8]) -> Markup {
     let text = std::str::from_utf8(body).ok().filter(|text| text.len() <= MAX_SHOWN);
     html! {
-        h2 id="edit" { "Edit it" }
+        h2 id="edit" { "Edit the body" }
         @match text {
             None => p { "It is too large for the editor, or not UTF-8. An expression can change it: “Edit and replay”, above." },
             Some(text) => {
                 form method="post" action="/forecast" class="editor" {
                     (csrf(operator)) (hidden(&query.fields()))
-                    label for="body" { "New body. It is another event then, with another _id; the original is kept." }
+                    label for="body" { "New body. A changed body is a new event with a new _id; the original is kept." }
                     textarea id="body" name="body" rows="12" spellcheck="false" data-validate="/validate" { "\n" (readable(text)) }
                     div id="validation" role="status" aria-live="polite" {}
-                    button class="primary" { "Forecast its replay" }
+                    button class="primary" { "Forecast the replay" }
                 }
             }
         }

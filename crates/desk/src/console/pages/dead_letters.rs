@@ -49,7 +49,7 @@ pub(in crate::console) fn first_fetch_page(console: &Console, operator: &Operato
     let body = html! {
         h1 { (title(query.queue)) }
         p {
-            "Another site has sent you here. To show this dead letter, the console reads " code { (console.queue_name(query.queue)) }
+            "You followed a link from another site. To show this dead letter, the console reads " code { (console.queue_name(query.queue)) }
             " up to it, which changes nothing. Meanwhile nobody else can read the queue or replay."
         }
         form method="post" action="/read" class="inline" {
@@ -108,7 +108,7 @@ pub(in crate::console) fn groups_page(
                 thead { tr { th class="num" { "Count" } th { "Cause" } th { "Publisher" } th { "First" } th { "Last" } th { "When" } } }
                 tbody { @for group in groups.iter().take(MAX_GROUPS) { (group_row(query.queue, group)) } }
             }
-            @if groups.len() > MAX_GROUPS { p class="note" { (groups.len() - MAX_GROUPS) " smaller groups are not shown; filter." } }
+            @if groups.len() > MAX_GROUPS { p class="note" { (groups.len() - MAX_GROUPS) " smaller groups are not shown; use the filter." } }
         }
     };
     page(console, operator, Section::DeadLetters(query.queue), title(query.queue), &body)

@@ -125,7 +125,7 @@ fn running(console: &Console, operator: &Operator, title: &str) -> Markup {
         @for job in &jobs {
             p class="banner" role="status" {
                 (job.who) " is " (job.task.doing()) ", since " (time(Some(job.started))) ". "
-                a href={ "/jobs/" (job.id) } { "See how far" }
+                a href={ "/jobs/" (job.id) } { "Show progress" }
             }
         }
     }

@@ -33,7 +33,7 @@ pub(in crate::console) fn history_page(console: &Console, operator: &Operator, e
 fn row(console: &Console, entry: &Entry) -> Markup {
     let runs = entry.state == "begun" && !console.jobs.running().is_empty();
     let state = match entry.state.as_str() {
-        "begun" if runs => "runs, or was interrupted",
+        "begun" if runs => "running or interrupted",
         "begun" => "interrupted: its end is not known",
         other => other,
     };

@@ -48,7 +48,7 @@ pub(in crate::console) fn job_status(console: &Console, operator: &Operator, job
                 @if total > 0 && sees_all { progress max=(total) value=(done.min(total)) aria-label="Progress" {} }
                 @if sees_all { p { (number(done)) @if total > 0 { " of " (number(total)) } " messages" } }
                 @else { p { "It runs." } }
-                @if !job.task.changes_queue() { p class="note" { "The queue does not change by this." } }
+                @if !job.task.changes_queue() { p class="note" { "This does not change the queue." } }
                 (stop_form(operator, job))
             }
             Phase::Failed(error) => p class="error" role="alert" { strong { "It failed: " } (error) },
@@ -108,7 +108,7 @@ fn show_forecast(operator: &Operator, job: &Job, forecast: &Forecast) -> Markup 
     let Task::Forecast(replay) = &job.task else { return html! {} };
     let would_be_sent = forecast.accepted + forecast.parked + forecast.rejected.values().sum::<u64>();
     html! {
-        h2 { "What would become of " (dead_letters_text(forecast.total())) }
+        h2 { "If replayed now: " (dead_letters_text(forecast.total())) }
         ul class="forecast" {
             li class="good" { strong { (number(forecast.accepted)) } " would be accepted by the workers; MongoDB may still reject them" }
             (counts("would be dead-lettered again", &forecast.rejected))
@@ -201,12 +201,12 @@ fn show_replay(console: &Console, job: &Job, replay: &Replay, done: &desk::Outco
 fn show_followed(followed: &Followed, dead_lettered_again: &DeadLetterQuery, ids: &[ObjectId]) -> Markup {
     let (known, unknown) = (&followed.outcomes, followed.unknown());
     html! {
-        h2 { "What became of them" }
+        h2 { "Outcomes" }
         ul class="forecast" {
             li class="good" { (documents_link(ids, html! { strong { (number(known.stored)) } " stored" })) }
-            li { (documents_link(ids, html! { strong { (number(known.duplicate)) } " were stored already" })) }
+            li { (documents_link(ids, html! { strong { (number(known.duplicate)) } " already stored" })) }
             li class=(if followed.dead_lettered_again() > 0 { "bad" } else { "" }) {
-                a href=(dead_lettered_again.url("/dead-letters")) { strong { (number(followed.dead_lettered_again())) } " were dead-lettered again" }
+                a href=(dead_lettered_again.url("/dead-letters")) { strong { (number(followed.dead_lettered_again())) } " dead-lettered again" }
                 @if !known.dead_lettered_again.is_empty() { ul { (counts("dead-lettered again", &known.dead_lettered_again)) } }
             }
             @if unknown > 0 { li { strong { (number(unknown)) } " not known yet" } }

@@ -47,7 +47,7 @@ pub(in crate::console) fn now_status(console: &Console, view: &NowView) -> Marku
                     (tile("/dead-letters", "Dead letters", dead.map(u64::from), dead.is_some_and(|dead| dead > 0)))
                     (tile("/dead-letters?queue=parked", "Parked", parked.map(u64::from), false))
                 }
-                Err(error) => p class="error" { "The queues cannot be looked up: " (error) }
+                Err(error) => p class="error" { "The queue lengths cannot be read: " (error) }
             }
         }
         @for (url, worker) in &view.workers {
@@ -88,7 +88,7 @@ fn worker_card(console: &Console, Samples { before, now }: &Samples) -> Markup {
         @for warning in &route.warnings { p class="warning" { strong { "Warning: " } (warning) } }
         @match now.rates(route, before.as_ref()) {
             Some(rates) => (numbers(&rates)),
-            None => p { "This worker is older than this console and does not tell its numbers; " code { "/metrics" } " has them." },
+            None => p { "This worker is older than this console and does not report its numbers; " code { "/metrics" } " has them." },
         }
         p class="ok-list" { "Up: " (up.join(", ")) }
     }
