@@ -93,7 +93,7 @@ async function editOne(page) {
   await page.fill("#body", '{"user_id": 4711, "status": "edited by hand"}');
   await page.waitForSelector("text=The worker would store this");
   await check(page, "console-dead-letter");
-  await page.click("text=Forecast its replay");
+  await page.click("text=Forecast the replay");
   await page.click("button:has-text('Replay 1')");
   await page.waitForSelector("text=1 stored");
 }

@@ -373,6 +373,9 @@ fn operators_commands_use_logins_of_their_own_where_these_are_set() {
     assert_eq!((operator.store.uri.expose_secret(), operator.store.uri_setting), (store.as_str(), "store.uri"));
     let operator = "[operator]\nstore_uri = \"mongodb://localhost/tickets\"\n";
     assert_eq!(load_text("f", operator).unwrap().settings.store.database, "tickets");
+    // It never moves a worker, which has a URI of its own.
+    let both = format!("[store]\nuri = \"mongodb://127.0.0.1\"\n{operator}");
+    assert_eq!(load_text("f", &both).unwrap().settings.store.database, "cache");
     insta::assert_snapshot!(load_text("f", "[operator]\nbroker_uri = \"amqp://broker.example\"\n").unwrap_err(), @"f, line 2: operator.broker_uri is not encrypted to broker.example, another machine: passwords and events could be read on the network. Use amqps://, or set broker.allow_plaintext = true if the network is trusted");
 }
 

@@ -165,3 +165,14 @@ fn faults_without_a_known_cause_keep_the_words_of_the_parser() {
         assert_eq!(rejected(body).detail, detail, "{}", String::from_utf8_lossy(body));
     }
 }
+
+/// What a publisher sends decides neither how much memory the worker takes nor how deep its stack becomes.
+#[test]
+fn long_and_deep_bodies_are_recognised_at_no_cost() {
+    let nested = [&[0x91; 1 << 20][..], b"\x81\xa7user_id\x01"].concat();
+    assert_ne!(LikelyCause::of_detail(&rejected(&nested).detail), Some(MessagePack));
+    let long = format!("{{\"user_id\":\"{}\"}}", "2026a".repeat(1 << 20));
+    assert_eq!(rejected(long.as_bytes()).detail, "user_id expects a Number, found a string that is not a number");
+    let zone = r#"{"timestamp":"Mon Nov 30 2026 12:32:21 GMT+0100 (Central European Standard Time)"}"#;
+    assert_eq!(LikelyCause::of_detail(&rejected(zone.as_bytes()).detail), Some(DateText));
+}

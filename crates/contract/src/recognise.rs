@@ -173,7 +173,7 @@ pub(super) fn of_root(text: &str) -> Option<LikelyCause> {
 /// Whether a text that is not a number is a date, such as `2026-11-30T12:32:21Z`, `30.11.2026` or `Mon Nov 30 2026`.
 pub(super) fn is_date(text: &str) -> bool {
     // A publisher decides how long a text is; no date is longer.
-    if text.len() > 64 {
+    if text.len() > 128 {
         return false;
     }
     let numbers: Vec<&str> = text.split(|c: char| !c.is_ascii_digit()).filter(|part| !part.is_empty()).collect();
