@@ -138,7 +138,7 @@ async fn an_interrupt_is_noticed_at_a_low_rate_and_while_waiting_for_the_lock() 
     env.wait_for_depth(&env.parked_queue(), 1).await;
     let waiting = start(env.build_dead_command(&["park", "--trust-queue"]));
     let waited = interrupt_after(waiting, "waiting until it is done").await;
-    assert!(waited.code == Some(130) && waited.err.contains("it was stopped before its end"), "{waited:?}");
+    assert!(waited.code == Some(130) && waited.err.contains("it was stopped early"), "{waited:?}");
     signal("INT", slow.id());
     let stopped = tokio::task::spawn_blocking(move || CommandOutput::from(slow.wait_with_output().unwrap()));
     let stopped = tokio::time::timeout(DEADLINE, stopped).await.expect("it stops soon").unwrap();
@@ -177,7 +177,7 @@ async fn an_erasure_that_is_interrupted_says_what_it_erased() {
     let ended = tokio::task::spawn_blocking(move || CommandOutput::from(child.wait_with_output().unwrap()));
     let ended = ended.await.unwrap();
     let left = env.count().await;
-    assert!(ended.code == Some(130) && ended.err.contains("it was stopped before its end"), "{ended:?}");
+    assert!(ended.code == Some(130) && ended.err.contains("it was stopped early"), "{ended:?}");
     assert_eq!(ended.json()[0]["documents"].as_u64(), Some(count - left), "{ended:?}");
     assert!(left > 0, "the first interrupt was noticed");
     env.clean().await;

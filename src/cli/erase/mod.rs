@@ -154,7 +154,7 @@ impl EraseArgs {
         if ended.is_err() || report.is_stopped() {
             let printed = self.print("erased", &erased, None);
             let why = if report.is_stopped() { "it was stopped" } else { "it failed" };
-            note(format_args!("{why} before its end, and what is left was not counted; run it again"));
+            note(format_args!("{why}, and what is left was not counted; run it again"));
             return after_printing(ended.map(|()| exit::INTERRUPTED), printed);
         }
         let left = match self.count(targets, user).await {

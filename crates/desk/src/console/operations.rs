@@ -80,7 +80,7 @@ async fn run(console: Arc<Console>, job: Arc<Job>) {
     job.finish(ended.map_or_else(|error| Phase::Failed(error.to_string()), |()| Phase::Done));
     if job.task.changes_queue() {
         if job.is_stopped() {
-            job.note("It was stopped before its end: the rest is in the queue as it was.");
+            job.note("It was stopped early: the rest is in the queue as it was.");
         }
         let affected = affected(&job);
         affected.iter().for_each(|queue| {

@@ -50,7 +50,7 @@ pub enum BrowseError {
     #[error("queue {queue} is in use by another `ticketlog dead`; try again later, or wait longer (--wait)")]
     Locked { queue: String },
     /// The operator stopped it.
-    #[error("it was stopped before its end")]
+    #[error("it was stopped early")]
     Stopped,
     /// The broker closed the channel: its consumer timeout.
     #[error(
