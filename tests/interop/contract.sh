@@ -6,7 +6,7 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 ticketlog=$root/target/debug/ticketlog
 work=$root/target/interop/contract; mkdir -p "$work"
 cp "$root/tests/interop/contract.js" "$root/tests/interop/contract.py" "$work/"
-cd "$work"
+cd "$work"; echo "{ \"private\": true }" >package.json # or npm installs into the folder above
 [ -d node_modules/@asyncapi/parser ] || npm install --no-audit --no-fund --loglevel=error ajv@8.20.0 @asyncapi/parser@3.6.6 typescript@5.9.3
 [ -d python/jsonschema ] ||
   python3 -m pip install -q --root-user-action ignore --upgrade --target python jsonschema==4.26.0
