@@ -143,7 +143,7 @@ async function twoPeople(browser, page) {
   await page.click("button:has-text('Replay')");
   await page.waitForSelector("progress");
   const other = await watchedPage(browser, { colorScheme: "dark" });
-  await other.goto(`${base}/dead letters`);
+  await other.goto(`${base}/dead-letters`);
   await other.waitForSelector("text=is replaying, since");
   await check(other, "console-dark");
   await other.click("text=Show progress");
