@@ -313,6 +313,14 @@ mod tests {
         assert!(!job.is_doing(&replay(false), &first) && !job.is_doing(&Task::Read, &first));
         let replaying = Job::new(replay(false), first.clone(), "anna".to_owned());
         assert!(replaying.is_doing(&replay(false), &first) && !replaying.is_doing(&replay(true), &first));
+        let Task::Replay(slow) = replay(false) else { unreachable!() };
+        let slow = Task::Replay(Replay { rate: "5/s".parse().ok(), ..slow });
+        assert!(!replaying.is_doing(&slow, &first), "the rate that was asked for");
+        // Somebody who may see one publisher's dead letters does not get the reading of all.
+        let reading = Job::new(Task::Read, first.clone(), "anna".to_owned());
+        let mut limited = first.clone();
+        limited.only = Some("shop".to_owned());
+        assert!(reading.is_doing(&Task::Read, &first) && !reading.is_doing(&Task::Read, &limited));
         job.stop();
         assert!(!job.is_doing(&purge(&first), &first));
     }
