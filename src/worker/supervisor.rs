@@ -10,7 +10,9 @@ use tracing::{info, warn};
 use crate::mongodb::{self, Failure, IndexReport};
 use crate::observe::logging::LogThrottle;
 use crate::observe::metrics;
-use ticketlog_rabbitmq::{self as rabbitmq, BrokerError, Publisher, Session, SessionOptions, UnfinishedMessage};
+use ticketlog_rabbitmq::{
+    self as rabbitmq, BrokerError, PreparedSession, Publisher, Session, SessionOptions, UnfinishedMessage,
+};
 use ticketlog_status::Component;
 
 use super::backoff::Backoff;
@@ -46,15 +48,19 @@ async fn run_sessions(context: &Arc<WorkerContext>) {
     let mut breaker = Breaker::new(dead_letter.max_ratio, dead_letter.breaker_window);
     let mut next = NextSession::new(Arc::clone(context));
     let mut background = None;
-    while wait_until_resumed(context).await && wait_for_store(context).await {
+    while wait_until_resumed(context).await {
+        let Some(prepared) = connect(context).await else { break };
         background.get_or_insert_with(|| start_background_tasks(context));
         // Whatever is wanted from here on ends the session.
         let steering = context.steering.subscribe();
         if steering.paused_since().is_some() {
+            if let Ok(prepared) = prepared {
+                prepared.close().await;
+            }
             continue;
         }
         context.has_session.store(true, Ordering::Relaxed);
-        let session = match open_session(context, next.options).await {
+        let session = match open_session(context, prepared, next.options).await {
             None => break,
             Some(Ok(session)) => session,
             Some(Err(error)) => {
@@ -212,12 +218,24 @@ async fn is_no_stream(context: &WorkerContext) -> bool {
     is_no_stream
 }
 
-/// Opens a session; `None` if the process is asked to stop first.
-async fn open_session(context: &WorkerContext, options: SessionOptions) -> Option<Result<Session, BrokerError>> {
+/// Waits for MongoDB, and connects to RabbitMQ meanwhile, because over a slow link each takes a dozen round trips. `None` if the
+/// process is asked to stop first.
+async fn connect(context: &WorkerContext) -> Option<Result<PreparedSession, BrokerError>> {
+    let store = async { wait_for_store(context).await.then_some(()).ok_or(()) };
+    let broker = async { Ok(PreparedSession::open(&context.settings).await) };
+    tokio::try_join!(store, broker).ok().map(|((), prepared)| prepared)
+}
+
+/// Starts a session; `None` if the process is asked to stop first.
+async fn open_session(
+    context: &WorkerContext,
+    prepared: Result<PreparedSession, BrokerError>,
+    options: SessionOptions,
+) -> Option<Result<Session, BrokerError>> {
     let settings = &context.settings;
     let opened = tokio::select! {
         () = context.stop.cancelled() => return None,
-        opened = Session::open(settings, options) => opened,
+        opened = async { Session::start(prepared?, settings, options).await } => opened,
     };
     if let Ok(session) = &opened {
         metrics::session_opened();

@@ -40,7 +40,7 @@ pub use connection::check_frame_filter;
 pub use connection::check_settings;
 pub use connection::reserve_runtime;
 pub use connection::uri::user_name;
-pub use consumer::{Acks, Session, SessionOptions, Settlement, UnfinishedMessage};
+pub use consumer::{Acks, PreparedSession, Session, SessionOptions, Settlement, UnfinishedMessage};
 pub use copy_queue::CopyQueue;
 pub use error::{BrokerError, Refusal, RefusalKind};
 pub use message::check_json_round_trip;

@@ -18,11 +18,11 @@ use tokio::time::timeout;
 
 use ticketlog_config::RouteSettings;
 
-use super::super::connection::{Connection, call, call_topology, close, connect, flush_single_acks};
+use super::super::connection::{Connection, call, call_topology, close, flush_single_acks};
 use super::super::error::BrokerError;
 use super::super::message::Delivery;
-use super::super::topology;
 use super::prefetch::Prefetch;
+use super::prepared::PreparedSession;
 use super::settlement::{Acks, Settlement};
 use super::unfinished::UnfinishedMessage;
 
@@ -76,28 +76,26 @@ pub struct SessionOptions {
 }
 
 impl Session {
-    /// Connects, ensures the topology and starts a consumer.
+    /// Starts a consumer for each queue.
     ///
     /// # Errors
-    /// As for connecting, declaring and consuming; the connection is closed then.
-    pub async fn open(settings: &RouteSettings, options: SessionOptions) -> Result<Self, BrokerError> {
-        let broker = &settings.broker;
-        let connection = connect(broker, "consumer").await?;
-        let limit = broker.call_timeout.0;
-        let max_message_bytes = settings.event.max_bytes.bytes();
+    /// As for consuming; the connection is closed then.
+    pub async fn start(
+        prepared: PreparedSession,
+        settings: &RouteSettings,
+        options: SessionOptions,
+    ) -> Result<Self, BrokerError> {
+        let PreparedSession { connection, channel } = prepared;
+        let (broker, queues) = (&settings.broker, settings.queues());
+        let (limit, max_message_bytes) = (broker.call_timeout.0, settings.event.max_bytes.bytes());
         let prefetch =
             Prefetch::new(broker.prefetch, broker.prefetch_bytes.bytes(), max_message_bytes, options.initial_prefetch);
-        let opened = async {
-            let channel = topology::ensure(&connection, settings, broker.declare).await?;
-            let consumers = consume(&channel, &settings.queues(), prefetch.current(), limit).await?;
-            Ok((channel, consumers))
-        };
-        match opened.await {
-            Ok((channel, consumers)) => Ok(Session {
+        match consume(&channel, &queues, prefetch.current(), limit).await {
+            Ok(consumers) => Ok(Session {
                 connection,
                 channel,
                 consumers,
-                queues: settings.queues(),
+                queues,
                 arrived: VecDeque::new(),
                 call_timeout: limit,
                 settlement: Settlement::default(),
