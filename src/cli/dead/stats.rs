@@ -8,8 +8,8 @@ use serde_json::json;
 
 use ticketlog_config::RouteSettings;
 use ticketlog_config::format::{age, dead_letters, rfc3339};
-use ticketlog_contract::dead_letter::{Groups, SameIds, bounded, escape, terminal_safe};
-use ticketlog_desk::{DeadLetter, DeadLetterReader, Run};
+use ticketlog_contract::dead_letter::{DeadLetterFields, Groups, SameIds, bounded, escape, terminal_safe};
+use ticketlog_desk::{DeadLetterReader, Run};
 
 use super::super::CommandError;
 use super::super::terminal::wrapped;
@@ -46,9 +46,10 @@ impl StatsArgs {
         let mut names = Names::default();
         let read = async {
             while let Some(dead_letter) = reader.next().await? {
-                groups.add(&dead_letter.record, dead_letter.delivery.body.len());
+                let fields = dead_letter.delivery.dead_letter_fields(&dead_letter.record, &dead_letter.id);
+                groups.add(&fields, dead_letter.delivery.body.len());
                 same_ids.add(&dead_letter.id, dead_letter.position);
-                names.add(&dead_letter);
+                names.add(&fields);
             }
             Ok(())
         }
@@ -73,8 +74,7 @@ struct Names {
 }
 
 impl Names {
-    fn add(&mut self, dead_letter: &DeadLetter) {
-        let fields = dead_letter.delivery.dead_letter_fields(&dead_letter.record, &dead_letter.id);
+    fn add(&mut self, fields: &DeadLetterFields) {
         let publisher = fields.publisher.filter(|name| !name.is_empty()).unwrap_or("unknown");
         *bounded(&mut self.publishers, publisher, MAX_NAMES) += 1;
         *bounded(&mut self.routing_keys, fields.routing_key, MAX_NAMES) += 1;
@@ -105,8 +105,8 @@ fn as_json(queue: &str, groups: &Groups, names: &Names, same_id: u64) -> String 
         .map(|group| {
             json!({
                 "fingerprint": group.fingerprint, "reason": group.cause.as_str(), "field": group.field,
-                "detail": group.detail, "count": group.count,
-                "oldest": group.oldest, "newest": group.newest, "replayed": group.replayed,
+                "detail": group.detail, "count": group.count, "first_id": group.id, "first_message_id": group.message_id,
+                "oldest": group.oldest, "newest": group.newest, "replayed": group.replayed, "by_publisher": group.publishers,
             })
         })
         .collect();

@@ -22,7 +22,7 @@ mod same_ids;
 
 pub use archive::{ArchiveError, ArchivedMessage};
 pub use filter::{BodyCondition, DeadLetterFields, Filter};
-pub use groups::{Group, Groups, bounded};
+pub use groups::{Group, Groups, HISTORY_POINTS, bounded};
 pub use headers::{
     FIRST_ID, HeaderValue, ID, Origin, PREFIX, REPLAYS, ReplayMark, USER_ID, fingerprint, headers, one_line,
 };

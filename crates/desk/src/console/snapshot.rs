@@ -1,13 +1,10 @@
 //! Owns what the console remembers of a queue after it has read it: each dead letter in little memory, without its body. Pure.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ticketlog_contract::dead_letter::{Cause, DeadLetterFields, Filter, SameIds};
-
-/// Number of points of a group's history.
-pub(super) const POINTS: usize = 24;
+use ticketlog_contract::dead_letter::{Cause, DeadLetterFields, Filter, Groups, SameIds};
 
 /// Longest text that is kept, in bytes; that of the longest `dl-detail`.
 const MAX_TEXT: usize = 512;
@@ -43,20 +40,6 @@ pub(super) struct DeadLetterLine<'a> {
     pub bytes: u32,
     /// Whether an earlier one has the same id.
     pub has_same_id: bool,
-}
-
-/// The dead letters with one fingerprint.
-#[derive(Debug)]
-pub(super) struct DeadLetterGroup<'a> {
-    pub first: DeadLetterLine<'a>,
-    pub count: u64,
-    /// Milliseconds since 1970.
-    pub oldest: Option<i64>,
-    pub newest: Option<i64>,
-    /// By publisher.
-    pub publishers: BTreeMap<&'a str, u64>,
-    /// How many were dead-lettered in each part of the time from the oldest to the newest of all.
-    pub history: [u32; POINTS],
 }
 
 /// A queue as it was when it was read.
@@ -177,32 +160,11 @@ impl Snapshot {
             .filter(|line| filter.matches(&line.fields, || None))
     }
 
-    /// The selected dead letters by fingerprint, the largest group first.
-    pub fn groups<'a>(&'a self, filter: &'a Filter) -> Vec<DeadLetterGroup<'a>> {
+    /// The selected dead letters by fingerprint, with their history from the oldest to the newest in the queue.
+    pub fn groups(&self, filter: &Filter) -> Groups {
         let times = || self.dead_letters.iter().filter_map(|dead_letter| dead_letter.time);
-        let (start, end) = (times().min().unwrap_or(0), times().max().unwrap_or(0));
-        let mut groups: BTreeMap<(Cause, &str), DeadLetterGroup> = BTreeMap::new();
-        for line in self.selected(filter) {
-            let key = (line.fields.cause, line.fields.fingerprint);
-            let group = groups.entry(key).or_insert_with(|| DeadLetterGroup {
-                first: line,
-                count: 0,
-                oldest: None,
-                newest: None,
-                publishers: BTreeMap::new(),
-                history: [0; POINTS],
-            });
-            group.count += 1;
-            group.oldest = group.oldest.into_iter().chain(line.fields.time).min();
-            group.newest = group.newest.max(line.fields.time);
-            *group.publishers.entry(line.fields.publisher.unwrap_or_default()).or_default() += 1;
-            let point = line.fields.time.map(|time| point(time, start, end));
-            if let Some(count) = point.and_then(|point| group.history.get_mut(point)) {
-                *count += 1;
-            }
-        }
-        let mut groups: Vec<_> = groups.into_values().collect();
-        groups.sort_by_key(|group| std::cmp::Reverse(group.count));
+        let mut groups = Groups::over(times().min().unwrap_or(0), times().max().unwrap_or(0));
+        self.selected(filter).for_each(|line| groups.add(&line.fields, line.bytes as usize));
         groups
     }
 }
@@ -210,13 +172,6 @@ impl Snapshot {
 /// The beginning of a text.
 fn cut(text: &str) -> &str {
     text.get(..text.floor_char_boundary(MAX_TEXT)).unwrap_or(text)
-}
-
-/// The part of the time from `start` to `end` that holds `time`.
-fn point(time: i64, start: i64, end: i64) -> usize {
-    let span = i128::from(end) - i128::from(start) + 1;
-    let share = (i128::from(time) - i128::from(start)) * POINTS as i128 / span;
-    usize::try_from(share).unwrap_or(0).min(POINTS - 1)
 }
 
 #[cfg(test)]
@@ -252,19 +207,13 @@ mod tests {
     }
 
     #[test]
-    fn groups_are_counted_and_filtered() {
+    fn texts_are_kept_once_and_dead_letters_are_selected() {
         let snapshot = snapshot();
         assert_eq!((snapshot.len(), snapshot.texts.len()), (100, 6));
-        let all = Filter::default();
-        let groups = snapshot.groups(&all);
-        let counts: Vec<_> = groups.iter().map(|group| (group.first.fields.fingerprint, group.count)).collect();
-        assert_eq!(counts, [("b", 75), ("a", 25)]);
-        assert_eq!((groups[1].oldest, groups[1].newest), (Some(1000), Some(1096)));
-        assert_eq!(groups[0].history.iter().sum::<u32>(), 75);
-        assert_eq!(groups[0].publishers, BTreeMap::from([("shop", 75)]));
         let some = Filter { ids: vec!["id7".into()], ..Filter::default() };
         assert_eq!(snapshot.selected(&some).count(), 1);
-        assert_eq!(snapshot.groups(&Filter { until: Some(1010), ..Filter::default() }).len(), 2);
+        let groups = snapshot.groups(&Filter { until: Some(1010), ..Filter::default() });
+        assert_eq!((groups.count, groups.largest_first().len()), (11, 2));
     }
 
     #[test]
@@ -278,14 +227,9 @@ mod tests {
         let own = snapshot.of_publisher("shop");
         let all = Filter::default();
         let groups = own.groups(&all);
+        let groups = groups.largest_first();
         assert_eq!((snapshot.same_ids, own.same_ids, own.len(), groups.len()), (1, 0, 1, 1));
-        assert_eq!((groups[0].first.fields.id, groups[0].history[0]), ("z", 1), "the time begins with its own");
+        assert_eq!((groups[0].id.as_str(), groups[0].history[0]), ("z", 1), "the time begins with its own");
         assert_eq!([snapshot.of_publisher("").len(), snapshot.of_publisher("sho").len()], [0, 0]);
-    }
-
-    #[test]
-    fn times_are_divided_into_equal_parts() {
-        assert_eq!([point(0, 0, 0), point(0, 0, 23), point(23, 0, 23), point(11, 0, 23)], [0, 0, 23, 11]);
-        assert_eq!(point(i64::MAX, i64::MIN, i64::MAX), POINTS - 1);
     }
 }

@@ -2,11 +2,11 @@
 
 use maud::{Markup, html};
 
-use ticketlog_contract::dead_letter::Cause;
+use ticketlog_contract::dead_letter::{Cause, Group};
 
 use super::super::access::{Operator, Role};
 use super::super::query::{DeadLetterQuery, PAGE_SIZE, QueueKind};
-use super::super::snapshot::{DeadLetterGroup, DeadLetterLine, Snapshot};
+use super::super::snapshot::{DeadLetterLine, Snapshot};
 use super::super::state::Console;
 use super::frame::{Section, ago, csrf, dead_letters_text, hidden, may, number, page, sparkline, time};
 
@@ -90,8 +90,8 @@ pub(in crate::console) fn groups_page(
     query: &DeadLetterQuery,
     snapshot: &Snapshot,
 ) -> Markup {
-    let groups = snapshot.groups(&query.filter);
-    let selected: u64 = groups.iter().map(|group| group.count).sum();
+    let counted = snapshot.groups(&query.filter);
+    let (selected, groups) = (counted.count, counted.largest_first());
     let all = snapshot.len() as u64;
     let body = html! {
         h1 { (title(query.queue)) }
@@ -114,21 +114,20 @@ pub(in crate::console) fn groups_page(
     page(console, operator, Section::DeadLetters(query.queue), title(query.queue), &body)
 }
 
-fn group_row(queue: QueueKind, group: &DeadLetterGroup) -> Markup {
-    let fields = group.first.fields;
+fn group_row(queue: QueueKind, group: &Group) -> Markup {
     let mut query = DeadLetterQuery::of_queue(queue);
-    query.filter.causes = vec![fields.cause];
-    if !fields.fingerprint.is_empty() {
-        query.filter.fingerprints = vec![fields.fingerprint.to_owned()];
+    query.filter.causes = vec![group.cause];
+    if !group.fingerprint.is_empty() {
+        query.filter.fingerprints = vec![group.fingerprint.clone()];
     }
     let publishers: Vec<&str> =
-        group.publishers.keys().map(|name| if name.is_empty() { "–" } else { name }).take(3).collect();
+        group.publishers.keys().map(|name| if name.is_empty() { "–" } else { name.as_str() }).take(3).collect();
     html! {
         tr {
             td class="num" data-label="Count" { (number(group.count)) }
             td data-label="Cause" {
-                a href=(query.url("/dead-letters/list")) { (fields.cause.as_str()) @if let Some(field) = fields.field { ": " (field) } }
-                br; span class="detail" { (fields.detail) }
+                a href=(query.url("/dead-letters/list")) { (group.cause.as_str()) @if let Some(field) = &group.field { ": " (field) } }
+                br; span class="detail" { (group.detail) }
             }
             td data-label="Publisher" { (publishers.join(", ")) @if group.publishers.len() > 3 { ", …" } }
             td data-label="First" { (ago(group.oldest)) }

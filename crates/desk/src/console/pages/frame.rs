@@ -5,10 +5,10 @@ use axum::response::{IntoResponse, Response};
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use ticketlog_config::format::{age, rfc3339};
+use ticketlog_contract::dead_letter::HISTORY_POINTS;
 
 use super::super::access::{Operator, Role};
 use super::super::query::QueueKind;
-use super::super::snapshot::POINTS;
 use super::super::state::Console;
 
 /// The style and the script.
@@ -183,7 +183,7 @@ pub(super) fn dead_letters_text(count: u64) -> String {
 }
 
 /// How many were dead-lettered when, as bars; the text says the same.
-pub(super) fn sparkline(history: &[u32; POINTS]) -> Markup {
+pub(super) fn sparkline(history: &[u32; HISTORY_POINTS]) -> Markup {
     let highest = history.iter().copied().max().unwrap_or(0).max(1);
     let bars: String = history
         .iter()
