@@ -7,6 +7,7 @@ pub mod page;
 pub mod plot;
 #[path = "../../tests/it/harness/slow_link.rs"]
 pub mod slow_link;
+pub mod stored;
 
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};

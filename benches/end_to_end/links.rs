@@ -1,4 +1,5 @@
-//! The throughput of the worker over slow links to both servers, with the default settings and with other numbers of writers.
+//! What a distance to both servers costs: throughput, processor time and latency of the worker and of others, through a proxy
+//! that delays every byte.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -6,74 +7,49 @@ use std::time::{Duration, Instant};
 
 use crate::common::page::Block;
 use crate::common::slow_link::slow_link;
-use crate::common::{end, median, mib, must, number, ticketlog};
-use crate::run::{Bench, Contender, Load, publish, start};
+use crate::common::stored::{Stored, percentile};
+use crate::common::{cpu_seconds, end, has_others, median, mib, must, number, pipe, spawn, ticketlog};
+use crate::run::{Bench, Contender, Load, Settings, publish, start};
 
-/// Rounds of all contenders. Every other round is in reverse order.
+/// Rounds of all links and contenders. Every other round is in reverse order.
 const ROUNDS: u64 = 3;
-/// Round trips in milliseconds.
+/// Round trips in milliseconds. The first is what the others are compared with.
 const ROUND_TRIPS: [u64; 5] = [0, 1, 5, 20, 50];
-/// The round trip to MongoDB in the middle third of the last row.
-const SLOW: u64 = 50;
+/// Events a second, and for how many seconds, where the latency is measured.
+const LATENCY: (u64, u64) = (100, 10);
 
 pub fn measure(bench: &Bench) {
-    let load = Load::of(number("BENCH_LINKS_EVENTS", 60_000));
-    let (broker, store) = (Link::new("BROKER__URI"), Link::new("STORE__URI"));
-    let writers = std::env::var("BENCH_WRITERS").unwrap_or_else(|_| "3,7,16".to_owned());
-    let fixed: Vec<usize> = writers.split(',').map(|text| text.parse().expect("BENCH_WRITERS: numbers")).collect();
-    let mut contenders = vec![vec![]];
-    contenders.extend(fixed.iter().map(|writers| {
-        let prefetch = (500 * (writers + 1)).max(4096);
-        vec![("WRITE__CONCURRENCY", writers.to_string()), ("BROKER__PREFETCH", prefetch.to_string())]
-    }));
-    contenders.iter_mut().for_each(|settings| settings.extend([broker.setting(), store.setting()]));
+    let links = Links::new();
     let mut block = Block::default();
     block.line(&bench.provenance());
-    block.line(&format!(
-        "{} events of about 280 bytes through a proxy to each server, medians of {} rounds in turn; in parentheses the median\n\
-         of pairs with the default settings; start: until a tenth is stored",
-        load.events,
-        Bench::rounds(ROUNDS)
-    ));
-    let names = fixed.iter().map(|writers| format!("{writers} writers"));
-    let names: String = names.map(|name| format!("{name:>16}")).collect();
-    block.line(&format!("{:<26}{:>9}{names}{:>10}{:>10}", "round trip", "default", "start s", "MiB"));
-    for millis in ROUND_TRIPS {
-        broker.set(millis);
-        store.set(millis);
-        row(bench, &mut block, &format!("{millis} ms"), &contenders, &load, None);
-    }
-    broker.set(0);
-    store.set(0);
-    let name = format!("MongoDB 0, {SLOW}, 0 ms");
-    row(bench, &mut block, &name, &contenders, &load, Some(&store));
+    rates(bench, &links, &mut block);
+    latencies(bench, &links, &mut block);
     block.write("links");
 }
 
-/// A link to a server of this machine, which delays every byte.
-struct Link {
+/// The links to both servers, which are on this machine.
+struct Links {
     /// Half of the round trip, in microseconds.
     one_way: Arc<AtomicU64>,
-    name: &'static str,
-    uri: String,
+    /// Where their proxies are.
+    settings: Settings,
 }
 
-impl Link {
-    fn new(name: &'static str) -> Self {
+impl Links {
+    fn new() -> Self {
         let one_way = Arc::new(AtomicU64::new(0));
-        let delay = Arc::clone(&one_way);
-        let mut uri = url::Url::parse(&std::env::var(format!("TICKETLOG_{name}")).unwrap()).unwrap();
-        let port = slow_link(uri.port().unwrap(), move || Duration::from_micros(delay.load(Ordering::Relaxed)));
-        uri.set_host(Some("127.0.0.1")).unwrap();
-        uri.set_port(Some(port)).unwrap();
-        if uri.scheme() == "mongodb" {
-            uri.set_query(Some("directConnection=true"));
-        }
-        Link { one_way, name, uri: uri.to_string() }
-    }
-
-    fn setting(&self) -> (&'static str, String) {
-        (self.name, self.uri.clone())
+        let settings = ["BROKER__URI", "STORE__URI"].map(|name| {
+            let delay = Arc::clone(&one_way);
+            let mut uri = url::Url::parse(&std::env::var(format!("TICKETLOG_{name}")).unwrap()).unwrap();
+            let port = slow_link(uri.port().unwrap(), move || Duration::from_micros(delay.load(Ordering::Relaxed)));
+            uri.set_host(Some("127.0.0.1")).unwrap();
+            uri.set_port(Some(port)).unwrap();
+            if uri.scheme() == "mongodb" {
+                uri.set_query(Some("directConnection=true"));
+            }
+            (name, uri.to_string())
+        });
+        Links { one_way, settings: settings.to_vec() }
     }
 
     fn set(&self, round_trip_millis: u64) {
@@ -81,55 +57,130 @@ impl Link {
     }
 }
 
-/// Rates between the first tenth and the end.
-fn row(bench: &Bench, block: &mut Block, name: &str, contenders: &[Settings], load: &Load, slows_down: Option<&Link>) {
-    let mut rates = vec![Vec::new(); contenders.len()];
-    let (mut starts, mut peaks) = (Vec::new(), Vec::new());
-    for round in 0..Bench::rounds(ROUNDS) {
-        let mut order: Vec<usize> = (0..contenders.len()).collect();
+/// A run between the first tenth of its events and the last: messages a second, and the program's processor time for each in
+/// microseconds. The seconds of its start, until a tenth is stored. The peak of its memory in MiB.
+#[derive(Clone, Copy)]
+struct Run {
+    rate: f64,
+    client: f64,
+    start: f64,
+    memory: f64,
+}
+
+fn rates(bench: &Bench, links: &Links, block: &mut Block) {
+    let load = Load::of(number("BENCH_LINKS_EVENTS", 60_000));
+    let contenders = contenders();
+    let rounds = Bench::rounds(ROUNDS);
+    let mut runs = vec![vec![Vec::new(); ROUND_TRIPS.len()]; contenders.len()];
+    for round in 0..rounds {
+        let mut order: Vec<(usize, usize)> =
+            (0..ROUND_TRIPS.len()).flat_map(|link| (0..contenders.len()).map(move |who| (link, who))).collect();
         if round % 2 == 1 {
             order.reverse();
         }
-        for at in order {
-            let (rate, start, peak) = run(bench, &contenders[at], load, slows_down);
-            println!("  {name:<24}{at}{rate:>9.0}{start:>8.2}{peak:>8.1}");
-            rates[at].push(rate);
-            if at == 0 {
-                starts.push(start);
-                peaks.push(peak);
-            }
+        for (link, who) in order {
+            links.set(ROUND_TRIPS[link]);
+            let run = run(bench, &contenders[who].1, &load, &links.settings);
+            println!("  {:<24}{:>3} ms{:>9.0}{:>7.2}", contenders[who].0, ROUND_TRIPS[link], run.rate, run.start);
+            runs[who][link].push(run);
         }
     }
-    let mut line = format!("{name:<26}{:>9.0}", median(rates[0].clone()));
-    for fixed in &rates[1..] {
-        let ratio = median(fixed.iter().zip(&rates[0]).map(|(fixed, default)| fixed / default).collect());
-        line += &format!("{:>9.0} ({ratio:.2})", median(fixed.clone()));
+    block.line(&format!(
+        "{} events of about 280 bytes through a proxy to each server, medians of {rounds} rounds in turn;\n\
+         msg/s and client us after the first tenth; of 0 ms: median of pairs; start: until a tenth is stored",
+        load.events
+    ));
+    block.line(&format!(
+        "{:<26}{:>10}{:>9}{:>9}{:>11}{:>9}{:>9}",
+        "", "round trip", "msg/s", "of 0 ms", "client us", "start s", "MiB"
+    ));
+    for ((name, _), links) in contenders.iter().zip(&runs) {
+        for (round_trip, runs) in ROUND_TRIPS.iter().zip(links) {
+            let of = |pick: fn(&Run) -> f64| median(runs.iter().map(pick).collect());
+            let ratio = median(runs.iter().zip(&links[0]).map(|(run, near)| run.rate / near.rate).collect());
+            let (rate, client) = (of(|run| run.rate), of(|run| run.client));
+            let (start, memory) = (of(|run| run.start), of(|run| run.memory));
+            block.line(&format!(
+                "{name:<26}{round_trip:>7} ms{rate:>9.0}{ratio:>9.2}{client:>11.2}{start:>9.2}{memory:>9.1}"
+            ));
+        }
     }
-    block.line(&format!("{line}{:>10.2}{:>10.1}", median(starts), median(peaks)));
 }
 
-type Settings = Vec<(&'static str, String)>;
+/// The worker with its default settings first; with `BENCH_WRITERS=3,16` also with these numbers of writers.
+fn contenders() -> Vec<(String, Contender)> {
+    let mut all = vec![("ticketlog run".to_owned(), Contender::Ticketlog(1, vec![]))];
+    let writers = std::env::var("BENCH_WRITERS").unwrap_or_default();
+    for writers in writers.split(',').filter(|text| !text.is_empty()) {
+        let prefetch = (500 * (writers.parse::<u32>().expect("BENCH_WRITERS: numbers") + 1)).max(4096).to_string();
+        let settings = vec![("WRITE__CONCURRENCY", writers.to_owned()), ("BROKER__PREFETCH", prefetch)];
+        all.push((format!("{writers} writers"), Contender::Ticketlog(1, settings)));
+    }
+    all.push(("bare pipe, best".to_owned(), Contender::Pipe("best")));
+    if has_others() {
+        all.push(("Node, amqplib, driver".to_owned(), Contender::Other("driver")));
+    }
+    all
+}
 
-/// Messages a second after the start, the seconds of the start, and the peak of memory in MiB.
-fn run(bench: &Bench, settings: &Settings, load: &Load, slows_down: Option<&Link>) -> (f64, f64, f64) {
+fn run(bench: &Bench, contender: &Contender, load: &Load, links: &Settings) -> Run {
     let (name, events) = (bench.name(), load.events);
     must(ticketlog(&name).arg("setup"));
     publish(&name, load);
     bench.settle();
     let spawned = Instant::now();
-    let (mut children, _) = start(&Contender::Ticketlog(1, settings.clone()), &name, events);
+    let (mut children, _) = start(contender, &name, events, links);
     bench.wait(&name, events / 10);
-    let (started, before) = (Instant::now(), bench.stored(&name));
-    if let Some(link) = slows_down {
-        bench.wait(&name, events / 3);
-        link.set(SLOW);
-        bench.wait(&name, events * 2 / 3);
-        link.set(0);
-    }
+    let (started, used, before) = (Instant::now(), cpu_seconds(children[0].id()), bench.stored(&name));
     bench.wait(&name, events);
-    let rate = (events - before) as f64 / started.elapsed().as_secs_f64();
-    let peak = mib(children[0].id(), "VmHWM:");
+    let counted = (events - before) as f64;
+    let run = Run {
+        rate: counted / started.elapsed().as_secs_f64(),
+        client: (cpu_seconds(children[0].id()) - used) * 1e6 / counted,
+        start: (started - spawned).as_secs_f64(),
+        memory: mib(children[0].id(), "VmHWM:"),
+    };
     children.iter_mut().for_each(end);
     bench.forget(&name);
-    (rate, (started - spawned).as_secs_f64(), peak)
+    run
+}
+
+fn latencies(bench: &Bench, links: &Links, block: &mut Block) {
+    let (rate, seconds) = LATENCY;
+    let rounds = Bench::rounds(ROUNDS);
+    block.line(&format!("\nstart to first stored event, and publish to stored at {rate} events a second, in milliseconds; medians of {rounds} rounds of\n\
+         {seconds} s in turn; of the start also how many round trips it takes more than at 0 ms"));
+    block.line(&format!("{:<26}{:>10}{:>9}{:>13}{:>9}{:>9}", "", "round trip", "start", "round trips", "p50", "p99"));
+    let names = ["ticketlog run", "bare pipe, each by itself"];
+    let mut rows = vec![vec![Vec::new(); ROUND_TRIPS.len()]; names.len()];
+    let stored = bench.runtime.block_on(Stored::open());
+    for _ in 0..rounds {
+        for (at, round_trip) in ROUND_TRIPS.iter().enumerate() {
+            for (who, rows) in rows.iter_mut().enumerate() {
+                links.set(*round_trip);
+                let name = bench.name();
+                let mut command = if who == 0 { ticketlog(&name) } else { pipe("bare_pipe", "each") };
+                if who == 0 {
+                    command.arg("run")
+                } else {
+                    command.args([&name, &name, "log", "0"])
+                };
+                command.envs(links.settings.iter().map(|(key, value)| (format!("TICKETLOG_{key}"), value)));
+                let measured = stored.latencies(&name, rate, seconds, || spawn(&mut command));
+                let (start, latencies) = bench.runtime.block_on(measured);
+                rows[at].push([start, percentile(&latencies, 0.5), percentile(&latencies, 0.99)]);
+            }
+        }
+    }
+    for (name, links) in names.iter().zip(&rows) {
+        let of = |rounds: &[[f64; 3]], at: usize| median(rounds.iter().map(|round| round[at]).collect());
+        for (round_trip, rounds) in ROUND_TRIPS.iter().zip(links) {
+            let [start, p50, p99] = [0, 1, 2].map(|at| of(rounds, at));
+            let trips = match *round_trip {
+                0 => String::new(),
+                millis => format!("{:.1}", (start - of(&links[0], 0)) / millis as f64),
+            };
+            block.line(&format!("{name:<26}{round_trip:>7} ms{start:>9.0}{trips:>13}{p50:>9.1}{p99:>9.1}"));
+        }
+    }
 }

@@ -3,7 +3,7 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::process::Child;
+use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
 use bson::{Document, doc};
@@ -22,7 +22,7 @@ pub enum Contender {
     /// A worker of `benches/others`: `driver`, `mongoose` or `python`.
     Other(&'static str),
     /// This many workers, with these settings.
-    Ticketlog(usize, Vec<(&'static str, String)>),
+    Ticketlog(usize, Settings),
 }
 
 impl Contender {
@@ -170,14 +170,14 @@ impl Bench {
         must(ticketlog(&name).arg("setup"));
         publish(&name, load);
         if load.again {
-            let (mut children, port) = start(&Contender::Ticketlog(1, vec![]), &name, load.events);
+            let (mut children, port) = start(&Contender::Ticketlog(1, vec![]), &name, load.events, &vec![]);
             wait_until_settled(port, load.events);
             children.iter_mut().for_each(end);
             publish(&name, load);
         }
         self.settle();
         let (mut before, mut started) = (server_seconds(), Instant::now());
-        let (mut children, port) = start(contender, &name, load.events);
+        let (mut children, port) = start(contender, &name, load.events, &vec![]);
         let mut used_before = 0.0;
         if matches!(contender, Contender::Pipe("insert")) {
             wait_for_line(&mut children[0], "ready");
@@ -211,8 +211,15 @@ fn server_seconds() -> [f64; 2] {
     ["RABBITMQ", "MONGODB"].map(|name| common::server_pid(name).map_or(f64::NAN, cpu_seconds))
 }
 
-/// Starts the contender. Returns the port of the first worker's metrics, too.
-pub fn start(contender: &Contender, name: &str, events: u64) -> (Vec<Child>, u16) {
+/// Settings of the worker by their names in the environment, without `TICKETLOG_`.
+pub type Settings = Vec<(&'static str, String)>;
+
+/// Starts the contender, which finds its servers where `elsewhere` says, or else where this process does. Returns the port of
+/// the first worker's metrics, too.
+pub fn start(contender: &Contender, name: &str, events: u64, elsewhere: &Settings) -> (Vec<Child>, u16) {
+    let spawn = |command: &mut Command| {
+        spawn(command.envs(elsewhere.iter().map(|(key, value)| (format!("TICKETLOG_{key}"), value))))
+    };
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     match contender {
         Contender::Pipe(kind) => {
