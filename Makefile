@@ -3,10 +3,11 @@
 SHELL := /bin/bash
 SERVICES := deploy/local/services.sh
 FUZZ_SECONDS ?= 900
+export HOURS ?= 2
 MSRV := $(shell sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
 NEXTEST := $(shell cargo nextest --version >/dev/null 2>&1 && echo yes)
 
-.PHONY: help demo test lint msrv interop console-test chaos compat worlds fuzz audit bench chart workflows dist docs site screenshots up down
+.PHONY: help demo test lint msrv interop console-test chaos soak compat worlds fuzz audit bench chart workflows dist docs site screenshots up down
 help:            ## lists the commands
 	@sed -n 's/^\([a-z-]*\): *\([^#]*\)## \(.*\)/  make \1\t\3/p' $(MAKEFILE_LIST) | expand -t 20
 
@@ -43,6 +44,10 @@ msrv:            ## compiles with the oldest supported Rust: `rust-version` in C
 chaos:           ## every fault at full length; writes the table in docs/develop/reliability.md (about 15 minutes)
 	cargo nextest run --no-run --test it
 	$(SERVICES) run tests/chaos.sh
+
+soak:            ## HOURS=2 of load with faults on clusters; the oracle, and what grows; writes the table in docs/develop/reliability.md
+	cargo build --release --bin ticketlog
+	tests/soak.sh
 
 compat:          ## the integration tests on RabbitMQ 3.10, 4.0 and 4.3; writes the table in docs/develop/reliability.md (about 10 minutes)
 	cargo nextest run --no-run --test it

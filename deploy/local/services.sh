@@ -14,6 +14,7 @@
 #                                        the ports of all nodes.
 #        services.sh epmd DIR PORT        Erlang's port mapper, which the nodes of a cluster share
 #        services.sh replica DIR PORT     three MongoDBs as one replica set, at PORT to PORT+2; prints three pids
+#        services.sh member DIR PORT      a MongoDB for a replica set that the caller initiates
 #        services.sh prometheus DIR PORT  a Prometheus with DIR/prometheus.yml
 #        services.sh ctl DIR PORT ARGS…   rabbitmqctl, or the tool of RabbitMQ that TOOL names, for one that was started with DIR and PORT
 #        services.sh promtool ARGS…       promtool of Prometheus
@@ -255,6 +256,8 @@ start_replica() { # DIR PORT: three members, at PORT to PORT+2; sets servers
   python3 "$here/initiate.py" rs0 "$2" $(($2 + 1)) $(($2 + 2)) >&2 || die "the replica set could not be initiated"
 }
 
+start_member() { start_mongod "$@"; } # of a replica set that the caller initiates
+
 start_mongod() { # DIR PORT; sets server
   local dir=$1 port=$2; mkdir -p "$dir/data"
   local set=rs0 extra=()
@@ -273,12 +276,12 @@ start_prometheus() { # DIR PORT; reads DIR/prometheus.yml; sets server
 }
 
 wait_for() { # PORT PID LOG NAME
-  for _ in $(seq 600); do
+  for _ in $(seq 1800); do
     (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null && return 0
     kill -0 "$2" 2>/dev/null || die "$4 did not start: $(tail -n 3 "$3" | tr '\n' ' ')"
     sleep 0.1
   done
-  die "$4 did not listen on port $1 within a minute; see $3"
+  die "$4 did not listen on port $1 within three minutes; see $3"
 }
 
 stop() { # PIDS…
@@ -300,8 +303,8 @@ free_port() { # the first of three free ports, below the range of ephemeral port
   die "no free ports"
 }
 
-foreground() { # rabbitmq|mongodb|replica|prometheus DIR PORT: until standard input ends
-  local needs=${1/replica/mongodb}; locked "fetch_${needs/epmd/rabbitmq}"; servers=() helper=
+foreground() { # rabbitmq|mongodb|replica|member|prometheus DIR PORT: until standard input ends
+  local needs=${1/replica/mongodb}; needs=${needs/member/mongodb}; locked "fetch_${needs/epmd/rabbitmq}"; servers=() helper=
   "start_$1" "$2" "$3"
   [ ${#servers[@]} -gt 0 ] || servers=("$server")
   pids=("${servers[@]}" ${helper:+"$helper"})
@@ -393,7 +396,7 @@ withdraw() {
 
 case ${1:-} in
   fetch) locked fetch_rabbitmq; locked fetch_mongodb ;;
-  rabbitmq | epmd | mongodb | replica | prometheus) foreground "$1" "$2" "$3" ;;
+  rabbitmq | epmd | mongodb | replica | member | prometheus) foreground "$1" "$2" "$3" ;;
   promtool) shift; locked fetch_prometheus; exec "$promtool" "$@" ;;
   kubectl) shift; locked fetch_kubectl; exec "$kubectl" "$@" ;;
   ctl) shift; locked fetch_rabbitmq; rabbitmq_environment "$1" "$2"; dir=$1; shift 2; in_rabbitmq "$dir" "$sbin/${TOOL:-rabbitmqctl}" -q "$@" ;;
@@ -413,5 +416,5 @@ case ${1:-} in
     [ -e "$base/up" ] || { say "no servers are up"; exit 0; }
     mapfile -t state < <(sed -n 's/^# \{0,1\}//p' "$base/up"); read -r -a pids <<<"${state[0]:-}"; in_docker=${state[1]:-} run=${state[2]:-}
     withdraw; rm -f "$base/up" ;;
-  *) sed -n '2,26s/^# \{0,1\}//p' "$0" >&2; exit 64 ;;
+  *) sed -n '2,27s/^# \{0,1\}//p' "$0" >&2; exit 64 ;;
 esac

@@ -42,6 +42,7 @@ mod security;
 mod server_faults;
 mod shadow;
 mod shards;
+mod soak;
 mod steering;
 mod tail;
 mod terminal;

@@ -2,16 +2,16 @@
 //! the others, and moves the leader of a queue. And a publisher that goes on through all of that.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::thread;
 use std::time::Duration;
 
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::{Channel, Connection, ConnectionProperties};
 use tokio::task::JoinHandle;
-use tokio::time::timeout;
+use tokio::time::{MissedTickBehavior, interval, timeout};
 
-use super::{DEADLINE, DedicatedServer, ServerKind, TestEnv, TestMessage, eventually};
+use super::{DEADLINE, DedicatedServer, Remote, ServerKind, TestEnv, TestMessage, eventually};
 
 /// Messages that are published before their confirms are awaited.
 const CHUNK: i32 = 50;
@@ -98,12 +98,19 @@ impl Cluster {
 
     /// Waits until all nodes have a replica of a quorum queue that runs.
     pub async fn wait_until_complete(&self, queue: &str) {
-        eventually("all replicas of the queue run", DEADLINE, async || {
-            let listed = self.nodes[0].try_ctl(&["list_queues", "name", "online"]).unwrap_or_default();
-            let line = line_of(queue, &listed).unwrap_or_default();
-            (0..self.nodes.len()).all(|node| line.contains(&self.name(node)))
-        })
-        .await;
+        eventually("all replicas of the queue run", DEADLINE, async || self.is_complete(queue)).await;
+    }
+
+    /// Whether all nodes have a replica of a quorum queue that runs.
+    pub fn is_complete(&self, queue: &str) -> bool {
+        let listed = self.nodes[0].try_ctl(&["list_queues", "name", "online"]).unwrap_or_default();
+        let line = line_of(queue, &listed).unwrap_or_default();
+        (0..self.nodes.len()).all(|node| line.contains(&self.name(node)))
+    }
+
+    /// For `rabbitmqctl` at each node.
+    pub fn remotes(&self) -> Vec<Remote> {
+        self.nodes.iter().map(DedicatedServer::remote).collect()
     }
 
     fn name(&self, node: usize) -> String {
@@ -116,39 +123,71 @@ fn line_of<'a>(queue: &str, listed: &'a str) -> Option<&'a str> {
     listed.lines().find(|line| line.split_whitespace().next() == Some(queue))
 }
 
+/// What a [`LoadPublisher`] publishes.
+#[derive(Debug, Clone, Copy)]
+pub struct Load {
+    pub message: fn(i32) -> TestMessage,
+    /// From one chunk of 50 to the next.
+    pub every: Duration,
+    /// Whether it catches up after it was held up.
+    pub missed: MissedTickBehavior,
+}
+
+impl Default for Load {
+    fn default() -> Self {
+        let every = Duration::from_millis(40);
+        Load { message: TestMessage::numbered, every, missed: MissedTickBehavior::Delay }
+    }
+}
+
 /// Publishes numbered events until it is stopped. What was not confirmed it publishes again, to another node.
 pub struct LoadPublisher {
     stop: Arc<AtomicBool>,
-    task: JoinHandle<i32>,
+    published: Arc<AtomicI32>,
+    task: JoinHandle<()>,
 }
 
 impl LoadPublisher {
     /// Starts with this number.
     pub fn start(env: &TestEnv, first: i32) -> Self {
-        let stop = Arc::new(AtomicBool::new(false));
-        let task = tokio::spawn(publish_until(Arc::clone(&stop), env.broker_uri.clone(), env.name.clone(), first));
-        LoadPublisher { stop, task }
+        LoadPublisher::with(env, first, Load::default())
+    }
+
+    /// The same with another load.
+    pub fn with(env: &TestEnv, first: i32, load: Load) -> Self {
+        let (stop, published) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicI32::new(first)));
+        let (uris, exchange) = (env.broker_uri.clone(), env.name.clone());
+        let task = tokio::spawn(publish_until(Arc::clone(&stop), Arc::clone(&published), uris, exchange, load));
+        LoadPublisher { stop, published, task }
+    }
+
+    /// The first number that is not confirmed yet.
+    pub fn published(&self) -> i32 {
+        self.published.load(Ordering::Relaxed)
     }
 
     /// Stops it; returns the first number that was not published.
     pub async fn stop(self) -> i32 {
         self.stop.store(true, Ordering::Relaxed);
-        self.task.await.unwrap()
+        self.task.await.unwrap();
+        self.published.load(Ordering::Relaxed)
     }
 }
 
-async fn publish_until(stop: Arc<AtomicBool>, uris: String, exchange: String, first: i32) -> i32 {
-    let mut next = first;
+async fn publish_until(stop: Arc<AtomicBool>, published: Arc<AtomicI32>, uris: String, exchange: String, load: Load) {
+    let mut turn = interval(load.every);
+    turn.set_missed_tick_behavior(load.missed);
     for uri in uris.split(',').cycle() {
         let opened = timeout(Duration::from_secs(3), open(uri)).await;
         if let Ok(Ok((connection, channel))) = opened {
             while !stop.load(Ordering::Relaxed) {
-                let publishing = publish_chunk(&channel, &exchange, next);
+                turn.tick().await;
+                let first = published.load(Ordering::Relaxed);
+                let publishing = publish_chunk(&channel, &exchange, (first..first + CHUNK).map(load.message));
                 if !matches!(timeout(Duration::from_secs(5), publishing).await, Ok(Ok(true))) {
                     break;
                 }
-                next += CHUNK;
-                tokio::time::sleep(Duration::from_millis(40)).await;
+                published.store(first + CHUNK, Ordering::Relaxed);
             }
             drop(connection);
         }
@@ -157,7 +196,6 @@ async fn publish_until(stop: Arc<AtomicBool>, uris: String, exchange: String, fi
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    next
 }
 
 async fn open(uri: &str) -> lapin::Result<(Connection, Channel)> {
@@ -168,9 +206,13 @@ async fn open(uri: &str) -> lapin::Result<(Connection, Channel)> {
 }
 
 /// Whether all were confirmed.
-async fn publish_chunk(channel: &Channel, exchange: &str, first: i32) -> lapin::Result<bool> {
+async fn publish_chunk(
+    channel: &Channel,
+    exchange: &str,
+    chunk: impl Iterator<Item = TestMessage>,
+) -> lapin::Result<bool> {
     let mut confirms = Vec::new();
-    for sent in (first..first + CHUNK).map(TestMessage::numbered) {
+    for sent in chunk {
         let options = BasicPublishOptions { mandatory: true, immediate: false };
         let (exchange, key) = (exchange.into(), "ticket.test".into());
         confirms.push(channel.basic_publish(exchange, key, options, &sent.body, sent.properties).await?);

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use url::form_urlencoded;
 
-use super::{DEADLINE, TestEnv, eventually};
+use super::{DEADLINE, TestEnv, eventually, program};
 
 /// A console process; killed when dropped.
 pub struct Console {
@@ -59,7 +59,7 @@ impl Answer {
 impl TestEnv {
     /// `ticketlog console` with these arguments.
     pub async fn console(&self, arguments: &[&str]) -> Console {
-        self.console_of(env!("CARGO_BIN_EXE_ticketlog"), arguments).await
+        self.console_of(&program(), arguments).await
     }
 
     /// The same of another copy of the program.
@@ -90,6 +90,10 @@ impl Console {
 
     pub fn address(&self) -> &str {
         &self.address
+    }
+
+    pub fn id(&self) -> u32 {
+        self.child.id()
     }
 
     /// Sends a request with further header lines; `body` makes it a POST.

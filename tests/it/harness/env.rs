@@ -125,7 +125,7 @@ impl TestEnv {
     }
 
     fn command_with(&self, access: &Access) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_ticketlog"));
+        let mut command = Command::new(program());
         command.env_remove("RUST_MIN_STACK");
         for (key, value) in [
             ("BROKER__URI", access.broker_uri.as_str()),
@@ -299,6 +299,11 @@ async fn connect(uris: &str) -> Connection {
         }
     }
     panic!("no broker accepts a connection: {errors:?}");
+}
+
+/// The program under test: `TICKETLOG_BIN`, such as a release build, or else the one that was built with the tests.
+pub fn program() -> String {
+    std::env::var("TICKETLOG_BIN").unwrap_or_else(|_| env!("CARGO_BIN_EXE_ticketlog").to_owned())
 }
 
 /// The URI of a server that `make test` provides.

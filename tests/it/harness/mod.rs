@@ -9,6 +9,7 @@ mod dead_letters;
 mod env;
 mod oracle;
 mod proxy;
+mod replica_set;
 mod servers;
 mod slow_link;
 mod worker;
@@ -17,12 +18,13 @@ mod world;
 use std::time::{Duration, Instant};
 
 pub use clock::shift_clock;
-pub use cluster::{Cluster, LoadPublisher};
+pub use cluster::{Cluster, Load, LoadPublisher};
 pub use console::{Answer, Console, send};
 pub use dead_letters::{CommandOutput, HIGH_LIMIT, QueuedMessage, kill};
-pub use env::{TestEnv, TestMessage, server_uri};
+pub use env::{TestEnv, TestMessage, program, server_uri};
 pub use proxy::{ACK, Action, DELIVER, Frame, PUBLISH, Proxy, first_of};
-pub use servers::{DedicatedServer, ServerKind, signal};
+pub use replica_set::ReplicaSet;
+pub use servers::{DedicatedServer, Remote, ServerKind, signal};
 pub use worker::Worker;
 pub use world::World;
 

@@ -17,6 +17,8 @@ pub enum ServerKind {
     Mongodb,
     /// A replica set of three MongoDBs.
     Replica,
+    /// A MongoDB for a replica set that the test initiates.
+    Member,
     /// Needs a `prometheus.yml` that the test has written.
     Prometheus,
 }
@@ -57,6 +59,7 @@ impl DedicatedServer {
             ServerKind::Epmd => format!("127.0.0.1:{}", self.port),
             ServerKind::Prometheus => format!("http://127.0.0.1:{}", self.port),
             ServerKind::Mongodb => format!("mongodb://127.0.0.1:{}/?replicaSet=rs0", self.port),
+            ServerKind::Member => format!("mongodb://127.0.0.1:{}/?directConnection=true", self.port),
             ServerKind::Replica => {
                 let [first, second, third] = [0, 1, 2].map(|at| format!("127.0.0.1:{}", self.port + at));
                 format!("mongodb://{first},{second},{third}/?replicaSet=rs0&serverSelectionTimeoutMS=2000")
@@ -78,7 +81,8 @@ impl DedicatedServer {
         if self.kind == ServerKind::Rabbitmq {
             // RabbitMQ (3.10.8 and 4.3.6) writes its list of quorum queues to disk some seconds late. After a SIGKILL before
             // that it starts such a queue as an empty one.
-            self.ctl(&["eval", "[dets:sync(Table) || Table <- dets:all()]."]);
+            let sync = ["eval", "[dets:sync(Table) || Table <- dets:all()]."];
+            assert!((0..3).any(|_| self.try_ctl(&sync).is_ok()), "its tables are synced");
         }
         self.pids.iter().for_each(|pid| signal("KILL", *pid));
         drop(self.wrapper.stdin.take());
@@ -119,16 +123,35 @@ impl DedicatedServer {
 
     /// The same where it may fail; the error is what it prints to standard error.
     pub fn try_ctl(&self, arguments: &[&str]) -> Result<String, String> {
-        let mut command = Command::new(script());
-        command.arg("ctl").arg(self.directory.path()).arg(self.port.to_string()).args(arguments);
-        let output = command.output().unwrap();
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
+        self.remote().run(arguments)
+    }
+
+    /// For `rabbitmqctl` from another thread than the one that has the server.
+    pub fn remote(&self) -> Remote {
+        Remote { directory: self.directory.path().to_owned(), port: self.port }
     }
 
     /// Freezes the processes with SIGSTOP, or resumes them.
     pub fn freeze(&self, frozen: bool) {
         self.pids.iter().for_each(|pid| signal(if frozen { "STOP" } else { "CONT" }, *pid));
+    }
+}
+
+/// Which server `rabbitmqctl` asks.
+#[derive(Debug, Clone)]
+pub struct Remote {
+    directory: PathBuf,
+    port: u16,
+}
+
+impl Remote {
+    /// Runs `rabbitmqctl`; the error is what it prints to standard error.
+    pub fn run(&self, arguments: &[&str]) -> Result<String, String> {
+        let mut command = Command::new(script());
+        command.arg("ctl").arg(&self.directory).arg(self.port.to_string()).args(arguments);
+        let output = command.output().unwrap();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
     }
 }
 
@@ -158,6 +181,7 @@ fn launch(kind: ServerKind, directory: PathBuf, port: u16) -> (Child, Vec<u32>) 
         ServerKind::Epmd => "epmd",
         ServerKind::Mongodb => "mongodb",
         ServerKind::Replica => "replica",
+        ServerKind::Member => "member",
         ServerKind::Prometheus => "prometheus",
     };
     let mut command = Command::new(script());

@@ -76,8 +76,8 @@ impl World {
             settings,
         };
         let is_shared =
-            broker_uri == server_uri("TICKETLOG_BROKER__URI") && store_uri == server_uri("TICKETLOG_STORE__URI");
-        if self != World::Logins || !is_shared {
+            || broker_uri == server_uri("TICKETLOG_BROKER__URI") && store_uri == server_uri("TICKETLOG_STORE__URI");
+        if self != World::Logins || !is_shared() {
             let usual = access(broker_uri, store_uri, Vec::new());
             return Accesses { worker: usual.clone(), operator: usual };
         }
