@@ -177,21 +177,25 @@ impl LoadPublisher {
 async fn publish_until(stop: Arc<AtomicBool>, published: Arc<AtomicI32>, uris: String, exchange: String, load: Load) {
     let mut turn = interval(load.every);
     turn.set_missed_tick_behavior(load.missed);
+    // Whether a chunk may have arrived whose confirm was lost: it is published again, also after the stop.
+    let mut unconfirmed = false;
     for uri in uris.split(',').cycle() {
         let opened = timeout(Duration::from_secs(3), open(uri)).await;
         if let Ok(Ok((connection, channel))) = opened {
-            while !stop.load(Ordering::Relaxed) {
+            while unconfirmed || !stop.load(Ordering::Relaxed) {
                 turn.tick().await;
+                unconfirmed = true;
                 let first = published.load(Ordering::Relaxed);
                 let publishing = publish_chunk(&channel, &exchange, (first..first + CHUNK).map(load.message));
                 if !matches!(timeout(Duration::from_secs(5), publishing).await, Ok(Ok(true))) {
                     break;
                 }
+                unconfirmed = false;
                 published.store(first + CHUNK, Ordering::Relaxed);
             }
             drop(connection);
         }
-        if stop.load(Ordering::Relaxed) {
+        if stop.load(Ordering::Relaxed) && !unconfirmed {
             break;
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
