@@ -52,7 +52,7 @@ impl Table {
     pub fn faults(&mut self, happened: &Happened, replays: Replays) {
         let faults: Vec<String> = happened.iter().map(|(fault, times)| format!("{} {times}", fault.name())).collect();
         self.happened = format!(
-            "Faults: {}. Replays: {}, of which {} were ended by a fault.",
+            "Faults: {}. Replays: {} ({} ended by a fault).",
             faults.join(", "),
             replays.done + replays.failed,
             replays.failed
@@ -98,7 +98,7 @@ impl Table {
     /// In Markdown.
     pub fn text(&self) -> String {
         let mut text = wrapped(&format!(
-            "{}, ticketlog {}, {}. {} {RATE} events a second were to be published, {} were. Seed {}. {}",
+            "{}, ticketlog {}, {}. {} At {RATE} events a second, {} were published. Seed {}. {}",
             self.versions,
             env!("CARGO_PKG_VERSION"),
             date(),
