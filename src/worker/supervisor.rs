@@ -24,6 +24,8 @@ use super::session::{SessionEnd, SessionLoop};
 
 /// After a session that lasted this long, the next failure starts with a short delay again.
 const LONG_SESSION: Duration = Duration::from_secs(30);
+/// When the indexes are ensured: after the first events, which would otherwise wait for a second connection, two round trips.
+const INDEXES_AFTER: Duration = Duration::from_secs(1);
 /// How soon the creation of indexes is tried again after a failure.
 const INDEX_RETRY: Duration = Duration::from_secs(600);
 
@@ -347,6 +349,7 @@ async fn ensure_indexes(context: Arc<WorkerContext>) {
     if !settings.store.ensure_indexes {
         return;
     }
+    context.sleep(INDEXES_AFTER).await;
     let mut backoff = context.backoff();
     loop {
         match mongodb::ensure_indexes(&context.store, settings.store.retention.0).await {
