@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
+use crate::observe::logging;
 use ticketlog_config::RouteSettings;
 
 use super::error::{EXIT_CODES, exit};
@@ -77,6 +78,7 @@ enum Command {
 
 /// Runs the command line of this process. Errors go to standard error.
 pub fn main() -> ExitCode {
+    logging::exit_on_panic();
     // Before the command line is parsed: from here on a signal to a worker does not end it.
     let early = (std::env::args_os().nth(1).is_some_and(|first| first == "run")).then(run::Early::new);
     let command = without_empty_variables(Cli::command());

@@ -77,7 +77,6 @@ fn roles() -> impl clap::builder::TypedValueParser<Value = Role> {
 
 impl ConsoleArgs {
     pub fn run(&self, settings: RouteSettings) -> Result<u8, CommandError> {
-        logging::exit_on_panic();
         let _logging = logging::install(&settings.log).map_err(|error| CommandError::new(exit::CONFIG, error))?;
         super::block_on(self.serve(settings))
     }

@@ -46,7 +46,6 @@ impl Early {
     /// # Errors
     /// The system refuses what the runtime needs, or a handler.
     pub fn new() -> std::io::Result<Self> {
-        logging::exit_on_panic();
         rabbitmq::reserve_runtime();
         let runtime = super::runtime()?;
         let signals = {

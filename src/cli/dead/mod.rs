@@ -13,7 +13,6 @@ mod stats;
 
 use clap::{Args, Subcommand};
 
-use crate::observe::logging;
 use ticketlog_config::RouteSettings;
 
 pub(super) use replay::start_replay_span;
@@ -69,7 +68,6 @@ enum Command {
 
 impl DeadArgs {
     pub fn run(&self, settings: &RouteSettings) -> Result<u8, CommandError> {
-        logging::exit_on_panic();
         super::block_on(async {
             match &self.command {
                 Command::Stats(args) => args.run(settings).await,
