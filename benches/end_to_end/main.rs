@@ -2,8 +2,8 @@
 //! even on a noisy machine. Prints tables, and writes them into `docs/develop/performance.md`. `make bench` provides the
 //! servers.
 //!
-//! environment: BENCH_PARTS (throughput,others,tls,growth,links,memory), BENCH_EVENTS (300000), BENCH_ROUNDS (7 against
-//! pipes, else 5), BENCH_WRITERS (3,7,16: the numbers of writers in links), BENCH_QUICK (small events, the whole pipes and the
+//! environment: BENCH_PARTS (throughput,others,tls,growth,links,memory,long_queue), BENCH_EVENTS (300000), BENCH_ROUNDS (7 against
+//! pipes, else 5), BENCH_WRITERS (3,16: more numbers of writers in links), BENCH_QUICK (small events, the whole pipes and the
 //! worker only; writes nothing)
 
 #![allow(clippy::print_stdout, clippy::print_stderr)]
@@ -21,6 +21,7 @@
 mod common;
 mod growth;
 mod links;
+mod long_queue;
 mod memory;
 mod run;
 mod throughput;
@@ -33,7 +34,8 @@ fn main() {
         return;
     }
     let bench = Bench::new();
-    let parts = std::env::var("BENCH_PARTS").unwrap_or_else(|_| "throughput,others,tls,growth,links,memory".to_owned());
+    let parts = std::env::var("BENCH_PARTS")
+        .unwrap_or_else(|_| "throughput,others,tls,growth,links,memory,long_queue".to_owned());
     for part in parts.split(',') {
         match part {
             "throughput" => throughput::measure(&bench),
@@ -42,7 +44,10 @@ fn main() {
             "growth" => growth::measure(&bench),
             "links" => links::measure(&bench),
             "memory" => memory::measure(&bench),
-            other => panic!("BENCH_PARTS: {other} is none of throughput, others, tls, growth, links, memory"),
+            "long_queue" => long_queue::measure(&bench),
+            other => {
+                panic!("BENCH_PARTS: {other} is none of throughput, others, tls, growth, links, memory, long_queue")
+            }
         }
     }
 }
