@@ -10,7 +10,7 @@ use super::headers::{
 };
 
 /// Why a message is in a dead-letter queue, as far as its headers say.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Cause {
     Reason(Reason),
     /// It has no headers of a dead letter: somebody published it there, or its reason is not known to this version.

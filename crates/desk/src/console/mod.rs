@@ -22,6 +22,7 @@
 
 mod access;
 mod actions;
+mod compact;
 mod details;
 mod export;
 mod guard;

@@ -1,6 +1,6 @@
 //! What the jobs of the console do, through the desk: reading a queue, forecasting, replaying, parking, purging.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -11,7 +11,7 @@ use tokio::time::timeout;
 
 use crate::{self as desk, Audit, DeadLetterReader, DeskError, Done, Follow, Followed, Operation, Run, Selection};
 use ticketlog_config::system::now_millis;
-use ticketlog_contract::dead_letter::Filter;
+use ticketlog_contract::dead_letter::{Filter, bounded};
 use ticketlog_rabbitmq::report::Report;
 
 use super::details::Detail;
@@ -24,6 +24,8 @@ use super::state::{Console, QueueState};
 /// Dead letters of each group that are held with their bodies, up to this many bytes each.
 const EXAMPLES: u32 = 10;
 const MAX_EXAMPLE_BYTES: usize = 64 << 10;
+/// Most groups with examples of their own.
+const MAX_EXAMPLE_GROUPS: usize = 1000;
 /// How long the workers are asked what became of a replay, without news.
 const FOLLOW_PATIENCE: Duration = Duration::from_secs(60);
 /// A queue with at most this many is read again by itself after a change.
@@ -134,13 +136,13 @@ async fn read_queue(console: &Console, queue: QueueKind, run: Run<'_>) -> Result
     let state = console.queue(queue);
     state.details.clear();
     let mut builder = SnapshotBuilder::with_capacity(reader.total() as usize);
-    let mut examples = HashMap::<String, u32>::new();
+    let mut examples = BTreeMap::<String, u32>::new();
     let read = async {
         let mut count = 0;
         while let Some(dead_letter) = reader.next().await? {
             let bytes = dead_letter.delivery.body.len();
             builder.add(&dead_letter.delivery.dead_letter_fields(&dead_letter.record, &dead_letter.id), bytes);
-            let held = examples.entry(dead_letter.record.fingerprint.clone()).or_default();
+            let held = bounded(&mut examples, &dead_letter.record.fingerprint, MAX_EXAMPLE_GROUPS);
             if *held < EXAMPLES && bytes <= MAX_EXAMPLE_BYTES {
                 *held += 1;
                 state.details.add(Detail::new(dead_letter));

@@ -204,7 +204,7 @@ pub(in crate::console) fn list_page(
         snapshot.selected(&query.filter).skip((current - 1) * PAGE_SIZE).take(PAGE_SIZE).collect();
     let is_group = query.filter.fingerprints.len() == 1;
     let heading = match (lines.first(), is_group) {
-        (Some(line), true) => line.fields.cause.as_str().to_owned(),
+        (Some(line), true) => line.fields().cause.as_str().to_owned(),
         _ => title(query.queue).to_owned(),
     };
     let body = html! {
@@ -221,10 +221,10 @@ pub(in crate::console) fn list_page(
 
 /// What is wrong with the dead letters of a group.
 fn cause(line: &DeadLetterLine) -> Markup {
-    let [fault, remedy] = line.fields.cause.explanation_of(line.fields.detail);
+    let [fault, remedy] = line.fields().cause.explanation_of(line.fields().detail);
     html! {
         section class="card" {
-            p class="detail" { strong { (line.fields.detail) } }
+            p class="detail" { strong { (line.fields().detail) } }
             p { (fault) " " (remedy) }
         }
     }
@@ -242,14 +242,14 @@ fn dead_letter_table(queue: QueueKind, lines: &[DeadLetterLine]) -> Markup {
             tbody {
                 @for line in lines {
                     tr {
-                        td data-label="Dead-lettered" { (ago(line.fields.time)) }
-                        td data-label="Dead letter" { a href=(dead_letter_url(queue, line.fields.id)) { (line.fields.id) } @if line.has_same_id { " (same id as an earlier one)" } }
-                        td data-label="Cause" { (line.fields.cause.as_str()) @if let Some(field) = line.fields.field { ": " (field) } }
-                        td data-label="Message id" { (line.fields.message_id.unwrap_or("–")) }
-                        td data-label="Routing key" { (line.fields.routing_key) }
-                        td data-label="Publisher" { (line.fields.publisher.unwrap_or("–")) }
+                        td data-label="Dead-lettered" { (ago(line.fields().time)) }
+                        td data-label="Dead letter" { a href=(dead_letter_url(queue, line.fields().id)) { (line.fields().id) } @if line.has_same_id { " (same id as an earlier one)" } }
+                        td data-label="Cause" { (line.fields().cause.as_str()) @if let Some(field) = line.fields().field { ": " (field) } }
+                        td data-label="Message id" { (line.fields().message_id.unwrap_or("–")) }
+                        td data-label="Routing key" { (line.fields().routing_key) }
+                        td data-label="Publisher" { (line.fields().publisher.unwrap_or("–")) }
                         td class="num" data-label="Bytes" { (number(line.bytes.into())) }
-                        td class="num" data-label="Replays" { (line.fields.replays) }
+                        td class="num" data-label="Replays" { (line.fields().replays) }
                     }
                 }
             }
