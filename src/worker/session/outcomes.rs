@@ -25,7 +25,7 @@ impl SessionLoop<'_> {
         batch.iter().for_each(|(pending, outcome)| self.vote(pending, outcome));
         self.evaluate_breaker();
         let any_stored = batch.iter().any(|(_, outcome)| *outcome == DocumentOutcome::Stored);
-        if any_stored {
+        if batch.iter().any(|(it, outcome)| *outcome == DocumentOutcome::Stored && !it.delivery.is_smoke_test()) {
             self.context.metrics.stored_now();
         }
         let mut probe = None;

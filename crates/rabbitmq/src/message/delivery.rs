@@ -31,6 +31,8 @@ pub struct Delivery {
     unreadable: Option<Box<Rejection>>,
     /// The mark of a replay that is trusted, once [`Delivery::recognise_replay`] has found it.
     pub(super) replay: Option<Box<ReplayMark>>,
+    /// Whether a trusted smoke test published it, likewise.
+    pub(super) is_smoke_test: bool,
     /// Texts of it that are not UTF-8; they are readable in the fields above.
     pub(super) invalid_texts: Vec<InvalidText>,
 }
@@ -53,6 +55,7 @@ impl Delivery {
             headers: unparsed.headers.into(),
             unreadable: unreadable_parts(unparsed.fault, &unparsed.invalid_texts).map(Box::new),
             replay: None,
+            is_smoke_test: false,
             invalid_texts: unparsed.invalid_texts,
         };
         own.escape_invalid_texts();

@@ -7,6 +7,7 @@ mod headers;
 mod json;
 mod outgoing;
 mod replay;
+mod smoke_test;
 mod trace;
 
 pub use delivery::Delivery;
