@@ -68,6 +68,8 @@ refused 'console.claim' --set 'console.enabled=true,console.secret=desk,console.
 refused 'console.secret' --set console.enabled=true
 refused 'console.tokensSecret' --set console.enabled=true,console.secret=desk,console.host=desk.example
 refused 'desk.secret' --set desk.enabled=true
+refused 'endToEnd.secret' --set endToEnd.enabled=true
+refused 'endToEnd.timeout' --set endToEnd.enabled=true,endToEnd.secret=desk,endToEnd.timeout=soon
 
 python3 -B deploy/helm/check.py "$work" "$ticketlog"
 cat >"$tools/npm/custom.mjs" <<'J'
