@@ -13,6 +13,8 @@ use ticketlog_contract::dead_letter::{escape, one_line};
 use ticketlog_http::client as http_client;
 use ticketlog_rabbitmq as rabbitmq;
 
+#[cfg(feature = "desk")]
+use super::end_to_end::EndToEndArgs;
 use super::terminal::{after_printing, green, print_coloured, print_line, red, wrapped, yellow};
 use super::worker_address::parse_http_url;
 use super::{CommandError, ConfigArgs, exit};
@@ -34,8 +36,9 @@ const SHARED: [&str; 9] = [
 
 /// Flags of `ticketlog check`.
 #[derive(Debug, clap::Args)]
+#[cfg_attr(feature = "desk", command(after_help = super::end_to_end::HELP))]
 pub struct CheckArgs {
-    /// Print one JSON object: `{"ok": …, "findings": [{"level", "subject", "message", "fix"}]}`.
+    /// Print one JSON object: `{"ok": …, "findings": [{"level", "subject", "message", "fix", "milliseconds"}]}`.
     #[arg(long)]
     json: bool,
     /// RabbitMQ's management API, for bindings and policies [default: broker.management, or else http on port 15672 of the
@@ -49,6 +52,9 @@ pub struct CheckArgs {
     /// set, instead of what the worker needs.
     #[arg(long)]
     operator: bool,
+    #[cfg(feature = "desk")]
+    #[command(flatten, next_help_heading = "Smoke test")]
+    end_to_end: EndToEndArgs,
 }
 
 impl CheckArgs {
@@ -57,6 +63,8 @@ impl CheckArgs {
         let loaded = config.load();
         let routes = loaded.and_then(|mut loaded| Ok((origin(config, &loaded.effective), config.select(&mut loaded)?)));
         let (findings, failure_code) = match routes {
+            #[cfg(feature = "desk")]
+            Ok((_, routes)) if self.end_to_end.is_wanted() => self.check_end_to_end(routes)?,
             Ok((origin, routes)) => (self.check(origin, routes)?, exit::UNAVAILABLE),
             Err(CommandError { code, error }) => {
                 let fix = "correct it; `ticketlog config --default` explains every setting";
@@ -73,11 +81,20 @@ impl CheckArgs {
         after_printing(Ok(if worst == Level::Fail { failure_code } else { 0 }), printed)
     }
 
-    fn check(&self, origin: Finding, routes: Vec<RouteSettings>) -> Result<Vec<Finding>, CommandError> {
+    fn check_management(&self, routes: &[RouteSettings]) -> Result<(), CommandError> {
         let fault = |settings: &RouteSettings| settings.broker.management_fault(self.management.as_ref()?);
-        if let Some(fault) = routes.iter().find_map(fault) {
-            return Err(CommandError::usage(format!("--management {fault}")));
-        }
+        let fault = routes.iter().find_map(fault);
+        fault.map_or(Ok(()), |fault| Err(CommandError::usage(format!("--management {fault}"))))
+    }
+
+    #[cfg(feature = "desk")]
+    fn check_end_to_end(&self, routes: Vec<RouteSettings>) -> Result<(Vec<Finding>, u8), CommandError> {
+        self.check_management(&routes)?;
+        super::block_on(async { Ok(self.end_to_end.check(routes, self.management.as_ref()).await) })
+    }
+
+    fn check(&self, origin: Finding, routes: Vec<RouteSettings>) -> Result<Vec<Finding>, CommandError> {
+        self.check_management(&routes)?;
         let mut findings = vec![origin];
         super::block_on(async {
             for settings in routes {

@@ -34,6 +34,7 @@ enum Command {
     /// Declare the exchanges, queues and bindings, and create the indexes. Idempotent.
     Setup,
     /// Check configuration, connections, topology, permissions and indexes, with a fix for each problem. Changes nothing.
+    /// With --end-to-end, a smoke test with an event of its own.
     Check(check::CheckArgs),
     /// Ask the worker of this configuration whether it is alive: exit code 0 or 1, for container health checks.
     Health(health::HealthArgs),

@@ -14,6 +14,8 @@ mod contract;
 #[cfg(feature = "desk")]
 mod dead;
 #[cfg(feature = "desk")]
+mod end_to_end;
+#[cfg(feature = "desk")]
 mod erase;
 mod error;
 #[cfg(feature = "desk")]

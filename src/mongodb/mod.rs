@@ -9,6 +9,7 @@
 //! | `error` | what errors mean for a message |
 //! | `indexes` | the readers' indexes |
 //! | `erase` | counting and deleting the documents of one user |
+//! | `smoke_test` | what `ticketlog check --end-to-end` reads and deletes |
 //! | `watch` | following what is stored |
 //! | `check` | what `ticketlog check` reports |
 
@@ -19,6 +20,7 @@ mod erase;
 mod error;
 mod indexes;
 mod insert;
+mod smoke_test;
 mod uri;
 mod watch;
 
@@ -28,5 +30,6 @@ pub use erase::UserDocuments;
 pub use error::{DocumentError, Failure, FailureClass, FailureKind};
 pub use indexes::{IndexReport, ensure_indexes, index_advice};
 pub use insert::InsertResult;
+pub use smoke_test::readers_index;
 pub use uri::{StoreUriError, check_settings};
 pub use watch::Watch;

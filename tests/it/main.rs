@@ -21,6 +21,7 @@ mod dead_letter_runs;
 mod dead_letters;
 mod dependency_faults;
 mod docs;
+mod end_to_end;
 mod erasure;
 mod findings;
 mod flow;

@@ -8,7 +8,7 @@ use bson::doc;
 use crate::harness::{CommandOutput, DEADLINE, DedicatedServer, ServerKind, TestEnv, eventually, signal};
 
 /// Runs a command in a terminal of 80 columns, and types `input`. What it prints has no line ends of a terminal.
-async fn in_terminal(command: &Command, input: &str) -> (i32, String) {
+pub async fn in_terminal(command: &Command, input: &str) -> (i32, String) {
     let quoted = |text: &std::ffi::OsStr| format!("'{}'", text.to_str().unwrap().replace('\'', "'\\''"));
     let line: Vec<String> = std::iter::once(command.get_program()).chain(command.get_args()).map(quoted).collect();
     let mut script = Command::new("script");

@@ -17,6 +17,7 @@ use tokio::time::timeout;
 
 use ticketlog_config::{BrokerSettings, RouteSettings};
 
+use super::browser::lock::{lock_name, try_lock};
 use super::connection::{Connection, call, call_topology, close, connect};
 use super::error::{BrokerError, RefusalKind};
 use super::message::{Outgoing, fit_headers, return_key};
@@ -225,6 +226,14 @@ impl Publisher {
             Err(error) if error.refusal() == Some(RefusalKind::AccessRefused) => Ok(true),
             Err(error) => Err(error),
         }
+    }
+
+    /// Takes the lock of this suffix of a queue for as long as the publisher lives; false if another connection holds it.
+    ///
+    /// # Errors
+    /// The broker does not answer, or the user may not configure `<queue><suffix>`.
+    pub async fn try_lock(&self, queue: &str, suffix: &str) -> Result<bool, BrokerError> {
+        try_lock(&self.connection, &lock_name(queue, suffix), self.call_timeout).await
     }
 
     /// A connection that the broker blocks is dropped: it cannot be closed.

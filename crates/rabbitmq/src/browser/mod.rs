@@ -11,7 +11,7 @@
 //! requeued ones when they are requeued again; so a browse that ends early first takes every message that was ever requeued.
 
 mod error;
-mod lock;
+pub(super) mod lock;
 pub(super) mod mark;
 mod open;
 

@@ -1,0 +1,81 @@
+//! The dead letters of smoke tests: found by their mark, and deleted by their ids, with the desk's own operations.
+
+use std::sync::Arc;
+
+use ticketlog_config::RouteSettings;
+use ticketlog_contract::dead_letter::Filter;
+use ticketlog_desk::{
+    self as desk, Audit, DeadLetter, DeadLetterReader, DeskError, Operation as _, Purge, Run, Selection, Source,
+};
+use ticketlog_rabbitmq::report::Report;
+
+use super::super::dead::AuditArgs;
+use super::event::{MarkedEvent, NAME, Shape};
+
+/// Nobody reads what an operation reports on its way: the check says what it found.
+struct Silent;
+
+impl Report for Silent {
+    fn note(&self, _: &str) {}
+    fn set_total(&self, _: u64) {}
+    fn set_done(&self, _: u64) {}
+    fn is_stopped(&self) -> bool {
+        false
+    }
+}
+
+/// The dead-letter queue of a route.
+pub(super) struct DeadLetters<'a> {
+    settings: &'a RouteSettings,
+    source: Source,
+    audit: &'a AuditArgs,
+    report: Arc<dyn Report>,
+}
+
+impl<'a> DeadLetters<'a> {
+    pub fn new(settings: &'a RouteSettings, source: Source, audit: &'a AuditArgs) -> Self {
+        DeadLetters { settings, source, audit, report: Arc::new(Silent) }
+    }
+
+    fn run(&self) -> Run<'_> {
+        Run { settings: self.settings, report: &self.report }
+    }
+
+    /// The dead letters that are exactly what becomes of a marked event: of this one, or of any.
+    pub async fn find(&self, of: Option<MarkedEvent>, shape: &Shape) -> Result<Vec<DeadLetter>, DeskError> {
+        let message_ids = of.iter().map(|event| event.message_id()).collect();
+        let filter = Filter { publishers: vec![NAME.to_owned()], message_ids, ..Filter::default() };
+        let selection = Selection { source: self.source.clone(), filter, limit: None };
+        let mut reader = DeadLetterReader::open(self.run(), &selection).await?;
+        let found = async {
+            let mut found = Vec::new();
+            while let Some(dead_letter) = reader.next().await? {
+                found.extend(is_of_smoke_test(&dead_letter, shape).then_some(dead_letter));
+            }
+            Ok(found)
+        }
+        .await;
+        reader.close(found).await
+    }
+
+    /// Deletes these from the queue, and no others: by id, `message_id` and publisher. Returns how many.
+    pub async fn delete(&self, found: &[DeadLetter]) -> Result<u64, DeskError> {
+        let filter = Filter {
+            ids: found.iter().map(|dead_letter| dead_letter.id.clone()).collect(),
+            message_ids: found.iter().filter_map(|it| it.delivery.message_id().map(str::to_owned)).collect(),
+            publishers: vec![NAME.to_owned()],
+            ..Filter::default()
+        };
+        let selection = Selection { source: self.source.clone(), filter, limit: None };
+        let purge = Purge { selection, backup: None };
+        let audit = Audit::begin(self.audit.audit_file.as_deref(), &desk::operator(), purge.subject())?;
+        let done = desk::run(&purge, audit, self.run()).await;
+        done.ended.map(|()| done.outcome.count)
+    }
+}
+
+fn is_of_smoke_test(dead_letter: &DeadLetter, shape: &Shape) -> bool {
+    let delivery = &dead_letter.delivery;
+    let event = delivery.message_id().and_then(MarkedEvent::of_message_id);
+    event.is_some_and(|event| delivery.body == event.malformed_body() || delivery.body == shape.body(event))
+}
