@@ -1,8 +1,9 @@
 //! Why an event of a smoke test has not arrived in time, as far as that can be known, and what to do.
 
+use ticketlog_config::BrokerSettings;
 use ticketlog_config::format::counted;
 use ticketlog_contract::{Event, Stage, dead_letter::Cause};
-use ticketlog_rabbitmq::QueueDepths;
+use ticketlog_rabbitmq::{QueueCounts, QueueDepths};
 
 use super::event::{MarkedEvent, NAME};
 use super::steps::{RouteCheck, id_of};
@@ -10,7 +11,7 @@ use super::{Failed, Side};
 use crate::mongodb::readers_index;
 
 /// What becomes of an event that is still on its way.
-const CLEANED_UP: &str = "the next check deletes the event of this one";
+const CLEANED_UP: &str = "The next check deletes the event of this one";
 
 impl RouteCheck<'_> {
     /// Why no document has the expected `_id`.
@@ -57,10 +58,10 @@ impl RouteCheck<'_> {
 
     /// Nobody has taken it, or those who have are not done.
     async fn still_waiting(&self, subject: &'static str, done: &str) -> Failed {
-        let queues = self.settings.queues();
-        let queues: Vec<&str> = queues.iter().map(String::as_str).collect();
-        let counts = QueueDepths::default().read(&self.settings.broker, &[&queues]).await;
-        let counts = counts.ok().and_then(|all| all.first().copied().flatten());
+        let counts = match self.source_queue(self.workers).await {
+            None => self.source_queue(&self.settings.broker).await,
+            counts => counts,
+        };
         let (queue, after) = (&self.settings.queue, humantime::format_duration(self.timeout));
         let (why, fix) = match counts.map(|counts| (counts.consumers, counts.ready)) {
             Some((0, ready)) => {
@@ -90,5 +91,12 @@ impl RouteCheck<'_> {
             format!("no worker has {done} it after {after}: {why}"),
             format!("{fix}. {CLEANED_UP}"),
         )
+    }
+
+    /// The counts of the queue that the workers consume; `None` if this login may not see it, or cannot log in.
+    async fn source_queue(&self, broker: &BrokerSettings) -> Option<QueueCounts> {
+        let queues = self.settings.queues();
+        let queues: Vec<&str> = queues.iter().map(String::as_str).collect();
+        QueueDepths::default().read(broker, &[&queues]).await.ok()?.first().copied().flatten()
     }
 }

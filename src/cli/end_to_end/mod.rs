@@ -5,18 +5,22 @@ mod event;
 mod missing;
 mod steps;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::Args;
 use url::Url;
 
-use ticketlog_config::RouteSettings;
 use ticketlog_config::finding::{Finding, Level};
+use ticketlog_config::{BrokerSettings, RouteSettings};
 use ticketlog_rabbitmq::{self as rabbitmq, BrokerError};
 
 use super::dead::AuditArgs;
 use super::exit;
 use crate::mongodb::Failure;
+
+/// Shortest and longest time between two attempts.
+const FIRST_PAUSE: Duration = Duration::from_millis(10);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 /// What the help says about it.
 pub(super) const HELP: &str = "\
@@ -51,6 +55,30 @@ pub(super) struct EndToEndArgs {
     timeout: Duration,
     #[command(flatten)]
     audit: AuditArgs,
+}
+
+/// Pauses that grow, until a deadline.
+struct Waiting {
+    deadline: Instant,
+    pause: Duration,
+}
+
+impl Waiting {
+    fn new(timeout: Duration) -> Self {
+        Waiting { deadline: Instant::now() + timeout, pause: FIRST_PAUSE }
+    }
+
+    fn left(&self) -> Duration {
+        self.deadline.saturating_duration_since(Instant::now())
+    }
+
+    /// False, at once, if the time is over.
+    async fn pause(&mut self) -> bool {
+        let left = self.left();
+        tokio::time::sleep(self.pause.min(left)).await;
+        self.pause = (self.pause * 2).min(LONGEST_PAUSE);
+        !left.is_zero()
+    }
 }
 
 /// Which part of the path an event takes has failed.
@@ -111,10 +139,10 @@ impl EndToEndArgs {
         let (mut all, mut code) = (Vec::new(), exit::UNAVAILABLE);
         for settings in routes {
             let several = settings.has_several_routes();
-            let untrusted = untrusted_user(&settings);
+            let workers = settings.broker.clone();
             let settings = settings.into_operator();
-            let mut findings: Vec<Finding> = untrusted.into_iter().collect();
-            let ended = steps::check_route(self, &settings, management, &mut findings).await;
+            let mut findings: Vec<Finding> = untrusted_user(&settings, &workers).into_iter().collect();
+            let ended = steps::check_route(self, &settings, &workers, management, &mut findings).await;
             if let Err(Failed { side, finding }) = ended {
                 if all.iter().all(|finding: &Finding| finding.level < Level::Fail) {
                     code = side.exit_code();
@@ -131,10 +159,10 @@ impl EndToEndArgs {
 }
 
 /// The warning that the workers of these settings will take the event for traffic.
-fn untrusted_user(settings: &RouteSettings) -> Option<Finding> {
-    let user = rabbitmq::user_name(&settings.clone().into_operator().broker)?;
+fn untrusted_user(settings: &RouteSettings, workers: &BrokerSettings) -> Option<Finding> {
+    let user = rabbitmq::user_name(&settings.broker)?;
     let is_trusted =
-        settings.dead_letter.operators.contains(&user) || rabbitmq::user_name(&settings.broker).as_ref() == Some(&user);
+        settings.dead_letter.operators.contains(&user) || rabbitmq::user_name(workers).as_ref() == Some(&user);
     let message = format!("the workers do not trust user {user}, so the event counts as traffic in their metrics");
     (!is_trusted).then(|| Finding::warn("publish", message, format!("add {user} to dead_letter.operators")))
 }

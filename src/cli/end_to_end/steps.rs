@@ -6,21 +6,18 @@ use bson::oid::ObjectId;
 use bson::{Bson, RawDocument, RawDocumentBuf};
 use url::Url;
 
-use ticketlog_config::RouteSettings;
 use ticketlog_config::finding::Finding;
 use ticketlog_config::format::{counted, dead_letters};
+use ticketlog_config::{BrokerSettings, RouteSettings};
 use ticketlog_contract::{Event, Reason, dead_letter::Cause, same_event};
 use ticketlog_desk::{DeadLetter, DeskError, Source};
 use ticketlog_rabbitmq::{self as rabbitmq, BrowseOptions, PublishResult, Publisher, QueueDepths};
 
 use super::dead_letters::DeadLetters;
 use super::event::{MarkedEvent, NAME, Shape, differing_fields};
-use super::{EndToEndArgs, Failed, Side};
+use super::{EndToEndArgs, Failed, LONGEST_PAUSE, Side, Waiting};
 use crate::mongodb::{self, Failure, Store, readers_index};
 
-/// Shortest and longest time between two attempts.
-const FIRST_PAUSE: Duration = Duration::from_millis(10);
-const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// The dead-letter queue is searched for what earlier checks left if it holds at most this many, and with --dead-letter always.
 const MAX_SEARCHED: u32 = 1000;
 /// The lock that belongs to a dead-letter queue: two checks at a time would take each other's events for left over.
@@ -29,6 +26,8 @@ const LOCK: &str = ".check";
 /// What the steps of one route need.
 pub(super) struct RouteCheck<'a> {
     pub(super) settings: &'a RouteSettings,
+    /// With the login of the workers, which may see more of their queue than an operator's.
+    pub(super) workers: &'a BrokerSettings,
     pub(super) timeout: Duration,
     pub(super) shape: Shape,
     pub(super) store: Store,
@@ -45,6 +44,7 @@ pub(super) struct RouteCheck<'a> {
 pub(super) async fn check_route(
     args: &EndToEndArgs,
     settings: &RouteSettings,
+    workers: &BrokerSettings,
     management: Option<&Url>,
     found: &mut Vec<Finding>,
 ) -> Result<(), Failed> {
@@ -59,6 +59,7 @@ pub(super) async fn check_route(
     let source = Source { queue: settings.dead_letter_queue.clone(), browse };
     let mut check = RouteCheck {
         settings,
+        workers,
         timeout: args.timeout,
         shape: Shape::of(settings),
         store,
@@ -91,30 +92,6 @@ async fn lock(publisher: &Publisher, settings: &RouteSettings, timeout: Duration
         }
     }
     Ok(())
-}
-
-/// Pauses that grow, until a deadline.
-pub(super) struct Waiting {
-    deadline: Instant,
-    pause: Duration,
-}
-
-impl Waiting {
-    pub fn new(timeout: Duration) -> Self {
-        Waiting { deadline: Instant::now() + timeout, pause: FIRST_PAUSE }
-    }
-
-    pub fn left(&self) -> Duration {
-        self.deadline.saturating_duration_since(Instant::now())
-    }
-
-    /// False, at once, if the time is over.
-    pub async fn pause(&mut self) -> bool {
-        let left = self.left();
-        tokio::time::sleep(self.pause.min(left)).await;
-        self.pause = (self.pause * 2).min(LONGEST_PAUSE);
-        !left.is_zero()
-    }
 }
 
 impl RouteCheck<'_> {
@@ -229,7 +206,8 @@ impl RouteCheck<'_> {
             return Ok(());
         };
         let of_reader = |message: String, fix: &str| Failed::new(Side::Reader, "read", message, fix);
-        let read = self.store.find_through(&keys, &expected.document).await.map_err(|failure| {
+        let read = self.once_indexed(async || self.store.find_through(&keys, &expected.document).await).await;
+        let read = read.map_err(|failure| {
             if failure.is_missing_index() { missing_index(index) } else { self.failed_store("read", &failure) }
         })?;
         let is_it = |document: &&RawDocumentBuf| id_of(document) == Some(expected.id.into());
@@ -248,6 +226,18 @@ impl RouteCheck<'_> {
         Ok(())
     }
 
+    /// Repeats a search while its index does not exist: a worker that has just started may be building it.
+    async fn once_indexed<T>(&self, search: impl AsyncFn() -> Result<T, Failure>) -> Result<T, Failure> {
+        let mut waiting = Waiting::new(self.timeout);
+        loop {
+            let found = search().await;
+            let is_missing = found.as_ref().is_err_and(Failure::is_missing_index);
+            if !is_missing || !waiting.pause().await {
+                return found;
+            }
+        }
+    }
+
     /// Deletes the document of a marked event.
     pub(super) async fn delete(&self, id: ObjectId, event: MarkedEvent) -> Result<bool, Failed> {
         let deleted = self.store.delete_marked(id, (NAME, &event.mark())).await;
@@ -263,7 +253,7 @@ impl RouteCheck<'_> {
             found.push(Finding::warn("left over", message, format!("find documents with {NAME} by hand")));
             return Ok(0);
         };
-        let marked = match self.store.find_of_user_with(&user, NAME).await {
+        let marked = match self.once_indexed(async || self.store.find_of_user_with(&user, NAME).await).await {
             Err(failure) if failure.is_missing_index() => return Err(missing_index("user_id_1_timestamp_-1")),
             marked => marked.map_err(|failure| self.failed_store("store", &failure))?,
         };
