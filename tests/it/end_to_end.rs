@@ -8,7 +8,9 @@ use bson::{Document, doc};
 use lapin::options::{QueueDeclareOptions, QueueDeleteOptions};
 use lapin::types::{AMQPValue, FieldTable};
 
-use crate::harness::{CommandOutput, DEADLINE, TestEnv, TestMessage, Worker, access_control, eventually};
+use crate::harness::{
+    CommandOutput, DEADLINE, DedicatedServer, ServerKind, TestEnv, TestMessage, Worker, access_control, eventually,
+};
 use crate::terminal::in_terminal;
 
 /// The check of an operator, with further flags.
@@ -196,6 +198,28 @@ async fn each_side_that_fails_has_its_code_and_its_answer() {
     assert!(finding["message"].as_str().unwrap().starts_with("no queue is bound to exchange "), "{report}");
     env.assert_empty().await;
     env.clean().await;
+}
+
+#[tokio::test]
+async fn a_server_that_goes_down_meanwhile_is_named() {
+    let (mut broker, mut store) =
+        (DedicatedServer::start(ServerKind::Rabbitmq), DedicatedServer::start(ServerKind::Mongodb));
+    let env = TestEnv::on(&broker, &store).await;
+    let during = async |kill: &mut dyn FnMut()| {
+        let waiting = env.depth(&env.queue()).await;
+        let mut command = check(&env, &["--timeout", "8s"]);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let child = command.spawn().unwrap();
+        env.wait_for_depth(&env.queue(), waiting + 1).await;
+        kill();
+        CommandOutput::from(tokio::task::spawn_blocking(|| child.wait_with_output().unwrap()).await.unwrap())
+    };
+    let output = during(&mut || store.kill()).await;
+    assert_ended(&output, 74, "fail  store    ");
+    assert!(output.out.contains("MongoDB"), "{output:?}");
+    store.restart();
+    let output = during(&mut || broker.kill()).await;
+    assert_ended(&output, 69, "fail  store    RabbitMQ cannot be reached at 127.0.0.1:");
 }
 
 /// What a killed check left is known by its mark, and what others published is not taken for it.

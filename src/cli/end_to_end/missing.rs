@@ -3,7 +3,7 @@
 use ticketlog_config::BrokerSettings;
 use ticketlog_config::format::counted;
 use ticketlog_contract::{Event, Stage, dead_letter::Cause};
-use ticketlog_rabbitmq::{QueueCounts, QueueDepths};
+use ticketlog_rabbitmq::{BrokerError, QueueCounts, QueueDepths};
 
 use super::event::{MarkedEvent, NAME};
 use super::steps::{RouteCheck, id_of};
@@ -59,8 +59,12 @@ impl RouteCheck<'_> {
     /// Nobody has taken it, or those who have are not done.
     async fn still_waiting(&self, subject: &'static str, done: &str) -> Failed {
         let counts = match self.source_queue(self.workers).await {
-            None => self.source_queue(&self.settings.broker).await,
-            counts => counts,
+            Ok(Some(counts)) => Some(counts),
+            _ => match self.source_queue(&self.settings.broker).await {
+                Ok(counts) => counts,
+                // It went down meanwhile.
+                Err(error) => return Failed::of_broker(subject, &error),
+            },
         };
         let (queue, after) = (&self.settings.queue, humantime::format_duration(self.timeout));
         let (why, fix) = match counts.map(|counts| (counts.consumers, counts.ready)) {
@@ -93,10 +97,10 @@ impl RouteCheck<'_> {
         )
     }
 
-    /// The counts of the queue that the workers consume; `None` if this login may not see it, or cannot log in.
-    async fn source_queue(&self, broker: &BrokerSettings) -> Option<QueueCounts> {
+    /// The counts of the queue that the workers consume; `None` if this login may not see it.
+    async fn source_queue(&self, broker: &BrokerSettings) -> Result<Option<QueueCounts>, BrokerError> {
         let queues = self.settings.queues();
         let queues: Vec<&str> = queues.iter().map(String::as_str).collect();
-        QueueDepths::default().read(broker, &[&queues]).await.ok()?.first().copied().flatten()
+        Ok(QueueDepths::default().read(broker, &[&queues]).await?.first().copied().flatten())
     }
 }
