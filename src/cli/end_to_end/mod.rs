@@ -24,9 +24,9 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 /// What the help says about it.
 pub(super) const HELP: &str = "\
---end-to-end is a smoke test, for after a deployment. What it publishes carries a mark, so it is not counted as latency, and what an
-interrupted check left is deleted by the next one. Other queues that are bound to the exchange get the event, too (header
-ticketlog-check). It needs the login of operators at RabbitMQ (operator.broker_uri), which the workers must trust
+--end-to-end is a smoke test, for after a deployment. What it publishes carries a mark, so it is not counted as latency, and \
+what an interrupted check left is deleted by the next one. Other queues that are bound to the exchange get the event, too (header \
+ticketlog-check). It needs the login of operators at RabbitMQ (operator.broker_uri), which the workers must trust \
 (dead_letter.operators), and one at MongoDB that may find and remove (operator.store_uri, with the role ticketlogEraser).
 
 Exit codes of --end-to-end say which side failed first:
