@@ -220,12 +220,26 @@ async fn is_no_stream(context: &WorkerContext) -> bool {
     is_no_stream
 }
 
-/// Waits for MongoDB, and connects to RabbitMQ meanwhile, because over a slow link each takes a dozen round trips. `None` if the
+/// Waits for MongoDB, and connects to RabbitMQ meanwhile, because over a slow link each takes six round trips. `None` if the
 /// process is asked to stop first.
 async fn connect(context: &WorkerContext) -> Option<Result<PreparedSession, BrokerError>> {
-    let store = async { wait_for_store(context).await.then_some(()).ok_or(()) };
-    let broker = async { Ok(PreparedSession::open(&context.settings).await) };
-    tokio::try_join!(store, broker).ok().map(|((), prepared)| prepared)
+    let connected = async {
+        let (answered_at_once, prepared) =
+            tokio::join!(wait_for_store(context), PreparedSession::open(&context.settings));
+        if answered_at_once {
+            return prepared;
+        }
+        // What was true of RabbitMQ before an outage of MongoDB may not be true after it.
+        if let Ok(prepared) = prepared {
+            prepared.close().await;
+        }
+        PreparedSession::open(&context.settings).await
+    };
+    tokio::select! {
+        biased;
+        () = context.stop.cancelled() => None,
+        connected = connected => Some(connected),
+    }
 }
 
 /// Starts a session; `None` if the process is asked to stop first.
@@ -236,6 +250,7 @@ async fn open_session(
 ) -> Option<Result<Session, BrokerError>> {
     let settings = &context.settings;
     let opened = tokio::select! {
+        biased;
         () = context.stop.cancelled() => return None,
         opened = async { Session::start(prepared?, settings, options).await } => opened,
     };
@@ -279,31 +294,28 @@ async fn probe_store(context: &WorkerContext) -> Result<Option<String>, Failure>
     context.store.unfit_collection().await
 }
 
-/// Waits until the store answers and its collection can be used; false if the process is asked to stop first.
+/// Waits until the store answers and its collection can be used. Returns whether they did at once.
 async fn wait_for_store(context: &WorkerContext) -> bool {
     let mut backoff = context.backoff();
-    while !context.stop.is_cancelled() {
-        let probed = tokio::select! {
-            () = context.stop.cancelled() => return false,
-            probed = probe_store(context) => probed,
-        };
-        let problem = match probed {
+    let mut at_once = true;
+    loop {
+        let problem = match probe_store(context).await {
             Ok(None) => {
                 if context.health.up(Component::Store) {
                     info!("MongoDB answers");
                 }
-                return true;
+                return at_once;
             }
             Ok(Some(unfit)) => unfit,
             Err(failure) => failure.to_string(),
         };
+        at_once = false;
         let changed = context.health.down(Component::Store, problem.as_str());
         if changed || THROTTLE.permit(Instant::now()).is_some() {
             warn!("waiting for MongoDB: {problem}");
         }
         context.sleep(backoff.next_delay()).await;
     }
-    false
 }
 
 /// Waits after a requeue until consuming makes sense again, because each delivery may count towards the queue's delivery
