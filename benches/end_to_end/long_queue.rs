@@ -169,10 +169,12 @@ async fn forget(name: &str) {
 
 fn dead_letter(n: u64) -> (Vec<u8>, BasicProperties) {
     let text = |text: String| AMQPValue::LongString(text.into());
+    // Odd, so that no two ids are equal.
+    let id = u128::from(n).wrapping_mul(0x9E37_79B9_7F4A_7C15_F39C_C061) % (1 << 96);
     let mut headers = FieldTable::default();
     for (name, value) in [
         ("dl-version", AMQPValue::LongLongInt(1)),
-        ("dl-id", text(format!("{:032x}", u128::from(n).wrapping_mul(0x9E37_79B9_7F4A_7C15_F39C_C060_5CED_C835)))),
+        ("dl-id", text(format!("{:024x}", id))),
         ("dl-reason", text("invalid_json".to_owned())),
         ("dl-detail", text(format!("line 1, column {}: expected a comma or the end of the object", n % CAUSES))),
         ("dl-stage", text("decode".to_owned())),

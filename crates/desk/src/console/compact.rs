@@ -59,10 +59,10 @@ impl TextsBuilder {
     }
 }
 
-/// An id in 17 bytes: most are 16 bytes in hexadecimal digits, as a `dl-id` or as a UUID. Any other text is shared.
+/// An id in 17 bytes: a `dl-id`, which is 12 bytes in hexadecimal digits, a UUID, or any other text by its index.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum CompactId {
-    Hex([u8; 16]),
+    DeadLetter([u8; 12]),
     Uuid([u8; 16]),
     /// The index of the text.
     Text([u8; 4]),
@@ -75,15 +75,15 @@ impl CompactId {
 
     /// Only what is written back as the same text.
     fn of_bytes(text: &str) -> Option<Self> {
-        let digits = text.replace('-', "");
-        let bytes = u128::from_str_radix(&digits, 16).ok()?.to_be_bytes();
+        let bytes = u128::from_str_radix(&text.replace('-', ""), 16).ok()?.to_be_bytes();
+        let [_, _, _, _, last @ ..] = bytes;
         let none = Texts::default();
-        [CompactId::Hex(bytes), CompactId::Uuid(bytes)].into_iter().find(|id| id.text(&none) == text)
+        [CompactId::DeadLetter(last), CompactId::Uuid(bytes)].into_iter().find(|id| id.text(&none) == text)
     }
 
     pub fn text<'a>(&self, texts: &'a Texts) -> Cow<'a, str> {
         match self {
-            CompactId::Hex(bytes) => format!("{:032x}", u128::from_be_bytes(*bytes)).into(),
+            CompactId::DeadLetter(bytes) => bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>().into(),
             CompactId::Uuid(bytes) => {
                 let id = u128::from_be_bytes(*bytes);
                 let [b, c, d] = [80, 64, 48].map(|shift| (id >> shift) & 0xFFFF);
@@ -110,10 +110,17 @@ mod tests {
 
     #[test]
     fn every_id_is_written_back_as_it_was() {
-        let (dl_id, uuid) = ("00c0ffee00000000000000000000000f", "0003a0f8-7a59-4a53-8f0e-6b1d4c2e9f10");
+        let (dl_id, uuid) = ("00c0ffee000000000000000f", "0003a0f8-7a59-4a53-8f0e-6b1d4c2e9f10");
         let mut builder = TextsBuilder::default();
-        let others =
-            ["", "+0c0ffee00000000000000000000000f", "C0FFEE", "order-17", "0003A0F8-7A59-4A53-8F0E-6B1D4C2E9F10", "-"];
+        let others = [
+            "",
+            "+0c0ffee000000000000000f",
+            "C0FFEE",
+            "0100c0ffee000000000000000f",
+            "order-17",
+            "0003A0F8-7A59-4A53-8F0E-6B1D4C2E9F10",
+            "-",
+        ];
         let ids: Vec<_> = [dl_id, uuid].iter().chain(&others).map(|text| CompactId::new(text, &mut builder)).collect();
         let texts = builder.finish();
         let back: Vec<_> = ids.iter().map(|id| id.text(&texts)).collect();

@@ -246,7 +246,7 @@ mod tests {
         let mut builder = SnapshotBuilder::default();
         for n in 0..100 {
             let fingerprint = if n % 4 == 0 { "a" } else { "b" };
-            builder.add(&fields(&format!("{n:032x}"), fingerprint, 1000 + n), 10);
+            builder.add(&fields(&format!("{n:024x}"), fingerprint, 1000 + n), 10);
         }
         builder.finish(5, Duration::ZERO)
     }
@@ -255,7 +255,7 @@ mod tests {
     fn texts_are_kept_once_and_dead_letters_are_selected() {
         let snapshot = snapshot();
         assert_eq!((snapshot.len(), snapshot.texts.len()), (100, 6));
-        let some = Filter { ids: vec![format!("{:032x}", 7)], ..Filter::default() };
+        let some = Filter { ids: vec![format!("{:024x}", 7)], ..Filter::default() };
         assert_eq!(snapshot.selected(&some).count(), 1);
         let groups = snapshot.groups(&Filter { until: Some(1010), ..Filter::default() });
         assert_eq!((groups.count, groups.largest_first().len()), (10, 2), "before that time");
