@@ -107,6 +107,13 @@ async fn a_replay_sends_the_selected_dead_letters_and_reports_their_outcomes() {
     assert_eq!((env.depth(&env.parked_queue()).await, env.depth(&env.dead_letter_queue()).await), (1, 0));
     let lines = std::fs::read_to_string(audit.path()).unwrap();
     let lines: Vec<serde_json::Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let (named, lines): (Vec<_>, Vec<_>) = lines.into_iter().partition(|line| line["state"] == "progress");
+    for end in lines.iter().filter(|line| line["state"] == "done") {
+        let of_operation = named.iter().filter(|line| line["operation"] == end["operation"]);
+        let ids = of_operation.flat_map(|line| line["ids"].as_object().unwrap().values());
+        let count = ["replayed", "parked"].map(|key| end["outcome"][key].as_u64().unwrap_or(0)).iter().sum::<u64>();
+        assert_eq!(ids.map(|ids| ids.as_array().unwrap().len() as u64).sum::<u64>(), count, "{end}");
+    }
     assert_eq!(lines.len(), 14, "a start and an end of each command");
     assert_eq!((&lines[1]["outcome"]["replayed"], &lines[1]["filter"]["where"][1]), (&1.into(), &"user_id".into()));
     env.clean().await;

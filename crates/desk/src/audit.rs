@@ -1,28 +1,76 @@
-//! The audit line: who did what, where, when, to which dead letters, with what outcome. It is logged, and appended to a file if
+//! The audit lines: who did what, where, when, to which dead letters, with what outcome. They are logged, and appended to a file if
 //! one is given.
 
 use std::fs::OpenOptions;
 use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use bson::oid::ObjectId;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use tracing::{info, warn};
 
 use ticketlog_config::system::{host_name, now_millis};
 
 use super::DeskError;
 use ticketlog_config::format::rfc3339;
+use ticketlog_contract::dead_letter::one_line;
+
+/// Most dead letters that a line names, and bytes of an id: a worker's has 24.
+const MAX_NAMED: usize = 200;
+const MAX_ID: usize = 64;
+/// How long an id waits for others before its line is written, if anything more is named.
+const MAX_WAIT: Duration = Duration::from_secs(1);
+
+/// What became of a dead letter, as the lines of an audit name it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Touched {
+    Replayed,
+    /// Replayed with a changed body.
+    Edited,
+    Parked,
+    Unparked,
+    Purged,
+    Imported,
+}
+
+impl Touched {
+    /// The key of its ids in a line.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Touched::Replayed => "replayed",
+            Touched::Edited => "edited",
+            Touched::Parked => "parked",
+            Touched::Unparked => "unparked",
+            Touched::Purged => "purged",
+            Touched::Imported => "imported",
+        }
+    }
+}
+
+/// Dead letters whose outcome is known, and not written yet.
+#[derive(Default)]
+struct Named {
+    /// By what became of them: lists of `dl-id`s.
+    ids: Map<String, Value>,
+    /// By `dl-id`: the `_id` of the document that a worker makes of it.
+    documents: Map<String, Value>,
+    count: usize,
+    since: Option<Instant>,
+}
 
 /// The audit of one operation. Its beginning is written as well as its end, so that an operation that is killed leaves a
-/// trace.
+/// trace; and in between the ids of the dead letters that it has touched.
 pub struct Audit {
     line: Value,
     ended: bool,
     file: Option<std::fs::File>,
     /// Whether the last line of the file is cut off, by a full disk for instance: then the next one begins on a line of its own.
     after_cut: bool,
+    named: Named,
+    /// Whether a line with ids could not be written.
+    is_incomplete: bool,
 }
 
 impl Audit {
@@ -42,32 +90,66 @@ impl Audit {
             subject.insert("who".to_owned(), json!(who));
             subject.insert("host".to_owned(), json!(host_name()));
         }
-        let mut audit = Audit { line: subject, ended: false, file, after_cut };
+        let mut audit =
+            Audit { line: subject, ended: false, file, after_cut, named: Named::default(), is_incomplete: false };
         audit.write("begun", Value::Null)?;
         Ok(audit)
     }
 
-    /// Writes the outcome, and whether the operation failed.
-    pub fn end(mut self, outcome: Value, failed: bool) {
+    /// Names a dead letter whose outcome a server has confirmed, with the `_id` of the document that a worker makes of it if that is
+    /// known. Lines have a bounded number of them.
+    pub fn name(&mut self, touched: Touched, id: &str, document: Option<ObjectId>) {
+        let id = one_line(id, MAX_ID);
+        if let Some(document) = document {
+            self.named.documents.insert(id.clone(), json!(document.to_hex()));
+        }
+        let ids = self.named.ids.entry(touched.as_str()).or_insert_with(|| json!([]));
+        ids.as_array_mut().into_iter().for_each(|ids| ids.push(json!(id)));
+        self.named.count += 1;
+        let since = *self.named.since.get_or_insert_with(Instant::now);
+        if self.named.count >= MAX_NAMED || since.elapsed() >= MAX_WAIT {
+            self.write_named();
+        }
+    }
+
+    /// What it names is repeated in no line, so that their length is bounded: the operation leads to its other lines.
+    fn write_named(&mut self) {
+        let Named { ids, documents, count, .. } = std::mem::take(&mut self.named);
+        if count == 0 {
+            return;
+        }
+        let kept = ["action", "operation", "queue", "who", "replay_id"];
+        let kept = kept.into_iter().filter_map(|name| Some((name.to_owned(), self.line.get(name)?.clone())));
+        let mut line: Map<String, Value> = kept.collect();
+        line.insert("ids".to_owned(), Value::Object(ids));
+        line.extend((!documents.is_empty()).then(|| ("documents".to_owned(), Value::Object(documents))));
+        self.is_incomplete |= self.append(line, "progress").is_err();
+    }
+
+    /// Writes the outcome, and whether the operation failed. Returns whether all that was touched is named.
+    pub fn end(mut self, outcome: Value, failed: bool) -> bool {
         self.ended = true;
         self.write_end(if failed { "failed" } else { "done" }, outcome);
+        !self.is_incomplete
     }
 
     fn write_end(&mut self, state: &str, outcome: Value) {
+        self.write_named();
         if self.write(state, outcome).is_err() {
             warn!("the end of the operation could not be written to the audit file");
         }
     }
 
     fn write(&mut self, state: &str, outcome: Value) -> Result<(), DeskError> {
-        let mut line = self.line.clone();
-        if let Value::Object(line) = &mut line {
-            line.insert("time".to_owned(), json!(rfc3339(Some(now_millis()))));
-            line.insert("state".to_owned(), json!(state));
-            if !outcome.is_null() {
-                line.insert("outcome".to_owned(), outcome);
-            }
-        }
+        let Value::Object(mut line) = self.line.clone() else { return Ok(()) };
+        line.extend((!outcome.is_null()).then(|| ("outcome".to_owned(), outcome)));
+        self.append(line, state)
+    }
+
+    fn append(&mut self, mut line: Map<String, Value>, state: &str) -> Result<(), DeskError> {
+        line.insert("time".to_owned(), json!(rfc3339(Some(now_millis()))));
+        line.insert("state".to_owned(), json!(state));
+        let line = Value::Object(line);
         log(&line);
         let text = line.to_string();
         if let Some(file) = &mut self.file {
@@ -101,10 +183,12 @@ fn log(line: &Value) {
     let filter = line.get("filter").and_then(Value::as_object).filter(|filter| !filter.is_empty());
     let conditions =
         filter.map(|filter| filter.iter().map(|(name, value)| format!("{name} {value}")).collect::<Vec<_>>());
+    let named = |name: &str| line.get(name).map(ToString::to_string);
     let (action, state) = (text("action").unwrap_or_default(), text("state").unwrap_or_default());
     info!(
         action,
         state,
+        operation = text("operation"),
         queue = text("queue"),
         who = text("who"),
         replay_id = text("replay_id"),
@@ -119,6 +203,8 @@ fn log(line: &Value) {
         documents = count("documents"),
         dead_letters = count("dead_letters"),
         backup,
+        ids = named("ids"),
+        documents_by_id = named("documents"),
         "dead letters: {action} {state}"
     );
 }
@@ -157,5 +243,31 @@ mod tests {
                 text.lines().filter(|line| serde_json::from_str::<Value>(line).is_ok_and(|line| line["who"] == "anna"));
             assert_eq!(whole.count(), 2, "{text}");
         }
+    }
+    #[test]
+    fn every_dead_letter_is_named_in_lines_of_bounded_length() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("audit");
+        let filter = json!({ "id": vec!["a".repeat(24); 1000] });
+        let subject = json!({ "action": "replay", "queue": "q", "replay_id": "r", "filter": filter });
+        let mut audit = Audit::begin(Some(&path), "anna", subject).unwrap();
+        for n in 0..450 {
+            let document = (n % 2 == 0).then(ObjectId::new);
+            audit.name(if n % 3 == 0 { Touched::Edited } else { Touched::Replayed }, &format!("{n:024}"), document);
+        }
+        audit.name(Touched::Replayed, &"forged\n".repeat(100), None);
+        assert!(audit.end(json!({}), false));
+        let text = std::fs::read_to_string(&path).unwrap();
+        let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let states: Vec<&str> = lines.iter().map(|line| line["state"].as_str().unwrap()).collect();
+        assert_eq!(states, ["begun", "progress", "progress", "progress", "done"]);
+        let named = |line: &Value| ["replayed", "edited"].map(|key| line["ids"][key].as_array().unwrap().len());
+        assert_eq!(lines[1..4].iter().map(|line| named(line).iter().sum()).collect::<Vec<usize>>(), [200, 200, 51]);
+        assert_eq!(lines[1]["documents"].as_object().unwrap().len(), 100);
+        for line in &lines[1..4] {
+            let known = ["operation", "who", "queue", "replay_id"].map(|key| line[key] == lines[0][key]);
+            assert!(known == [true; 4] && line.get("filter").is_none() && line.to_string().len() < 16_384, "{line}");
+        }
+        assert!(lines[3]["ids"].to_string().contains("forged forged"));
     }
 }

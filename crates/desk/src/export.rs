@@ -8,7 +8,7 @@ use serde_json::Value;
 use ticketlog_rabbitmq::report::Report;
 
 use super::archive_file::NewFile;
-use super::{DeadLetterReader, DeskError, Operation, Outcome, Run, Selection};
+use super::{DeadLetterReader, DeskError, Operation, Outcome, Progress, Run, Selection};
 use ticketlog_config::format::dead_letters;
 
 /// Takes a line without its end; returns when there is room for another.
@@ -69,13 +69,13 @@ impl Operation for Export<'_> {
         self.selection.subject("export")
     }
 
-    async fn perform(&self, run: Run<'_>, outcome: &mut Outcome) -> Result<(), DeskError> {
+    async fn perform(&self, run: Run<'_>, progress: &mut Progress) -> Result<(), DeskError> {
         // Before it waits for the queue, and again when it is its turn.
         if let ExportTo::File(path) = &self.to {
             NewFile::check(path)?;
         }
         let mut reader = DeadLetterReader::open(run, &self.selection).await?;
-        let exported = self.export(&mut reader, &**run.report, outcome).await;
+        let exported = self.export(&mut reader, &**run.report, &mut progress.outcome).await;
         reader.close(exported).await
     }
 

@@ -8,11 +8,11 @@ use tokio::fs::File;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 
 use ticketlog_config::RouteSettings;
-use ticketlog_contract::dead_letter::ArchivedMessage;
+use ticketlog_contract::dead_letter::{self, ArchivedMessage};
 use ticketlog_rabbitmq::report::Report;
-use ticketlog_rabbitmq::{BatchPublisher, Outgoing, Publisher, Rate};
+use ticketlog_rabbitmq::{BatchPublisher, Outgoing, PublishResult, Publisher, Rate, Results};
 
-use super::{DeskError, Operation, Outcome, Run};
+use super::{DeskError, Operation, Outcome, Progress, Run, Touched};
 use ticketlog_config::format::dead_letters;
 
 /// Most invalid lines that are named in notes.
@@ -35,17 +35,19 @@ impl Import {
         if is_ours { &settings.dead_letter.exchange } else { "" }
     }
 
-    fn parse(&self, line: &[u8], exchange: &str) -> Result<Outgoing, String> {
+    /// The message, and its `dl-id` if it has one.
+    fn parse(&self, line: &[u8], exchange: &str) -> Result<(Outgoing, Option<String>), String> {
         let archived = ArchivedMessage::from_line(line.trim_ascii_end()).map_err(|error| error.to_string())?;
-        Outgoing::from_archive(archived, exchange, &self.queue)
+        let id = archived.headers.get(dead_letter::ID).and_then(Value::as_str).map(str::to_owned);
+        Ok((Outgoing::from_archive(archived, exchange, &self.queue)?, id))
     }
 
     /// Checks every line, and publishes it if there is a publisher. Returns the number of complete lines.
     async fn read(
         &self,
-        mut publisher: Option<&mut BatchPublisher<()>>,
+        mut publisher: Option<&mut BatchPublisher<Option<String>>>,
         (exchange, report): (&str, &dyn Report),
-        outcome: &mut Outcome,
+        progress: &mut Progress,
     ) -> Result<u64, DeskError> {
         let file = self.file.display();
         let unreadable = |error| DeskError::NoInput(format!("{file} cannot be read: {error}"));
@@ -61,12 +63,13 @@ impl Import {
                 continue;
             }
             match (self.parse(&line, exchange), &mut publisher) {
-                (Ok(message), Some(publisher)) => publisher.push(message, (), &mut Vec::new()).await?,
+                (Ok(message), Some(publisher)) => publish(publisher, Some(message), progress).await?,
                 (Ok(_), None) => {}
                 // Without its end, the line may be cut off.
                 (Err(_), _) if !line.ends_with(b"\n") => {
                     let bytes = line.len();
-                    outcome.cut_off = Some(format!("{file}:{number}: this line is cut off after {bytes} bytes"));
+                    progress.outcome.cut_off =
+                        Some(format!("{file}:{number}: this line is cut off after {bytes} bytes"));
                     break;
                 }
                 (Err(text), _) => {
@@ -88,6 +91,22 @@ impl Import {
     }
 }
 
+/// Publishes a message with its `dl-id`, or what is left of the batch; and names what RabbitMQ has confirmed.
+async fn publish(
+    publisher: &mut BatchPublisher<Option<String>>,
+    message: Option<(Outgoing, Option<String>)>,
+    progress: &mut Progress,
+) -> Result<(), DeskError> {
+    let mut results = Results::new();
+    let published = match message {
+        Some((message, id)) => publisher.push(message, id, &mut results).await,
+        None => publisher.flush(&mut results).await,
+    };
+    let confirmed = results.into_iter().filter(|(_, result)| *result == PublishResult::Confirmed);
+    confirmed.filter_map(|(id, _)| id).for_each(|id| progress.name(Touched::Imported, &id, None));
+    Ok(published?)
+}
+
 impl Operation for Import {
     const COUNTED: &'static str = "imported";
     const UNDELIVERABLE: &'static str = "refused";
@@ -96,7 +115,7 @@ impl Operation for Import {
         json!({ "action": "import", "queue": self.queue, "file": self.file.display().to_string() })
     }
 
-    async fn perform(&self, run: Run<'_>, outcome: &mut Outcome) -> Result<(), DeskError> {
+    async fn perform(&self, run: Run<'_>, progress: &mut Progress) -> Result<(), DeskError> {
         let Run { settings, report } = run;
         let why = match std::fs::metadata(&self.file) {
             Ok(found) if found.is_file() => None,
@@ -107,15 +126,16 @@ impl Operation for Import {
             return Err(DeskError::NoInput(format!("{} {why}", self.file.display())));
         }
         let exchange = self.exchange(settings);
-        let total = self.read(None, (exchange, &**report), outcome).await?;
+        let total = self.read(None, (exchange, &**report), progress).await?;
         report.set_total(total);
         let publisher = Publisher::open_without_topology(&settings.broker, "dead letter import").await?;
         let mut publisher = BatchPublisher::new(&settings.broker, publisher, self.rate, Arc::clone(report));
-        let sent = match self.read(Some(&mut publisher), (exchange, &**report), outcome).await {
-            Ok(_) => publisher.flush(&mut Vec::new()).await.map_err(DeskError::from),
+        let sent = match self.read(Some(&mut publisher), (exchange, &**report), progress).await {
+            Ok(_) => publish(&mut publisher, None, progress).await,
             Err(error) => Err(error),
         };
         let (counts, _) = publisher.close().await;
+        let outcome = &mut progress.outcome;
         outcome.count = counts.confirmed();
         if counts.published > outcome.count {
             outcome.add_undeliverable(exchange.to_owned(), counts.published - outcome.count);

@@ -36,7 +36,7 @@ mod replay;
 mod selection;
 mod transfer;
 
-pub use audit::{Audit, operator};
+pub use audit::{Audit, Touched, operator};
 pub use edit::{Edit, serve_expressions};
 pub use erase::{Undecided, UserDeadLetters, UserSearch};
 pub use error::DeskError;
@@ -44,7 +44,7 @@ pub use export::{Export, ExportTo, LineSink};
 pub use follow::{Follow, Followed};
 pub use forecast::{Forecast, Sample, replayed_message};
 pub use import::Import;
-pub use operation::{Done, Operation, Outcome, run};
+pub use operation::{Done, Operation, Outcome, Progress, run};
 pub use park::Park;
 pub use purge::Purge;
 pub use reader::{DeadLetter, DeadLetterReader, Run, readable_body};

@@ -8,7 +8,7 @@ use bson::oid::ObjectId;
 use serde_json::{Map, Value, json};
 
 use super::reader::Run;
-use super::{Audit, DeskError, Forecast};
+use super::{Audit, DeskError, Forecast, Touched};
 use ticketlog_config::format::dead_letters;
 
 /// Most destinations that are counted; further ones are counted together.
@@ -26,8 +26,8 @@ pub trait Operation: Sync {
     /// The part of an audit line that describes it: a JSON object with `action`, and what else names its dead letters.
     fn subject(&self) -> Value;
 
-    /// Does it, and counts in `outcome` what is done.
-    fn perform(&self, run: Run<'_>, outcome: &mut Outcome) -> impl Future<Output = Result<(), DeskError>> + Send;
+    /// Does it; counts and names in `progress` what is done.
+    fn perform(&self, run: Run<'_>, progress: &mut Progress) -> impl Future<Output = Result<(), DeskError>> + Send;
 
     /// The outcome as JSON, for the operator. Texts may quote bodies.
     fn to_json(&self, outcome: &Outcome) -> Value {
@@ -44,6 +44,21 @@ pub trait Operation: Sync {
              --to-queue replays into a queue directly",
             dead_letters(count)
         )
+    }
+}
+
+/// How far an operation is.
+pub struct Progress {
+    /// What is done so far.
+    pub outcome: Outcome,
+    audit: Audit,
+}
+
+impl Progress {
+    /// Names a dead letter in the audit, with the `_id` of the document that is made of it, if that is known. What became of it must be
+    /// confirmed.
+    pub(super) fn name(&mut self, touched: Touched, id: &str, document: Option<ObjectId>) {
+        self.audit.name(touched, id, document);
     }
 }
 
@@ -138,9 +153,12 @@ pub struct Done {
 
 /// Runs an operation whose audit has begun.
 pub async fn run<O: Operation>(operation: &O, audit: Audit, run: Run<'_>) -> Done {
-    let mut outcome = Outcome::default();
-    let ended = operation.perform(run, &mut outcome).await;
+    let mut progress = Progress { outcome: Outcome::default(), audit };
+    let ended = operation.perform(run, &mut progress).await;
+    let Progress { mut outcome, audit } = progress;
     outcome.is_stopped = run.report.is_stopped();
-    audit.end(outcome.to_audit(O::COUNTED, O::UNDELIVERABLE), ended.is_err());
+    if !audit.end(outcome.to_audit(O::COUNTED, O::UNDELIVERABLE), ended.is_err()) {
+        run.report.note("the audit file could not be written: it does not name all dead letters of this operation");
+    }
     Done { outcome, ended }
 }

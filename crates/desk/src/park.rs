@@ -6,7 +6,7 @@ use ticketlog_config::RouteSettings;
 use ticketlog_rabbitmq::Rate;
 
 use super::transfer::{Sent, Transfer};
-use super::{DeskError, Operation, Outcome, Run, Selection};
+use super::{DeskError, Operation, Outcome, Progress, Run, Selection, Touched};
 use ticketlog_config::format::dead_letters;
 
 /// What to move, and where.
@@ -44,13 +44,14 @@ impl Operation for Park {
         self.selection.subject(if self.is_back { "unpark" } else { "park" })
     }
 
-    async fn perform(&self, run: Run<'_>, outcome: &mut Outcome) -> Result<(), DeskError> {
-        let mut transfer = Transfer::open(run, &self.selection, self.rate, outcome).await?;
+    async fn perform(&self, run: Run<'_>, progress: &mut Progress) -> Result<(), DeskError> {
+        let mut transfer = Transfer::open(run, &self.selection, self.rate, progress).await?;
         let exchange = &run.settings.dead_letter.exchange;
+        let touched = if self.is_back { Touched::Unparked } else { Touched::Parked };
         let sent = async {
             while let Some((dead_letter, ack)) = transfer.next().await? {
                 let message = dead_letter.delivery.copy_to(&dead_letter.record, exchange, &self.to, self.is_back);
-                transfer.send(message, ack, Sent::default()).await?;
+                transfer.send(message, ack, Sent::new(dead_letter.id, touched)).await?;
             }
             Ok(())
         }

@@ -10,7 +10,7 @@ use ticketlog_rabbitmq::report::Report;
 
 use super::archive_file::BackupFile;
 use super::reader::DeadLetterRemover;
-use super::{DeskError, Operation, Outcome, Run, Selection};
+use super::{DeskError, Operation, Outcome, Progress, Run, Selection, Touched};
 use ticketlog_config::format::dead_letters;
 
 /// Most messages, and bytes of their lines, that are written before they are synced and deleted.
@@ -30,6 +30,7 @@ pub struct Purge {
 #[derive(Default)]
 struct Batch {
     lines: String,
+    ids: Vec<String>,
     acks: Vec<AckHandle>,
 }
 
@@ -49,7 +50,7 @@ impl Purge {
         &self,
         reader: &mut DeadLetterRemover,
         report: &dyn Report,
-        outcome: &mut Outcome,
+        progress: &mut Progress,
     ) -> Result<(), DeskError> {
         let mut backup = self.backup.clone().map(BackupFile::new);
         let mut batch = Batch::default();
@@ -61,18 +62,20 @@ impl Purge {
                     batch.lines += &dead_letter.archive(&self.selection.source.queue);
                     batch.lines.push('\n');
                 }
+                batch.ids.push(dead_letter.id);
                 batch.acks.push(ack);
             }
             if is_last || batch.acks.len() >= MAX_BATCH_MESSAGES || batch.lines.len() >= MAX_BATCH_BYTES {
-                let Batch { lines, acks } = std::mem::take(&mut batch);
+                let Batch { lines, ids, acks } = std::mem::take(&mut batch);
                 if let Some(backup) = &mut backup {
                     backup.append(&lines)?;
-                    outcome.file = backup.created();
+                    progress.outcome.file = backup.created();
                 }
                 let count = acks.len() as u64;
                 reader.acknowledge(acks).await?;
-                outcome.count += count;
-                report.set_done(outcome.count);
+                progress.outcome.count += count;
+                ids.iter().for_each(|id| progress.name(Touched::Purged, id, None));
+                report.set_done(progress.outcome.count);
             }
             if is_last {
                 return Ok(());
@@ -88,10 +91,11 @@ impl Operation for Purge {
         self.selection.subject("purge")
     }
 
-    async fn perform(&self, run: Run<'_>, outcome: &mut Outcome) -> Result<(), DeskError> {
+    async fn perform(&self, run: Run<'_>, progress: &mut Progress) -> Result<(), DeskError> {
         self.check()?;
         let mut reader = DeadLetterRemover::open(run, &self.selection, None).await?;
-        let ended = self.purge(&mut reader, &**run.report, outcome).await;
+        let ended = self.purge(&mut reader, &**run.report, progress).await;
+        let outcome = &progress.outcome;
         if let (Err(_), Some(file), true) = (&ended, &outcome.file, outcome.count > 0) {
             let purged = dead_letters(outcome.count);
             run.report.note(&format!("{purged} purged before the failure; all are in {file}"));

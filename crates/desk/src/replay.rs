@@ -7,14 +7,14 @@ use serde_json::{Value, json};
 
 use ticketlog_config::RouteSettings;
 use ticketlog_contract::dead_letter::escape;
-use ticketlog_rabbitmq::{self as rabbitmq, Delivery, Rate, ReplayTarget};
+use ticketlog_rabbitmq::{self as rabbitmq, AckHandle, Delivery, Rate, ReplayTarget};
 
 use super::archive_file::BackupFile;
 use super::edit::Edit;
 use super::forecast::{Forecast, Prediction, Predictor};
 use super::reader::{DeadLetter, DeadLetterReader};
 use super::transfer::{ReplaySpan, Sent, Transfer};
-use super::{DeskError, Operation, Outcome, Run, Selection};
+use super::{DeskError, Operation, Outcome, Progress, Run, Selection, Touched};
 use ticketlog_config::format::dead_letters;
 
 /// The destination of those that no message can be addressed to.
@@ -136,15 +136,16 @@ impl Replay {
             let (edited, document_id) = match predictor.predict(delivery, record).await {
                 Prediction::Parked => {
                     let parked = delivery.copy_to(record, exchange, &settings.parked_queue, false);
-                    transfer.send(parked, ack, Sent { is_parked: true, ..Sent::default() }).await?;
+                    let sent = Sent { is_parked: true, ..Sent::new(id.clone(), Touched::Parked) };
+                    transfer.send(parked, ack, sent).await?;
                     continue;
                 }
                 Prediction::EditFailed(error, _) => {
-                    transfer.outcome.stayed.note_failed_edit(id, &error, &**report);
+                    transfer.progress.outcome.stayed.note_failed_edit(id, &error, &**report);
                     continue;
                 }
                 prediction @ Prediction::Rejected(_) if self.skip_rejected => {
-                    transfer.outcome.stayed.add(&prediction);
+                    transfer.progress.outcome.stayed.add(&prediction);
                     continue;
                 }
                 Prediction::Rejected(_) => (None, None),
@@ -152,16 +153,29 @@ impl Replay {
             };
             if let (Some(_), Some(backup)) = (&edited, &mut backup) {
                 backup.append(&format!("{}\n", dead_letter.archive(&self.selection.source.queue)))?;
-                transfer.outcome.file = backup.created();
+                transfer.progress.outcome.file = backup.created();
             }
-            let (exchange, _) = target.address(record);
-            let span = (self.start_span)(delivery, id, &self.id, exchange);
-            match delivery.replay(record, &target, edited) {
-                Some(message) => transfer.send(message, ack, Sent { is_parked: false, document_id, span }).await?,
-                None => transfer.outcome.add_undeliverable(TOO_LONG.to_owned(), 1),
-            }
+            self.publish(transfer, (dead_letter, ack), &target, (edited, document_id)).await?;
         }
         Ok(())
+    }
+
+    /// Publishes a dead letter again, with its new body if it has one.
+    async fn publish(
+        &self,
+        transfer: &mut Transfer<'_>,
+        (dead_letter, ack): (DeadLetter, AckHandle),
+        target: &ReplayTarget,
+        (edited, document_id): (Option<Vec<u8>>, Option<ObjectId>),
+    ) -> Result<(), DeskError> {
+        let DeadLetter { id, delivery, record, .. } = dead_letter;
+        let span = (self.start_span)(&delivery, &id, &self.id, target.address(&record).0);
+        let touched = if edited.is_some() { Touched::Edited } else { Touched::Replayed };
+        let Some(message) = delivery.replay(&record, target, edited) else {
+            transfer.progress.outcome.add_undeliverable(TOO_LONG.to_owned(), 1);
+            return Ok(());
+        };
+        transfer.send(message, ack, Sent { document_id, span, ..Sent::new(id, touched) }).await
     }
 }
 
@@ -178,9 +192,9 @@ impl Operation for Replay {
         subject
     }
 
-    async fn perform(&self, run: Run<'_>, outcome: &mut Outcome) -> Result<(), DeskError> {
+    async fn perform(&self, run: Run<'_>, progress: &mut Progress) -> Result<(), DeskError> {
         let predictor = self.predictor(run.settings).await?;
-        let mut transfer = Transfer::open(run, &self.selection, self.rate, outcome).await?;
+        let mut transfer = Transfer::open(run, &self.selection, self.rate, progress).await?;
         let sent = self.send(run, &mut transfer, predictor).await;
         transfer.finish(sent).await
     }

@@ -10,7 +10,7 @@ use ticketlog_rabbitmq::report::Report;
 use ticketlog_rabbitmq::{AckHandle, BatchPublisher, BrokerError, Outgoing, PublishResult, Publisher, Rate, Results};
 
 use super::reader::{DeadLetter, DeadLetterRemover};
-use super::{DeskError, Outcome, Run, Selection};
+use super::{DeskError, Progress, Run, Selection, Touched};
 use ticketlog_config::format::dead_letters;
 
 /// Most documents that are named in a report.
@@ -23,14 +23,23 @@ pub trait ReplaySpan: Send + Sync {
 }
 
 /// What is to be remembered of a dead letter until its confirm comes.
-#[derive(Default)]
 pub(super) struct Sent {
-    /// Whether it goes to the parked queue instead.
+    /// Its `dl-id`.
+    pub id: String,
+    /// What becomes of it.
+    pub touched: Touched,
+    /// Whether a replay parks it instead.
     pub is_parked: bool,
     /// The `_id` of the document that is made of it, if that is known before.
     pub document_id: Option<ObjectId>,
     /// The span of its replay, if its trace is recorded.
     pub span: Option<Box<dyn ReplaySpan>>,
+}
+
+impl Sent {
+    pub fn new(id: String, touched: Touched) -> Sent {
+        Sent { id, touched, is_parked: false, document_id: None, span: None }
+    }
 }
 
 /// A dead letter that is published, and still in its queue.
@@ -47,16 +56,16 @@ pub(super) struct Transfer<'a> {
     publisher: BatchPublisher<Unconfirmed>,
     /// Whether an exchange exists, by name.
     exchanges: BTreeMap<String, bool>,
-    pub outcome: &'a mut Outcome,
+    pub progress: &'a mut Progress,
 }
 
 impl<'a> Transfer<'a> {
-    /// Opens the queue, and a publisher for at most `rate` messages a second. What is done is counted in `outcome`.
+    /// Opens the queue, and a publisher for at most `rate` messages a second. What is done is counted and named in `progress`.
     pub async fn open(
         run: Run<'_>,
         selection: &Selection,
         rate: Option<Rate>,
-        outcome: &'a mut Outcome,
+        progress: &'a mut Progress,
     ) -> Result<Self, DeskError> {
         let (reader, broker) = (DeadLetterRemover::open(run, selection, rate).await?, &run.settings.broker);
         let publisher = match Publisher::open_without_topology(broker, "dead letter transfer").await {
@@ -65,7 +74,7 @@ impl<'a> Transfer<'a> {
         };
         let report = Arc::clone(run.report);
         let publisher = BatchPublisher::new(broker, publisher, rate, Arc::clone(&report)).tolerant();
-        Ok(Transfer { reader, report, publisher, exchanges: BTreeMap::new(), outcome })
+        Ok(Transfer { reader, report, publisher, exchanges: BTreeMap::new(), progress })
     }
 
     /// The next selected dead letter.
@@ -82,7 +91,7 @@ impl<'a> Transfer<'a> {
             self.exchanges.insert(exchange.to_owned(), exists);
         }
         if self.exchanges.get(exchange) == Some(&false) {
-            self.outcome.add_undeliverable(destination, 1);
+            self.progress.outcome.add_undeliverable(destination, 1);
             return Ok(());
         }
         let mut results = Vec::new();
@@ -92,22 +101,25 @@ impl<'a> Transfer<'a> {
     }
 
     async fn acknowledge(&mut self, results: Results<Unconfirmed>) -> Result<(), DeskError> {
-        let mut confirmed = Vec::new();
+        let (mut confirmed, mut named) = (Vec::new(), Vec::new());
         for (Unconfirmed { ack, destination, sent }, result) in results {
             if result != PublishResult::Confirmed {
-                self.outcome.add_undeliverable(destination, 1);
+                self.progress.outcome.add_undeliverable(destination, 1);
                 continue;
             }
             if let Some(mut span) = sent.span {
                 span.confirmed();
             }
-            if self.outcome.document_ids.len() < MAX_DOCUMENT_IDS {
-                self.outcome.document_ids.extend(sent.document_id);
+            if self.progress.outcome.document_ids.len() < MAX_DOCUMENT_IDS {
+                self.progress.outcome.document_ids.extend(sent.document_id);
             }
-            *(if sent.is_parked { &mut self.outcome.parked } else { &mut self.outcome.count }) += 1;
+            *(if sent.is_parked { &mut self.progress.outcome.parked } else { &mut self.progress.outcome.count }) += 1;
+            named.push((sent.id, sent.touched, sent.document_id));
             confirmed.push(ack);
         }
-        self.reader.acknowledge(confirmed).await
+        let acknowledged = self.reader.acknowledge(confirmed).await;
+        named.iter().for_each(|(id, touched, document)| self.progress.name(*touched, id, *document));
+        acknowledged
     }
 
     async fn flush(&mut self) -> Result<(), DeskError> {
@@ -132,9 +144,9 @@ impl<'a> Transfer<'a> {
             Err(error) => Err(error),
         };
         let (counts, duration) = self.publisher.close().await;
-        (self.outcome.bytes, self.outcome.duration) = (counts.bytes, duration);
+        (self.progress.outcome.bytes, self.progress.outcome.duration) = (counts.bytes, duration);
         if flushed.is_err() {
-            let moved = dead_letters(self.outcome.moved());
+            let moved = dead_letters(self.progress.outcome.moved());
             self.report.note(&format!(
                 "{moved} moved before this ended; the last of them may still be in the queue. Run it again"
             ));

@@ -1,14 +1,18 @@
 //! Owns reading the history: the audit lines that every operation writes when it begins and when it ends.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::fs::File;
-use std::io::{Read as _, Seek as _, SeekFrom};
+use std::io::{BufRead, BufReader, Read as _, Seek as _, SeekFrom};
 use std::path::Path;
 
 use serde_json::Value;
 
-/// Most bytes that are read, from the end of the file.
-const MAX_BYTES: u64 = 1 << 20;
+/// Most bytes that are read, from the end of the file; and most bytes of lines that are kept.
+const MAX_READ: u64 = 64 << 20;
+const MAX_KEPT: usize = 1 << 20;
+
+/// In lines that name what an operation has touched.
+const PROGRESS: &str = "\"state\":\"progress\"";
 
 /// One operation.
 #[derive(Debug, Clone, PartialEq)]
@@ -33,18 +37,35 @@ pub(super) fn read(path: &Path) -> std::io::Result<Vec<Entry>> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
         file => file?,
     };
-    let start = file.metadata()?.len().saturating_sub(MAX_BYTES);
+    let start = file.metadata()?.len().saturating_sub(MAX_READ);
     file.seek(SeekFrom::Start(start))?;
-    let mut bytes = Vec::new();
-    file.take(MAX_BYTES).read_to_end(&mut bytes)?;
-    Ok(entries(&String::from_utf8_lossy(&bytes)))
+    Ok(entries(last_lines(BufReader::new(file.take(MAX_READ)))?.iter().map(String::as_str)))
+}
+
+/// The last lines that begin or end an operation. Those in between, which name dead letters, are many.
+fn last_lines(mut file: impl BufRead) -> std::io::Result<VecDeque<String>> {
+    let (mut lines, mut bytes) = (VecDeque::new(), 0);
+    let mut line = Vec::new();
+    while file.read_until(b'\n', &mut line)? > 0 {
+        let text = String::from_utf8_lossy(&line).into_owned();
+        line.clear();
+        if text.contains(PROGRESS) {
+            continue;
+        }
+        bytes += text.len();
+        lines.push_back(text);
+        while bytes > MAX_KEPT {
+            bytes -= lines.pop_front().map_or(bytes, |line: String| line.len());
+        }
+    }
+    Ok(lines)
 }
 
 /// Lines that are not audit lines, such as one that is cut off, are skipped.
-fn entries(text: &str) -> Vec<Entry> {
+fn entries<'a>(lines: impl Iterator<Item = &'a str>) -> Vec<Entry> {
     let mut entries: Vec<Entry> = Vec::new();
     let mut by_operation: HashMap<String, usize> = HashMap::new();
-    for line in text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok()) {
+    for line in lines.filter_map(|line| serde_json::from_str::<Value>(line).ok()) {
         let text = |name: &str| line.get(name).and_then(Value::as_str).map(str::to_owned);
         let (Some(state), Some(time)) = (text("state"), text("time")) else { continue };
         let operation = text("operation").unwrap_or_default();
@@ -81,10 +102,12 @@ mod tests {
         let lines = [
             "half a line".to_owned(),
             line("1", "begun", Value::Null).to_string(),
+            line("1", "progress", Value::Null).to_string(),
             line("2", "begun", Value::Null).to_string(),
             line("1", "done", json!({ "moved": 3 })).to_string(),
         ];
-        let entries = entries(&lines.join("\n"));
+        let lines = last_lines(lines.join("\n").as_bytes()).unwrap();
+        let entries = entries(lines.iter().map(String::as_str));
         let states: Vec<_> = entries.iter().map(|entry| (entry.state.as_str(), &entry.outcome)).collect();
         assert_eq!(states, [("begun", &Value::Null), ("done", &json!({ "moved": 3 }))]);
     }
