@@ -15,7 +15,7 @@ use super::{
     terminal, validate,
 };
 #[cfg(feature = "desk")]
-use super::{console, dead, erase, publish};
+use super::{console, dead, erase, find, publish};
 
 /// Reads ticket operations from RabbitMQ and stores each of them once in MongoDB.
 #[derive(Debug, Parser)]
@@ -62,6 +62,9 @@ enum Command {
     /// Serve the desk for dead letters in a browser: view, edit, replay.
     #[cfg(feature = "desk")]
     Console(Box<console::ConsoleArgs>),
+    /// Find one event: stored, dead-lettered, replayed, by whom and when; or nowhere, and what that means. Exit code 0 if found, else 1.
+    #[cfg(feature = "desk")]
+    Find(Box<find::FindArgs>),
     /// Delete what is stored of one user, and the user's dead letters: for requests to be forgotten.
     #[cfg(feature = "desk")]
     Erase(erase::EraseArgs),
@@ -139,6 +142,8 @@ fn dispatch(cli: Cli, early: Option<std::io::Result<run::Early>>) -> Result<u8, 
         Command::Console(args) => operate(vec![config.one_route()?], |mut routes| args.run(routes.swap_remove(0))),
         #[cfg(feature = "desk")]
         Command::Erase(args) => operate(config.routes()?, |routes| args.run(&routes)),
+        #[cfg(feature = "desk")]
+        Command::Find(args) => operate(config.routes()?, |routes| args.run(&routes)),
         Command::Config(args) => args.run(|| config.load()),
         Command::Completions(args) => args.run(Cli::command()),
         Command::Man(args) => args.run(Cli::command()),

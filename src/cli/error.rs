@@ -8,6 +8,8 @@ use ticketlog_rabbitmq::{BrokerError, BrowseError, RefusalKind};
 pub(super) mod exit {
     /// `health`: the worker is not alive or not ready.
     pub const NOT_WELL: u8 = 1;
+    /// `find`: the event was not found.
+    pub const NOT_FOUND: u8 = 1;
     /// EX_USAGE.
     pub const USAGE: u8 = 64;
     /// EX_DATAERR.
@@ -36,7 +38,7 @@ pub(super) mod exit {
 pub(super) const EXIT_CODES: &str = "\
 Exit codes (sysexits):
   0   success
-  1   health: the worker is not well, or does not answer
+  1   health: the worker is not well, or does not answer; find: not found
   64  wrong usage of the command line
   65  rejected messages or invalid lines: validate, dead import, dead replay
       check --end-to-end: the readers' side

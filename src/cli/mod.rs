@@ -19,6 +19,8 @@ mod end_to_end;
 mod erase;
 mod error;
 #[cfg(feature = "desk")]
+mod find;
+#[cfg(feature = "desk")]
 mod generate;
 mod health;
 #[cfg(feature = "desk")]
@@ -59,7 +61,7 @@ struct ConfigArgs {
     /// One setting, such as `broker.prefetch=5000`; repeatable, wins over files and environment.
     #[arg(long = "set", value_name = "SECTION.KEY=VALUE", global = true)]
     set: Vec<String>,
-    /// Only this route of the configuration; `main` is the one that the sections describe. run, check, setup, erase and contract take several
+    /// Only this route of the configuration; `main` is the one that the sections describe. run, check, setup, erase, find and contract take several
     /// [default: all]; publish, shadow, tail, validate, dead and console take one [default: main].
     #[arg(long, value_name = "NAME", global = true, env = ONLY_ROUTE, value_delimiter = ',')]
     route: Vec<String>,

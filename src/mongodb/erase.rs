@@ -55,12 +55,12 @@ impl Store {
 }
 
 /// Byte by byte: the collection's own collation may take `anna` for `Anna`.
-fn exact() -> Collation {
+pub(super) fn exact() -> Collation {
     Collation::builder().locale("simple".to_owned()).build()
 }
 
 /// The values that are equal to the id. MongoDB compares numbers of different types exactly.
-fn values(user: &Wanted) -> Vec<Bson> {
+pub(super) fn values(user: &Wanted) -> Vec<Bson> {
     let number = user.integer().and_then(|digits| {
         let decimal = || digits.parse().ok().map(Bson::Decimal128);
         digits.parse().ok().map(Bson::Int64).or_else(decimal)

@@ -10,6 +10,7 @@
 //! | `indexes` | the readers' indexes |
 //! | `erase` | counting and deleting the documents of one user |
 //! | `smoke_test` | what `ticketlog check --end-to-end` reads and deletes |
+//! | `find` | finding the documents of an event |
 //! | `watch` | following what is stored |
 //! | `check` | what `ticketlog check` reports |
 
@@ -18,6 +19,7 @@ mod client;
 mod collection;
 mod erase;
 mod error;
+mod find;
 mod indexes;
 mod insert;
 mod smoke_test;
@@ -28,6 +30,7 @@ pub use check::check;
 pub use client::{PoolListener, Store};
 pub use erase::UserDocuments;
 pub use error::{DocumentError, Failure, FailureClass, FailureKind};
+pub use find::{EventDocuments, EventQuery, values_of};
 pub use indexes::{IndexReport, ensure_indexes, index_advice};
 pub use insert::InsertResult;
 pub use smoke_test::readers_index;

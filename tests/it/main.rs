@@ -23,6 +23,7 @@ mod dependency_faults;
 mod docs;
 mod end_to_end;
 mod erasure;
+mod find;
 mod findings;
 mod flow;
 mod harness;

@@ -1,8 +1,8 @@
 //! Owns which fields are not stored, or only as a keyed hash. Works on the finished document, so that the identity and the casts see
 //! the original, and a worker that hides nothing does nothing.
 
-use bson::RawBsonRef;
 use bson::raw::{RawArray, RawArrayBuf, RawBson, RawDocument, RawDocumentBuf};
+use bson::{Document, RawBsonRef};
 use ring::hmac;
 
 use super::rules::{MAX_DOCUMENT_BYTES, Rules};
@@ -51,6 +51,15 @@ fn below<'a>((path, treatment): &Rest<'a>, name: &str) -> Option<Rest<'a>> {
     let rest = path.strip_prefix(name)?;
     let rest = if rest.is_empty() { rest } else { rest.strip_prefix('.')? };
     Some((rest, *treatment))
+}
+
+impl Rules {
+    /// A document or a body without what is hidden, as a worker stores it: for whoever shows one. `None` if it is too large then.
+    pub fn hide(&self, document: Document) -> Option<Document> {
+        let Some(privacy) = Privacy::new(self) else { return Some(document) };
+        let document = RawDocumentBuf::try_from(&document).ok()?;
+        Document::from_reader(&*privacy.apply(document.as_bytes())?).ok()
+    }
 }
 
 impl Privacy {
@@ -126,7 +135,7 @@ impl Privacy {
 
 #[cfg(test)]
 mod tests {
-    use bson::{Bson, Document, doc};
+    use bson::{Bson, doc};
     use proptest::prelude::*;
 
     use super::super::{Decoder, Message};
@@ -159,6 +168,16 @@ mod tests {
         let message = Message { body: body.as_bytes(), ..Message::default() };
         let rejection = Decoder::new(rules(&[], &["a.c"]).into()).decode(&message, || [0; 12]).unwrap_err();
         assert_eq!(rejection.reason, super::super::Reason::TooLarge);
+    }
+
+    #[test]
+    fn what_is_shown_is_hidden_as_what_is_stored() {
+        let body = doc! { "card": "4111", "user_id": 7, "kept": { "card": "4111", "$oid": "x" } };
+        let hidden = rules(&["card"], &["user_id"]).hide(body.clone()).unwrap();
+        let (_, stored) = decode(rules(&[], &["user_id"]), r#"{"user_id":7}"#);
+        let expected = doc! { "user_id": stored.get_str("user_id").unwrap(), "kept": { "card": "4111", "$oid": "x" } };
+        assert_eq!(hidden, expected);
+        assert_eq!(Rules::default().hide(body.clone()), Some(body));
     }
 
     const BODY: &str = r#"{"user_id":7,"uuid":"u","card":"4111","n":5,"z":null,

@@ -10,7 +10,9 @@
 //! | `edit`, `expression` | editing a body |
 //! | `forecast` | what would become of them |
 //! | `replay`, `park`, `purge`, `export`, `import` | the operations |
+//! | `field_search` | which dead letters have a value in a field |
 //! | `erase` | finding the dead letters of one user |
+//! | `find` | finding one event, wherever it is |
 //! | `follow` | what became of a replay, as the workers tell |
 //! | `audit` | who did what, when, with what outcome |
 //! | `archive_file` | the files that they are saved in |
@@ -24,6 +26,8 @@ mod erase;
 mod error;
 mod export;
 mod expression;
+mod field_search;
+mod find;
 mod follow;
 mod forecast;
 mod import;
@@ -41,6 +45,7 @@ pub use edit::{Edit, serve_expressions};
 pub use erase::{Undecided, UserDeadLetters, UserSearch};
 pub use error::DeskError;
 pub use export::{Export, ExportTo, LineSink};
+pub use find::{Documents, Entry, Exactly, Expected, Find, FindDocuments, Gap, GapKind, Search, Story};
 pub use follow::{Follow, Followed};
 pub use forecast::{Forecast, Sample, replayed_message};
 pub use import::Import;
