@@ -18,6 +18,7 @@ use ticketlog_config::RouteSettings;
 use ticketlog_desk::console::{self, Authority, Options, Role};
 
 use super::dead::{BrowseArgs, start_replay_span};
+use super::find::find_documents;
 use super::terminal::note;
 use super::worker_address::{own_worker, parse_http_url};
 use super::{CommandError, exit};
@@ -96,6 +97,7 @@ impl ConsoleArgs {
             workers,
             browse: self.browse.options(),
             start_span: start_replay_span,
+            find_documents: Some(find_documents),
             grafana: self.grafana.clone(),
             docs: self.docs.clone(),
         };

@@ -1,4 +1,4 @@
-// Uses the console in a real browser, as an operator would: read, filter, edit one, edit many, replay, a console that is killed,
+// Uses the console in a real browser, as an operator would: read, filter, find one, edit one, edit many, replay, a console that is killed,
 // two people at once. Every page is checked by axe-core, at two widths and in both colour schemes; no page may ask another host,
 // print an error on its console, or run a dead letter. With SCREENSHOTS=DIR pictures are written there.
 "use strict";
@@ -85,6 +85,26 @@ async function read(page) {
   await check(page, "hostile");
 }
 
+async function findOne(page) {
+  await page.goto(`${base}/dead-letters`);
+  await page.selectOption("[name=find_by]", "message_id");
+  await page.fill("[name=find]", "m-0");
+  await page.click("button:has-text('Find')");
+  await page.waitForSelector("text=dead-lettered, in");
+  await check(page, "console-find");
+  const body = '"user_id":"n0"';
+  assert.ok(!(await page.innerText("main")).includes(body), "a body is shown without a click");
+  await page.click("button:has-text('Show the bodies')");
+  await page.waitForFunction((body) => document.querySelector("main").innerText.includes(body), body);
+  await page.click("text=Show this dead letter");
+  await page.waitForSelector("pre.body");
+  await page.selectOption("[name=find_by]", "uuid");
+  await page.fill("[name=find]", "nothing");
+  await page.click("button:has-text('Find')");
+  await page.waitForSelector("text=not found: ");
+  await check(page, "not-found");
+}
+
 async function editOne(page) {
   await page.goto(`${base}/dead-letters/list?reason=invalid_field&text=yesterday`);
   await page.goto(`${base}/dead-letters/list?reason=invalid_field&field=timestamp`);
@@ -139,6 +159,8 @@ async function twoPeople(browser, page) {
   await page.click("button:has-text('Forecast')");
   await page.waitForSelector("text=would be dead-lettered again");
   await page.fill("#rate", "20");
+  assert.strictEqual(await page.inputValue("#stop_after"), "100");
+  await page.fill("#stop_after", "");
   await page.uncheck("input[name=skip]");
   await page.click("button:has-text('Replay')");
   await page.waitForSelector("progress");
@@ -169,6 +191,7 @@ async function narrow(browser) {
   try {
     const page = await watchedPage(browser, {});
     await read(page);
+    await findOne(page);
     await editOne(page);
     await editMany(page);
     await replayWhileKilled(page);

@@ -186,3 +186,32 @@ async fn a_limited_token_changes_only_its_own_dead_letters() {
     job(&console, ALL, "/purge", &[("confirm", &confirm)], "3 dead letters deleted").await;
     env.clean().await;
 }
+
+#[tokio::test]
+async fn a_limited_token_finds_only_its_own() {
+    let env = with_dead_letters().await;
+    env.collection.insert_one(bson::doc! { "uuid": "of-other-1", "text": "BODY-OF-other" }).await.unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let console = console(&env, directory.path()).await;
+    let find = async |who: &str, by: &str, text: &str, expected: &str| {
+        job(&console, who, "/find", &[("find_by", by), ("find", text)], expected).await.1
+    };
+    let own = find(SHOP, "message_id", "of-shop-2", "dl-id shop-2").await;
+    assert!(own.body.contains("Show the bodies") && !own.body.contains("BODY") && !own.body.contains("wait for"));
+    assert_own(&own);
+    for (by, text) in [("message_id", "of-other-1"), ("uuid", "of-other-1"), ("message_id", "nothing")] {
+        let none = find(SHOP, by, text, "Not found among the dead letters of shop").await;
+        assert!(!none.body.contains("MongoDB") && !none.body.contains("undecided"));
+    }
+    let found = find(ALL, "message_id", "of-other-1", "dl-id other-1").await;
+    assert!(found.body.contains("documents do not have the message_id"), "{found:?}");
+    let stored = find(ALL, "uuid", "of-other-1", "stored in log").await;
+    assert!(!stored.body.contains("BODY") && stored.body.contains("6 dead letters may be it"), "{stored:?}");
+    let fields = [("find_by", "uuid"), ("find", "of-other-1"), ("bodies", "1")];
+    let (page, bodies) = job(&console, ALL, "/find", &fields, "BODY-OF-other").await;
+    assert!(!bodies.body.contains("Show the bodies"));
+    assert_eq!(get(&console, SHOP, &page).status, 404, "a search of somebody else");
+    assert_eq!(post(&console, ALL, "/find", &[("find_by", "id"), ("find", "12")]).status, 400);
+    assert_eq!(env.depth(&env.dead_letter_queue()).await, 6);
+    env.clean().await;
+}

@@ -46,6 +46,7 @@ mod shadow;
 mod shards;
 mod soak;
 mod steering;
+mod stop_after;
 mod tail;
 mod terminal;
 mod traces;

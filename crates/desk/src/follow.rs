@@ -61,7 +61,8 @@ impl Follow<'_> {
         }
     }
 
-    async fn ask(&self) -> Followed {
+    /// What the workers say now.
+    pub(super) async fn ask(&self) -> Followed {
         let mut all = Followed { expected: self.expected, ..Followed::default() };
         for worker in http_client::at_all_addresses(self.workers).await {
             let Some(status) = read_status(&worker).await else { continue };
@@ -91,7 +92,7 @@ impl Followed {
     }
 
     /// Takes over an answer that has more outcomes; whether it has. One with fewer is of workers that did not all answer.
-    fn learn(&mut self, answer: Followed) -> bool {
+    pub(super) fn learn(&mut self, answer: Followed) -> bool {
         let is_news = answer.known() > self.known();
         self.is_answered |= answer.is_answered;
         self.not_ready = answer.not_ready;

@@ -14,6 +14,7 @@
 //! | `erase` | finding the dead letters of one user |
 //! | `find` | finding one event, wherever it is |
 //! | `follow` | what became of a replay, as the workers tell |
+//! | `stop_after` | ending a replay when too many are dead-lettered again |
 //! | `audit` | who did what, when, with what outcome |
 //! | `archive_file` | the files that they are saved in |
 //! | `console` | the same in a browser |
@@ -38,6 +39,7 @@ mod purge;
 mod reader;
 mod replay;
 mod selection;
+mod stop_after;
 mod transfer;
 
 pub use audit::{Audit, Touched, operator};
@@ -55,4 +57,5 @@ pub use purge::Purge;
 pub use reader::{DeadLetter, DeadLetterReader, Run, readable_body};
 pub use replay::{Replay, StartSpan};
 pub use selection::{Selection, Source};
+pub use stop_after::{EndedEarly, StopAfter};
 pub use transfer::ReplaySpan;

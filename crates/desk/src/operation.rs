@@ -8,7 +8,7 @@ use bson::oid::ObjectId;
 use serde_json::{Map, Value, json};
 
 use super::reader::Run;
-use super::{Audit, DeskError, Forecast, Touched};
+use super::{Audit, DeskError, EndedEarly, Forecast, Touched};
 use ticketlog_config::format::dead_letters;
 
 /// Most destinations that are counted; further ones are counted together.
@@ -85,6 +85,8 @@ pub struct Outcome {
     pub duration: Duration,
     /// Whether the operator has stopped it.
     pub is_stopped: bool,
+    /// Why a replay ended by itself before its end.
+    pub ended_early: Option<EndedEarly>,
 }
 
 impl Outcome {
@@ -118,7 +120,8 @@ impl Outcome {
         let undeliverable = undeliverable.map(|(at, count)| operation.undeliverable_note(at, *count));
         let more = self.undeliverable.len().saturating_sub(MAX_DESTINATIONS);
         let more = (more > 0).then(|| format!("{more} more destinations are not deliverable"));
-        cut_off.chain(undeliverable).chain(more).collect()
+        let early = self.ended_early.map(EndedEarly::to_text);
+        cut_off.chain(undeliverable).chain(more).chain(early).collect()
     }
 
     /// For the audit: what is not zero, and no part of a message.
@@ -138,7 +141,8 @@ impl Outcome {
         let seconds = self.duration.as_secs_f64();
         audit.extend((seconds > 0.0).then(|| ("seconds".to_owned(), json!(seconds))));
         audit.extend(self.file.iter().map(|file| ("backup".to_owned(), json!(file))));
-        audit.extend(self.is_stopped.then(|| ("stopped".to_owned(), json!(true))));
+        let is_stopped = self.is_stopped || self.ended_early.is_some();
+        audit.extend(is_stopped.then(|| ("stopped".to_owned(), json!(true))));
         Value::Object(audit)
     }
 }

@@ -13,8 +13,9 @@ use super::archive_file::BackupFile;
 use super::edit::Edit;
 use super::forecast::{Forecast, Prediction, Predictor};
 use super::reader::{DeadLetter, DeadLetterReader};
+use super::stop_after::Gate;
 use super::transfer::{ReplaySpan, Sent, Transfer};
-use super::{DeskError, Operation, Outcome, Progress, Run, Selection, Touched};
+use super::{DeskError, EndedEarly, Operation, Outcome, Progress, Run, Selection, StopAfter, Touched};
 use ticketlog_config::format::dead_letters;
 
 /// The destination of those that no message can be addressed to.
@@ -41,6 +42,8 @@ pub struct Replay {
     pub skip_rejected: bool,
     /// Most messages a second.
     pub rate: Option<Rate>,
+    /// When it ends early.
+    pub stop_after: Option<StopAfter>,
     /// Records it in the traces of its messages.
     pub start_span: StartSpan,
 }
@@ -56,6 +59,7 @@ impl Replay {
             to_queue: None,
             skip_rejected: false,
             rate: None,
+            stop_after: None,
             start_span,
         }
     }
@@ -131,7 +135,13 @@ impl Replay {
         let user_name = rabbitmq::user_name(&settings.broker);
         let target = ReplayTarget { replay_id: self.id.clone(), user_name, queue: self.to_queue.clone() };
         let exchange = &settings.dead_letter.exchange;
+        let mut gate = Gate::new(self, settings);
         while let Some((dead_letter, ack)) = transfer.next().await? {
+            if let Some(gate) = &mut gate
+                && !gate.admits(transfer, &**report).await?
+            {
+                break;
+            }
             let DeadLetter { id, delivery, record, .. } = &dead_letter;
             let (edited, document_id) = match predictor.predict(delivery, record).await {
                 Prediction::Parked => {
@@ -205,6 +215,7 @@ impl Operation for Replay {
             "undeliverable": outcome.undeliverable, "skipped": outcome.stayed.rejected,
             "edit_failed": outcome.stayed.edit_failed, "backup": outcome.file,
             "seconds": outcome.duration.as_secs_f64(), "bytes": outcome.bytes,
+            "ended_early": outcome.ended_early.map(EndedEarly::to_text),
             "document_ids": outcome.document_ids.iter().map(|id| id.to_hex()).collect::<Vec<_>>(),
         })
     }

@@ -122,7 +122,8 @@ impl<'a> Transfer<'a> {
         acknowledged
     }
 
-    async fn flush(&mut self) -> Result<(), DeskError> {
+    /// Publishes what it has collected.
+    pub async fn flush(&mut self) -> Result<(), DeskError> {
         let mut results = Vec::new();
         let flushed = self.publisher.flush(&mut results).await;
         self.acknowledge(results).await?;

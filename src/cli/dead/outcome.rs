@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use ticketlog_config::RouteSettings;
-use ticketlog_desk::{self as desk, DeskError, Done, Operation, Outcome, Run};
+use ticketlog_desk::{self as desk, DeskError, Done, EndedEarly, Operation, Outcome, Run};
 use ticketlog_rabbitmq::report::Report;
 
 use super::super::terminal::{after_printing, note, print_line};
@@ -67,6 +67,8 @@ pub(super) fn finish(
     Ok(match outcome {
         _ if !outcome.undeliverable.is_empty() => exit::UNAVAILABLE,
         _ if outcome.is_stopped => exit::INTERRUPTED,
+        Outcome { ended_early: Some(EndedEarly::NoOutcome(_)), .. } => exit::TEMPORARY,
+        _ if outcome.ended_early.is_some() => exit::DATA,
         _ if !outcome.stayed.edit_failed.is_empty() || outcome.cut_off.is_some() => exit::DATA,
         _ => 0,
     })

@@ -9,7 +9,7 @@ use url::Url;
 
 use crate::observe::traces;
 use ticketlog_config::RouteSettings;
-use ticketlog_desk::{self as desk, Edit, Follow, Followed, Forecast, Operation as _, Outcome, Replay, Run};
+use ticketlog_desk::{self as desk, Edit, Follow, Followed, Forecast, Operation as _, Outcome, Replay, Run, StopAfter};
 use ticketlog_rabbitmq::{Delivery, Rate};
 
 use super::super::terminal::{after_printing, check_can_ask, confirm, note, print_line};
@@ -58,6 +58,10 @@ pub(super) struct ReplayArgs {
     /// Wait until the workers report the outcome of each.
     #[arg(long)]
     follow: bool,
+    /// End when as many of them have been dead-lettered again, so that a wrong edit costs no more than about that: asks the workers
+    /// while it sends, and lets as many be on their way at a time. The rest stays in the queue.
+    #[arg(long, value_name = "N", requires = "follow", value_parser = clap::value_parser!(u64).range(1..))]
+    stop_after: Option<u64>,
     /// The HTTP address of a worker, for --follow; repeatable. A name with several addresses stands for a worker at each
     /// [default: http.listen].
     #[arg(long, value_name = "URL", value_parser = parse_http_url)]
@@ -118,7 +122,17 @@ impl ReplayArgs {
         if self.edit.is_some() && !self.no_backup {
             replay.backup = Some(self.backup.clone().unwrap_or_else(|| replay.backup_name()));
         }
-        Replay { to_queue: self.to_queue.clone(), skip_rejected: self.skip_bad, rate: self.rate, ..replay }
+        let stop_after = self.stop_after.map(|count| StopAfter {
+            count,
+            workers: self.workers(settings),
+            patience: self.follow_timeout,
+        });
+        let (to_queue, rate) = (self.to_queue.clone(), self.rate);
+        Replay { to_queue, skip_rejected: self.skip_bad, rate, stop_after, ..replay }
+    }
+
+    fn workers(&self, settings: &RouteSettings) -> Vec<Url> {
+        if self.status.is_empty() { vec![own_worker(settings)] } else { self.status.clone() }
     }
 
     fn print_forecast(&self, forecast: &Forecast) -> Result<(), CommandError> {
@@ -149,7 +163,7 @@ impl ReplayArgs {
     }
 
     async fn follow(&self, settings: &RouteSettings, replay: &Replay, outcome: &Outcome) -> Result<u8, CommandError> {
-        let workers = if self.status.is_empty() { vec![own_worker(settings)] } else { self.status.clone() };
+        let workers = self.workers(settings);
         let follow = Follow {
             workers: &workers,
             queue: &settings.queue,

@@ -109,7 +109,8 @@ impl FindArgs {
             }
             let find = Find {
                 search: &search,
-                documents: Ok(find_documents(self.scan)),
+                documents: Ok(find_documents),
+                scan: self.scan,
                 browse,
                 audit_files: &audit_files,
                 with_bodies: self.body,

@@ -1,17 +1,20 @@
 //! Owns asking MongoDB for the documents of an event, for `ticketlog find` and the console.
 
-use std::sync::Arc;
-
 use bson::{Bson, Document};
+use futures_util::future::BoxFuture;
 
 use crate::mongodb::{self, EventDocuments, EventQuery, Failure, Store, values_of};
 use ticketlog_config::RouteSettings;
 use ticketlog_contract::{Rules, Wanted};
-use ticketlog_desk::{Documents, FindDocuments, Gap, GapKind, Search};
+use ticketlog_desk::{Documents, Gap, GapKind, Search};
 
 /// Asks MongoDB, through the readers' indexes; without an index only if `scan` permits it.
-pub(in crate::cli) fn find_documents(scan: bool) -> FindDocuments {
-    Arc::new(move |settings, search| Box::pin(async move { find(&settings, &search, scan).await }))
+pub(in crate::cli) fn find_documents(
+    settings: RouteSettings,
+    search: Search,
+    scan: bool,
+) -> BoxFuture<'static, Result<Documents, Gap>> {
+    Box::pin(async move { find(&settings, &search, scan).await })
 }
 
 async fn find(settings: &RouteSettings, search: &Search, scan: bool) -> Result<Documents, Gap> {

@@ -10,7 +10,7 @@ use axum::http::header::{HeaderMap, SET_COOKIE};
 use axum::response::{IntoResponse, Redirect, Response};
 use maud::Markup;
 
-use crate::{Edit, Park, Purge, Replay};
+use crate::{Edit, Park, Purge, Replay, StopAfter};
 use ticketlog_rabbitmq::Rate;
 
 use super::access::{LoginError, Operator, Role};
@@ -143,7 +143,7 @@ pub(super) async fn replay(
 ) -> Result<Redirect, Problem> {
     require(&operator, Role::Replay)?;
     let forecast = find_job(&console, &operator, fields.get("forecast").unwrap_or_default())?;
-    let (Task::Forecast(predicted), Some(Outcome::Forecast(outcome))) = (&forecast.task, forecast.outcome()) else {
+    let (Task::Forecast(predicted), Some(Outcome::Forecast(outcome, _))) = (&forecast.task, forecast.outcome()) else {
         return Err(Problem::bad_request("forecast: expected a forecast that has ended"));
     };
     if predicted.edit.is_some() {
@@ -151,10 +151,17 @@ pub(super) async fn replay(
     }
     let rate = fields.get("rate").map(str::parse::<Rate>).transpose();
     let rate = rate.map_err(|error| Problem::bad_request(format!("rate: {error}")))?;
+    let stop_after = fields.get("stop_after").map(|count| match count.trim().parse() {
+        Ok(count) if count > 0 => {
+            Ok(StopAfter { count, workers: console.options.workers.clone(), patience: operations::FOLLOW_PATIENCE })
+        }
+        _ => Err(Problem::bad_request(format!("stop_after: expected a number above 0, not {count:?}"))),
+    });
+    let stop_after = stop_after.transpose()?;
     // The id is a new one: a forecast may be replayed twice.
     let Replay { id, .. } = Replay::new(predicted.selection.clone(), predicted.start_span);
     let skip_rejected = fields.get("skip").is_some();
-    let mut replay = Replay { id, skip_rejected, rate, ..predicted.clone() };
+    let mut replay = Replay { id, skip_rejected, rate, stop_after, ..predicted.clone() };
     replay.backup = replay.edit.as_ref().and_then(|_| console.kept(replay.backup_name()));
     replay.limit_to(&outcome);
     Ok(to_job(&operations::start(&console, Task::Replay(replay), forecast.query.clone(), &operator.name)?))
@@ -209,7 +216,7 @@ pub(super) async fn stop(
     match &job.task {
         Task::Replay(_) | Task::Park(_) => require(&operator, Role::Replay)?,
         Task::Purge(_) => require(&operator, Role::Purge)?,
-        Task::Read | Task::Fetch(_) | Task::Forecast(_) => {}
+        Task::Read | Task::Fetch(_) | Task::Forecast(_) | Task::Find(_) => {}
     }
     job.stop();
     Ok(to_job(&job))

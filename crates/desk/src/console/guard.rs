@@ -30,13 +30,14 @@ const PROBES: [&str; 2] = ["/livez", "/readyz"];
 /// Paths that need no login.
 const PUBLIC: [&str; 3] = ["/login", "/static/console.css", "/static/console.js"];
 /// Paths for whoever may see one publisher only; besides these, jobs. What is not here is refused.
-const OF_ONE_PUBLISHER: [&str; 13] = [
+const OF_ONE_PUBLISHER: [&str; 14] = [
     "/dead-letters",
     "/dead-letters/list",
     "/dead-letter",
     "/act",
     "/export",
     "/read",
+    "/find",
     "/validate",
     "/forecast",
     "/replay",

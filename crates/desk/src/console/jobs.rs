@@ -7,11 +7,12 @@ use std::time::{Duration, Instant};
 
 use bson::oid::ObjectId;
 
-use crate::{self as desk, Followed, Forecast, Park, Purge, Replay};
+use crate::{self as desk, Followed, Forecast, Park, Purge, Replay, Story};
 use ticketlog_config::system::now_millis;
 use ticketlog_rabbitmq::report::Report;
 
 use super::access::Operator;
+use super::find::Sought;
 use super::query::DeadLetterQuery;
 
 /// Number of jobs kept, and of notes of each.
@@ -32,6 +33,8 @@ pub(super) enum Task {
     Replay(Replay),
     Park(Park),
     Purge(Purge),
+    /// Look for one event.
+    Find(Sought),
 }
 
 impl Task {
@@ -45,6 +48,7 @@ impl Task {
             Task::Park(park) if park.is_back => "unparking",
             Task::Park(_) => "parking",
             Task::Purge(_) => "purging",
+            Task::Find(_) => "finding an event",
         }
     }
 
@@ -53,9 +57,11 @@ impl Task {
         match (self, other) {
             (Task::Read, Task::Read) | (Task::Purge(_), Task::Purge(_)) => true,
             (Task::Fetch(id), Task::Fetch(other)) => id == other,
+            (Task::Find(sought), Task::Find(other)) => sought == other,
             (Task::Park(park), Task::Park(other)) => park.is_back == other.is_back,
             (Task::Replay(replay), Task::Replay(other)) => {
-                (&replay.edit, replay.skip_rejected, replay.rate) == (&other.edit, other.skip_rejected, other.rate)
+                (&replay.edit, replay.skip_rejected, replay.rate, &replay.stop_after)
+                    == (&other.edit, other.skip_rejected, other.rate, &other.stop_after)
             }
             _ => false,
         }
@@ -66,6 +72,7 @@ impl Task {
         match self {
             Task::Forecast(_) => true,
             Task::Replay(replay) => replay.edit.is_some(),
+            Task::Find(sought) => sought.with_bodies,
             _ => false,
         }
     }
@@ -93,10 +100,13 @@ pub(super) enum Outcome {
         count: usize,
     },
     Found(bool),
-    Forecast(Arc<Forecast>),
+    /// And whether a worker would tell what becomes of a replay.
+    Forecast(Arc<Forecast>, bool),
     /// What a replay did, and what the workers have told so far.
     Replayed(Arc<desk::Outcome>, Followed),
     Operated(Arc<desk::Outcome>),
+    /// What was found of an event.
+    Story(Arc<Story>),
 }
 
 #[derive(Debug)]
@@ -148,6 +158,7 @@ impl Job {
             Task::Park(park) if park.is_back => "Unparking",
             Task::Park(_) => "Parking",
             Task::Purge(_) => "Deleting",
+            Task::Find(_) => "Finding an event",
         }
     }
 
@@ -200,7 +211,7 @@ impl Job {
 
     /// Whether it goes on and does exactly this, so that whoever asks for it again may join: a second press of a button.
     pub fn is_doing(&self, task: &Task, query: &DeadLetterQuery) -> bool {
-        let is_read = matches!(task, Task::Read | Task::Fetch(_));
+        let is_read = matches!(task, Task::Read | Task::Fetch(_) | Task::Find(_));
         !self.is_stopped()
             && self.query.queue == query.queue
             && self.query.only == query.only

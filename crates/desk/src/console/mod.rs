@@ -25,6 +25,7 @@ mod actions;
 mod compact;
 mod details;
 mod export;
+mod find;
 mod guard;
 mod history;
 mod jobs;

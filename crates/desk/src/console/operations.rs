@@ -12,9 +12,12 @@ use tokio::time::timeout;
 use crate::{self as desk, Audit, DeadLetterReader, DeskError, Done, Follow, Followed, Operation, Run, Selection};
 use ticketlog_config::system::now_millis;
 use ticketlog_contract::dead_letter::{Filter, bounded};
+use ticketlog_http::client as http_client;
 use ticketlog_rabbitmq::report::Report;
+use ticketlog_status::read_status;
 
 use super::details::Detail;
+use super::find;
 use super::jobs::{Job, Outcome, POLL, Phase, Task};
 use super::pages::Problem;
 use super::query::{DeadLetterQuery, QueueKind};
@@ -27,7 +30,7 @@ const MAX_EXAMPLE_BYTES: usize = 64 << 10;
 /// Most groups with examples of their own.
 const MAX_EXAMPLE_GROUPS: usize = 1000;
 /// How long the workers are asked what became of a replay, without news.
-const FOLLOW_PATIENCE: Duration = Duration::from_secs(60);
+pub(super) const FOLLOW_PATIENCE: Duration = Duration::from_secs(60);
 /// A queue with at most this many is read again by itself after a change.
 pub(super) const MAX_UNASKED_LOOK: usize = 20_000;
 
@@ -94,7 +97,7 @@ async fn run(console: Arc<Console>, job: Arc<Job>) {
 }
 
 /// The turn at a queue; `None` if the job is stopped before.
-async fn wait_for_turn<'a>(queue: &'a QueueState, job: &Job) -> Option<MutexGuard<'a, ()>> {
+pub(super) async fn wait_for_turn<'a>(queue: &'a QueueState, job: &Job) -> Option<MutexGuard<'a, ()>> {
     let mut turn = pin!(queue.turn.lock());
     loop {
         match timeout(POLL, &mut turn).await {
@@ -114,9 +117,11 @@ async fn perform(console: &Arc<Console>, job: &Arc<Job>) -> Result<Performed, De
     let (done, ended) = match &job.task {
         Task::Read => return Ok((read_queue(console, job.query.queue, run).await?, Ok(()))),
         Task::Fetch(id) => return Ok((fetch(console, &job.query, id, run).await?, Ok(()))),
+        Task::Find(sought) => return Ok((Outcome::Story(find::perform(console, job, sought, run).await?), Ok(()))),
         Task::Forecast(replay) => {
             let forecast = replay.forecast(run, EXAMPLES as usize).await?;
-            return Ok((Outcome::Forecast(Arc::new(forecast)), Ok(())));
+            let is_followed = is_followed(console).await;
+            return Ok((Outcome::Forecast(Arc::new(forecast), is_followed), Ok(())));
         }
         Task::Replay(replay) => operate(console, job, replay, run).await?,
         Task::Park(park) => operate(console, job, park, run).await?,
@@ -190,6 +195,16 @@ async fn operate<O: Operation>(
     let Done { outcome, ended } = desk::run(operation, audit, run).await;
     outcome.notes(operation, ended.is_err()).iter().for_each(|note| job.note(note));
     Ok((Arc::new(outcome), ended))
+}
+
+/// Whether a worker would tell what becomes of a replay.
+async fn is_followed(console: &Console) -> bool {
+    for worker in http_client::at_all_addresses(&console.options.workers).await {
+        if read_status(&worker).await.is_some() {
+            return true;
+        }
+    }
+    false
 }
 
 /// Asks the workers what became of a replay until all is known, or nothing new comes.

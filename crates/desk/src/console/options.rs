@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use axum::http::HeaderName;
 use url::Url;
 
-use crate::StartSpan;
+use crate::{FindDocuments, StartSpan};
 use ticketlog_rabbitmq::BrowseOptions;
 
 use super::access::Role;
@@ -38,6 +38,8 @@ pub struct Options {
     pub browse: BrowseOptions,
     /// Records replays in the traces of their messages.
     pub start_span: StartSpan,
+    /// Asks MongoDB for the documents of an event.
+    pub find_documents: Option<FindDocuments>,
     /// Where Grafana is.
     pub grafana: Option<Url>,
     /// Where the documents of this project are.
@@ -109,6 +111,7 @@ mod tests {
             workers: Vec::new(),
             browse: BrowseOptions::default(),
             start_span: |_, _, _, _| None,
+            find_documents: None,
             grafana: None,
             docs: None,
         }

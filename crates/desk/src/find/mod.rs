@@ -45,14 +45,17 @@ pub struct Documents {
     pub has_more: bool,
 }
 
-/// Asks MongoDB, which this crate does not know. Returns why it was not searched, if it was not.
-pub type FindDocuments = Arc<dyn Fn(RouteSettings, Search) -> BoxFuture<'static, Result<Documents, Gap>> + Send + Sync>;
+/// Asks MongoDB, which this crate does not know; without an index only if the flag permits a scan. Returns why it was not searched, if it
+/// was not.
+pub type FindDocuments = fn(RouteSettings, Search, bool) -> BoxFuture<'static, Result<Documents, Gap>>;
 
 /// Where to look for an event.
 pub struct Find<'a> {
     pub search: &'a Search,
-    /// `None` if documents are left out, and why.
+    /// Or why documents are left out.
     pub documents: Result<FindDocuments, String>,
+    /// Whether all documents may be read if no index serves the search.
+    pub scan: bool,
     /// How queues are browsed; `None` if dead letters are left out.
     pub browse: Option<BrowseOptions>,
     pub audit_files: &'a [PathBuf],
@@ -201,7 +204,7 @@ impl Find<'_> {
                 (Ok(_), _) if !search.selects_documents() => {
                     Err(left_out("documents do not have the message_id; add --uuid, or the body with --with-body"))
                 }
-                (Ok(find), None) => find(settings.clone(), search).await,
+                (Ok(find), None) => find(settings.clone(), search, self.scan).await,
             };
             match documents {
                 Ok(documents) => {

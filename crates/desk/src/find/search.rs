@@ -18,7 +18,7 @@ use super::super::{readable_body, replayed_message};
 pub(super) const UUID_FIELD: &str = "uuid";
 
 /// What is known of an event. All that is set must hold.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Search {
     /// The `uuid` in its body.
     pub uuid: Option<Wanted>,

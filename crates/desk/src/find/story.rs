@@ -78,7 +78,12 @@ impl Story {
 
     /// As lines for a terminal.
     pub fn to_lines(&self) -> Vec<String> {
-        let mut lines: Vec<String> = self.entries.iter().flat_map(Entry::to_lines).collect();
+        self.entries.iter().flat_map(Entry::to_lines).chain(self.answer_lines()).collect()
+    }
+
+    /// What is said besides the entries: whether it was found, what was not searched, and what to do.
+    pub fn answer_lines(&self) -> Vec<String> {
+        let mut lines = Vec::new();
         lines.extend(self.exactly.iter().map(|exactly| escape(&exactly.text)));
         if !self.is_found() {
             lines.push(self.not_found());

@@ -10,6 +10,7 @@ use ticketlog_contract::dead_letter::HISTORY_POINTS;
 use super::super::access::{Operator, Role};
 use super::super::query::QueueKind;
 use super::super::state::Console;
+use super::found::search_form;
 
 /// The style and the script.
 pub(in crate::console) const STYLE: &str = include_str!("../assets/console.css");
@@ -99,6 +100,7 @@ pub(super) fn page(console: &Console, operator: &Operator, section: Section, tit
                         @if operator.publisher.is_none() { (link(Section::History, "/history", "History")) }
                     }
                 }
+                (search_form(operator))
                 div class="who" {
                     span title=(roles(operator)) { (operator.name) @if let Some(publisher) = &operator.publisher { ", for " (publisher) } }
                     @if operator.has_session {

@@ -14,8 +14,11 @@ use super::super::jobs::{Job, Outcome, Phase, Task};
 use super::super::query::{DeadLetterQuery, QueueKind};
 use super::super::state::Console;
 use super::dead_letters::dead_letter_url;
+use super::found::show_story;
 use super::frame::{Section, csrf, dead_letters_text, may, number, page, time};
 
+/// After how many a replay ends that were dead-lettered again, unless somebody changes it.
+const STOP_AFTER: u64 = 100;
 /// Most bytes of a body in a preview.
 const MAX_PREVIEW: usize = 4096;
 
@@ -82,9 +85,12 @@ fn show_outcome(console: &Console, operator: &Operator, job: &Job, outcome: &Out
             Outcome::Found(false) => p class="warning" {
                 "It is not in the queue any more: it was replayed, parked or deleted. " a href=(back) { "Back to the list" }
             },
-            Outcome::Forecast(forecast) => (show_forecast(operator, job, forecast)),
+            Outcome::Forecast(forecast, is_followed) => (show_forecast(operator, job, forecast, *is_followed)),
             Outcome::Replayed(done, followed) => {
                 @if let Task::Replay(replay) = &job.task { (show_replay(console, job, replay, done, followed)) }
+            }
+            Outcome::Story(story) => {
+                @if let Task::Find(sought) = &job.task { (show_story(console, operator, sought, story)) }
             }
             Outcome::Operated(done) => p class=(if matches!(job.phase(), Phase::Failed(_)) { "warning" } else { "good" }) {
                 @match &job.task {
@@ -104,7 +110,7 @@ fn counts(title: &str, counts: &BTreeMap<String, u64>) -> Markup {
     }
 }
 
-fn show_forecast(operator: &Operator, job: &Job, forecast: &Forecast) -> Markup {
+fn show_forecast(operator: &Operator, job: &Job, forecast: &Forecast, is_followed: bool) -> Markup {
     let Task::Forecast(replay) = &job.task else { return html! {} };
     let would_be_sent = forecast.accepted + forecast.parked + forecast.rejected.values().sum::<u64>();
     html! {
@@ -121,6 +127,9 @@ fn show_forecast(operator: &Operator, job: &Job, forecast: &Forecast) -> Markup 
                 input type="hidden" name="forecast" value=(job.id);
                 label for="rate" { "Messages a second, at most" }
                 input id="rate" name="rate" inputmode="decimal" placeholder="as fast as possible";
+                label for="stop_after" { "End when as many were dead-lettered again" }
+                input id="stop_after" name="stop_after" inputmode="numeric" placeholder="never" value=[is_followed.then_some(STOP_AFTER)];
+                @if !is_followed { p class="note" { "No worker answers, so nobody would tell how many." } }
                 @if !forecast.rejected.is_empty() {
                     label { input type="checkbox" name="skip" value="1" checked; " Leave in the queue what would be dead-lettered again" }
                 }

@@ -3,6 +3,7 @@
 mod act;
 mod dead_letter;
 mod dead_letters;
+mod found;
 mod frame;
 mod history;
 mod job;
