@@ -30,8 +30,8 @@ pub mod report;
 mod topology;
 
 pub use admin::{
-    ManagementError, QueueCounts, QueueDepths, check, copied_keys, removing_policies, source_delivery_limit,
-    source_is_stream,
+    ManagementError, QueueCounts, QueueDepths, check, copied_keys, ready_by_management, removing_policies,
+    source_delivery_limit, source_is_stream,
 };
 pub use batch_publisher::{BatchPublisher, PublishCounts, Results};
 pub use browser::mark::MarkedBrowser;

@@ -51,7 +51,10 @@ pub fn import(broker: &DedicatedServer, file: &str) {
 
 /// A broker with the users of deploy/rabbitmq, as its README creates them, and nothing else.
 pub fn broker_with_logins() -> DedicatedServer {
-    let broker = DedicatedServer::start(ServerKind::Rabbitmq);
+    with_logins(DedicatedServer::start(ServerKind::Rabbitmq))
+}
+
+fn with_logins(broker: DedicatedServer) -> DedicatedServer {
     LOGINS.iter().for_each(|user| drop(broker.ctl(&["add_user", user, &format!("{user}-secret")])));
     import(&broker, "permissions.json");
     broker
@@ -59,7 +62,23 @@ pub fn broker_with_logins() -> DedicatedServer {
 
 /// The same with the topology of deploy/rabbitmq. A second import of either file leaves the passwords as they are.
 pub fn broker_with_topology() -> DedicatedServer {
-    let broker = broker_with_logins();
+    with_topology(broker_with_logins())
+}
+
+/// The same with the management API, at this URL, and operators who may ask it.
+pub fn broker_with_management() -> (DedicatedServer, String) {
+    let broker = DedicatedServer::prepared(ServerKind::Rabbitmq, |directory, port| {
+        std::fs::write(directory.join("enabled_plugins"), "[rabbitmq_management].").unwrap();
+        let listener = format!("management.tcp.ip = 127.0.0.1\nmanagement.tcp.port = {}\n", port + 3);
+        std::fs::write(directory.join("extra.conf"), listener).unwrap();
+    });
+    let management = format!("http://127.0.0.1:{}", broker.port() + 3);
+    let broker = with_topology(with_logins(broker));
+    broker.ctl(&["set_user_tags", "ticketlog-desk", "management"]);
+    (broker, management)
+}
+
+fn with_topology(broker: DedicatedServer) -> DedicatedServer {
     for file in ["definitions.json", "permissions.json", "definitions.json"] {
         import(&broker, file);
     }

@@ -23,7 +23,7 @@ use ticketlog_config::RouteSettings;
 use ticketlog_config::format::counted;
 use ticketlog_contract::same_event;
 use ticketlog_rabbitmq::report::Report;
-use ticketlog_rabbitmq::{BrokerError, BrowseError, BrowseOptions, QueueDepths, RefusalKind};
+use ticketlog_rabbitmq::{BrokerError, BrowseError, BrowseOptions, QueueDepths, RefusalKind, ready_by_management};
 
 use super::{DeadLetterReader, DeskError, Run, Source};
 use entry::{FoundDeadLetter, Stored, What};
@@ -115,6 +115,12 @@ impl Find<'_> {
             Ok(counts) => {
                 let counts = counts.into_iter().map(|counts| counts.map(|counts| u64::from(counts.ready)));
                 story.waiting = counts.sum();
+                if story.waiting.is_none() {
+                    // From RabbitMQ 4.2.6 on, operators may not look up the queues of the workers.
+                    let all: Vec<&str> = queues.iter().copied().flatten().copied().collect();
+                    let named = self.browse.as_ref().and_then(|browse| browse.management.as_ref());
+                    story.waiting = ready_by_management(&first.broker, &all, named).await;
+                }
                 self.browse.is_some()
             }
             Err(error) => {

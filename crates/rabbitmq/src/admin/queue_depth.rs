@@ -6,9 +6,11 @@ use lapin::options::QueueDeclareOptions;
 use lapin::types::FieldTable;
 
 use ticketlog_config::BrokerSettings;
+use url::Url;
 
 use super::super::connection::{Connection, call, call_topology, close, connect_with_frame_max};
 use super::super::error::BrokerError;
+use super::management_api::ManagementApi;
 
 /// Largest frame in bytes: no message uses this connection, and lapin reserves memory for frames.
 const FRAME_MAX: u32 = 8192;
@@ -67,6 +69,17 @@ impl QueueDepths {
         self.connection = Some(connection);
         Ok(all)
     }
+}
+
+/// Number of messages that are ready in queues, as RabbitMQ's management API says: for a login that may not look them up. It may be some
+/// seconds old. `None` if the API does not say so of each.
+pub async fn ready_by_management(settings: &BrokerSettings, queues: &[&str], named: Option<&Url>) -> Option<u64> {
+    let api = ManagementApi::find(settings, named).await.ok()?;
+    let mut ready = 0;
+    for queue in queues {
+        ready += api.object("queues", &[queue]).await.ok()?.get("messages_ready")?.as_u64()?;
+    }
+    Some(ready)
 }
 
 /// The counts of one queue, on a channel of its own, which a refusal would close.
