@@ -16,7 +16,8 @@ dead=$((events / 51))
 "$program" publish --generate "$dead" --malformed 100 --seed 2
 printf '%s\n' '{"uuid":"find-me","user_id":7,"timestamp":1795316400000}' '{"uuid":"find-me-dead","user_id":[7]}' | "$program" publish
 settled() {
-  curl -fs http://127.0.0.1:19465/metrics | awk '/^ticketlog_messages_settled_total\{outcome="(stored|dead_lettered|duplicate)/ { n += $2 } END { print n + 0 }'
+  curl -fs http://127.0.0.1:19465/metrics |
+    awk '/^ticketlog_messages_settled_total.*outcome="(stored|dead_lettered|duplicate)"/ { n += $2 } END { print n + 0 }'
 }
 until [ "$(settled)" -ge $((events + 2)) ]; do sleep 1; done
 curl -fs http://127.0.0.1:19465/metrics | grep '^ticketlog_messages_settled_total'
