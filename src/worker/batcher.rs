@@ -15,7 +15,7 @@ pub struct BatchLimits {
     pub max_events: usize,
     /// Most bytes in a batch; a larger event is a batch of its own.
     pub max_bytes: usize,
-    /// Longest time that the first event waits for others.
+    /// Longest time that the first event waits for others, and the least time between two batches that are not full.
     pub linger: Duration,
 }
 
@@ -35,6 +35,8 @@ pub struct Batcher<T> {
     limits: BatchLimits,
     waiting: VecDeque<Entry<T>>,
     bytes: usize,
+    /// When the last batch was taken.
+    last_taken: Option<Instant>,
     draining: bool,
 }
 
@@ -48,7 +50,7 @@ struct Entry<T> {
 impl<T> Batcher<T> {
     /// An empty batcher.
     pub fn new(limits: BatchLimits) -> Self {
-        Batcher { limits, waiting: VecDeque::new(), bytes: 0, draining: false }
+        Batcher { limits, waiting: VecDeque::new(), bytes: 0, last_taken: None, draining: false }
     }
 
     /// Adds an event of `bytes`.
@@ -72,10 +74,12 @@ impl<T> Batcher<T> {
         self.waiting.is_empty()
     }
 
-    /// When the next batch is due because of `linger`.
+    /// When the next batch is due because of `linger`: so long after its first event, or after the last batch, if that is earlier.
+    /// So there is at most one small batch in each `linger`, and an event that comes later than that is written at once, also while
+    /// earlier ones are on a long way to MongoDB.
     pub fn linger_deadline(&self) -> Option<Instant> {
-        let first = self.waiting.front()?;
-        let deadline = first.arrived + self.limits.linger;
+        let first = self.waiting.front()?.arrived;
+        let deadline = self.last_taken.map_or(first, |last| last.min(first)) + self.limits.linger;
         Some(deadline.checked_sub(TIMER_RESOLUTION).unwrap_or(deadline))
     }
 
@@ -101,6 +105,7 @@ impl<T> Batcher<T> {
     /// Takes the next batch, if one is due: as many waiting events as the limits permit, at least one.
     pub fn take(&mut self, now: Instant, flow: Flow) -> Option<(Vec<T>, FlushCause)> {
         let cause = self.due(now, flow)?;
+        self.last_taken = Some(now);
         let mut batch = Vec::with_capacity(self.waiting.len().min(self.limits.max_events));
         let mut bytes = 0;
         while let Some(next) = self.waiting.front() {
@@ -177,6 +182,19 @@ mod tests {
             batcher.push('b', 10, start);
             assert_eq!(batcher.take(after(start, 5), flow), Some((vec!['b'], FlushCause::Linger)));
         }
+    }
+
+    #[test]
+    fn an_event_long_after_the_last_batch_does_not_wait_for_others() {
+        let start = Instant::now();
+        let mut batcher = Batcher::new(LIMITS);
+        batcher.push('a', 10, start);
+        assert!(batcher.take(start, Flow { idle: true, exhausted: false }).is_some());
+        batcher.push('b', 10, after(start, 3));
+        assert_eq!(batcher.take(after(start, 3), BUSY), None, "one small batch in each linger");
+        assert_eq!(batcher.take(after(start, 4), BUSY), Some((vec!['b'], FlushCause::Linger)));
+        batcher.push('c', 10, after(start, 20));
+        assert_eq!(batcher.take(after(start, 20), BUSY), Some((vec!['c'], FlushCause::Linger)));
     }
 
     proptest! {
