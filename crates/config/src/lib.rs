@@ -30,6 +30,8 @@ mod validate_routes;
 mod variables;
 
 #[cfg(test)]
+mod error_tests;
+#[cfg(test)]
 mod tests;
 
 pub use error::{ConfigError, ConfigErrors, Source};

@@ -83,6 +83,7 @@ fn bodies_that_are_not_json_objects_are_rejected_with_their_reason() {
 
 /// One message for each reason of the decoder.
 #[test]
+#[allow(clippy::too_many_lines)] // a table
 fn every_reason_of_the_decoder_has_a_message() {
     let mut rules = Rules { max_bytes: 100, max_depth: 2, ..Rules::default() };
     rules.fields[1].required = true;

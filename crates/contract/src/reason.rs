@@ -1,4 +1,4 @@
-//! The reasons for which a message is rejected, each with its explanation: the console, the tables of docs/publish/contract.md and
+//! The reasons for which a message is rejected, each with its explanation: the console, the tables of docs/publish/rejected.md and
 //! docs/operate/dead-letters.md, metrics, headers and `--reason` all take it from here.
 
 use strum::{EnumMessage, EnumProperty, EnumString, IntoStaticStr, VariantArray};
