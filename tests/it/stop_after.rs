@@ -49,7 +49,7 @@ async fn a_replay_ends_when_as_many_are_dead_lettered_again() {
 async fn a_replay_ends_if_nobody_tells_its_outcomes() {
     let env = with_bad_dead_letters(30).await;
     let (code, _, notes) = replay(&env, "http://127.0.0.1:1", &["--follow-timeout", "1s"]).await;
-    assert!(code == Some(69) && notes.contains("no worker has told an outcome for 1.0 s"), "{code:?} {notes}");
+    assert!(code == Some(75) && notes.contains("no worker has told an outcome for 1.0 s"), "{code:?} {notes}");
     assert_eq!((env.depth(&env.dead_letter_queue()).await, env.depth(&env.queue()).await), (20, 10));
     env.clean().await;
 }

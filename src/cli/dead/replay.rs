@@ -9,7 +9,9 @@ use url::Url;
 
 use crate::observe::traces;
 use ticketlog_config::RouteSettings;
-use ticketlog_desk::{self as desk, Edit, Follow, Followed, Forecast, Operation as _, Outcome, Replay, Run, StopAfter};
+use ticketlog_desk::{
+    self as desk, Edit, EndedEarly, Follow, Followed, Forecast, Operation as _, Outcome, Replay, Run, StopAfter,
+};
 use ticketlog_rabbitmq::{Delivery, Rate};
 
 use super::super::terminal::{after_printing, check_can_ask, confirm, note, print_line};
@@ -58,8 +60,8 @@ pub(super) struct ReplayArgs {
     /// Wait until the workers report the outcome of each.
     #[arg(long)]
     follow: bool,
-    /// End when as many of them have been dead-lettered again, so that a wrong edit costs no more than about that: asks the workers
-    /// while it sends, and lets as many be on their way at a time. The rest stays in the queue.
+    /// End when N of them have been dead-lettered again, so that a wrong edit costs fewer than 2 N: asks the workers while it sends,
+    /// and lets at most N be on their way at a time. The rest stays in the queue.
     #[arg(long, value_name = "N", requires = "follow", value_parser = clap::value_parser!(u64).range(1..))]
     stop_after: Option<u64>,
     /// The HTTP address of a worker, for --follow; repeatable. A name with several addresses stands for a worker at each
@@ -152,7 +154,9 @@ impl ReplayArgs {
             traces.finish().await;
         }
         let done = done?;
-        if !self.follow || done.ended.is_err() || done.outcome.count == 0 {
+        // Workers that told nothing while it ran are not asked again.
+        let is_untold = matches!(done.outcome.ended_early, Some(EndedEarly::NoOutcome(_)));
+        if !self.follow || done.ended.is_err() || done.outcome.count == 0 || is_untold {
             return outcome::print(replay, done, self.json);
         }
         let printed = if self.json { Ok(()) } else { print_line(replay.to_text(&done.outcome)) };

@@ -127,9 +127,10 @@ fn show_forecast(operator: &Operator, job: &Job, forecast: &Forecast, is_followe
                 input type="hidden" name="forecast" value=(job.id);
                 label for="rate" { "Messages a second, at most" }
                 input id="rate" name="rate" inputmode="decimal" placeholder="as fast as possible";
-                label for="stop_after" { "End when as many were dead-lettered again" }
+                label for="stop_after" { "End after this many are dead-lettered again" }
                 input id="stop_after" name="stop_after" inputmode="numeric" placeholder="never" value=[is_followed.then_some(STOP_AFTER)];
                 @if !is_followed { p class="note" { "No worker answers, so nobody would tell how many." } }
+                @else { p class="note" { "Only if every worker is named (--worker) and trusts this login (dead_letter.operators); else empty the field." } }
                 @if !forecast.rejected.is_empty() {
                     label { input type="checkbox" name="skip" value="1" checked; " Leave in the queue what would be dead-lettered again" }
                 }
