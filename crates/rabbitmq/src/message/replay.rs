@@ -64,11 +64,12 @@ impl Delivery {
     }
 
     /// Reads the mark of the replay, or of the smoke test, that sent it, if its `user_id` is one of `trusted_users`. RabbitMQ accepts no
-    /// `user_id` but the publisher's own. What is found is the same for as long as the delivery is in flight.
+    /// `user_id` but the publisher's own. A replay is no smoke test: it keeps the header of whoever published the message first. What is
+    /// found is the same for as long as the delivery is in flight.
     pub fn recognise_replay(&mut self, trusted_users: &[String]) {
         let is_trusted = self.user_id().is_some_and(|user| trusted_users.iter().any(|trusted| trusted == user));
         self.replay = if is_trusted { ReplayMark::read(|name| self.header(name)).map(Box::new) } else { None };
-        self.is_smoke_test = is_trusted && self.has_smoke_test_mark();
+        self.is_smoke_test = is_trusted && self.replay.is_none() && self.has_smoke_test_mark();
     }
 
     /// The mark of the replay that sent it, if that was recognised.

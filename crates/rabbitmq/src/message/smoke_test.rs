@@ -38,6 +38,7 @@ impl Delivery {
 
 #[cfg(test)]
 mod tests {
+    use super::super::replay::ReplayTarget;
     use super::*;
 
     #[test]
@@ -56,5 +57,17 @@ mod tests {
             delivery.recognise_replay(&trusted);
             assert_eq!(delivery.is_smoke_test(), expected);
         }
+    }
+
+    #[test]
+    fn a_replay_is_no_smoke_test_whatever_header_the_publisher_set() {
+        let outgoing = Outgoing::event("x", "k", Some("m"), 1, b"{}".to_vec()).marked_as_smoke_test(Some("app"));
+        let dead = Delivery::for_test(outgoing.body.clone(), outgoing.published_properties());
+        let target = ReplayTarget { replay_id: "r".to_owned(), user_name: Some("ops".to_owned()), queue: None };
+        let replay = dead.replay(&dead.record("work"), &target, None).unwrap();
+        let mut received = Delivery::for_test(replay.body.clone(), replay.published_properties());
+        received.recognise_replay(&["ops".to_owned()]);
+        assert!(received.has_smoke_test_mark() && received.replay_mark().is_some());
+        assert!(!received.is_smoke_test());
     }
 }
