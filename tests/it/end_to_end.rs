@@ -1,11 +1,13 @@
 //! `ticketlog check --end-to-end`: what it finds, what it leaves behind, and that it is not traffic.
 
+mod left_over;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use bson::{Document, doc};
-use lapin::options::{QueueDeclareOptions, QueueDeleteOptions};
+use lapin::options::QueueDeleteOptions;
 use lapin::types::{AMQPValue, FieldTable};
 
 use crate::harness::{
@@ -220,47 +222,6 @@ async fn a_server_that_goes_down_meanwhile_is_named() {
     store.restart();
     let output = during(&mut || broker.kill()).await;
     assert_ended(&output, 69, "fail  store    RabbitMQ cannot be reached at 127.0.0.1:");
-}
-
-/// What a killed check left is known by its mark, and what others published is not taken for it.
-#[tokio::test]
-async fn the_next_check_removes_what_a_killed_one_left_and_nothing_else() {
-    let env = TestEnv::new().await;
-    let mut killed = start(check(&env, &[]));
-    env.wait_for_depth(&env.queue(), 1).await;
-    killed.kill().unwrap();
-    killed.wait().unwrap();
-    let worker = env.worker().await;
-    worker.wait_until_settled(1).await;
-    let left = env.documents().await.remove(0);
-    // The same words in an event of a publisher, and in a dead letter.
-    let words: String =
-        serde_json::to_string(&left.iter().filter(|(name, _)| *name != "_id").collect::<BTreeMap<_, _>>()).unwrap();
-    env.publish(&TestMessage::body(words).with(|it| it.with_app_id("ticketlog-check".into()))).await;
-    let id = format!("ticketlog-check-{}", left.get_str("ticketlog-check").unwrap());
-    let with_id = |body: &str| {
-        TestMessage::body(body).with(|it| it.with_message_id(id.as_str().into()).with_app_id("ticketlog-check".into()))
-    };
-    env.publish(&with_id("not json")).await;
-    worker.wait_until_settled(3).await;
-    // The lock of the desk keeps the check from reading its dead letter.
-    let lock = format!("{}.desk", env.dead_letter_queue());
-    let exclusive = QueueDeclareOptions { exclusive: true, ..QueueDeclareOptions::default() };
-    env.channel.queue_declare(lock.as_str().into(), exclusive, FieldTable::default()).await.unwrap();
-    let mut killed = start(check(&env, &["--dead-letter", "--timeout", "3s"]));
-    env.wait_for_depth(&env.dead_letter_queue(), 2).await;
-    killed.kill().unwrap();
-    killed.wait().unwrap();
-    env.channel.queue_delete(lock.as_str().into(), QueueDeleteOptions::default()).await.unwrap();
-    let next = run(check(&env, &[])).await;
-    assert_ended(&next, 0, "ok    left over  deleted 0 documents and 1 dead letter of earlier checks");
-    assert_ended(&next, 0, "warn  left over  1 document with the field ticketlog-check, not as a check");
-    let stored = env.documents().await;
-    assert_eq!(stored.len(), 1, "{stored:#?}");
-    assert_ne!(stored[0].get_object_id("_id").unwrap(), left.get_object_id("_id").unwrap());
-    let dead = env.take_dead_letters(1).await;
-    assert_eq!(dead[0].body, b"not json");
-    env.clean().await;
 }
 
 /// Several pods that start at the same time do not take each other's events for left over.

@@ -74,15 +74,19 @@ pub struct Audit {
 }
 
 impl Audit {
+    /// Whether an operation could begin. It writes nothing; the file exists afterwards.
+    ///
+    /// # Errors
+    /// As for [`Audit::begin`].
+    pub fn check(file: Option<&Path>) -> Result<(), DeskError> {
+        file.map_or(Ok(()), |path| open(path).map(drop))
+    }
+
     /// Writes that the operation begins. `subject` is a JSON object with `action`, `queue` and what else describes it.
     ///
     /// # Errors
     /// The file cannot be written; the operation must not begin then.
     pub fn begin(file: Option<&Path>, who: &str, mut subject: Value) -> Result<Audit, DeskError> {
-        let open = |path: &Path| {
-            let opened = OpenOptions::new().append(true).create(true).mode(0o600).open(path);
-            opened.map_err(|error| DeskError::CannotCreate(format!("{} cannot be written: {error}", path.display())))
-        };
         let after_cut = file.is_some_and(|path| is_cut_off(path).unwrap_or(false));
         let file = file.map(open).transpose()?;
         if let Value::Object(subject) = &mut subject {
@@ -163,6 +167,11 @@ impl Audit {
         }
         Ok(())
     }
+}
+
+fn open(path: &Path) -> Result<std::fs::File, DeskError> {
+    let opened = OpenOptions::new().append(true).create(true).mode(0o600).open(path);
+    opened.map_err(|error| DeskError::CannotCreate(format!("{} cannot be written: {error}", path.display())))
 }
 
 /// Whether the file has a last line without its end.

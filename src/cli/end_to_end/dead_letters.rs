@@ -10,7 +10,11 @@ use ticketlog_desk::{
 use ticketlog_rabbitmq::report::Report;
 
 use super::super::dead::AuditArgs;
+use super::EndToEndArgs;
 use super::event::{MarkedEvent, NAME, Shape};
+
+/// Without --dead-letter, a queue that holds more is not read.
+const MAX_READ: u32 = 1000;
 
 /// Nobody reads what an operation reports on its way: the check says what it found.
 struct Silent;
@@ -29,19 +33,28 @@ pub(super) struct DeadLetters<'a> {
     settings: &'a RouteSettings,
     source: Source,
     audit: &'a AuditArgs,
+    /// A queue that holds more is not read.
+    max: u32,
     report: Arc<dyn Report>,
 }
 
 impl<'a> DeadLetters<'a> {
-    pub fn new(settings: &'a RouteSettings, source: Source, audit: &'a AuditArgs) -> Self {
-        DeadLetters { settings, source, audit, report: Arc::new(Silent) }
+    pub fn new(settings: &'a RouteSettings, source: Source, args: &'a EndToEndArgs) -> Self {
+        let max = if args.dead_letter { u32::MAX } else { MAX_READ };
+        DeadLetters { settings, source, audit: &args.audit, max, report: Arc::new(Silent) }
+    }
+
+    /// Whether a dead letter could be deleted, as far as that is up to the audit file.
+    pub fn check_audit(&self) -> Result<(), DeskError> {
+        Audit::check(self.audit.audit_file.as_deref())
     }
 
     fn run(&self) -> Run<'_> {
         Run { settings: self.settings, report: &self.report }
     }
 
-    /// The dead letters that are exactly what becomes of a marked event: of this one, or of any.
+    /// The dead letters that are exactly what becomes of a marked event: of this one, or of any. None if the queue is
+    /// too long to be read.
     pub async fn find(&self, of: Option<MarkedEvent>, shape: &Shape) -> Result<Vec<DeadLetter>, DeskError> {
         let message_ids = of.iter().map(|event| event.message_id()).collect();
         let filter = Filter { publishers: vec![NAME.to_owned()], message_ids, ..Filter::default() };
@@ -49,7 +62,9 @@ impl<'a> DeadLetters<'a> {
         let mut reader = DeadLetterReader::open(self.run(), &selection).await?;
         let found = async {
             let mut found = Vec::new();
-            while let Some(dead_letter) = reader.next().await? {
+            while reader.total() <= self.max
+                && let Some(dead_letter) = reader.next().await?
+            {
                 found.extend(is_of_smoke_test(&dead_letter, shape).then_some(dead_letter));
             }
             Ok(found)

@@ -76,9 +76,9 @@ impl RouteCheck<'_> {
                 )
             }
             Some((_, 0)) => (
-                format!("queue {queue} is empty, so a worker holds it"),
-                "see what the workers wait for: `ticketlog status`, /readyz. If they are well, they store it elsewhere: compare \
-                 store.database and store.collection",
+                format!("queue {queue} is empty, so a worker has taken it"),
+                "see what the workers wait for: `ticketlog status`, /readyz. If they are well, they store it elsewhere (compare \
+                 store.database and store.collection), or it became one of many dead letters: run it with --dead-letter",
             ),
             Some((_, ready)) => (
                 format!("{} wait in queue {queue}", counted(ready.into(), "message")),

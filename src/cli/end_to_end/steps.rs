@@ -18,10 +18,10 @@ use super::event::{MarkedEvent, NAME, Shape, differing_fields};
 use super::{EndToEndArgs, Failed, LONGEST_PAUSE, Side, Waiting};
 use crate::mongodb::{self, Failure, Store, readers_index};
 
-/// The dead-letter queue is searched for what earlier checks left if it holds at most this many, and with --dead-letter always.
-const MAX_SEARCHED: u32 = 1000;
 /// The lock that belongs to a dead-letter queue: two checks at a time would take each other's events for left over.
 const LOCK: &str = ".check";
+/// What to do if the dead letters cannot be read or deleted.
+const FIX_READING: &str = "see docs/operate/browsing.md";
 
 /// What the steps of one route need.
 pub(super) struct RouteCheck<'a> {
@@ -33,8 +33,9 @@ pub(super) struct RouteCheck<'a> {
     pub(super) store: Store,
     pub(super) dead_letters: DeadLetters<'a>,
     publisher: Publisher,
+    depths: QueueDepths,
     user: Option<String>,
-    searches_dead_letters: bool,
+    with_dead_letter: bool,
 }
 
 /// Checks one route, and adds what succeeds to `found`.
@@ -63,12 +64,13 @@ pub(super) async fn check_route(
         timeout: args.timeout,
         shape: Shape::of(settings),
         store,
-        dead_letters: DeadLetters::new(settings, source, &args.audit),
+        dead_letters: DeadLetters::new(settings, source, args),
         publisher,
+        depths: QueueDepths::default(),
         user: rabbitmq::user_name(&settings.broker),
-        searches_dead_letters: args.dead_letter,
+        with_dead_letter: args.dead_letter,
     };
-    let ended = check.run(args.dead_letter, found).await;
+    let ended = check.run(found).await;
     check.publisher.close().await;
     ended
 }
@@ -95,11 +97,12 @@ async fn lock(publisher: &Publisher, settings: &RouteSettings, timeout: Duration
 }
 
 impl RouteCheck<'_> {
-    async fn run(&mut self, with_dead_letter: bool, found: &mut Vec<Finding>) -> Result<(), Failed> {
+    async fn run(&mut self, found: &mut Vec<Finding>) -> Result<(), Failed> {
+        self.dead_letters.check_audit().map_err(|error| unreadable(&error))?;
         let mut left_over = self.delete_left_over_documents(found).await?;
-        let dead = self.delete_left_over_dead_letters(found).await;
+        let dead = self.delete_left_over_dead_letters(found).await?;
         let mut ended = self.round_trip(found).await;
-        if ended.is_ok() && with_dead_letter {
+        if ended.is_ok() && self.with_dead_letter {
             ended = self.dead_letter_round_trip(found).await;
         }
         // What arrived meanwhile; after a failure also this check's own event, if it is stored after all.
@@ -275,30 +278,30 @@ impl RouteCheck<'_> {
         Ok(deleted)
     }
 
-    /// The same with dead letters. They are not in the way of the check, so a failure is a warning.
-    async fn delete_left_over_dead_letters(&self, found: &mut Vec<Finding>) -> u64 {
-        let waiting = self.depth(&self.settings.dead_letter_queue).await;
-        let is_searched = match waiting {
-            Some(count) => count > 0 && (count <= MAX_SEARCHED || self.searches_dead_letters),
-            None => true,
-        };
-        if !is_searched {
-            return 0;
+    /// The same with dead letters. A failure is a warning, unless this check is about to leave one there: each would leave another.
+    async fn delete_left_over_dead_letters(&mut self, found: &mut Vec<Finding>) -> Result<u64, Failed> {
+        if !self.with_dead_letter && self.depth().await == Some(0) {
+            return Ok(0);
         }
         let deleted = async {
             let left_over = self.dead_letters.find(None, &self.shape).await?;
             if left_over.is_empty() { Ok(0) } else { self.dead_letters.delete(&left_over).await }
         };
-        deleted.await.unwrap_or_else(|error: DeskError| {
-            let message = format!("the dead-letter queue was not searched for what interrupted checks left: {error}");
-            found.push(Finding::warn("left over", message, "run it again with --dead-letter"));
-            0
-        })
+        match deleted.await {
+            Err(error) if self.with_dead_letter => Err(unreadable(&error)),
+            Err(error) => {
+                let message = format!("what interrupted checks left in the dead-letter queue was not deleted: {error}");
+                found.push(Finding::warn("left over", message, FIX_READING));
+                Ok(0)
+            }
+            Ok(deleted) => Ok(deleted),
+        }
     }
 
-    /// The number of messages that are ready in a queue, if the login may see it.
-    async fn depth(&self, queue: &str) -> Option<u32> {
-        let counts = QueueDepths::default().read(&self.settings.broker, &[&[queue]]).await.ok()?;
+    /// The number of messages that are ready in the dead-letter queue, if that is known.
+    async fn depth(&mut self) -> Option<u32> {
+        let queue = self.settings.dead_letter_queue.as_str();
+        let counts = self.depths.read(&self.settings.broker, &[&[queue]]).await.ok()?;
         counts.first().copied().flatten().map(|counts| counts.ready)
     }
 
@@ -308,22 +311,20 @@ impl RouteCheck<'_> {
         self.publish(event, event.malformed_body(), found).await?;
         let began = Instant::now();
         let failed = |side, message: String, fix: &str| Err(Failed::new(side, "dead letter", message, fix));
-        let unreadable = |error: DeskError| {
-            Failed::new(Side::Reader, "dead letter", error.to_string(), "see docs/operate/browsing.md")
-        };
         let queue = &self.settings.dead_letter_queue;
-        let dead = self.wait_until_dead_lettered(event).await.map_err(unreadable)?;
+        let dead = self.wait_until_dead_lettered(event).await.map_err(|error| unreadable(&error))?;
         let Some(dead_letter) = dead.first() else {
             return Err(self.why_not_dead_lettered().await);
         };
         let (reason, time) = (dead_letter.record.cause.as_str(), began.elapsed());
         let began = Instant::now();
-        let deleted = self.dead_letters.delete(&dead).await.map_err(unreadable)?;
+        let deleted = self.dead_letters.delete(&dead).await.map_err(|error| unreadable(&error))?;
         if let Some(fault) = self.fault_of(dead_letter, event) {
             return failed(Side::Reader, fault, "give this command the workers' settings and version");
         }
         found.push(Finding::ok("dead letter", format!("it is in queue {queue} as {reason}")).after(time));
-        if deleted != dead.len() as u64 {
+        // More than one if a worker ended before it settled the message: equal dead letters have one id.
+        if deleted < dead.len() as u64 {
             let message = format!("{deleted} of {} were deleted from queue {queue}", dead_letters(dead.len() as u64));
             return failed(Side::Reader, message, "something else takes messages from it; run it again");
         }
@@ -332,12 +333,12 @@ impl RouteCheck<'_> {
     }
 
     /// Reads the dead-letter queue whenever its length has changed, and once more at the end.
-    async fn wait_until_dead_lettered(&self, event: MarkedEvent) -> Result<Vec<DeadLetter>, DeskError> {
+    async fn wait_until_dead_lettered(&mut self, event: MarkedEvent) -> Result<Vec<DeadLetter>, DeskError> {
         let (mut waiting, mut last) = (Waiting::new(self.timeout), Some(0));
         loop {
             let is_last = waiting.left().is_zero();
-            let depth = self.depth(&self.settings.dead_letter_queue).await;
-            if is_last || depth.is_none() || depth != last {
+            let depth = self.depth().await;
+            if is_last || depth != last {
                 let found = self.dead_letters.find(Some(event), &self.shape).await?;
                 if !found.is_empty() || is_last {
                     return Ok(found);
@@ -361,6 +362,10 @@ impl RouteCheck<'_> {
         let is_expected = record.cause == Cause::Reason(Reason::InvalidJson);
         (!is_expected).then(|| format!("the reason of the dead letter is {reason}, and should be invalid_json"))
     }
+}
+
+fn unreadable(error: &DeskError) -> Failed {
+    Failed::new(Side::Reader, "dead letter", error.to_string(), FIX_READING)
 }
 
 fn missing_index(name: &str) -> Failed {
