@@ -46,7 +46,7 @@ pub struct Store {
     /// Replaced when the login was renewed.
     client: Arc<RwLock<Handles>>,
     insert: InsertCommand,
-    timeout: Duration,
+    pub(super) timeout: Duration,
 }
 
 /// What belongs to one client of the driver.

@@ -6,12 +6,14 @@ use bson::{Bson, Document, RawDocument, RawDocumentBuf, doc};
 use futures_util::TryStreamExt as _;
 
 use super::client::Store;
-use super::error::Failure;
+use super::error::{Failure, FailureKind};
 use super::indexes;
 
 /// Most documents that one search returns.
 const MAX_FOUND: i64 = 1000;
 
+/// MaxTimeMSExpired.
+const TOO_SLOW: i32 = 50;
 /// BadValue: the answer to a hint at an index that does not exist.
 const NO_SUCH_INDEX: i32 = 2;
 
@@ -19,6 +21,11 @@ impl Failure {
     /// Whether a search through one of the readers' indexes failed because there is no such index.
     pub fn is_missing_index(&self) -> bool {
         self.code == Some(NO_SUCH_INDEX)
+    }
+
+    /// Whether `store.write_timeout` has passed, here or on the server.
+    pub fn is_timeout(&self) -> bool {
+        self.kind == FailureKind::Timeout || self.code == Some(TOO_SLOW)
     }
 }
 
@@ -50,7 +57,7 @@ impl Store {
 
     async fn find_hinted(&self, filter: Document, index: &Document) -> Result<Vec<RawDocumentBuf>, Failure> {
         let collection = self.collection();
-        let find = collection.find(filter).hint(Hint::Keys(index.clone())).limit(MAX_FOUND);
+        let find = collection.find(filter).hint(Hint::Keys(index.clone())).limit(MAX_FOUND).max_time(self.timeout);
         self.bounded(async { find.await?.try_collect().await }).await
     }
 

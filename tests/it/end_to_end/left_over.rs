@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use bson::doc;
 use lapin::options::{BasicGetOptions, QueueDeclareOptions, QueueDeleteOptions};
 use lapin::types::{AMQPValue, FieldTable};
 
@@ -46,6 +47,25 @@ async fn the_next_check_removes_what_a_killed_one_left_and_nothing_else() {
     assert_ne!(stored[0].get_object_id("_id").unwrap(), left.get_object_id("_id").unwrap());
     let dead = env.take_dead_letters(1).await;
     assert_eq!(dead[0].body, b"not json");
+    env.clean().await;
+}
+
+/// 32-bit ids that overflowed become 2147483647: such documents are neither read nor in the way.
+#[tokio::test]
+async fn many_documents_of_a_usual_user_hide_nothing() {
+    let env = TestEnv::new().await;
+    let mut killed = start(check(&env, &[]));
+    env.wait_for_depth(&env.queue(), 1).await;
+    killed.kill().unwrap();
+    killed.wait().unwrap();
+    let worker = env.worker().await;
+    worker.wait_until_settled(1).await;
+    let foreign = doc! { "user_id": i32::MAX, "timestamp": i64::MAX, "ticketlog-check": 1 };
+    env.collection.insert_many(vec![foreign; 1001]).await.unwrap();
+    let next = run(check(&env, &[])).await;
+    assert_ended(&next, 0, "ok    left over  deleted 1 document and 0 dead letters of earlier checks");
+    assert_ended(&next, 0, "5 ok, 0 warnings, 0 failures");
+    assert_eq!(env.documents().await.len(), 1001);
     env.clean().await;
 }
 
