@@ -6,7 +6,7 @@ use ticketlog_contract::{Event, Stage, dead_letter::Cause};
 use ticketlog_rabbitmq::{BrokerError, QueueCounts, QueueDepths};
 
 use super::event::{MarkedEvent, NAME};
-use super::steps::{RouteCheck, id_of};
+use super::steps::RouteCheck;
 use super::{Failed, Side};
 use crate::mongodb::readers_index;
 
@@ -30,17 +30,15 @@ impl RouteCheck<'_> {
         self.still_waiting("dead letter", "dead-lettered").await
     }
 
-    /// It has another `_id`: what that is made of depends on settings. Deletes the document.
+    /// A document with its mark has another `_id`: what that is made of depends on settings. It stays: it may be a copy that others made.
     async fn stored_otherwise(&self, event: MarkedEvent, expected: &Event) -> Option<Failed> {
         let (_, index) = readers_index(&expected.document)?;
         let found = self.store.find_through(&index, &expected.document).await.ok()?;
-        let id =
-            found.iter().find(|it| it.get_str(NAME).is_ok_and(|mark| mark == event.mark())).and_then(|it| id_of(it))?;
-        let deleted = self.delete(id, event).await;
-        let fix = "give this command the workers' settings and version (event.drop, event.mask, event.mask_key)";
-        Some(deleted.err().unwrap_or_else(|| {
-            Failed::new(Side::Reader, "read", "it is stored under another _id than these settings say", fix)
-        }))
+        found.iter().find(|it| it.get_str(NAME).is_ok_and(|mark| mark == event.mark()))?;
+        let message = "it is stored under another _id than these settings say: left alone";
+        let fix = "give this command the workers' settings and version (event.drop, event.mask, event.mask_key). A check with these \
+                   deletes it";
+        Some(Failed::new(Side::Reader, "read", message, fix))
     }
 
     /// It became a dead letter. Deletes that.

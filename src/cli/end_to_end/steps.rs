@@ -242,7 +242,7 @@ impl RouteCheck<'_> {
     }
 
     /// Deletes the document of a marked event.
-    pub(super) async fn delete(&self, id: ObjectId, event: MarkedEvent) -> Result<bool, Failed> {
+    async fn delete(&self, id: ObjectId, event: MarkedEvent) -> Result<bool, Failed> {
         let deleted = self.store.delete_marked(id, (NAME, &event.mark())).await;
         deleted.map_err(|failure| self.failed_store("delete", &failure))
     }
@@ -380,6 +380,6 @@ fn missing_index(name: &str) -> Failed {
     Failed::new(Side::Reader, "read", format!("the readers' index {name} does not exist"), fix)
 }
 
-pub(super) fn id_of(document: &RawDocument) -> Option<ObjectId> {
+fn id_of(document: &RawDocument) -> Option<ObjectId> {
     document.get_object_id("_id").ok()
 }
