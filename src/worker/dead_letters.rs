@@ -79,7 +79,8 @@ impl PendingDeadLetter {
         let receipt = || dead_letter::receipt(rejection, &origin, (&id, time), &publisher, delivery.message_id());
         let receipt = has_receipt.then(receipt);
         if is_smoke_test {
-            info!(dl_id = id, "the malformed event of a smoke test becomes a dead letter");
+            let (reason, detail) = (rejection.reason.as_str(), rejection.detail.as_ref());
+            info!(reason, detail, dl_id = id, "an event of a smoke test becomes a dead letter");
         } else {
             log_rejection(context, rejection, &id, &origin, (&publisher, delivery.message_id()));
         }
