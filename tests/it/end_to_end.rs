@@ -18,7 +18,7 @@ use crate::terminal::in_terminal;
 /// The check of an operator, with further flags.
 fn check(env: &TestEnv, arguments: &[&str]) -> Command {
     let mut command = env.operator_command();
-    command.args(["check", "--end-to-end"]).args(arguments).stdin(Stdio::null());
+    command.args(["check", "--end-to-end"]).args(arguments).stdin(Stdio::null()).env("TICKETLOG_LOG__FILTER", "error");
     command
 }
 
@@ -146,6 +146,8 @@ async fn each_side_that_fails_has_its_code_and_its_answer() {
     };
     let broker = with(&[("BROKER__URI", "amqp://guest:guest@127.0.0.1:1/%2f")], &[]).await;
     assert_ended(&broker, 69, "fail  publish  RabbitMQ cannot be reached at 127.0.0.1:1");
+    let no_ca = with(&[("OPERATOR__STORE_URI", "mongodb://127.0.0.1/?tls=true&tlsCAFile=/nowhere")], &[]).await;
+    assert_ended(&no_ca, 78, "fail  operator.store_uri  ");
     let store = with(&[("STORE__URI", "mongodb://127.0.0.1:1/?serverSelectionTimeoutMS=300")], &[]).await;
     assert_ended(&store, 74, "fail  store  no MongoDB primary can be reached");
     assert_eq!(env.depth(&env.queue()).await, 0, "nothing is published while the store does not answer");
@@ -289,6 +291,7 @@ async fn the_shipped_operators_login_is_enough() {
         ];
         if let Some((user, role)) = operator {
             settings.extend([("OPERATOR__BROKER_URI", broker_of(user)), ("OPERATOR__STORE_URI", store_of(role))]);
+            settings.push(("LOG__FILTER", "error".to_owned()));
         }
         command.envs(settings.into_iter().map(|(key, value)| (format!("TICKETLOG_{key}"), value)));
         command.env_remove("RUST_MIN_STACK");

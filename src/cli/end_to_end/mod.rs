@@ -34,6 +34,7 @@ Exit codes of --end-to-end say which side failed first:
   75  workers: nothing was stored or dead-lettered within --timeout, or another check is running
   74  store: MongoDB does not answer, refuses the login, or rejects the event
   65  readers: an index is missing, or what was stored or dead-lettered is not what was published
+  78  the configuration is not valid
 
 Examples:
   ticketlog check
@@ -84,6 +85,8 @@ impl Waiting {
 /// Which part of the path an event takes has failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Side {
+    /// The settings of a connection are not valid.
+    Settings,
     /// RabbitMQ does not take the event, or routes it nowhere.
     Publisher,
     /// No worker has done its part in time.
@@ -97,6 +100,7 @@ enum Side {
 impl Side {
     fn exit_code(self) -> u8 {
         match self {
+            Side::Settings => exit::CONFIG,
             Side::Publisher => exit::UNAVAILABLE,
             Side::Worker => exit::TEMPORARY,
             Side::Store => exit::IO,
@@ -136,6 +140,7 @@ impl EndToEndArgs {
     /// Checks one route after the other; the routes are those of the workers. Returns what was found, and the exit code of the first
     /// failure.
     pub async fn check(&self, routes: Vec<RouteSettings>, management: Option<&Url>) -> (Vec<Finding>, u8) {
+        let _logging = routes.first().and_then(AuditArgs::log);
         let (mut all, mut code) = (Vec::new(), exit::UNAVAILABLE);
         for settings in routes {
             let several = settings.has_several_routes();

@@ -49,9 +49,10 @@ pub(super) async fn check_route(
     management: Option<&Url>,
     found: &mut Vec<Finding>,
 ) -> Result<(), Failed> {
-    rabbitmq::check_settings(&settings.broker).map_err(|error| Failed::of_broker("publish", &error))?;
-    mongodb::check_settings(&settings.store)
-        .map_err(|error| Failed::new(Side::Store, "read", format!("store.uri: {error}"), "correct it"))?;
+    let invalid = |setting, fault: String| Failed::new(Side::Settings, setting, fault, "correct it");
+    rabbitmq::check_settings(&settings.broker)
+        .map_err(|error| invalid(settings.broker.uri_setting, error.what().to_string()))?;
+    mongodb::check_settings(&settings.store).map_err(|error| invalid(settings.store.uri_setting, error.to_string()))?;
     let opened = Publisher::open_without_topology(&settings.broker, "smoke test").await;
     let publisher = opened.map_err(|error| Failed::of_broker("publish", &error))?;
     lock(&publisher, settings, args.timeout).await?;

@@ -39,7 +39,11 @@ async fn the_next_check_removes_what_a_killed_one_left_and_nothing_else() {
     };
     env.publish(&with_id("not json")).await;
     worker.wait_until_settled(5).await;
-    let next = run(check(&env, &[])).await;
+    let mut next = check(&env, &[]);
+    next.env("TICKETLOG_LOG__FILTER", "info");
+    let mut next = run(next).await;
+    let log = std::mem::take(&mut next.err);
+    assert!(log.contains("dead letters: purge begun") && log.contains("dead letters: purge done"), "{log}");
     assert_ended(&next, 0, "ok    left over  deleted 1 document and 1 dead letter of earlier checks");
     assert_ended(&next, 0, "warn  left over  1 document with the field ticketlog-check, not as a check");
     let stored = env.documents().await;
