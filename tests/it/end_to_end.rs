@@ -211,6 +211,12 @@ async fn a_server_that_goes_down_meanwhile_is_named() {
     let (mut broker, mut store) =
         (DedicatedServer::start(ServerKind::Rabbitmq), DedicatedServer::start(ServerKind::Mongodb));
     let env = TestEnv::on(&broker, &store).await;
+    // MaxTimeMSExpired, once: what is searched first is what earlier checks left.
+    let data = doc! { "failCommands": ["find"], "appName": "ticketlog", "errorCode": 50 };
+    let slow = doc! { "configureFailPoint": "failCommand", "mode": { "times": 1 }, "data": data };
+    env.client.database("admin").run_command(slow).await.unwrap();
+    let output = run(check(&env, &["--timeout", "300ms"])).await;
+    assert_ended(&output, 75, "warn  left over  what interrupted checks left was not searched: ");
     let during = async |kill: &mut dyn FnMut()| {
         let waiting = env.depth(&env.queue()).await;
         let mut command = check(&env, &["--timeout", "8s"]);
