@@ -100,7 +100,7 @@ impl ListArgs {
         lines: &LineWriter,
         widths: Option<[usize; 11]>,
     ) -> Result<(), DeskError> {
-        let mut same_ids = SameIds::default();
+        let mut same_ids = SameIds::with_capacity(reader.total() as usize);
         let mut is_first = true;
         while let Some(dead_letter) = reader.next().await? {
             if let (Some(widths), true) = (&widths, std::mem::take(&mut is_first)) {

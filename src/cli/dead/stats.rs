@@ -42,7 +42,7 @@ impl StatsArgs {
     pub async fn run(&self, settings: &RouteSettings) -> Result<u8, CommandError> {
         let run = Run { settings, report: &TerminalReport::notes() };
         let mut reader = DeadLetterReader::open(run, &self.selection.of(self.queue.source(settings))).await?;
-        let (mut groups, mut same_ids) = (Groups::default(), SameIds::default());
+        let (mut groups, mut same_ids) = (Groups::default(), SameIds::with_capacity(reader.total() as usize));
         let mut names = Names::default();
         let read = async {
             while let Some(dead_letter) = reader.next().await? {
