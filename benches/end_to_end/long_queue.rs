@@ -48,14 +48,17 @@ pub fn measure(bench: &Bench) {
         ("dead export", vec!["dead", "export", archive]),
         ("dead replay --fingerprint", vec!["dead", "replay", "--fingerprint", &fingerprint, "--yes"]),
     ] {
+        // RabbitMQ takes back what the last command has read.
+        bench.settle();
         let mut command = ticketlog(&name);
-        command.args(&arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        command.args(&arguments).stdin(Stdio::null()).stdout(Stdio::null());
         let (started, mut child) = (Instant::now(), command.spawn().unwrap());
         let peaks = peaks(&mut child);
         assert!(child.wait().unwrap().success(), "{arguments:?}");
         block.line(&format!("{row:<34}{:>9.1}{:>9.1}{:>14.0}", started.elapsed().as_secs_f64(), peaks[0], peaks[1]));
     }
     std::fs::remove_file(archive).unwrap();
+    bench.settle();
     console(&name, &fingerprint, &mut block);
     bench.runtime.block_on(forget(&name));
     bench.forget(&name);
@@ -147,7 +150,7 @@ async fn fill(name: &str, count: u64) {
     let queue = format!("{name}.dead");
     let mut confirms = FuturesUnordered::new();
     for n in 0..count {
-        let (body, properties) = dead_letter(n);
+        let (body, properties) = dead_letter(name, n);
         let options = BasicPublishOptions::default();
         let sent = channel.basic_publish("".into(), queue.as_str().into(), options, &body, properties).await.unwrap();
         confirms.push(sent);
@@ -167,25 +170,25 @@ async fn forget(name: &str) {
     }
 }
 
-fn dead_letter(n: u64) -> (Vec<u8>, BasicProperties) {
+fn dead_letter(name: &str, n: u64) -> (Vec<u8>, BasicProperties) {
     let text = |text: String| AMQPValue::LongString(text.into());
     // Odd, so that no two ids are equal.
     let id = u128::from(n).wrapping_mul(0x9E37_79B9_7F4A_7C15_F39C_C061) % (1 << 96);
     let mut headers = FieldTable::default();
-    for (name, value) in [
+    for (header, value) in [
         ("dl-version", AMQPValue::LongLongInt(1)),
         ("dl-id", text(format!("{:024x}", id))),
         ("dl-reason", text("invalid_json".to_owned())),
         ("dl-detail", text(format!("line 1, column {}: expected a comma or the end of the object", n % CAUSES))),
         ("dl-stage", text("decode".to_owned())),
         ("dl-time", AMQPValue::LongLongInt(1_796_000_000_000 + n as i64)),
-        ("dl-exchange", text("bytemark.tickets".to_owned())),
+        ("dl-exchange", text(name.to_owned())),
         ("dl-routing-key", text("ticket.purchase".to_owned())),
         ("dl-queue", text("bytemark.tickets.log".to_owned())),
         ("dl-worker", text("host/0.2.0".to_owned())),
         ("dl-fingerprint", text(fingerprint(n))),
     ] {
-        headers.insert(name.into(), value);
+        headers.insert(header.into(), value);
     }
     let body = format!("{{\"user_id\":{n},\"status\":\"success\" \"note\":\"{}\"}}", "x".repeat(BODY - 60));
     let properties = BasicProperties::default()
