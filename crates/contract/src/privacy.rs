@@ -40,6 +40,8 @@ impl std::fmt::Debug for MaskKey {
 pub(super) struct Privacy {
     fields: Vec<HiddenField>,
     key: hmac::Key,
+    /// Whether what is a hash already stays as it is.
+    keeps_hashes: bool,
 }
 
 /// What is left of a path below an object.
@@ -53,6 +55,10 @@ fn below<'a>((path, treatment): &Rest<'a>, name: &str) -> Option<Rest<'a>> {
     Some((rest, *treatment))
 }
 
+fn is_hash(text: &str) -> bool {
+    text.strip_prefix(PREFIX).is_some_and(|hash| hash.len() == 64 && hash.bytes().all(|byte| byte.is_ascii_hexdigit()))
+}
+
 impl Rules {
     /// A document or a body without what is hidden, as a worker stores it: for whoever shows one. `None` if it is too large then.
     pub fn hide(&self, document: Document) -> Option<Document> {
@@ -60,13 +66,26 @@ impl Rules {
         let document = RawDocumentBuf::try_from(&document).ok()?;
         Document::from_reader(&*privacy.apply(document.as_bytes())?).ok()
     }
+
+    /// A stored document without what is hidden now, for whoever shows one: it may be older than these rules. What is a hash already stays
+    /// as it is. `None` if it is too large then.
+    pub fn hide_stored(&self, document: &[u8]) -> Option<Vec<u8>> {
+        match Privacy::new(self) {
+            Some(privacy) => Privacy { keeps_hashes: true, ..privacy }.apply(document),
+            None => Some(document.to_vec()),
+        }
+    }
 }
 
 impl Privacy {
     /// `None` if nothing is hidden.
     pub fn new(rules: &Rules) -> Option<Privacy> {
         let key = hmac::Key::new(hmac::HMAC_SHA256, &rules.mask_key.0);
-        (!rules.hidden_fields.is_empty()).then(|| Privacy { fields: rules.hidden_fields.clone(), key })
+        (!rules.hidden_fields.is_empty()).then(|| Privacy {
+            fields: rules.hidden_fields.clone(),
+            key,
+            keeps_hashes: false,
+        })
     }
 
     /// The document without what is hidden. `None` if it would become larger than MongoDB permits: a mask may be longer than the value.
@@ -117,6 +136,7 @@ impl Privacy {
     fn mask(&self, value: RawBsonRef) -> RawBson {
         let hash = match value {
             RawBsonRef::Null => return RawBson::Null,
+            RawBsonRef::String(text) if self.keeps_hashes && is_hash(text) => return RawBson::String(text.to_owned()),
             RawBsonRef::String(text) => hmac::sign(&self.key, text.as_bytes()),
             other => {
                 let mut document = RawDocumentBuf::new();
@@ -178,6 +198,22 @@ mod tests {
         let expected = doc! { "user_id": stored.get_str("user_id").unwrap(), "kept": { "card": "4111", "$oid": "x" } };
         assert_eq!(hidden, expected);
         assert_eq!(Rules::default().hide(body.clone()), Some(body));
+    }
+
+    #[test]
+    fn what_was_stored_before_it_was_hidden_is_hidden_and_a_hash_stays() {
+        let rules = rules(&["payment.card"], &["uuid", "items.pan"]);
+        let hide = |document: Document| {
+            let document = RawDocumentBuf::try_from(&document).unwrap();
+            Document::from_reader(&*rules.hide_stored(document.as_bytes()).unwrap()).unwrap()
+        };
+        let older = doc! { "uuid": "u-1", "payment": { "card": "4111", "kept": 1 }, "items": [{ "pan": 4111 }, 2] };
+        let hidden = hide(older);
+        let text = hidden.to_string();
+        assert!(!text.contains("4111") && !text.contains("u-1") && text.contains("kept"), "{text}");
+        assert_eq!(hide(hidden.clone()), hidden, "the hash is not hashed again");
+        let forged = hide(doc! { "uuid": "hmac-sha256:4111" });
+        assert!(is_hash(forged.get_str("uuid").unwrap()), "{forged}");
     }
 
     const BODY: &str = r#"{"user_id":7,"uuid":"u","card":"4111","n":5,"z":null,

@@ -1,12 +1,13 @@
 //! One line of the story of an event: stored, dead-lettered, touched by an operation. Pure.
 
+use bson::raw::RawDocument;
 use bson::{Bson, Document};
 use serde_json::{Value, json};
 
 use ticketlog_config::RouteSettings;
 use ticketlog_config::format::{counted, rfc3339};
 use ticketlog_contract::dead_letter::escape;
-use ticketlog_contract::{Printed, Rules, Treatment, read_json};
+use ticketlog_contract::{HiddenField, Printed, Rules, Treatment, read_json};
 
 use super::super::reader::{DeadLetter, readable_body};
 use super::trail::Touch;
@@ -38,7 +39,7 @@ pub(super) struct Stored {
     pub ingested_at: Option<i64>,
     /// The fields that the settings hide.
     pub hidden: Vec<String>,
-    /// As JSON, if it is asked for.
+    /// As JSON without these, if it is asked for.
     pub document: Option<String>,
 }
 
@@ -65,32 +66,47 @@ pub(super) struct FoundDeadLetter {
 }
 
 impl Stored {
-    pub fn new(settings: &RouteSettings, document: Document, with_body: bool) -> Stored {
+    pub fn new(settings: &RouteSettings, document: &RawDocument, with_body: bool) -> Stored {
         let rules = settings.rules();
-        let id = match document.get("_id") {
+        let id = match document.get("_id").ok().flatten().and_then(|id| Bson::try_from(id).ok()) {
             Some(Bson::ObjectId(id)) => id.to_hex(),
-            Some(other) => Printed(other).to_string(),
+            Some(other) => Printed(&other).to_string(),
             None => String::new(),
         };
-        let event_time = match document.get("timestamp") {
+        let shown = rules.hide_stored(document.as_bytes()).and_then(|shown| Document::from_reader(&*shown).ok());
+        let event_time = match shown.as_ref().and_then(|shown| shown.get("timestamp")) {
             Some(Bson::Int64(millis)) => Some(*millis),
             Some(Bson::Int32(millis)) => Some((*millis).into()),
             Some(Bson::Double(millis)) => Some(*millis as i64),
             _ => None,
         };
-        let ingested_at = document.get_datetime("ingested_at").ok().map(|time| time.timestamp_millis());
-        let hidden = rules.hidden_fields.iter().map(|field| match field.treatment {
-            Treatment::Drop => format!("{} (not stored)", field.path),
-            Treatment::Mask => format!("{} (a hash)", field.path),
-        });
+        let ingested_at = shown.as_ref().and_then(|shown| shown.get_datetime("ingested_at").ok());
+        let hidden =
+            rules.hidden_fields.iter().map(|field| format!("{} ({})", field.path, hiding(&rules, field, document)));
+        let body = || match &shown {
+            Some(shown) => Printed(&Bson::Document(shown.clone())).to_string(),
+            None => "not shown: it is too large without what is hidden".to_owned(),
+        };
         Stored {
             collection: settings.collection.clone(),
             id,
             event_time,
-            ingested_at,
+            ingested_at: ingested_at.map(|time| time.timestamp_millis()),
             hidden: hidden.collect(),
-            document: with_body.then(|| Printed(&Bson::Document(document)).to_string()),
+            document: with_body.then(body),
         }
+    }
+}
+
+/// What became of a hidden field in a document, which may be older than the setting that hides it.
+fn hiding(rules: &Rules, field: &HiddenField, document: &RawDocument) -> &'static str {
+    let alone = Rules { hidden_fields: vec![field.clone()], ..rules.clone() };
+    let is_hidden = alone.hide_stored(document.as_bytes()).as_deref() == Some(document.as_bytes());
+    match (field.treatment, is_hidden) {
+        (Treatment::Drop, true) => "not stored",
+        (Treatment::Drop, false) => "stored all the same, not shown",
+        (Treatment::Mask, true) => "a hash",
+        (Treatment::Mask, false) => "stored in clear, shown as a hash",
     }
 }
 
@@ -274,10 +290,28 @@ mod tests {
     use super::*;
 
     fn stored(document: Document) -> Entry {
+        let stored = stored_with_body(document);
+        let stored = Stored { document: None, ..stored };
+        Entry { time: stored.ingested_at.or(stored.event_time), what: What::Stored(stored) }
+    }
+
+    fn stored_with_body(document: Document) -> Stored {
         let settings =
             load_text("f", "[event]\ndrop = [\"card\"]\nmask = [\"email\"]\nmask_key = \"0123456789abcdef\"");
-        let stored = Stored::new(&settings.unwrap().routes[0], document, false);
-        Entry { time: stored.ingested_at.or(stored.event_time), what: What::Stored(stored) }
+        let document = bson::raw::RawDocumentBuf::try_from(&document).unwrap();
+        Stored::new(&settings.unwrap().routes[0], &document, true)
+    }
+
+    #[test]
+    fn a_document_that_is_older_than_the_setting_is_hidden_too_and_that_is_said() {
+        let older = stored_with_body(doc! { "_id": 1, "card": "4111", "email": "a@b.c", "kept": 1 });
+        assert_eq!(older.hidden, ["card (stored all the same, not shown)", "email (stored in clear, shown as a hash)"]);
+        let shown = older.document.unwrap();
+        assert!(!shown.contains("4111") && !shown.contains("a@b.c") && shown.contains("kept"), "{shown}");
+        let hash = format!("hmac-sha256:{}", "0a".repeat(32));
+        let newer = stored_with_body(doc! { "_id": 1, "email": &hash });
+        assert_eq!(newer.hidden, ["card (not stored)", "email (a hash)"]);
+        assert!(newer.document.unwrap().contains(&hash));
     }
 
     fn touched(time: i64, what: &str, document: Option<&str>) -> Entry {

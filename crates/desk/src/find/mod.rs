@@ -15,7 +15,6 @@ mod trail;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use bson::Document;
 use bson::raw::RawDocumentBuf;
 use futures_util::future::BoxFuture;
 
@@ -236,7 +235,6 @@ impl Find<'_> {
     ) {
         story.exactly.extend(expected.and_then(|expected| exactly(settings, expected, Some(&documents.found))));
         for document in &documents.found {
-            let Ok(document) = Document::try_from(&**document) else { continue };
             let stored = Stored::new(settings, document, self.with_bodies);
             known.documents.insert(stored.id.clone());
             story.entries.push(Entry { time: stored.ingested_at.or(stored.event_time), what: What::Stored(stored) });
