@@ -242,22 +242,19 @@ fn touch_text(touch: &Touch) -> (String, Vec<String>) {
     let done = match touch.what.as_str() {
         "edited" => "edited and replayed",
         "purged" => "deleted",
-        // The lines name no ids.
-        "replay" => "a replay",
-        "purge" => "a deletion",
         other => other,
     };
-    let of = touch.dead_letter.iter().map(|id| format!(", dl-id {}", escape(id))).collect::<String>();
+    let same = if touch.count > 1 { format!(" ({} identical ones)", touch.count) } else { String::new() };
     let mut more = vec![format!("operation {} on {}, in {}", touch.operation, escape(&touch.queue), touch.file)];
     more.extend(touch.document.iter().map(|id| format!("as the event that gets _id {}", escape(id))));
     more.extend(touch.backup.iter().map(|file| format!("the original is in {}", escape(file))));
-    (format!("{} by {}{of}", escape(done), escape(&touch.who)), more)
+    (format!("{} by {}, dl-id {}{same}", escape(done), escape(&touch.who), escape(&touch.dead_letter)), more)
 }
 
 fn touch_json(touch: &Touch) -> Value {
     json!({
         "what": touch.what, "who": touch.who, "operation": touch.operation, "queue": touch.queue, "replay_id": touch.replay_id,
-        "id": touch.dead_letter, "_id": touch.document, "backup": touch.backup, "file": touch.file,
+        "id": touch.dead_letter, "count": touch.count, "_id": touch.document, "backup": touch.backup, "file": touch.file,
     })
 }
 
@@ -320,7 +317,8 @@ mod tests {
             who: "anna".to_owned(),
             operation: "0e".repeat(12),
             queue: "q.dead".to_owned(),
-            dead_letter: Some("0a".repeat(12)),
+            dead_letter: "0a".repeat(12),
+            count: 1,
             document: document.map(str::to_owned),
             backup: document.map(|_| "q.ndjson".to_owned()),
             file: "audit.ndjson".to_owned(),

@@ -76,7 +76,9 @@ impl Find<'_> {
             self.find_dead_letters(Run { settings, report }, &mut story, &mut known).await?;
         }
         self.find_documents(routes, &mut story, &mut known).await;
-        let trail = trail::read(self.audit_files, &mut known)?;
+        let files = self.audit_files.to_vec();
+        let trail = tokio::task::spawn_blocking(move || trail::read(&files, &mut known)).await;
+        let trail = trail.map_err(std::io::Error::other)??;
         let touches = trail.touches.into_iter();
         story.entries.extend(touches.map(|touch| Entry { time: touch.time, what: What::Touched(touch) }));
         if trail.erasures > 0 {
@@ -92,12 +94,7 @@ impl Find<'_> {
 
     fn known(&self) -> Known {
         let ids = self.search.id.map(|id| id.to_hex());
-        Known {
-            dead_letters: ids.iter().cloned().collect(),
-            documents: ids.into_iter().collect(),
-            message_ids: self.search.message_id.iter().filter(|id| !id.is_empty()).cloned().collect(),
-            ..Known::default()
-        }
+        Known { dead_letters: ids.iter().cloned().collect(), documents: ids.into_iter().collect() }
     }
 
     /// Counts what waits for the workers. Whether RabbitMQ answers; if not, that is said once.
@@ -175,7 +172,6 @@ impl Find<'_> {
                     let one = FoundDeadLetter::new(&rules, &queue, is_parked, &dead_letter, self.with_bodies);
                     let ids = [Some(&one.id), one.first_id.as_ref()].into_iter().flatten();
                     known.dead_letters.extend(ids.filter(|id| !id.is_empty()).cloned());
-                    known.replays.extend(one.replay_id.iter().filter(|id| !id.is_empty()).cloned());
                     let what = What::DeadLettered(Box::new(FoundDeadLetter { is_by_text, ..one }));
                     story.entries.push(Entry { time: dead_letter.record.time, what });
                 }

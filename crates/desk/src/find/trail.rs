@@ -1,6 +1,6 @@
 //! What audit files say of an event: the operations that have touched its dead letters, and how many erasures there were.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeSet, HashMap};
 use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -21,13 +21,11 @@ pub(super) struct Known {
     pub dead_letters: BTreeSet<String>,
     /// `_id`s.
     pub documents: BTreeSet<String>,
-    pub replays: BTreeSet<String>,
-    pub message_ids: BTreeSet<String>,
 }
 
 impl Known {
     fn texts(&self) -> impl Iterator<Item = &String> {
-        [&self.dead_letters, &self.documents, &self.replays, &self.message_ids].into_iter().flatten()
+        self.dead_letters.iter().chain(&self.documents)
     }
 }
 
@@ -36,14 +34,16 @@ impl Known {
 pub(super) struct Touch {
     /// Milliseconds since 1970.
     pub time: Option<i64>,
-    /// What became of it, such as `replayed`; or what was begun, such as `replay`, if the lines name no ids.
+    /// What became of it, such as `replayed`.
     pub what: String,
     pub who: String,
     pub operation: String,
     pub queue: String,
     pub replay_id: Option<String>,
-    /// The dead letter, if the lines name it.
-    pub dead_letter: Option<String>,
+    /// The dead letter.
+    pub dead_letter: String,
+    /// Number of dead letters with this id: identical messages share one.
+    pub count: u64,
     /// The `_id` of the document that was made of it.
     pub document: Option<String>,
     /// The file of the originals.
@@ -58,6 +58,23 @@ pub(super) struct Trail {
     /// Number of erasures, and of documents and dead letters that they deleted.
     pub erasures: u64,
     pub erased: u64,
+    /// The position of each touch, by its operation, by what became of it and by the dead letter.
+    positions: HashMap<[String; 3], usize>,
+    operations: BTreeSet<String>,
+}
+
+impl Trail {
+    fn add(&mut self, touch: Touch) {
+        let key = [&touch.operation, &touch.what, &touch.dead_letter].map(Clone::clone);
+        let position = *self.positions.entry(key).or_insert(self.touches.len());
+        match self.touches.get_mut(position) {
+            Some(same) => same.count += 1,
+            None => {
+                self.operations.insert(touch.operation.clone());
+                self.touches.push(touch);
+            }
+        }
+    }
 }
 
 /// Reads files, and again with what was found, until nothing more is.
@@ -83,22 +100,18 @@ pub(super) fn read(files: &[PathBuf], known: &mut Known) -> Result<Trail, DeskEr
 
 fn read_lines(mut file: impl BufRead, path: &Path, known: &mut Known, trail: &mut Trail) -> std::io::Result<()> {
     let path = path.display().to_string();
-    let (mut line, mut begun) = (Vec::new(), BTreeMap::new());
+    let mut line = Vec::new();
     while file.read_until(b'\n', &mut line)? > 0 {
         let text = String::from_utf8_lossy(&line);
         let is_of_event = known.texts().any(|known| text.contains(known.as_str()))
             || text.contains("\"action\":\"erase\"")
-            || trail.touches.iter().any(|touch| text.contains(&touch.operation));
+            || trail.operations.iter().any(|operation| text.contains(operation));
         // Lines that are not whole are left out.
         if is_of_event && let Ok(line) = serde_json::from_str::<Value>(&text) {
-            add_line(&line, &path, known, &mut begun, trail);
+            add_line(&line, &path, known, trail);
         }
         line.clear();
     }
-    // What older versions wrote names no ids.
-    let is_unnamed = |(operation, _): &(String, Touch)| trail.touches.iter().all(|touch| touch.operation != *operation);
-    let unnamed: Vec<Touch> = begun.into_iter().filter(is_unnamed).map(|(_, touch)| touch).collect();
-    trail.touches.extend(unnamed);
     Ok(())
 }
 
@@ -106,7 +119,8 @@ fn text(line: &Value, name: &str) -> Option<String> {
     line.get(name).and_then(Value::as_str).map(str::to_owned)
 }
 
-fn add_line(line: &Value, file: &str, known: &mut Known, begun: &mut BTreeMap<String, Touch>, trail: &mut Trail) {
+/// What an operation touched is only what its lines name: that it began, and with which filter, is no proof of anything.
+fn add_line(line: &Value, file: &str, known: &mut Known, trail: &mut Trail) {
     let (Some(operation), Some(state)) = (text(line, "operation"), text(line, "state")) else { return };
     let or_empty = |name: &str| text(line, name).unwrap_or_default();
     let touch = Touch {
@@ -114,6 +128,7 @@ fn add_line(line: &Value, file: &str, known: &mut Known, begun: &mut BTreeMap<St
         what: or_empty("action"),
         who: or_empty("who"),
         operation: operation.clone(),
+        count: 1,
         queue: or_empty("queue"),
         replay_id: text(line, "replay_id"),
         file: file.to_owned(),
@@ -122,7 +137,6 @@ fn add_line(line: &Value, file: &str, known: &mut Known, begun: &mut BTreeMap<St
     let outcome = |name: &str| line.get("outcome").and_then(|outcome| outcome.get(name));
     match state.as_str() {
         "progress" => add_named(line, &touch, known, trail),
-        "begun" if is_selected(line, known) => drop(begun.insert(operation, touch)),
         "begun" => {}
         _ if touch.what == "erase" => {
             let count = |name: &str| outcome(name).and_then(Value::as_u64).unwrap_or(0);
@@ -131,9 +145,8 @@ fn add_line(line: &Value, file: &str, known: &mut Known, begun: &mut BTreeMap<St
         }
         _ => {
             let backup = outcome("backup").and_then(Value::as_str);
-            let unnamed = begun.get_mut(&operation).into_iter();
             let named = trail.touches.iter_mut().filter(|touch| touch.operation == operation);
-            named.chain(unnamed).for_each(|touch| touch.backup = backup.map(str::to_owned));
+            named.for_each(|touch| touch.backup = backup.map(str::to_owned));
         }
     }
 }
@@ -151,21 +164,9 @@ fn add_named(line: &Value, touch: &Touch, known: &mut Known, trail: &mut Trail) 
             }
             known.dead_letters.insert(id.to_owned());
             known.documents.extend(document.clone());
-            let (what, dead_letter) = (what.clone(), Some(id.to_owned()));
-            trail.touches.push(Touch { what, dead_letter, document, ..touch.clone() });
+            trail.add(Touch { what: what.clone(), dead_letter: id.to_owned(), document, ..touch.clone() });
         }
     }
-}
-
-/// Whether an operation that begins has sent or names the event: by its replay, or by the ids of its filter.
-fn is_selected(line: &Value, known: &Known) -> bool {
-    let filtered = |name: &str, known: &BTreeSet<String>| {
-        let values = line.get("filter").and_then(|filter| filter.get(name)).and_then(Value::as_array);
-        values.into_iter().flatten().filter_map(Value::as_str).any(|value| known.contains(value))
-    };
-    text(line, "replay_id").is_some_and(|replay| known.replays.contains(&replay))
-        || filtered("id", &known.dead_letters)
-        || filtered("message_id", &known.message_ids)
 }
 
 #[cfg(test)]
@@ -212,10 +213,25 @@ mod tests {
         assert_eq!(said(&mut known(&[], &[&document.to_hex()])).0, both, "the document leads to both");
         assert_eq!(said(&mut known(&[&b], &[])).0, both[..1]);
         assert_eq!(said(&mut known(&["c"], &[])).0, []);
-        let mut by_replay = Known { replays: BTreeSet::from(["r1".to_owned()]), ..Known::default() };
-        let (touches, trail) = said(&mut by_replay);
-        assert_eq!(touches, [("replay".to_owned(), "anna".to_owned())]);
-        assert_eq!(trail.touches[0].backup.as_deref(), Some("q.ndjson"));
+    }
+
+    #[test]
+    fn an_operation_that_names_nothing_has_touched_nothing_and_identical_messages_are_one_line() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("audit");
+        let id = "a".repeat(24);
+        let subject = json!({ "action": "purge", "queue": "q", "filter": { "id": [&id], "message_id": ["m-17"] } });
+        let begin = || Audit::begin(Some(&path), "anna", subject.clone()).unwrap();
+        begin().end(json!({ "purged": 0 }), false);
+        drop(begin());
+        let mut known = known(&[&id], &[]);
+        assert_eq!(read(std::slice::from_ref(&path), &mut known).unwrap().touches, []);
+        let mut purge = begin();
+        (0..500).for_each(|_| purge.name(Touched::Purged, &id, None));
+        purge.end(json!({ "purged": 500, "backup": "q.ndjson" }), false);
+        let trail = read(&[path], &mut known).unwrap();
+        let touches: Vec<_> = trail.touches.iter().map(|touch| (touch.count, touch.backup.as_deref())).collect();
+        assert_eq!(touches, [(500, Some("q.ndjson"))]);
     }
 
     #[test]
