@@ -37,6 +37,8 @@ pub enum EventDocuments {
     Found(Vec<RawDocumentBuf>),
     /// No index serves the query; the field that one would have to begin with.
     NoIndex(&'static str),
+    /// The collection does not exist.
+    NoCollection,
 }
 
 /// The values of a field that a person means by a text: the text, and the number if it is written in plain digits.
@@ -61,6 +63,13 @@ impl EventQuery {
         fields.into_iter().filter(|(_, is_set)| *is_set).map(|(field, _)| field)
     }
 
+    /// What is equal to a double that is compared, and none: another integer, since several become this double.
+    fn other_integers(&self) -> Option<Document> {
+        let is_double = |value: &&Bson| matches!(value, Bson::Double(_));
+        let doubles: Vec<&Bson> = self.user.iter().flatten().filter(is_double).collect();
+        (!doubles.is_empty()).then(|| doc! { "user_id": { "$in": doubles, "$not": { "$type": "double" } } })
+    }
+
     /// The latest first, where there may be many.
     fn sort(&self) -> Document {
         if self.id.is_none() && self.uuid.is_none() {
@@ -80,19 +89,22 @@ impl Store {
         let collection = self.collection();
         let namespace = collection.namespace();
         let mut hint = None;
-        if let (false, Some(field)) = (scan, query.fields().next()) {
+        if let Some(field) = query.fields().next() {
             let find = doc! {
                 "find": &namespace.coll, "filter": query.compared(), "collation": { "locale": "simple" },
             };
             let explain = doc! { "explain": find, "verbosity": "queryPlanner" };
             match serving(&self.command(&namespace.db, explain).await?, query.fields()) {
-                Some(index) => hint = index.map(Hint::Name),
-                None => return Ok(EventDocuments::NoIndex(field)),
+                Plan::NoCollection => return Ok(EventDocuments::NoCollection),
+                Plan::NoIndex if !scan => return Ok(EventDocuments::NoIndex(field)),
+                Plan::NoIndex => {}
+                Plan::Index(index) => hint = index.map(Hint::Name),
             }
         }
         let limit = i64::try_from(query.limit.saturating_add(1)).unwrap_or(i64::MAX);
         let mut filter = query.compared();
         filter.extend(query.since.map(|since| ("timestamp".to_owned(), doc! { "$gte": since }.into())));
+        filter.extend(query.other_integers().map(|other| ("$nor".to_owned(), vec![other].into())));
         let find = collection.find(filter).sort(query.sort()).collation(exact()).limit(limit);
         let find = find.optional(hint, |find, hint| find.hint(hint));
         let found = async { find.await?.try_collect::<Vec<_>>().await };
@@ -107,28 +119,41 @@ impl Store {
     }
 }
 
+/// How MongoDB would find documents.
+#[derive(Debug, PartialEq)]
+enum Plan {
+    /// By an index that serves the query; `None` if it has no name here: `_id`, or several.
+    Index(Option<String>),
+    NoIndex,
+    NoCollection,
+}
+
 /// The index by which the plan that MongoDB has chosen reads only what the query selects: each of its scans begins with one of these
-/// fields, which the query compares for equality. `None` if there is none; what is not understood is none. `Some(None)` if it has no
-/// name here: `_id`, or several.
-fn serving(plan: &Document, fields: impl Iterator<Item = &'static str> + Clone) -> Option<Option<String>> {
-    let winning = plan.get_document("queryPlanner").and_then(|plan| plan.get_document("winningPlan")).ok()?;
+/// fields, which the query compares for equality. What is not understood is none.
+fn serving(plan: &Document, fields: impl Iterator<Item = &'static str> + Clone) -> Plan {
     let mut scans = Vec::new();
-    add_scans(winning, &mut scans);
+    if let Ok(winning) = plan.get_document("queryPlanner").and_then(|plan| plan.get_document("winningPlan")) {
+        add_scans(winning, &mut scans);
+    }
+    let is_empty = |scan: &&Document| scan.get_str("stage").is_ok_and(|stage| stage == "EOF");
+    if !scans.is_empty() && scans.iter().all(is_empty) {
+        return Plan::NoCollection;
+    }
     let serves = |scan: &&Document| match scan.get_str("stage").unwrap_or_default() {
         "IXSCAN" => {
             let first = scan.get_document("keyPattern").ok().and_then(|keys| keys.keys().next());
             first.is_some_and(|first| fields.clone().any(|field| first == field))
         }
-        // By `_id`, or by an index for one value (MongoDB 8); a collection that does not exist.
+        // By `_id`, or by an index for one value (MongoDB 8); of a shard, nothing.
         stage => ["IDHACK", "EOF", "CLUSTERED_IXSCAN"].contains(&stage) || stage.starts_with("EXPRESS_"),
     };
     if scans.is_empty() || !scans.iter().all(serves) {
-        return None;
+        return Plan::NoIndex;
     }
     let name = |scan: &&Document| scan.get_str("indexName").ok().map(str::to_owned);
     let mut names: Vec<_> = scans.iter().map(name).collect();
     names.dedup();
-    Some(names.pop().flatten().filter(|_| names.is_empty()))
+    Plan::Index(names.pop().flatten().filter(|_| names.is_empty()))
 }
 
 /// The stages that have no stage below them. A plan may be nested below other names, of shards for instance.
@@ -152,7 +177,7 @@ fn add_scans<'a>(plan: &'a Document, scans: &mut Vec<&'a Document>) {
 mod tests {
     use super::*;
 
-    fn serving_of(winning: Document, field: &'static str) -> Option<Option<String>> {
+    fn serving_of(winning: Document, field: &'static str) -> Plan {
         serving(&doc! { "queryPlanner": { "winningPlan": winning } }, [field].into_iter())
     }
 
@@ -163,19 +188,22 @@ mod tests {
     #[test]
     fn an_index_serves_a_query_if_it_begins_with_a_field_that_is_compared() {
         let fetch = |below: Document| doc! { "stage": "FETCH", "filter": { "a": { "$eq": 1 } }, "inputStage": below };
-        let by = |name: &str| Some(Some(name.to_owned()));
+        let by = |name: &str| Plan::Index(Some(name.to_owned()));
         for (plan, expected) in [
             (fetch(scan(doc! { "user_id": 1, "timestamp": -1 })), by("i")),
-            (fetch(scan(doc! { "timestamp": -1 })), None),
-            (doc! { "stage": "COLLSCAN", "filter": {} }, None),
-            (doc! { "stage": "LIMIT", "inputStage": { "stage": "SORT", "inputStage": { "stage": "COLLSCAN" } } }, None),
+            (fetch(scan(doc! { "timestamp": -1 })), Plan::NoIndex),
+            (doc! { "stage": "COLLSCAN", "filter": {} }, Plan::NoIndex),
+            (
+                doc! { "stage": "LIMIT", "inputStage": { "stage": "SORT", "inputStage": { "stage": "COLLSCAN" } } },
+                Plan::NoIndex,
+            ),
             (doc! { "queryPlan": fetch(scan(doc! { "user_id": 1 })), "slotBasedPlan": { "stages": "…" } }, by("i")),
             (
                 doc! { "stage": "SHARD_MERGE", "shards": [
                     { "shardName": "a", "winningPlan": fetch(scan(doc! { "user_id": 1 })) },
                     { "shardName": "b", "winningPlan": { "stage": "COLLSCAN" } },
                 ] },
-                None,
+                Plan::NoIndex,
             ),
             (
                 doc! { "stage": "SHARD_MERGE", "shards": [
@@ -184,15 +212,18 @@ mod tests {
                 ] },
                 by("i"),
             ),
-            (doc! { "stage": "OR", "inputStages": [scan(doc! { "user_id": 1 }), scan(doc! { "uuid": 1 })] }, None),
-            (doc! { "stage": "EOF" }, Some(None)),
-            (doc! { "stage": "IDHACK" }, Some(None)),
-            (doc! { "stage": "EXPRESS_IXSCAN", "keyPattern": "{ user_id: 1 }" }, Some(None)),
-            (doc! { "somethingElse": 1 }, None),
+            (
+                doc! { "stage": "OR", "inputStages": [scan(doc! { "user_id": 1 }), scan(doc! { "uuid": 1 })] },
+                Plan::NoIndex,
+            ),
+            (doc! { "stage": "EOF" }, Plan::NoCollection),
+            (doc! { "stage": "IDHACK" }, Plan::Index(None)),
+            (doc! { "stage": "EXPRESS_IXSCAN", "keyPattern": "{ user_id: 1 }" }, Plan::Index(None)),
+            (doc! { "somethingElse": 1 }, Plan::NoIndex),
         ] {
             assert_eq!(serving_of(plan.clone(), "user_id"), expected, "{plan}");
         }
-        assert_eq!(serving(&doc! {}, ["uuid"].into_iter()), None);
+        assert_eq!(serving(&doc! {}, ["uuid"].into_iter()), Plan::NoIndex);
     }
 
     #[test]
@@ -201,6 +232,10 @@ mod tests {
         let query = EventQuery { user, since: Some(5), ..EventQuery::default() };
         let expected = doc! { "user_id": { "$in": ["42", 42_i64] } };
         assert_eq!((query.compared(), query.sort()), (expected, doc! { "timestamp": -1 }));
+        assert_eq!(query.other_integers(), None);
+        let rounded = EventQuery { user: Some(vec![1e18.into()]), ..EventQuery::default() };
+        let other = doc! { "user_id": { "$in": [1e18], "$not": { "$type": "double" } } };
+        assert_eq!(rounded.other_integers(), Some(other));
         let by_id = EventQuery { id: Some(ObjectId::from_bytes([1; 12])), uuid: Some(vec!["u".into()]), ..query };
         assert_eq!(by_id.fields().collect::<Vec<_>>(), ["_id", "uuid", "user_id"]);
         assert!(by_id.sort().is_empty());

@@ -100,9 +100,9 @@ async fn not_found_says_what_that_means() {
     env.publish_dead_letters(dead_letters).await;
     let none = find(&env, &["--uuid", "nothing"]).await;
     assert_eq!(none.code, Some(1), "{none:?}");
-    let first = "not found: neither stored nor dead-lettered; no message waits for the workers\n";
+    let first = "not found: it is not stored, and whether it is dead-lettered is not known; no message waits";
     assert!(none.out.starts_with(first) && none.out.contains("2 dead letters may be it"), "{none:?}");
-    assert!(none.out.contains("\nnext: it was never confirmed to its publisher, or it was published with another id"));
+    assert!(none.out.contains("\nnext: look at the dead letters that may be it") && !none.out.contains("confirmed"));
     env.publish_all((0..3).map(TestMessage::numbered)).await;
     let waiting = find(&env, &["--uuid", "nothing"]).await;
     assert!(waiting.code == Some(1) && waiting.out.contains("; 3 messages wait for the workers"), "{waiting:?}");
@@ -111,15 +111,50 @@ async fn not_found_says_what_that_means() {
     let (code, user) = answer(&env, &["--user", "7", "--since", "2h"]).await;
     assert_eq!((code, &user["undecided"]["dead_letters"]), (1, &json!(0)), "both are older: {user}");
     let left_out = find(&env, &["--uuid", "cut-off-1", "--no-dead-letters"]).await;
-    assert!(left_out.code == Some(1) && left_out.out.starts_with("not found: it is not stored;"), "{left_out:?}");
+    assert!(left_out.code == Some(1) && left_out.out.starts_with("not found: it is not stored, and"), "{left_out:?}");
+    assert!(left_out.out.contains("dead-lettered is not known; 3 messages wait"), "{left_out:?}");
     let by_message = find(&env, &["--message-id", "m-1"]).await;
     assert!(by_message.code == Some(1) && by_message.out.contains("documents do not have the message_id"));
-    for wrong in [&["--scan"][..], &[], &["--id", "12"], &["--uuid", ""]] {
+    for wrong in [&["--scan"][..], &[], &["--id", "12"], &["--uuid", ""], &["--uuid", "x", "--limit", "0"]] {
         assert_eq!(find(&env, wrong).await.code, Some(64), "{wrong:?}");
     }
     let missing = find(&env, &["--uuid", "x", "--audit", "/no/such/file"]).await;
     assert!(missing.code == Some(66) && missing.err.contains("/no/such/file cannot be read"), "{missing:?}");
     assert_eq!(env.depth(&env.dead_letter_queue()).await, 2);
+    env.clean().await;
+}
+
+#[tokio::test]
+async fn not_found_where_all_was_searched_and_what_workers_hold_is_not_known() {
+    let env = TestEnv::new().await;
+    let uuid = "6fe2b0de-4f7c-4a10-a64b-3bd5cbf6ef0a";
+    env.collection.insert_one(doc! { "uuid": uuid, "timestamp": TIME }).await.unwrap();
+    let none = find(&env, &["--uuid", "nothing"]).await;
+    let first = "not found: neither stored nor dead-lettered; no message waits for the workers, but how many they hold";
+    assert!(none.code == Some(1) && none.out.starts_with(first), "{none:?}");
+    assert!(none.out.contains("\nnext: run this again when the workers have settled"), "{none:?}");
+    assert_eq!(answer(&env, &["--uuid", &uuid.to_uppercase()]).await.0, 0, "a UUID in upper case");
+    env.collection.drop().await.unwrap();
+    let missing = find(&env, &["--uuid", uuid]).await;
+    assert!(missing.out.contains("not searched: collection log: it does not exist"), "{missing:?}");
+    assert!(missing.code == Some(1) && missing.out.contains("whether it is stored is not known"), "{missing:?}");
+    assert_eq!(find(&env, &["--uuid", uuid, "--scan"]).await.out, missing.out);
+    env.clean().await;
+}
+
+#[tokio::test]
+async fn an_id_that_was_rounded_is_found_as_probable() {
+    let env = TestEnv::new().await;
+    let (id, double) = ("1234567890123456789", 1_234_567_890_123_456_768.0);
+    env.collection.insert_one(doc! { "uuid": "u-1", "user_id": double, "timestamp": TIME }).await.unwrap();
+    env.collection.insert_one(doc! { "uuid": "u-2", "user_id": double as i64, "timestamp": TIME }).await.unwrap();
+    let (code, probable) = answer(&env, &["--user", id]).await;
+    let found: Vec<_> = probable["story"].as_array().unwrap().iter().map(|entry| &entry["rounded"]).collect();
+    assert_eq!((code, found), (0, vec![&json!(true)]), "another integer is another user: {probable}");
+    env.collection.insert_one(doc! { "uuid": "u-3", "user_id": double as i64 + 21, "timestamp": TIME }).await.unwrap();
+    let text = find(&env, &["--user", id]).await;
+    assert_eq!((text.out.matches("stored in log").count(), text.out.matches("    probably: ").count()), (2, 1));
+    assert_eq!(answer(&env, &["--user", "1234567890123456768"]).await.1["story"].as_array().unwrap().len(), 2);
     env.clean().await;
 }
 
@@ -143,6 +178,30 @@ async fn exactly_this_event_is_stored_or_not() {
     assert_eq!((code, &exact["exactly"][0]["stored"], &exact["exactly"][0]["_id"]), (0, &json!(true), &json!(id)));
     let (code, other) = answer(&env, &["--message-id", "m-u-2", "--with-body", &body]).await;
     assert_eq!((code, &other["exactly"][0]["stored"]), (1, &json!(false)), "{other}");
+    let since = ["--message-id", "m-u-1", "--with-body", &body, "--since", "2h", "--user", "9"];
+    let (code, older) = answer(&env, &since).await;
+    assert_eq!((code, &older["exactly"][0]["stored"]), (0, &json!(true)), "whatever else is asked: {older}");
+    let (code, unnamed) = answer(&env, &["--with-body", &body]).await;
+    assert_eq!((code, &unnamed["exactly"][0]["stored"], whats(&unnamed)), (0, &Value::Null, vec!["stored"]));
+    assert!(unnamed["exactly"][0]["text"].as_str().unwrap().contains("add --message-id"), "{unnamed}");
+    let audit = path("audit", b"");
+    let line = |state: &str, more: Value| {
+        let mut line =
+            json!({ "operation": "0e".repeat(12), "state": state, "action": "replay", "queue": "q", "who": "anna" });
+        line.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        format!("{line}\n")
+    };
+    let dead_letter = "0a".repeat(12);
+    let named = json!({ "ids": { "edited": [dead_letter] }, "documents": { dead_letter.clone(): id } });
+    std::fs::write(&audit, line("begun", json!({})) + &line("progress", named)).unwrap();
+    env.collection.delete_many(doc! {}).await.unwrap();
+    let waiting = ["--message-id", "m-u-1", "--with-body", &body, "--audit", &audit];
+    let (code, waiting) = answer(&env, &waiting).await;
+    assert_eq!((code, whats(&waiting)), (0, vec!["edited"]), "the replay is not stored yet: {waiting}");
+    let mut worker = env.worker().await;
+    env.publish(&sent).await;
+    worker.wait_until_settled(1).await;
+    worker.stop().await;
     env.collection.update_one(doc! {}, doc! { "$set": { "user_id": 8 } }).await.unwrap();
     let conflict = find(&env, &["--message-id", "m-u-1", "--with-body", &body]).await;
     assert!(conflict.code == Some(0) && conflict.out.contains("under which another event is stored"), "{conflict:?}");
@@ -233,6 +292,13 @@ async fn hidden_fields_stay_hidden() {
         assert!(found.out.contains("kept") && found.out.contains("card (not stored)"), "{found:?}");
         assert_eq!((found.out.matches("hmac-sha256:").count(), found.out.matches("not shown, ").count()), (2, 1));
     }
+    let older = doc! { "uuid": "u-9", "card": "4111", "kept": 1, "timestamp": TIME };
+    env.collection.insert_one(older).await.unwrap();
+    let mut command = env.operator_command();
+    command.envs(hidden);
+    let found = run(command, &["--uuid", "u-9", "--body"]).await;
+    assert!(found.code == Some(0) && !found.out.contains("4111") && found.out.contains("kept"), "{found:?}");
+    assert!(found.out.contains("card (stored all the same, not shown), uuid (stored in clear"), "{found:?}");
     env.clean().await;
 }
 

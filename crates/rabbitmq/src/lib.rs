@@ -30,7 +30,7 @@ pub mod report;
 mod topology;
 
 pub use admin::{
-    ManagementError, QueueCounts, QueueDepths, check, copied_keys, ready_by_management, removing_policies,
+    ManagementError, QueueCounts, QueueDepths, check, copied_keys, messages_by_management, removing_policies,
     source_delivery_limit, source_is_stream,
 };
 pub use batch_publisher::{BatchPublisher, PublishCounts, Results};

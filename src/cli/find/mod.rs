@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use bson::oid::ObjectId;
-use clap::builder::NonEmptyStringValueParser;
+use clap::builder::{NonEmptyStringValueParser, RangedU64ValueParser};
 use clap::{ArgGroup, Args};
 
 use ticketlog_config::RouteSettings;
@@ -51,7 +51,7 @@ Examples:
   ticketlog find --id 6553f100457456dcb02e5a3f --audit /var/log/ticketlog/audit.ndjson"
 )]
 pub(super) struct FindArgs {
-    /// By the `uuid` in the body.
+    /// By the `uuid` in the body; a UUID in lower and in upper case.
     #[arg(long, value_name = "UUID", group = "known", value_parser = NonEmptyStringValueParser::new())]
     uuid: Option<String>,
     /// By the AMQP message_id: dead letters; with --with-body also the document.
@@ -71,7 +71,7 @@ pub(super) struct FindArgs {
     #[arg(long, value_name = "TIME", value_parser = parse_past)]
     since: Option<i64>,
     /// At most this many documents of a route, and dead letters of a queue.
-    #[arg(long, value_name = "N", default_value_t = 20)]
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = RangedU64ValueParser::<usize>::new().range(1..))]
     limit: usize,
     /// Read all documents if no index serves the query: for at most ten minutes.
     #[arg(long)]
@@ -130,7 +130,7 @@ impl FindArgs {
             })?;
         }
         Ok(Search {
-            uuid: self.uuid.as_deref().map(Wanted::id),
+            uuid: self.uuid.as_deref().map(Search::uuids).unwrap_or_default(),
             message_id: self.message_id.clone(),
             id: self.id,
             user: self.user.as_deref().map(Wanted::id),

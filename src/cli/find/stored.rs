@@ -18,14 +18,17 @@ pub(in crate::cli) fn find_documents(
 }
 
 async fn find(settings: &RouteSettings, search: &Search, scan: bool) -> Result<Documents, Gap> {
-    let failed = |failure: Failure| {
-        let kind = if failure.is_permission() { GapKind::NoPermission } else { GapKind::Unavailable };
-        let why = format!("{}; {}", failure.what(settings.store.uri_setting), failure.fix());
-        Gap { place: "MongoDB".to_owned(), why, kind }
-    };
     let of_collection =
         |why: String, kind: GapKind| Gap { place: format!("collection {}", settings.collection), why, kind };
-    let query = query(&settings.rules(), search).map_err(|why| of_collection(why, GapKind::LeftOut))?;
+    let failed = |failure: Failure| {
+        let why = format!("{}; {}", failure.what(settings.store.uri_setting), failure.fix());
+        match failure.is_permission() {
+            true => of_collection(why, GapKind::NoPermission),
+            false => Gap { place: "MongoDB".to_owned(), why, kind: GapKind::Unavailable },
+        }
+    };
+    let rules = settings.rules();
+    let query = query(&rules, search);
     if let Err(error) = mongodb::check_settings(&settings.store) {
         return Err(of_collection(format!("{}: {error}", settings.store.uri_setting), GapKind::Unavailable));
     }
@@ -34,7 +37,8 @@ async fn find(settings: &RouteSettings, search: &Search, scan: bool) -> Result<D
         EventDocuments::Found(mut found) => {
             let has_more = found.len() > query.limit;
             found.truncate(query.limit);
-            Ok(Documents { found, has_more })
+            let gap = dropped(&rules, search).map(|why| of_collection(why, GapKind::LeftOut));
+            Ok(Documents { found, has_more, gap })
         }
         EventDocuments::NoIndex(field) => {
             let why = format!(
@@ -43,36 +47,45 @@ async fn find(settings: &RouteSettings, search: &Search, scan: bool) -> Result<D
             );
             Err(of_collection(why, GapKind::NoIndex))
         }
+        EventDocuments::NoCollection => Err(of_collection("it does not exist".to_owned(), GapKind::LeftOut)),
     }
 }
 
-/// The query, of what documents have: a field that is a hash is compared with the hash of the value.
-fn query(rules: &Rules, search: &Search) -> Result<EventQuery, String> {
-    let as_stored = |field: &str, wanted: &Option<Wanted>| {
-        let values = wanted.as_ref().map(|wanted| stored_values(rules, field, wanted));
-        match values {
-            Some(values) if values.is_empty() => Err(format!("{field} is not stored (event.drop)")),
-            values => Ok(values),
-        }
-    };
+/// The query, of what documents have. Settings cannot hide the `user_id`.
+fn query(rules: &Rules, search: &Search) -> EventQuery {
+    let uuids: Vec<Bson> = search.uuid.iter().flat_map(|uuid| stored_values(rules, "uuid", uuid)).collect();
     let is_time_stored = stored_value(rules, "timestamp", Bson::Int64(0)) == Some(Bson::Int64(0));
-    Ok(EventQuery {
+    EventQuery {
         id: search.id,
-        uuid: as_stored("uuid", &search.uuid)?,
-        user: as_stored("user_id", &search.user)?,
+        uuid: (!uuids.is_empty()).then_some(uuids),
+        user: search.user.as_ref().map(|user| {
+            let rounded = user.rounded().map(Bson::Double);
+            values_of(user).into_iter().chain(rounded).collect()
+        }),
         since: search.since.filter(|_| is_time_stored),
         limit: search.limit,
-    })
+    }
 }
 
-/// The values that a field has in documents, if a person means this. Only a text can be a hash.
+/// The values that a field has in documents, if a person means this: as it is, because a document may be older than the settings, and its
+/// hash. Only a text can be a hash.
 fn stored_values(rules: &Rules, field: &str, wanted: &Wanted) -> Vec<Bson> {
-    values_of(wanted).into_iter().filter_map(|value| stored_value(rules, field, value)).collect()
+    let clear = values_of(wanted);
+    let hashes = clear.iter().filter_map(|value| stored_value(rules, field, value.clone()));
+    let hashes: Vec<Bson> = hashes.filter(|hash| !clear.contains(hash)).collect();
+    clear.into_iter().chain(hashes).collect()
 }
 
 /// `None` if it is not stored.
 fn stored_value(rules: &Rules, field: &str, value: Bson) -> Option<Bson> {
     rules.hide(Document::from_iter([(field.to_owned(), value)]))?.remove(field)
+}
+
+/// Why only documents that are older than the settings can be found, if so.
+fn dropped(rules: &Rules, search: &Search) -> Option<String> {
+    let is_dropped = !search.uuid.is_empty() && stored_value(rules, "uuid", Bson::from("u")).is_none();
+    let why = "uuid is not stored (event.drop): only documents that are older than this setting are found by it";
+    is_dropped.then(|| why.to_owned())
 }
 
 #[cfg(test)]
@@ -81,27 +94,38 @@ mod tests {
 
     use super::*;
 
-    fn query_of(settings: &str, search: &Search) -> Result<EventQuery, String> {
-        query(&load_text("f", settings).unwrap().routes[0].rules(), search)
+    fn rules(settings: &str) -> Rules {
+        load_text("f", settings).unwrap().routes[0].rules()
     }
 
     #[test]
-    fn a_hidden_field_is_compared_as_it_is_stored() {
+    fn a_hidden_field_is_compared_as_it_is_stored_and_as_it_was() {
         let search = Search {
-            uuid: Some(Wanted::id("u-1")),
+            uuid: vec![Wanted::id("u-1")],
             user: Some(Wanted::id("42")),
             since: Some(5),
             limit: 3,
             ..Search::default()
         };
-        let plain = query_of("", &search).unwrap();
+        let plain = query(&rules(""), &search);
         assert_eq!((plain.uuid.unwrap(), plain.since), (vec![Bson::from("u-1")], Some(5)));
+        assert_eq!(plain.user.unwrap(), [Bson::from("42"), Bson::Int64(42)]);
         let key = "mask_key = \"0123456789abcdef\"";
-        let masked = query_of(&format!("[event]\ndrop = [\"timestamp\"]\nmask = [\"uuid\"]\n{key}"), &search).unwrap();
-        let hashes = masked.uuid.unwrap();
-        assert!(hashes.len() == 1 && hashes[0].as_str().unwrap().starts_with("hmac-sha256:"), "{hashes:?}");
-        assert_eq!((masked.user.unwrap().len(), masked.since), (2, None));
-        let dropped = query_of(&format!("[event]\ndrop = [\"uuid\"]\n{key}"), &search);
-        assert_eq!(dropped.unwrap_err(), "uuid is not stored (event.drop)");
+        let masking = rules(&format!("[event]\ndrop = [\"timestamp\"]\nmask = [\"uuid\"]\n{key}"));
+        let masked = query(&masking, &search);
+        let uuids = masked.uuid.unwrap();
+        assert!(uuids[0] == Bson::from("u-1") && uuids[1].as_str().unwrap().starts_with("hmac-sha256:"), "{uuids:?}");
+        assert_eq!((uuids.len(), masked.since, dropped(&masking, &search)), (2, None, None));
+        let dropping = rules(&format!("[event]\ndrop = [\"uuid\"]\n{key}"));
+        assert_eq!(query(&dropping, &search).uuid.unwrap(), [Bson::from("u-1")]);
+        assert!(dropped(&dropping, &search).unwrap().starts_with("uuid is not stored (event.drop)"));
+    }
+
+    #[test]
+    fn an_id_above_2_to_the_53_is_also_the_double_that_it_became() {
+        let search = Search { user: Some(Wanted::id("1234567890123456789")), ..Search::default() };
+        let user = query(&rules(""), &search).user.unwrap();
+        let double = Bson::Double(1_234_567_890_123_456_768.0);
+        assert_eq!(user, [Bson::from("1234567890123456789"), Bson::Int64(1_234_567_890_123_456_789), double]);
     }
 }

@@ -58,7 +58,7 @@ impl Sought {
                 let id = text.parse().map_err(|_| "find: expected 24 hexadecimal digits".to_owned())?;
                 Search { id: Some(id), ..search }
             }
-            _ => Search { uuid: Some(Wanted::id(text)), ..search },
+            _ => Search { uuid: Search::uuids(text), ..search },
         })
     }
 

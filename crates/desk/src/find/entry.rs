@@ -39,6 +39,8 @@ pub(super) struct Stored {
     pub ingested_at: Option<i64>,
     /// The fields that the settings hide.
     pub hidden: Vec<String>,
+    /// Whether it has, instead of the user, a number that several ids become.
+    pub is_rounded: bool,
     /// As JSON without these, if it is asked for.
     pub document: Option<String>,
 }
@@ -93,6 +95,7 @@ impl Stored {
             event_time,
             ingested_at: ingested_at.map(|time| time.timestamp_millis()),
             hidden: hidden.collect(),
+            is_rounded: false,
             document: with_body.then(body),
         }
     }
@@ -193,6 +196,9 @@ impl Stored {
             (None, None) => "the event has no time, and when it was stored is not recorded".to_owned(),
         };
         let mut more = vec![format!("_id {}", escape(&self.id)), time];
+        if self.is_rounded {
+            more.push("probably: its user_id is a number that several ids above 2^53 become".to_owned());
+        }
         more.extend((!self.hidden.is_empty()).then(|| format!("hidden: {}", escape(&self.hidden.join(", ")))));
         more.extend(self.document.clone());
         (format!("stored in {}", escape(&self.collection)), more)
@@ -201,7 +207,7 @@ impl Stored {
     fn to_json(&self) -> Value {
         json!({
             "what": "stored", "collection": self.collection, "_id": self.id, "event_time": self.event_time,
-            "ingested_at": self.ingested_at, "hidden": self.hidden, "document": self.document,
+            "ingested_at": self.ingested_at, "hidden": self.hidden, "rounded": self.is_rounded, "document": self.document,
         })
     }
 }

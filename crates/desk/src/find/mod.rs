@@ -15,14 +15,14 @@ mod trail;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use bson::raw::RawDocumentBuf;
+use bson::raw::{RawBsonRef, RawDocument, RawDocumentBuf};
 use futures_util::future::BoxFuture;
 
 use ticketlog_config::RouteSettings;
 use ticketlog_config::format::counted;
 use ticketlog_contract::same_event;
 use ticketlog_rabbitmq::report::Report;
-use ticketlog_rabbitmq::{BrokerError, BrowseError, BrowseOptions, QueueDepths, RefusalKind, ready_by_management};
+use ticketlog_rabbitmq::{BrokerError, BrowseError, BrowseOptions, QueueDepths, RefusalKind, messages_by_management};
 
 use super::{DeadLetterReader, DeskError, Run, Source};
 use entry::{FoundDeadLetter, Stored, What};
@@ -42,6 +42,8 @@ pub struct Documents {
     pub found: Vec<RawDocumentBuf>,
     /// Whether there are more than the limit.
     pub has_more: bool,
+    /// Why not all was searched, if so.
+    pub gap: Option<Gap>,
 }
 
 /// Asks MongoDB, which this crate does not know; without an index only if the flag permits a scan. Returns why it was not searched, if it
@@ -64,7 +66,7 @@ pub struct Find<'a> {
 
 impl Find<'_> {
     /// Looks for it in the logs of all these routes. Messages move from the workers' queue to the dead letters, and by a replay to
-    /// MongoDB: so the places are searched in this order, and none slips through.
+    /// MongoDB: so the places are searched in this order. One that somebody parks or unparks meanwhile may slip through.
     ///
     /// # Errors
     /// An audit file cannot be read, or the operator stops it. A server that does not answer is a gap of the story.
@@ -72,9 +74,11 @@ impl Find<'_> {
         let mut story = Story::default();
         let mut known = self.known();
         let is_reachable = self.count_waiting(routes, &mut story).await;
+        story.searched[1] = is_reachable && self.browse.is_some();
         for settings in routes.iter().filter(|_| is_reachable) {
             self.find_dead_letters(Run { settings, report }, &mut story, &mut known).await?;
         }
+        story.searched[1] &= story.undecided == 0;
         self.find_documents(routes, &mut story, &mut known).await;
         let files = self.audit_files.to_vec();
         let trail = tokio::task::spawn_blocking(move || trail::read(&files, &mut known)).await;
@@ -109,14 +113,14 @@ impl Find<'_> {
         let queues: Vec<&[&str]> = queues.iter().map(Vec::as_slice).collect();
         match QueueDepths::default().read(&first.broker, &queues).await {
             Ok(counts) => {
+                // From RabbitMQ 4.2.6 on, operators may not look up the queues of the workers; and nobody sees there what workers hold.
                 let counts = counts.into_iter().map(|counts| counts.map(|counts| u64::from(counts.ready)));
-                story.waiting = counts.sum();
-                if story.waiting.is_none() {
-                    // From RabbitMQ 4.2.6 on, operators may not look up the queues of the workers.
-                    let all: Vec<&str> = queues.iter().copied().flatten().copied().collect();
-                    let named = self.browse.as_ref().and_then(|browse| browse.management.as_ref());
-                    story.waiting = ready_by_management(&first.broker, &all, named).await;
-                }
+                let ready: Option<u64> = counts.sum();
+                let all: Vec<&str> = queues.iter().copied().flatten().copied().collect();
+                let named = self.browse.as_ref().and_then(|browse| browse.management.as_ref());
+                let with_held = messages_by_management(&first.broker, &all, named).await;
+                story.waiting = with_held.max(ready);
+                story.are_held_counted = with_held.is_some();
                 self.browse.is_some()
             }
             Err(error) => {
@@ -132,9 +136,12 @@ impl Find<'_> {
         for (queue, is_parked) in [(&settings.dead_letter_queue, false), (&settings.parked_queue, true)] {
             let source = Source { queue: queue.clone(), browse: browse.clone() };
             match self.read_queue(run, source, is_parked, story, known).await {
-                Ok(()) => story.searched[1] = true,
+                Ok(()) => {}
                 Err(DeskError::Stopped) => return Err(DeskError::Stopped),
-                Err(error) => story.gaps.push(gap(&format!("queue {queue}"), &error)),
+                Err(error) => {
+                    story.searched[1] = false;
+                    story.gaps.push(gap(&format!("queue {queue}"), &error));
+                }
             }
         }
         Ok(())
@@ -186,39 +193,63 @@ impl Find<'_> {
     }
 
     async fn find_documents(&self, routes: &[RouteSettings], story: &mut Story, known: &mut Known) {
-        let mut failed: Option<Gap> = None;
+        story.searched[0] = !routes.is_empty();
         for settings in routes {
             let expected = self.search.expected(settings);
-            let search = match &expected {
-                Some(Expected::Document { id, .. }) => Search { id: Some(*id), ..self.search.clone() },
-                _ => self.search.clone(),
-            };
-            let left_out = |why: &str| Gap {
-                place: format!("collection {}", settings.collection),
-                why: why.to_owned(),
-                kind: GapKind::LeftOut,
-            };
-            let documents = match (&self.documents, &failed) {
-                (Err(why), _) => Err(left_out(why)),
-                // The other collections are on the same servers.
-                (_, Some(_)) => continue,
-                (Ok(_), _) if !search.selects_documents() => {
-                    Err(left_out("documents do not have the message_id; add --uuid, or the body with --with-body"))
-                }
-                (Ok(find), None) => find(settings.clone(), search, self.scan).await,
-            };
-            match documents {
-                Ok(documents) => {
-                    story.searched[0] = true;
+            if let Some(Expected::Document { id, .. }) = &expected {
+                known.documents.insert(id.to_hex());
+            }
+            let gap = match self.documents_of(settings, expected.as_ref()).await {
+                Ok(mut documents) => {
+                    let gap = documents.gap.take();
                     self.add_documents(settings, expected.as_ref(), documents, story, known);
+                    gap
                 }
                 Err(gap) => {
-                    failed = Some(gap.clone()).filter(|gap| gap.kind > GapKind::NoIndex);
-                    story.gaps.push(gap);
                     story.exactly.extend(expected.and_then(|expected| exactly(settings, &expected, None)));
+                    Some(gap)
+                }
+            };
+            if let Some(gap) = gap {
+                story.searched[0] = false;
+                let is_down = gap.kind == GapKind::Unavailable;
+                story.gaps.push(gap);
+                // The other collections are on the same servers.
+                if is_down {
+                    break;
                 }
             }
         }
+    }
+
+    /// The document that has the `_id` of the body, whatever else is known; and those that have all that is known.
+    async fn documents_of(&self, settings: &RouteSettings, expected: Option<&Expected>) -> Result<Documents, Gap> {
+        let left_out = |why: &str| Gap {
+            place: format!("collection {}", settings.collection),
+            why: why.to_owned(),
+            kind: GapKind::LeftOut,
+        };
+        let find = self.documents.as_ref().map_err(|why| left_out(why))?;
+        let search = self.search.of_documents(expected);
+        let mut all = Documents::default();
+        if let Some(Expected::Document { id, .. }) = expected {
+            let by_id = Search { id: Some(*id), limit: 1, ..Search::default() };
+            all = find(settings.clone(), by_id, self.scan).await?;
+        } else if !search.selects_documents() {
+            return Err(left_out("documents do not have the message_id; add --uuid, or the body with --with-body"));
+        }
+        if search.selects_documents() {
+            match find(settings.clone(), search, self.scan).await {
+                Ok(more) => {
+                    let is_new =
+                        |document: &RawDocumentBuf| all.found.iter().all(|found| id_of(found) != id_of(document));
+                    let new: Vec<_> = more.found.into_iter().filter(is_new).collect();
+                    all = Documents { found: [all.found, new].concat(), ..more };
+                }
+                Err(gap) => all.gap = Some(gap),
+            }
+        }
+        Ok(all)
     }
 
     fn add_documents(
@@ -231,7 +262,8 @@ impl Find<'_> {
     ) {
         story.exactly.extend(expected.and_then(|expected| exactly(settings, expected, Some(&documents.found))));
         for document in &documents.found {
-            let stored = Stored::new(settings, document, self.with_bodies);
+            let is_rounded = self.search.is_rounded(document);
+            let stored = Stored { is_rounded, ..Stored::new(settings, document, self.with_bodies) };
             known.documents.insert(stored.id.clone());
             story.entries.push(Entry { time: stored.ingested_at.or(stored.event_time), what: What::Stored(stored) });
         }
@@ -240,6 +272,10 @@ impl Find<'_> {
             story.notes.push(format!("{collection} has more than these {limit} documents (--limit, --since)"));
         }
     }
+}
+
+fn id_of(document: &RawDocument) -> Option<RawBsonRef<'_>> {
+    document.get("_id").ok().flatten()
 }
 
 /// Whether exactly the message that was given is stored; `None` if no more is known of it than that it was looked for.
@@ -251,21 +287,24 @@ fn exactly(settings: &RouteSettings, expected: &Expected, found: Option<&[RawDoc
             (None, None, text.to_owned())
         }
         Expected::Rejected(why) => (None, None, format!("a worker does not store it in {collection}: {why}")),
-        Expected::Document { id, document, has_time } => {
+        Expected::Document { id, document, doubt } => {
             let stored = found
                 .map(|found| found.iter().find(|stored| stored.get_object_id("_id").is_ok_and(|stored| stored == *id)));
             let is_same = stored.map(|stored| stored.map(|stored| same_event(stored.as_bytes(), document.as_bytes())));
             let what = match is_same {
-                None => "and whether it is stored is not known",
-                Some(None) if !has_time => {
-                    "which is not stored; if its AMQP timestamp is set, its _id begins with that time, and cannot be computed"
+                None => "and whether it is stored is not known".to_owned(),
+                Some(None) => {
+                    format!("which is not stored{}", doubt.iter().map(|why| format!("; {why}")).collect::<String>())
                 }
-                Some(None) => "which is not stored",
-                Some(Some(true)) => "and exactly this event is stored",
-                Some(Some(false)) => "under which another event is stored",
+                Some(Some(true)) => "and exactly this event is stored".to_owned(),
+                Some(Some(false)) => "under which another event is stored".to_owned(),
             };
             let text = format!("a worker gives it the _id {id} in {collection}, {what}");
-            (Some(id.to_hex()), is_same.map(|same| same == Some(true)), text)
+            let is_stored = match is_same {
+                Some(None) if doubt.is_some() => None,
+                same => same.map(|same| same == Some(true)),
+            };
+            (Some(id.to_hex()), is_stored, text)
         }
     };
     Some(Exactly { collection, id, is_stored, text })

@@ -35,7 +35,7 @@ pub struct Exactly {
     pub collection: String,
     /// The `_id` that a worker gives it; `None` if it cannot be known.
     pub id: Option<String>,
-    /// `None` if MongoDB was not asked.
+    /// `None` if that is not known.
     pub is_stored: Option<bool>,
     /// The answer as a sentence.
     pub text: String,
@@ -49,14 +49,16 @@ pub struct Story {
     pub exactly: Vec<Exactly>,
     /// Messages that wait for the workers; `None` if that is not known.
     pub waiting: Option<u64>,
-    /// Number of dead letters that may be it, because the decoder cannot read them.
+    /// Whether those that the workers hold are among them: RabbitMQ's management API tells, some seconds late.
+    pub are_held_counted: bool,
+    /// Number of dead letters of which it cannot be told whether they are it.
     pub undecided: u64,
     /// The first of them: queue, `dl-id` and reason.
     pub named: Vec<[String; 3]>,
     /// What a person should know besides.
     pub notes: Vec<String>,
     pub gaps: Vec<Gap>,
-    /// Whether MongoDB and the dead letters were searched, at least in part.
+    /// Whether all of MongoDB, and all dead letters, were searched, and nothing that may be it is undecided.
     pub searched: [bool; 2],
 }
 
@@ -89,53 +91,80 @@ impl Story {
             lines.push(self.not_found());
         }
         lines.extend(self.gaps.iter().map(|gap| format!("not searched: {}: {}", escape(&gap.place), escape(&gap.why))));
+        lines.extend(self.undecided_lines());
+        if self.is_found() {
+            lines.extend(self.waiting.filter(|waiting| *waiting > 0).map(|waiting| self.waiting_text(waiting)));
+        } else {
+            lines.push(self.next_step().to_owned());
+        }
+        lines
+    }
+
+    /// What is said to somebody who sees one publisher only. Of a place that could not be searched only its name: why may be about others.
+    pub fn lines_for(&self, publisher: &str) -> Vec<String> {
+        let gaps = self.gaps.iter().filter(|gap| gap.kind != GapKind::LeftOut);
+        let gaps: Vec<String> = gaps.map(|gap| format!("could not be searched: {}", escape(&gap.place))).collect();
+        let mut lines = Vec::new();
+        if !self.is_found() {
+            let which = if gaps.is_empty() && self.undecided == 0 { "" } else { " that could be searched and read" };
+            lines.push(format!("Not found among the dead letters of {}{which}.", escape(publisher)));
+        }
+        lines.extend(gaps);
+        lines.extend(self.undecided_lines());
+        lines
+    }
+
+    /// The dead letters that may be it, and what else there is to know.
+    fn undecided_lines(&self) -> Vec<String> {
+        let mut lines = Vec::new();
         if self.undecided > 0 {
-            lines.push(format!(
-                "{} may be it, because the decoder cannot read them (`ticketlog dead show`)",
-                dead_letters(self.undecided)
-            ));
+            let number = dead_letters(self.undecided);
+            lines.push(format!("{number} may be it, which cannot be told (`ticketlog dead show`)"));
             lines.extend(self.named.iter().map(|[queue, id, why]| format!("    {}  {why}  in {queue}", escape(id))));
         }
         lines.extend(self.notes.iter().cloned());
-        if self.is_found() {
-            lines.extend(self.waiting.filter(|waiting| *waiting > 0).map(waiting_text));
-        } else {
-            lines.extend(self.next_step());
-        }
         lines
     }
 
     fn not_found(&self) -> String {
         let what = match self.searched {
             [true, true] => "neither stored nor dead-lettered",
-            [true, false] => "it is not stored",
-            [false, true] => "it is not dead-lettered",
-            [false, false] => return "not known: nothing could be searched".to_owned(),
+            [true, false] => "it is not stored, and whether it is dead-lettered is not known",
+            [false, true] => "it is not dead-lettered, and whether it is stored is not known",
+            [false, false] => "whether it is stored or dead-lettered is not known",
         };
         let waiting = match self.waiting {
-            None => "; how many messages wait for the workers is not known".to_owned(),
-            Some(0) => "; no message waits for the workers".to_owned(),
-            Some(waiting) => format!("; {}", waiting_text(waiting)),
+            None => "how many messages wait for the workers is not known".to_owned(),
+            Some(0) if self.are_held_counted => "no message waits for the workers".to_owned(),
+            Some(0) => "no message waits for the workers, but how many they hold is not known".to_owned(),
+            Some(waiting) => self.waiting_text(waiting),
         };
-        format!("not found: {what}{waiting}")
+        format!("not found: {what}; {waiting}")
+    }
+
+    fn waiting_text(&self, waiting: u64) -> String {
+        let verb = if waiting == 1 { "waits" } else { "wait" };
+        let held = if self.are_held_counted { "" } else { ", not counting those that they hold," };
+        format!("{} {verb} for the workers{held} and nobody can search these", counted(waiting, "message"))
     }
 
     /// What it means if all was searched, and what to do.
-    fn next_step(&self) -> Option<String> {
-        if self.failure().is_some() || self.searched != [true, true] {
-            return Some("next: search what was not searched; until then it may be there".to_owned());
-        }
-        Some(match self.waiting {
-            Some(0) => {
-                "next: it was never confirmed to its publisher, or it was published with another id, or it was deleted. Ask the \
-                 publisher for the confirm and the message_id; --user and --since find what a user did"
+    fn next_step(&self) -> &'static str {
+        match self.searched {
+            [true, true] if self.waiting == Some(0) && self.are_held_counted => {
+                "next: if it was published in the last seconds, run this again. Otherwise it was never confirmed to its publisher, or it was \
+                 published with another id, or it was deleted. Ask the publisher for the confirm and the message_id; --user and --since \
+                 find what a user did"
             }
-            _ => {
-                "next: run this again when the workers have read the queue. If none of these messages is it, it was never confirmed to \
-                 its publisher, or it was published with another id: ask the publisher for the confirm and the message_id"
+            [true, true] => {
+                "next: run this again when the workers have settled what is in the queue. If it is not found then, it was never confirmed to \
+                 its publisher, or it was published with another id, or it was deleted: ask the publisher for the confirm and the message_id"
             }
+            _ if self.gaps.is_empty() => {
+                "next: look at the dead letters that may be it; until then it may be one of them"
+            }
+            _ => "next: search what was not searched; until then it may be there",
         }
-        .to_owned())
     }
 
     /// As JSON.
@@ -148,16 +177,12 @@ impl Story {
         let named = self.named.iter().map(|[queue, id, why]| json!({ "queue": queue, "id": id, "reason": why }));
         json!({
             "found": self.is_found(), "story": entries, "exactly": exactly.collect::<Vec<_>>(), "waiting": self.waiting,
+            "waiting_with_held": self.are_held_counted,
             "undecided": { "dead_letters": self.undecided, "first": named.collect::<Vec<_>>() },
             "not_searched": gaps.collect::<Vec<_>>(), "notes": self.notes,
-            "next": if self.is_found() { None } else { self.next_step() },
+            "next": if self.is_found() { None } else { Some(self.next_step()) },
         })
     }
-}
-
-fn waiting_text(waiting: u64) -> String {
-    let verb = if waiting == 1 { "waits" } else { "wait" };
-    format!("{} {verb} for the workers, and nobody can search these", counted(waiting, "message"))
 }
 
 #[cfg(test)]
@@ -165,27 +190,68 @@ mod tests {
     use super::*;
 
     fn not_found(waiting: Option<u64>) -> Story {
-        Story { waiting, searched: [true, true], ..Story::default() }
+        Story { waiting, are_held_counted: true, searched: [true, true], ..Story::default() }
+    }
+
+    fn gap(place: &str, kind: GapKind) -> Gap {
+        Gap { place: place.to_owned(), why: "no primary".to_owned(), kind }
     }
 
     #[test]
     fn not_found_says_what_that_means_and_what_to_do() {
         insta::assert_snapshot!(not_found(Some(1204)).to_lines().join("\n"), @r"
-        not found: neither stored nor dead-lettered; 1204 messages wait for the workers, and nobody can search these
-        next: run this again when the workers have read the queue. If none of these messages is it, it was never confirmed to its publisher, or it was published with another id: ask the publisher for the confirm and the message_id
+        not found: neither stored nor dead-lettered; 1204 messages wait for the workers and nobody can search these
+        next: run this again when the workers have settled what is in the queue. If it is not found then, it was never confirmed to its publisher, or it was published with another id, or it was deleted: ask the publisher for the confirm and the message_id
         ");
         insta::assert_snapshot!(not_found(Some(0)).to_lines().join("\n"), @r"
         not found: neither stored nor dead-lettered; no message waits for the workers
-        next: it was never confirmed to its publisher, or it was published with another id, or it was deleted. Ask the publisher for the confirm and the message_id; --user and --since find what a user did
+        next: if it was published in the last seconds, run this again. Otherwise it was never confirmed to its publisher, or it was published with another id, or it was deleted. Ask the publisher for the confirm and the message_id; --user and --since find what a user did
         ");
-        let gap = Gap { place: "MongoDB".to_owned(), why: "no primary".to_owned(), kind: GapKind::Unavailable };
-        let half = Story { gaps: vec![gap], searched: [false, true], ..not_found(None) };
+        let gaps = vec![gap("MongoDB", GapKind::Unavailable)];
+        let half = Story { gaps, searched: [false, true], ..not_found(None) };
         insta::assert_snapshot!(half.to_lines().join("\n"), @r"
-        not found: it is not dead-lettered; how many messages wait for the workers is not known
+        not found: it is not dead-lettered, and whether it is stored is not known; how many messages wait for the workers is not known
         not searched: MongoDB: no primary
         next: search what was not searched; until then it may be there
         ");
         assert_eq!((half.failure(), not_found(Some(1)).failure()), (Some(GapKind::Unavailable), None));
         assert_eq!(half.to_json()["found"], false);
+    }
+
+    #[test]
+    fn what_workers_hold_and_what_cannot_be_told_is_never_nowhere() {
+        let text = |story: Story| story.to_lines().join("\n");
+        let held = Story { are_held_counted: false, ..not_found(Some(0)) };
+        let held = text(held);
+        assert!(held.contains("; no message waits for the workers, but how many they hold is not known\n"), "{held}");
+        assert!(held.contains("\nnext: run this again when the workers have settled"), "{held}");
+        let ready = text(Story { are_held_counted: false, ..not_found(Some(2)) });
+        assert!(ready.contains("2 messages wait for the workers, not counting those that they hold, and"), "{ready}");
+        for (gaps, undecided) in [(vec![gap("queue a.dead", GapKind::LeftOut)], 0), (vec![], 5)] {
+            let story = text(Story { gaps, undecided, searched: [true, false], ..not_found(Some(0)) });
+            let first = "not found: it is not stored, and whether it is dead-lettered is not known; no message waits";
+            assert!(story.starts_with(first) && !story.contains("never confirmed"), "{story}");
+        }
+    }
+
+    #[test]
+    fn who_sees_one_publisher_is_told_what_was_not_searched_and_what_may_be_it() {
+        let documents = gap("collection log", GapKind::LeftOut);
+        let all = Story { gaps: vec![documents.clone()], ..not_found(None) };
+        assert_eq!(all.lines_for("shop"), ["Not found among the dead letters of shop."]);
+        let story = Story {
+            gaps: vec![documents, gap("queue q.parked", GapKind::Unavailable)],
+            undecided: 1,
+            named: vec![["q.dead", "0a", "invalid_json"].map(str::to_owned)],
+            notes: vec!["20 of 30 in q.dead are shown (--limit)".to_owned()],
+            ..not_found(None)
+        };
+        insta::assert_snapshot!(story.lines_for("shop").join("\n"), @r"
+        Not found among the dead letters of shop that could be searched and read.
+        could not be searched: queue q.parked
+        1 dead letter may be it, which cannot be told (`ticketlog dead show`)
+            0a  invalid_json  in q.dead
+        20 of 30 in q.dead are shown (--limit)
+        ");
     }
 }

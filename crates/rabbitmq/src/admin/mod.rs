@@ -16,6 +16,6 @@ mod source_queue;
 pub use bindings::copied_keys;
 pub use check::check;
 pub use management_api::ManagementError;
-pub use queue_depth::{QueueCounts, QueueDepths, ready_by_management};
+pub use queue_depth::{QueueCounts, QueueDepths, messages_by_management};
 pub use removal::removing_policies;
 pub use source_queue::{source_delivery_limit, source_is_stream};

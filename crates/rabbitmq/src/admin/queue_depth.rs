@@ -71,15 +71,15 @@ impl QueueDepths {
     }
 }
 
-/// Number of messages that are ready in queues, as RabbitMQ's management API says: for a login that may not look them up. It may be some
-/// seconds old. `None` if the API does not say so of each.
-pub async fn ready_by_management(settings: &BrokerSettings, queues: &[&str], named: Option<&Url>) -> Option<u64> {
+/// Number of messages in queues, also of those that consumers hold, as RabbitMQ's management API says. It may be some seconds old. `None`
+/// if the API does not say so of each.
+pub async fn messages_by_management(settings: &BrokerSettings, queues: &[&str], named: Option<&Url>) -> Option<u64> {
     let api = ManagementApi::find(settings, named).await.ok()?;
-    let mut ready = 0;
+    let mut messages = 0;
     for queue in queues {
-        ready += api.object("queues", &[queue]).await.ok()?.get("messages_ready")?.as_u64()?;
+        messages += api.object("queues", &[queue]).await.ok()?.get("messages")?.as_u64()?;
     }
-    Some(ready)
+    Some(messages)
 }
 
 /// The counts of one queue, on a channel of its own, which a refusal would close.

@@ -31,9 +31,7 @@ pub(super) fn show_story(console: &Console, operator: &Operator, sought: &Sought
         h2 { (sought.describe()) }
         @for entry in &story.entries { (show_entry(console, entry)) }
         @match &operator.publisher {
-            Some(publisher) => {
-                @if !story.is_found() { p class="verdict warning" { "Not found among the dead letters of " (publisher) "." } }
-            }
+            Some(publisher) => { @for line in story.lines_for(publisher) { p { (line) } } }
             None => { @for line in story.answer_lines() { p { (line) } } }
         }
         @if story.is_found() && !sought.with_bodies {
