@@ -203,6 +203,9 @@ async fn a_limited_token_finds_only_its_own() {
         let none = find(SHOP, by, text, "Not found among the dead letters of shop").await;
         assert!(!none.body.contains("MongoDB") && !none.body.contains("undecided"));
     }
+    let undecided = find(SHOP, "uuid", "nothing", "may be it").await;
+    assert!(undecided.body.contains("shop that could be searched and read."), "{undecided:?}");
+    assert_own(&undecided);
     let found = find(ALL, "message_id", "of-other-1", "dl-id other-1").await;
     assert!(found.body.contains("documents do not have the message_id"), "{found:?}");
     let stored = find(ALL, "uuid", "of-other-1", "stored in log").await;
@@ -212,6 +215,9 @@ async fn a_limited_token_finds_only_its_own() {
     assert!(!bodies.body.contains("Show the bodies"));
     assert_eq!(get(&console, SHOP, &page).status, 404, "a search of somebody else");
     assert_eq!(post(&console, ALL, "/find", &[("find_by", "id"), ("find", "12")]).status, 400);
+    env.channel.queue_delete(env.parked_queue().into(), Default::default()).await.unwrap();
+    let half = find(SHOP, "message_id", "nothing", "could not be searched: queue").await;
+    assert!(half.body.contains("shop that could be searched and read."), "{half:?}");
     assert_eq!(env.depth(&env.dead_letter_queue()).await, 6);
     env.clean().await;
 }

@@ -31,7 +31,8 @@ const AUDIT_FILE: &str = "TICKETLOG_AUDIT_FILE";
     group = ArgGroup::new("known").required(true).multiple(true),
     after_help = "Looks in the dead-letter and the parked queue of every route, in MongoDB, and in audit files, and tells in order of time what
 became of the event: stored, dead-lettered, edited and replayed by whom, parked, deleted. It says how many messages wait for the workers,
-which nobody can search. All that is given must hold; documents do not have the message_id.
+which nobody can search. All that is given must hold; documents do not have the message_id. With --with-body, the document with its _id
+is found whatever else is given.
 
 MongoDB is asked only through the indexes of the readers' queries, unless --scan permits more. Reading a queue costs a delivery of each of
 its messages, and others wait meanwhile; --no-dead-letters leaves the queues out. Nothing is changed. It needs a login at MongoDB that may

@@ -179,7 +179,7 @@ mod tests {
 
     fn known(dead_letters: &[&str], documents: &[&str]) -> Known {
         let set = |ids: &[&str]| ids.iter().map(|id| (*id).to_owned()).collect();
-        Known { dead_letters: set(dead_letters), documents: set(documents), ..Known::default() }
+        Known { dead_letters: set(dead_letters), documents: set(documents) }
     }
 
     #[test]
