@@ -96,6 +96,15 @@ fn console(name: &str, fingerprint: &str, block: &mut Block) {
         ("console: list of one cause", filtered.as_str()),
     ] {
         let started = Instant::now();
+        if row.contains("reading") {
+            // A long queue is read only when somebody asks for it.
+            let page = get(&address, path);
+            let csrf = page.split("name=\"csrf\" value=\"").nth(1).and_then(|rest| rest.split('"').next()).unwrap();
+            let form = format!("csrf={csrf}&queue=dead");
+            let length = form.len();
+            let head = "Content-Type: application/x-www-form-urlencoded";
+            send(&address, &format!("POST /read HTTP/1.1\r\n{head}\r\nContent-Length: {length}"), &form);
+        }
         while !get(&address, path).contains("As read ") {
             std::thread::sleep(Duration::from_millis(50));
         }
@@ -125,11 +134,16 @@ fn address(child: &mut Child) -> String {
 }
 
 fn get(address: &str, path: &str) -> String {
+    send(address, &format!("GET {path} HTTP/1.1"), "")
+}
+
+/// Sends a request with these first lines, and reads the answer to its end.
+fn send(address: &str, head: &str, body: &str) -> String {
     let mut stream = TcpStream::connect(address).unwrap();
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").unwrap();
-    let mut page = String::new();
-    stream.read_to_string(&mut page).unwrap();
-    page
+    write!(stream, "{head}\r\nHost: {address}\r\nConnection: close\r\n\r\n{body}").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
 }
 
 fn fingerprint(n: u64) -> String {
