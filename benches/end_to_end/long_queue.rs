@@ -82,37 +82,37 @@ fn peaks_now(pid: u32, before: [f64; 2]) -> [f64; 2] {
     [before[0].max(own), before[1].max(broker)]
 }
 
-/// The console: reading the queue, the pages, and reading it again.
+/// The console: reading the queue, then its pages.
 fn console(name: &str, fingerprint: &str, block: &mut Block) {
     let mut command = ticketlog(name);
     command.args(["console", "--listen", "127.0.0.1:0"]).stdin(Stdio::null()).stdout(Stdio::piped());
     let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
     let address = address(&mut child);
     let filtered = format!("/dead-letters/list?fingerprint={fingerprint}");
-    for (row, path) in [
-        ("console: reading the queue", "/dead-letters"),
-        ("console: causes", "/dead-letters"),
-        ("console: list", "/dead-letters/list"),
-        ("console: list of one cause", filtered.as_str()),
-    ] {
+    let mut row = |name: &str, path: &str| {
         let started = Instant::now();
-        if row.contains("reading") {
-            // A long queue is read only when somebody asks for it.
-            let page = get(&address, path);
-            let csrf = page.split("name=\"csrf\" value=\"").nth(1).and_then(|rest| rest.split('"').next()).unwrap();
-            let form = format!("csrf={csrf}&queue=dead");
-            let length = form.len();
-            let head = "Content-Type: application/x-www-form-urlencoded";
-            send(&address, &format!("POST /read HTTP/1.1\r\n{head}\r\nContent-Length: {length}"), &form);
-        }
         while !get(&address, path).contains("As read ") {
             std::thread::sleep(Duration::from_millis(50));
         }
         let peaks = peaks_now(child.id(), [0.0; 2]);
-        block.line(&format!("{row:<34}{:>9.2}{:>9.1}{:>14.0}", started.elapsed().as_secs_f64(), peaks[0], peaks[1]));
-    }
+        block.line(&format!("{name:<34}{:>9.2}{:>9.1}{:>14.0}", started.elapsed().as_secs_f64(), peaks[0], peaks[1]));
+    };
+    read(&address);
+    row("console: reading the queue", "/dead-letters");
+    row("console: causes", "/dead-letters");
+    row("console: list", "/dead-letters/list");
+    row("console: list of one cause", &filtered);
     child.kill().unwrap();
     child.wait().unwrap();
+}
+
+/// Presses the button that reads the queue: a long one is read only if somebody asks for it.
+fn read(address: &str) {
+    let page = get(address, "/dead-letters");
+    let csrf = page.split("name=\"csrf\" value=\"").nth(1).and_then(|rest| rest.split('"').next()).unwrap();
+    let form = format!("csrf={csrf}&queue=dead");
+    let (kind, length) = ("Content-Type: application/x-www-form-urlencoded", form.len());
+    send(address, &format!("POST /read HTTP/1.1\r\n{kind}\r\nContent-Length: {length}"), &form);
 }
 
 /// Where the console listens, which it prints.

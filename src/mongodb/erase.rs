@@ -59,21 +59,22 @@ pub(super) fn exact() -> Collation {
     Collation::builder().locale("simple".to_owned()).build()
 }
 
-/// The values that are equal to the id. MongoDB compares numbers of different types exactly.
-pub(super) fn values(user: &Wanted) -> Vec<Bson> {
-    let number = user.integer().and_then(|digits| {
+/// The values of a field that a person means by a text: the text, and the number if it is written in plain digits. MongoDB compares
+/// numbers of different types exactly.
+pub fn values_of(wanted: &Wanted) -> Vec<Bson> {
+    let number = wanted.integer().and_then(|digits| {
         let decimal = || digits.parse().ok().map(Bson::Decimal128);
         digits.parse().ok().map(Bson::Int64).or_else(decimal)
     });
-    std::iter::once(Bson::from(user.text())).chain(number).collect()
+    std::iter::once(Bson::from(wanted.text())).chain(number).collect()
 }
 
 fn of_user(user: &Wanted) -> Document {
-    doc! { "user_id": { "$in": values(user), "$not": { "$type": "array" } } }
+    doc! { "user_id": { "$in": values_of(user), "$not": { "$type": "array" } } }
 }
 
 fn undecided_of(user: &Wanted) -> Document {
-    let in_array = doc! { "user_id": { "$in": values(user), "$type": "array" } };
+    let in_array = doc! { "user_id": { "$in": values_of(user), "$type": "array" } };
     let rounded = user.rounded().map(|double| doc! { "user_id": { "$eq": double, "$type": "double" } });
     let either: Vec<Document> = std::iter::once(in_array).chain(rounded).collect();
     doc! { "$or": either }
@@ -83,17 +84,17 @@ fn undecided_of(user: &Wanted) -> Document {
 mod tests {
     use super::*;
 
-    fn values_of(user: &str) -> Vec<Bson> {
-        values(&Wanted::id(user))
+    fn values(user: &str) -> Vec<Bson> {
+        values_of(&Wanted::id(user))
     }
 
     #[test]
     fn a_user_is_a_text_and_perhaps_an_exact_number() {
-        assert_eq!(values_of("42"), ["42".into(), Bson::Int64(42)]);
-        assert_eq!(values_of("1234567890123456789")[1], Bson::Int64(1_234_567_890_123_456_789));
-        assert_eq!(values_of("18446744073709551615")[1].to_string(), "18446744073709551615");
+        assert_eq!(values("42"), ["42".into(), Bson::Int64(42)]);
+        assert_eq!(values("1234567890123456789")[1], Bson::Int64(1_234_567_890_123_456_789));
+        assert_eq!(values("18446744073709551615")[1].to_string(), "18446744073709551615");
         for text in ["anna", "NaN", "42.0", "12e5", "042", " 42", "true"] {
-            assert_eq!(values_of(text), [Bson::from(text)]);
+            assert_eq!(values(text), [Bson::from(text)]);
         }
         let id = Wanted::id("1234567890123456789");
         assert_eq!(undecided_of(&id).get_array("$or").unwrap().len(), 2);

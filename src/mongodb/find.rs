@@ -9,10 +9,8 @@ use bson::{Bson, Document, doc, oid::ObjectId};
 use futures_util::TryStreamExt as _;
 use tokio::time::timeout;
 
-use ticketlog_contract::Wanted;
-
 use super::client::Store;
-use super::erase::{exact, values};
+use super::erase::exact;
 use super::error::Failure;
 
 /// How long a scan of the whole collection may take.
@@ -39,11 +37,6 @@ pub enum EventDocuments {
     NoIndex(&'static str),
     /// The collection does not exist.
     NoCollection,
-}
-
-/// The values of a field that a person means by a text: the text, and the number if it is written in plain digits.
-pub fn values_of(wanted: &Wanted) -> Vec<Bson> {
-    values(wanted)
 }
 
 impl EventQuery {
@@ -175,6 +168,9 @@ fn add_scans<'a>(plan: &'a Document, scans: &mut Vec<&'a Document>) {
 
 #[cfg(test)]
 mod tests {
+    use ticketlog_contract::Wanted;
+
+    use super::super::erase::values_of;
     use super::*;
 
     fn serving_of(winning: Document, field: &'static str) -> Plan {

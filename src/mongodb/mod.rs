@@ -28,9 +28,9 @@ mod watch;
 
 pub use check::check;
 pub use client::{PoolListener, Store};
-pub use erase::UserDocuments;
+pub use erase::{UserDocuments, values_of};
 pub use error::{DocumentError, Failure, FailureClass, FailureKind};
-pub use find::{EventDocuments, EventQuery, values_of};
+pub use find::{EventDocuments, EventQuery};
 pub use indexes::{IndexReport, ensure_indexes, index_advice};
 pub use insert::InsertResult;
 pub use smoke_test::readers_index;

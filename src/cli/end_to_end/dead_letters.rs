@@ -53,8 +53,8 @@ impl<'a> DeadLetters<'a> {
         Run { settings: self.settings, report: &self.report }
     }
 
-    /// The dead letters that are exactly what becomes of a marked event: of this one, or of any. None if the queue is
-    /// too long to be read.
+    /// The dead letters that are exactly what becomes of a marked event: of this one, or of any. Empty if the queue
+    /// is too long to be read.
     pub async fn find(&self, of: Option<MarkedEvent>, shape: &Shape) -> Result<Vec<DeadLetter>, DeskError> {
         let message_ids = of.iter().map(|event| event.message_id()).collect();
         let filter = Filter { publishers: vec![NAME.to_owned()], message_ids, ..Filter::default() };

@@ -23,7 +23,7 @@ pub(super) const UUID_FIELD: &str = "uuid";
 /// What is known of an event. All that is set must hold.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Search {
-    /// The `uuid` in its body: one of these; none if it is not known.
+    /// The `uuid` in its body is one of these; empty if it is not known.
     pub uuid: Vec<Wanted>,
     /// Its AMQP `message_id`, which is not stored.
     pub message_id: Option<String>,
