@@ -206,25 +206,29 @@ async fn memory_with_headers(count: usize, headers: usize, length: usize, body: 
     (peak.0 - start, peak.1 / f64::from(1 << 20))
 }
 
-/// The memory grows by less than `most` MiB, and the bytes in flight say where they are.
-async fn assert_bounded(body: &str, most: f64) {
+/// The session ends at four times `broker.prefetch_bytes` in flight, 128 MiB; the allocator holds up to 1.6 times of what is in flight.
+const MAX_GROWTH: f64 = 205.0;
+
+/// The memory grows by less than that, although more is sent: the first messages have 191 MiB of headers. The bytes in flight say where
+/// they are.
+async fn assert_bounded(body: &str) {
     let mut measured = Vec::new();
     for (count, headers, length) in [(2000, 100, 1000), (120, 25_000, 0)] {
         measured.push(memory_with_headers(count, headers, length, body).await);
     }
     for (grown, in_flight) in &measured {
-        assert!(*grown < most && *in_flight > 10.0 && *in_flight < 130.0, "{measured:?}");
+        assert!(*grown < MAX_GROWTH && *in_flight > 10.0 && *in_flight < 130.0, "{measured:?}");
     }
 }
 
 #[tokio::test]
 async fn headers_count_in_the_memory_budget() {
-    assert_bounded("{\"a\":1}", 160.0).await;
+    assert_bounded("{\"a\":1}").await;
 }
 
 #[tokio::test]
 async fn headers_of_rejected_messages_count_in_the_memory_budget() {
-    assert_bounded("{", 160.0).await;
+    assert_bounded("{").await;
 }
 
 #[tokio::test]
