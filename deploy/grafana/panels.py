@@ -205,12 +205,14 @@ DEAD_LETTERS = [
     ]),
     ("Publishing dead letters", [
         graph("Failures", "suffix:/s", "Dead letters that could not be published, by cause. They are retried; the original messages stay unacknowledged.",
-              ("sum by (cause) (rate(ticketlog_dead_letter_publish_failures_total@[$__rate_interval]))", "{{cause}}"),
+              ("sum by (cause) (rate(ticketlog_dead_letter_publish_failures_total@[$__rate_interval]))", "{{cause}}"), w=6,
               runbooks=["TicketlogDeadLetteringUnavailable"]),
         graph("Queues", "short", "Messages ready in the dead-letter queue and the parked queue, without those that a running `ticketlog dead` holds.",
-              ('sum by (role) (max by (job, queue, role) (ticketlog_queue_messages{@,role=~"dead_letter|parked"}))', "{{role}}")),
+              ('sum by (role) (max by (job, queue, role) (ticketlog_queue_messages{@,role=~"dead_letter|parked"}))', "{{role}}"), w=6),
         events("Publishers opened", "Connections opened for publishing dead letters, in five minutes.",
-              ("sum(round(increase(ticketlog_publishers_opened_total@[5m])))", "opened")),
+              ("sum(round(increase(ticketlog_publishers_opened_total@[5m])))", "opened"), w=6),
+        events("Receipts", "Receipts to publishers in five minutes: sent, or dropped because RabbitMQ was slow or refused them or too many came at once. Without dead_letter.receipts there are none.",
+              ("sum by (outcome) (round(increase(ticketlog_receipts_total@[5m])))", "{{outcome}}"), w=6),
     ]),
     ("Replays", [
         events("By outcome", "Replayed messages in five minutes. Those still rejected are dead letters again.",

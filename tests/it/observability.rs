@@ -189,7 +189,8 @@ impl Prometheus {
 #[tokio::test]
 async fn every_expression_uses_existing_series_and_every_panel_has_data() {
     let env = TestEnv::new().await;
-    let worker = env.worker_with(&[("BATCH__LINGER", "20ms")]).await;
+    let receipts = format!("{}.receipts", env.name);
+    let worker = env.worker_with(&[("BATCH__LINGER", "20ms"), ("DEAD_LETTER__RECEIPTS", &receipts)]).await;
     worker.wait_until_ready().await;
     let prometheus = Prometheus::scraping(&[worker.address()]);
     // Malformed events among valid ones, and a replay of dead letters, while Prometheus scrapes.
