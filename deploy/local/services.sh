@@ -17,6 +17,7 @@
 #        services.sh member DIR PORT      a MongoDB for a replica set that the caller initiates
 #        services.sh prometheus DIR PORT  a Prometheus with DIR/prometheus.yml
 #        services.sh ctl DIR PORT ARGS…   rabbitmqctl, or the tool of RabbitMQ that TOOL names, for one that was started with DIR and PORT
+#        services.sh eval DIR PORT CODE   runs Erlang in the same; prints its value as {ok, VALUE}
 #        services.sh promtool ARGS…       promtool of Prometheus
 #        services.sh kubectl ARGS…        kubectl, for what needs no cluster
 #        TICKETLOG_SERVICES=native        skips 1 and 2
@@ -400,6 +401,9 @@ case ${1:-} in
   promtool) shift; locked fetch_prometheus; exec "$promtool" "$@" ;;
   kubectl) shift; locked fetch_kubectl; exec "$kubectl" "$@" ;;
   ctl) shift; locked fetch_rabbitmq; rabbitmq_environment "$1" "$2"; dir=$1; shift 2; in_rabbitmq "$dir" "$sbin/${TOOL:-rabbitmqctl}" -q "$@" ;;
+  eval) # as rabbitmqctl's eval, without its second of processor time
+    shift; locked fetch_rabbitmq; rabbitmq_environment "$1" "$2"
+    printf '%s\n' "$3" | in_rabbitmq "$1" "${epmd%epmd}erl_call" -sname "$RABBITMQ_NODENAME" -c "$(cat "$HOME/.erlang.cookie")" -e; echo ;;
   run)
     shift; run=; pids=(); in_docker=; trap withdraw EXIT; trap 'exit 130' INT TERM
     provide
@@ -416,5 +420,5 @@ case ${1:-} in
     [ -e "$base/up" ] || { say "no servers are up"; exit 0; }
     mapfile -t state < <(sed -n 's/^# \{0,1\}//p' "$base/up"); read -r -a pids <<<"${state[0]:-}"; in_docker=${state[1]:-} run=${state[2]:-}
     withdraw; rm -f "$base/up" ;;
-  *) sed -n '2,27s/^# \{0,1\}//p' "$0" >&2; exit 64 ;;
+  *) sed -n '2,28s/^# \{0,1\}//p' "$0" >&2; exit 64 ;;
 esac

@@ -248,9 +248,8 @@ async fn an_alarm_and_a_missing_permission_delay_no_more_than_without_receipts()
     env.reconnect().await;
     env.assert_exactly(2000).await;
     // May write dead letters, and no receipts.
-    broker.ctl(&["add_user", "least", "secret"]);
     let write = format!("^{}\\.(dlx|dead|parked)$", env.name);
-    broker.ctl(&["set_permissions", "least", "^$", &write, &format!("^{}\\.q$", env.name)]);
+    broker.add_user("least", "secret", ["^$", &write, &format!("^{}\\.q$", env.name)]);
     let uri = env.broker_uri.replace("guest:guest", "least:secret");
     let forbidden = worker(&env, &[("BROKER__URI", &uri), DECLARE]).await;
     env.publish_all(nonsense(15)).await;

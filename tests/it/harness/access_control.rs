@@ -46,7 +46,8 @@ pub fn as_user(store: &DedicatedServer, user: &str, source: &str) -> String {
 const LOGINS: [&str; 4] = ["ticketlog", "ticketlog-desk", "tickets-publisher", "ticketlog-admin"];
 
 pub fn import(broker: &DedicatedServer, file: &str) {
-    broker.ctl(&["import_definitions", &format!("{}/deploy/rabbitmq/{file}", env!("CARGO_MANIFEST_DIR"))]);
+    let path = format!("{}/deploy/rabbitmq/{file}", env!("CARGO_MANIFEST_DIR"));
+    broker.eval(&format!("{{ok, Text}} = file:read_file(\"{path}\"), ok = rabbit_definitions:import_raw(Text)."));
 }
 
 /// A broker with the users of deploy/rabbitmq, as its README creates them, and nothing else.
@@ -55,7 +56,7 @@ pub fn broker_with_logins() -> DedicatedServer {
 }
 
 fn with_logins(broker: DedicatedServer) -> DedicatedServer {
-    LOGINS.iter().for_each(|user| drop(broker.ctl(&["add_user", user, &format!("{user}-secret")])));
+    LOGINS.iter().for_each(|user| broker.add_user(user, &format!("{user}-secret"), ["^$"; 3]));
     import(&broker, "permissions.json");
     broker
 }
@@ -74,7 +75,7 @@ pub fn broker_with_management() -> (DedicatedServer, String) {
     });
     let management = format!("http://127.0.0.1:{}", broker.port() + 3);
     let broker = with_topology(with_logins(broker));
-    broker.ctl(&["set_user_tags", "ticketlog-desk", "management"]);
+    broker.eval("rabbit_auth_backend_internal:set_tags(<<\"ticketlog-desk\">>, [management], <<\"test\">>).");
     (broker, management)
 }
 

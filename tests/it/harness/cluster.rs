@@ -76,24 +76,22 @@ impl Cluster {
             let name = self.name(other);
             code.push_str(&format!("erlang:set_cookie('{name}', '{cookie}'), erlang:disconnect_node('{name}'), "));
         }
-        self.nodes[node].ctl(&["eval", &format!("{code} ok.")]);
+        self.nodes[node].eval(&format!("{code} ok."));
     }
 
     /// The node that leads a quorum queue, as another node sees it.
     pub fn leader(&self, queue: &str) -> usize {
-        let listed = self.nodes[0].ctl(&["list_queues", "name", "leader"]);
-        let line = line_of(queue, &listed).unwrap_or_else(|| panic!("{queue}: {listed}"));
-        (0..self.nodes.len()).find(|node| line.contains(&self.name(*node))).unwrap()
+        let leader = self.nodes[0]
+            .eval(&of_queue(queue, "lists:flatten(io_lib:format(\"~p\", [rabbit_amqqueue:info(Q, [leader])]))"));
+        (0..self.nodes.len())
+            .find(|node| leader.contains(&self.name(*node)))
+            .unwrap_or_else(|| panic!("{queue}: {leader}"))
     }
 
     /// Makes a node the leader of a quorum queue.
     pub fn move_leader(&self, queue: &str, to: usize) {
-        let name = format!("rabbit_misc:r(<<\"/\">>, queue, <<\"{queue}\">>)");
-        let code = format!(
-            "{{ok, Q}} = rabbit_amqqueue:lookup({name}), rabbit_quorum_queue:transfer_leadership(Q, '{}').",
-            self.name(to)
-        );
-        self.nodes[0].ctl(&["eval", &code]);
+        let code = format!("rabbit_quorum_queue:transfer_leadership(Q, '{}')", self.name(to));
+        self.nodes[0].eval(&of_queue(queue, &code));
     }
 
     /// Waits until all nodes have a replica of a quorum queue that runs.
@@ -103,9 +101,9 @@ impl Cluster {
 
     /// Whether all nodes have a replica of a quorum queue that runs.
     pub fn is_complete(&self, queue: &str) -> bool {
-        let listed = self.nodes[0].try_ctl(&["list_queues", "name", "online"]).unwrap_or_default();
-        let line = line_of(queue, &listed).unwrap_or_default();
-        (0..self.nodes.len()).all(|node| line.contains(&self.name(node)))
+        let online = "lists:flatten(io_lib:format(\"~p\", [rabbit_amqqueue:info(Q, [online])]))";
+        let online = self.nodes[0].remote().eval(&of_queue(queue, online)).unwrap_or_default();
+        (0..self.nodes.len()).all(|node| online.contains(&self.name(node)))
     }
 
     /// For `rabbitmqctl` at each node.
@@ -118,9 +116,9 @@ impl Cluster {
     }
 }
 
-/// The line of a queue in a list whose first column is the name.
-fn line_of<'a>(queue: &str, listed: &'a str) -> Option<&'a str> {
-    listed.lines().find(|line| line.split_whitespace().next() == Some(queue))
+/// Erlang for what is to be done with a queue, `Q`.
+fn of_queue(queue: &str, code: &str) -> String {
+    format!("{{ok, Q}} = rabbit_amqqueue:lookup(rabbit_misc:r(<<\"/\">>, queue, <<\"{queue}\">>)), {code}.")
 }
 
 /// What a [`LoadPublisher`] publishes.

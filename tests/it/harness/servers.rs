@@ -81,8 +81,8 @@ impl DedicatedServer {
         if self.kind == ServerKind::Rabbitmq {
             // RabbitMQ (3.10.8 and 4.3.6) writes its list of quorum queues to disk some seconds late. After a SIGKILL before
             // that it starts such a queue as an empty one.
-            let sync = ["eval", "[dets:sync(Table) || Table <- dets:all()]."];
-            assert!((0..3).any(|_| self.try_ctl(&sync).is_ok()), "its tables are synced");
+            let sync = "[dets:sync(Table) || Table <- dets:all()].";
+            assert!((0..3).any(|_| self.remote().eval(sync).is_ok()), "its tables are synced");
         }
         self.pids.iter().for_each(|pid| signal("KILL", *pid));
         drop(self.wrapper.stdin.take());
@@ -116,14 +116,26 @@ impl DedicatedServer {
         }
     }
 
-    /// Runs `rabbitmqctl`, and returns what it prints.
+    /// Runs `rabbitmqctl`, and returns what it prints. That takes a second of processor time; [`eval`](Self::eval) takes none.
     pub fn ctl(&self, arguments: &[&str]) -> String {
-        self.try_ctl(arguments).unwrap_or_else(|error| panic!("{arguments:?}: {error}"))
+        self.remote().run(arguments).unwrap_or_else(|error| panic!("{arguments:?}: {error}"))
     }
 
-    /// The same where it may fail; the error is what it prints to standard error.
-    pub fn try_ctl(&self, arguments: &[&str]) -> Result<String, String> {
-        self.remote().run(arguments)
+    /// Runs Erlang in RabbitMQ, and returns its value.
+    pub fn eval(&self, code: &str) -> String {
+        self.remote().eval(code).unwrap_or_else(|error| panic!("{code}: {error}"))
+    }
+
+    /// Adds a user with the patterns of what it may configure, write and read.
+    pub fn add_user(&self, name: &str, password: &str, [configure, write, read]: [&str; 3]) {
+        let text = |text: &str| format!("<<\"{}\">>", text.replace('\\', r"\\"));
+        let permissions = [name, "/", configure, write, read, "test"].map(text).join(", ");
+        self.eval(&format!(
+            "ok = rabbit_auth_backend_internal:add_user({}, {}, <<\"test\">>), \
+             ok = rabbit_auth_backend_internal:set_permissions({permissions}).",
+            text(name),
+            text(password)
+        ));
     }
 
     /// For `rabbitmqctl` from another thread than the one that has the server.
@@ -147,8 +159,21 @@ pub struct Remote {
 impl Remote {
     /// Runs `rabbitmqctl`; the error is what it prints to standard error.
     pub fn run(&self, arguments: &[&str]) -> Result<String, String> {
+        self.services("ctl", arguments)
+    }
+
+    /// Runs Erlang in RabbitMQ; the error is what it says.
+    pub fn eval(&self, code: &str) -> Result<String, String> {
+        let answer = self.services("eval", &[code])?;
+        match answer.trim().strip_prefix("{ok, ") {
+            Some(value) => Ok(value.trim_end_matches('}').to_owned()),
+            None => Err(answer),
+        }
+    }
+
+    fn services(&self, what: &str, arguments: &[&str]) -> Result<String, String> {
         let mut command = Command::new(script());
-        command.arg("ctl").arg(&self.directory).arg(self.port.to_string()).args(arguments);
+        command.arg(what).arg(&self.directory).arg(self.port.to_string()).args(arguments);
         let output = command.output().unwrap();
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
