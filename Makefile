@@ -74,15 +74,10 @@ console-test:    ## the console in Chromium: view, edit, replay, kills, two peop
 	cargo build
 	$(SERVICES) run tests/console/run.sh
 
-# Release builds are measured; the measuring programs are built like tests.
-bench:           ## throughput, latency, growth, slow links and memory against bare pipes; writes docs/develop/performance.md (well over an hour)
-	cargo build --release --bin ticketlog
-	cargo bench --no-run --bench parts --bench bare_pipe --bench best_pipe
-	cargo bench --bench parts
-	cargo test --no-run --bench end_to_end --bench latency
+bench:           ## throughput, latency, growth, slow links and memory against bare pipes; writes docs/develop/performance.md (about an hour)
+	cargo build --release -p ticketlog -p ticketlog-benches
 	benches/others/prepare.sh
-	$(SERVICES) run cargo test --bench latency
-	TICKETLOG_LOCAL_TLS=1 $(SERVICES) run cargo test --bench end_to_end
+	TICKETLOG_LOCAL_TLS=1 $(SERVICES) run target/release/bench
 
 chart:           ## renders the Helm chart and the overlays, and checks them, also against the schemas of Kubernetes, KEDA and the Prometheus Operator (needs python3, pip, npm and the network, once)
 	cargo build

@@ -1,13 +1,4 @@
 //! Owns what the benchmarks share: the programs that they measure, their processes, and their numbers from proc(5).
-//! The measured programs are release builds; the benchmarks need not be.
-
-#![allow(dead_code)]
-
-pub mod page;
-pub mod plot;
-#[path = "../../tests/it/harness/slow_link.rs"]
-pub mod slow_link;
-pub mod stored;
 
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -17,14 +8,21 @@ pub fn number(name: &str, default: u64) -> u64 {
     std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
 }
 
-fn release() -> PathBuf {
-    let target = std::env::var_os("CARGO_TARGET_DIR").map(PathBuf::from);
-    target.unwrap_or_else(|| PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/target"))).join("release")
+/// The root of the repository.
+pub fn root() -> PathBuf {
+    PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+}
+
+/// A program that was built beside this one.
+fn program(name: &str) -> PathBuf {
+    let program = std::env::current_exe().unwrap().with_file_name(name);
+    assert!(program.exists(), "{} is missing: build it as `make bench` does", program.display());
+    program
 }
 
 /// The directory of the workers in Node and Python; `None` if `benches/others/prepare.sh` could not install them.
 fn others() -> Option<PathBuf> {
-    let others = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/target/others"));
+    let others = root().join("target/others");
     others.join("ready").exists().then_some(others)
 }
 
@@ -46,9 +44,7 @@ pub fn other(kind: &str) -> Command {
 
 /// The program, configured for a queue, an exchange and a database with this name.
 pub fn ticketlog(name: &str) -> Command {
-    let program = release().join("ticketlog");
-    assert!(program.exists(), "build it with cargo build --release");
-    let mut command = Command::new(program);
+    let mut command = Command::new(program("ticketlog"));
     for (key, value) in [
         ("BROKER__EXCHANGE", name.to_owned()),
         ("BROKER__QUEUE", name.to_owned()),
@@ -64,15 +60,9 @@ pub fn ticketlog(name: &str) -> Command {
     command
 }
 
-/// A program of `benches/`. Cargo adds a hash to its name, so this is the latest build.
+/// A bare pipe: `bare_pipe` or `best_pipe`.
 pub fn pipe(name: &str, kind: &str) -> Command {
-    let files = std::fs::read_dir(release().join("deps")).expect("build it with cargo bench --no-run");
-    let found = files.filter_map(|entry| Some(entry.ok()?.path())).filter(|path| {
-        path.extension().is_none()
-            && path.file_name().is_some_and(|file| file.to_string_lossy().starts_with(&format!("{name}-")))
-    });
-    let latest = found.max_by_key(|path| path.metadata().and_then(|data| data.modified()).unwrap());
-    let mut command = Command::new(latest.expect("build it with cargo bench --no-run"));
+    let mut command = Command::new(program(name));
     command.env("BARE_PIPE", kind);
     command
 }
@@ -104,7 +94,7 @@ pub fn server_pid(name: &str) -> Option<u32> {
 pub fn roll_over_wal() {
     let server = std::env::var("TICKETLOG_LOCAL_RABBITMQ").unwrap_or_default();
     let Some((directory, port)) = server.rsplit_once(' ') else { return };
-    let services = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/local/services.sh");
+    let services = root().join("deploy/local/services.sh");
     let expression = "ra_log_wal:force_roll_over(ra_log_wal).";
     must(Command::new(services).args(["ctl", directory, port, "eval", expression]));
 }

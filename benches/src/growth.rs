@@ -1,12 +1,11 @@
 //! Owns the measurement of the cost of a message as load grows: backlog, workers, users, malformed messages,
 //! duplicates.
 
-use crate::common::number;
-use crate::common::page::Block;
+use crate::page::{Block, Headlines};
+use crate::programs::number;
 use crate::run::{Bench, Contender, Load, Run};
 
-pub fn measure(bench: &Bench) {
-    let max_backlog = number("BENCH_BACKLOG", 2_000_000);
+pub fn measure(bench: &Bench, _: &mut Headlines) {
     let events = number("BENCH_GROWTH_EVENTS", 100_000);
     let mut block = Block::default();
     block.line(&bench.provenance());
@@ -17,7 +16,7 @@ pub fn measure(bench: &Bench) {
         let run = bench.run(contender, load);
         block.line(&format!("{name:<34}{}", run.row()));
     };
-    for backlog in [10_000, 100_000, 500_000, 2_000_000].into_iter().filter(|backlog| *backlog <= max_backlog) {
+    for backlog in [10_000, 100_000, 1_000_000] {
         row(format!("backlog of {backlog}"), &one_worker, &Load::of(backlog));
     }
     for workers in [1, 2, 4] {

@@ -3,6 +3,8 @@
 use std::fmt::Write as _;
 use std::path::PathBuf;
 
+use crate::programs::root;
+
 /// Collects the lines of a block, and prints each at once.
 #[derive(Default)]
 pub struct Block {
@@ -26,15 +28,41 @@ impl Block {
     }
 }
 
-pub fn docs() -> PathBuf {
-    PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/develop"))
+/// What a reader wants to know first: the worker beside the best bare pipe and a worker in Node. Each part adds its rows.
+#[derive(Default)]
+pub struct Headlines {
+    rows: Vec<String>,
 }
 
-/// The date, the versions of the programs, and the number of cores.
+impl Headlines {
+    pub fn row(&mut self, name: &str, [worker, pipe, node]: [String; 3]) {
+        self.rows.push(format!("{name:<52}{worker:>10}{pipe:>16}{node:>10}"));
+    }
+
+    pub fn write(&self, provenance: &str, minutes: f64) {
+        let mut block = Block::default();
+        block.line(provenance);
+        block.line(&format!("{:<52}{:>10}{:>16}{:>10}", "", "ticketlog", "best bare pipe", "Node"));
+        self.rows.iter().for_each(|row| block.line(row));
+        block.line(&format!("all tables of this page were measured in one run of {minutes:.0} minutes"));
+        block.write("summary");
+    }
+}
+
+pub fn docs() -> PathBuf {
+    root().join("docs/develop")
+}
+
+/// The date, the versions of the programs, the commit, and the number of cores.
 pub fn provenance(mongodb: &str, rabbitmq: &str) -> String {
     let date = std::process::Command::new("date").arg("+%Y-%m-%d").output().unwrap();
     let cores = std::thread::available_parallelism().map_or(0, std::num::NonZero::get);
     let version = env!("CARGO_PKG_VERSION");
+    let commit = std::process::Command::new("git").args(["rev-parse", "--short", "HEAD"]).output();
+    let commit = commit.map(|git| String::from_utf8_lossy(&git.stdout).trim().to_owned()).unwrap_or_default();
     let date = String::from_utf8_lossy(&date.stdout);
-    format!("{}, ticketlog {version}, RabbitMQ {rabbitmq}, MongoDB {mongodb}, {cores} cores shared by all", date.trim())
+    format!(
+        "{}, ticketlog {version} ({commit}), RabbitMQ {rabbitmq}, MongoDB {mongodb}, {cores} cores shared by all",
+        date.trim()
+    )
 }

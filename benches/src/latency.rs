@@ -1,42 +1,28 @@
-//! The time from publish to stored, as a change stream of MongoDB sees it, for `ticketlog run` and for a bare pipe that
-//! inserts each message singly as it arrives; and how long the worker takes to start and to stop, and its idle load.
-//! `make bench` provides the servers.
-//!
-//! environment: BENCH_SECONDS (10) for each rate, BENCH_RATES (100,1000,5000), BENCH_ROUNDS (5)
-
-#![allow(clippy::print_stdout, clippy::print_stderr)]
-// A benchmark: any error ends it.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::disallowed_methods,
-    clippy::too_many_lines
-)]
-
-mod common;
+//! Owns the measurement of the time from publish to stored, as a change stream of MongoDB sees it, for `ticketlog run` and for a bare
+//! pipe that inserts each message singly as it arrives; and of how long the worker takes to start and to stop, and its idle load.
 
 use std::process::Child;
 use std::time::{Duration, Instant};
 
-use common::page::Block;
-use common::stored::{Stored, percentile};
-use common::{cpu_seconds, end, median, must, number, pipe, spawn, ticketlog};
+use crate::page::{Block, Headlines};
+use crate::programs::{cpu_seconds, end, median, must, number, pipe, spawn, ticketlog};
+use crate::run::Bench;
+use crate::stored::{Stored, percentile};
 
-fn main() {
-    if std::env::var_os("TICKETLOG_STORE__URI").is_none() {
-        println!("latency needs servers: run it by `make bench`");
-        return;
-    }
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-    runtime.block_on(async {
+/// Rounds of both programs at each rate.
+const ROUNDS: u64 = 3;
+/// Events a second.
+const RATES: [u64; 3] = [100, 1000, 5000];
+
+pub fn measure(bench: &Bench, headlines: &mut Headlines) {
+    let mut block = Block::default();
+    block.line(&bench.provenance());
+    bench.runtime.block_on(async {
         let stored = Stored::open().await;
-        let mut block = Block::default();
-        latencies(&stored, &mut block).await;
-        start_idle_stop(&stored, &mut block).await;
-        block.write("latency");
+        latencies(&stored, &mut block, headlines).await;
+        start_idle_stop(&stored, &mut block, headlines).await;
     });
+    block.write("latency");
 }
 
 #[derive(Clone, Copy)]
@@ -45,13 +31,12 @@ enum Contender {
     Ticketlog,
 }
 
-async fn latencies(stored: &Stored, block: &mut Block) {
-    let rounds = number("BENCH_ROUNDS", 5);
+async fn latencies(stored: &Stored, block: &mut Block, headlines: &mut Headlines) {
+    let rounds = Bench::rounds(ROUNDS);
     block.line("publish to stored, as a change stream sees it, in milliseconds");
     block.line(&format!("medians of {rounds} rounds in turn of {} s each", seconds()));
     block.line(&format!("{:>8}  {:<26}{:>8}{:>10}{:>10}{:>10}", "msg/s", "", "p50", "p99", "p99.9", "max"));
-    let rates = std::env::var("BENCH_RATES").unwrap_or_else(|_| "100,1000,5000".to_owned());
-    for rate in rates.split(',').map(|rate| rate.parse::<u64>().unwrap()) {
+    for rate in RATES {
         let mut rows: [Vec<[f64; 4]>; 2] = Default::default();
         for round in 0..rounds {
             for contender in [Contender::EachPipe, Contender::Ticketlog] {
@@ -60,8 +45,9 @@ async fn latencies(stored: &Stored, block: &mut Block) {
                 rows[contender as usize].push([0.5, 0.99, 0.999, 1.0].map(|share| percentile(&latencies, share)));
             }
         }
-        for (name, rows) in ["bare pipe, each by itself", "ticketlog run"].iter().zip(&rows) {
-            let [p50, p99, p999, max] = [0, 1, 2, 3].map(|at| median(rows.iter().map(|row| row[at]).collect()));
+        let medians =
+            rows.each_ref().map(|rows| [0, 1, 2, 3].map(|at| median(rows.iter().map(|row| row[at]).collect())));
+        for (name, [p50, p99, p999, max]) in ["bare pipe, each by itself", "ticketlog run"].iter().zip(medians) {
             block.line(&format!("{rate:>8}  {name:<26}{p50:>8.1}{p99:>10.1}{p999:>10.1}{max:>10.1}"));
         }
         let ratio = |at: usize| {
@@ -70,11 +56,18 @@ async fn latencies(stored: &Stored, block: &mut Block) {
         };
         let (p50, p99) = (ratio(0), ratio(1));
         block.line(&format!("{:>8}  ticketlog / bare pipe, median of pairs: p50 {p50:.2}, p99 {p99:.2}", ""));
+        if rate == RATES[0] {
+            for (at, name) in ["p50", "p99"].iter().enumerate() {
+                let [pipe, worker] = medians.map(|values| format!("{:.1}", values[at]));
+                headlines
+                    .row(&format!("publish to stored at {rate} a second, {name}, ms"), [worker, pipe, String::new()]);
+            }
+        }
     }
 }
 
 /// Measures start, idle load and stop.
-async fn start_idle_stop(stored: &Stored, block: &mut Block) {
+async fn start_idle_stop(stored: &Stored, block: &mut Block, headlines: &mut Headlines) {
     let name = format!("latency_{}_life", std::process::id());
     must(ticketlog(&name).arg("setup"));
     let mut changes = stored.collection(&name).watch().await.unwrap();
@@ -97,6 +90,7 @@ async fn start_idle_stop(stored: &Stored, block: &mut Block) {
     }
     let (start, idle, stop) = (median(starts), idle * 100.0, median(stops));
     block.line(&format!("start to first stored event: {start:.0} ms; idle: {idle:.2} % of a core; stop: {stop:.0} ms"));
+    headlines.row("start to first stored event, ms", [format!("{start:.0}"), String::new(), String::new()]);
     stored.client.database(&name).drop().await.unwrap();
 }
 

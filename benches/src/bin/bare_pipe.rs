@@ -42,9 +42,9 @@ const MAX_BYTES: usize = 2 << 20;
 
 /// Runs the variant that the environment names.
 pub fn main() {
-    let arguments: Vec<String> = std::env::args().filter(|argument| argument != "--bench").collect();
+    let arguments: Vec<String> = std::env::args().collect();
     let [_, queue, database, collection, count] = arguments.as_slice() else {
-        println!("bare_pipe is run by the end_to_end benchmark: make bench");
+        println!("bare_pipe is run by `make bench`");
         return;
     };
     let kind = std::env::var("BARE_PIPE").unwrap_or_default();

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use bson::{Document, doc};
 use mongodb::Client;
 
-use crate::common::{self, cpu_seconds, end, mib, must, number, spawn, ticketlog};
+use crate::programs::{self, cpu_seconds, end, mib, must, number, spawn, ticketlog};
 
 /// Longest wait for idle servers before a run.
 const MAX_SETTLE_TIME: Duration = Duration::from_secs(8);
@@ -79,7 +79,7 @@ impl Run {
     }
 
     pub fn medians(runs: &[Run]) -> Run {
-        let median = |pick: fn(&Run) -> f64| common::median(runs.iter().map(pick).collect());
+        let median = |pick: fn(&Run) -> f64| programs::median(runs.iter().map(pick).collect());
         Run {
             rate: median(|run| run.rate),
             client: median(|run| run.client),
@@ -113,7 +113,7 @@ impl Bench {
     pub fn provenance(&self) -> String {
         let info = self.client.database("admin");
         let info = self.runtime.block_on(async { info.run_command(doc! { "buildInfo": 1 }).await }).unwrap();
-        common::page::provenance(info.get_str("version").unwrap(), &rabbitmq_version())
+        crate::page::provenance(info.get_str("version").unwrap(), &rabbitmq_version())
     }
 
     pub fn name(&self) -> String {
@@ -146,7 +146,7 @@ impl Bench {
     /// Makes both servers write pending data to disk, and waits until they are idle, so that earlier runs and filling
     /// the queue do not slow down this run.
     pub fn settle(&self) {
-        common::roll_over_wal();
+        programs::roll_over_wal();
         let admin = self.client.database("admin");
         self.runtime.block_on(async { admin.run_command(doc! { "fsync": 1 }).await }).unwrap();
         let deadline = Instant::now() + MAX_SETTLE_TIME;
@@ -208,7 +208,7 @@ impl Bench {
 
 /// Processor time of RabbitMQ and MongoDB so far, in seconds; NaN if `make bench` did not start them.
 fn server_seconds() -> [f64; 2] {
-    ["RABBITMQ", "MONGODB"].map(|name| common::server_pid(name).map_or(f64::NAN, cpu_seconds))
+    ["RABBITMQ", "MONGODB"].map(|name| programs::server_pid(name).map_or(f64::NAN, cpu_seconds))
 }
 
 /// Settings of the worker by their names in the environment, without `TICKETLOG_`.
@@ -225,10 +225,10 @@ pub fn start(contender: &Contender, name: &str, events: u64, elsewhere: &Setting
         Contender::Pipe(kind) => {
             let program = if *kind == "best" { "best_pipe" } else { "bare_pipe" };
             let count = events.to_string();
-            (vec![spawn(common::pipe(program, kind).args([name, name, "log", &count]))], port)
+            (vec![spawn(programs::pipe(program, kind).args([name, name, "log", &count]))], port)
         }
         Contender::Other(kind) => {
-            (vec![spawn(common::other(kind).args([name, name, "log", &events.to_string()]))], port)
+            (vec![spawn(programs::other(kind).args([name, name, "log", &events.to_string()]))], port)
         }
         Contender::Ticketlog(count, settings) => {
             let workers = (0..*count).map(|at| {

@@ -11,8 +11,8 @@ use lapin::options::{BasicPublishOptions, ConfirmSelectOptions, QueueDeleteOptio
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
 
-use crate::common::page::Block;
-use crate::common::{mib, must, number, roll_over_wal, server_pid, ticketlog};
+use crate::page::{Block, Headlines};
+use crate::programs::{mib, must, number, roll_over_wal, server_pid, ticketlog};
 use crate::run::Bench;
 
 /// Bytes of a body.
@@ -23,7 +23,7 @@ const PUBLISHERS: u64 = 10_000;
 /// Messages whose confirms are awaited at a time.
 const WINDOW: usize = 2000;
 
-pub fn measure(bench: &Bench) {
+pub fn measure(bench: &Bench, _: &mut Headlines) {
     let count = number("BENCH_DEAD_LETTERS", 1_000_000);
     let name = bench.name();
     must(ticketlog(&name).arg("setup"));

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::common::page::Block;
-use crate::common::slow_link::slow_link;
-use crate::common::stored::{Stored, percentile};
-use crate::common::{cpu_seconds, end, has_others, median, mib, must, number, pipe, spawn, ticketlog};
+use crate::page::{Block, Headlines};
+use crate::programs::{cpu_seconds, end, has_others, median, mib, must, number, pipe, spawn, ticketlog};
 use crate::run::{Bench, Contender, Load, Settings, publish, start};
+use crate::slow_link::slow_link;
+use crate::stored::{Stored, percentile};
 
 /// Rounds of all links and contenders. Every other round is in reverse order.
 const ROUNDS: u64 = 3;
@@ -18,11 +18,11 @@ const ROUND_TRIPS: [u64; 5] = [0, 1, 5, 20, 50];
 /// Events a second, and for how many seconds, where the latency is measured.
 const LATENCY: (u64, u64) = (100, 10);
 
-pub fn measure(bench: &Bench) {
+pub fn measure(bench: &Bench, headlines: &mut Headlines) {
     let links = Links::new();
     let mut block = Block::default();
     block.line(&bench.provenance());
-    rates(bench, &links, &mut block);
+    rates(bench, &links, &mut block, headlines);
     latencies(bench, &links, &mut block);
     block.write("links");
 }
@@ -67,7 +67,7 @@ struct Run {
     memory: f64,
 }
 
-fn rates(bench: &Bench, links: &Links, block: &mut Block) {
+fn rates(bench: &Bench, links: &Links, block: &mut Block, headlines: &mut Headlines) {
     let load = Load::of(number("BENCH_LINKS_EVENTS", 60_000));
     let contenders = contenders();
     let rounds = Bench::rounds(ROUNDS);
@@ -85,6 +85,20 @@ fn rates(bench: &Bench, links: &Links, block: &mut Block) {
             runs[who][link].push(run);
         }
     }
+    table(block, &load, &contenders, &runs);
+    let (at, millis) = (3, ROUND_TRIPS[3]);
+    let of = |name: &str| {
+        let found = contenders.iter().zip(&runs).find(|((contender, _), _)| contender.starts_with(name));
+        found.map_or(String::new(), |(_, links)| {
+            format!("{:.0}", median(links[at].iter().map(|run| run.rate).collect()))
+        })
+    };
+    let name = format!("events a second over a link of {millis} ms");
+    headlines.row(&name, [of("ticketlog"), of("bare pipe, best"), of("Node")]);
+}
+
+fn table(block: &mut Block, load: &Load, contenders: &[(String, Contender)], runs: &[Vec<Vec<Run>>]) {
+    let rounds = runs[0][0].len();
     block.line(&format!(
         "{} events of about 280 bytes through a proxy to each server, medians of {rounds} rounds in turn;\n\
          msg/s and client us after the first tenth; of 0 ms: median of pairs; start: until a tenth is stored",
@@ -94,7 +108,7 @@ fn rates(bench: &Bench, links: &Links, block: &mut Block) {
         "{:<26}{:>10}{:>9}{:>9}{:>11}{:>9}{:>9}",
         "", "round trip", "msg/s", "of 0 ms", "client us", "start s", "MiB"
     ));
-    for ((name, _), links) in contenders.iter().zip(&runs) {
+    for ((name, _), links) in contenders.iter().zip(runs) {
         for (round_trip, runs) in ROUND_TRIPS.iter().zip(links) {
             let of = |pick: fn(&Run) -> f64| median(runs.iter().map(pick).collect());
             let ratio = median(runs.iter().zip(&links[0]).map(|(run, near)| run.rate / near.rate).collect());

@@ -3,11 +3,11 @@
 use std::process::Command;
 use std::time::Duration;
 
-use crate::common::page::Block;
-use crate::common::{end, mib, must, number, server_pid, spawn, ticketlog};
+use crate::page::{Block, Headlines};
+use crate::programs::{end, mib, must, number, server_pid, spawn, ticketlog};
 use crate::run::{Bench, Load, publish};
 
-pub fn measure(bench: &Bench) {
+pub fn measure(bench: &Bench, headlines: &mut Headlines) {
     let Some(mongodb) = server_pid("MONGODB") else {
         println!("memory: `make bench` did not start this MongoDB, so it cannot be frozen; nothing measured");
         return;
@@ -33,6 +33,11 @@ pub fn measure(bench: &Bench) {
     bench.wait(&name, events);
     report("all are stored");
     block.line(&format!("of these, mapped from the program's file: {:.1}", mib(child.id(), "RssFile:")));
+    let peak = format!("{:.0}", mib(child.id(), "VmHWM:"));
+    headlines.row(
+        &format!("memory, a backlog of {events} and {outage} s of outage, MiB"),
+        [peak, String::new(), String::new()],
+    );
     end(&mut child);
     bench.forget(&name);
     block.write("memory");

@@ -12,7 +12,7 @@ use mongodb::change_stream::ChangeStream;
 use mongodb::change_stream::event::ChangeStreamEvent;
 use mongodb::{Client, Collection};
 
-use super::{end, must, ticketlog};
+use crate::programs::{end, must, ticketlog};
 
 pub type Changes = ChangeStream<ChangeStreamEvent<Document>>;
 
