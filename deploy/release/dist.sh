@@ -23,6 +23,7 @@ units() { # FOLDER: the units, and a template of the worker's for several queues
   for unit in ticketlog ticketlog-console; do
     sed -e '/^#   install -m/d' -e 's#/usr/local/bin/#/usr/bin/#' "deploy/systemd/$unit.service" >"$1/$unit.service"
   done
+  sed -e 's#/usr/local/bin/#/usr/bin/#' deploy/systemd/end-to-end.conf >"$1/end-to-end.conf"
   sed -e 's#=\([a-z.-]*\):/etc/ticketlog/#=\1:/etc/ticketlog/%i/#' -e 's#^Description=ticketlog#& %i#' "$1/ticketlog.service" >"$1/ticketlog@.service"
 }
 
@@ -61,7 +62,7 @@ time = datetime.datetime.fromtimestamp(int(os.environ["SOURCE_DATE_EPOCH"]), dat
 bom["metadata"]["timestamp"] = time.strftime("%Y-%m-%dT%H:%M:%SZ")
 json.dump(bom, sys.stdout, indent=1)
 P
-rm -f sbom.json examples/sbom.json fuzz/sbom.json crates/*/sbom.json
+rm -f sbom.json benches/sbom.json examples/sbom.json fuzz/sbom.json crates/*/sbom.json
 helm=$(command -v helm || echo target/chart-tools/python/bin/helm)
 if [ -x "$helm" ]; then
   "$helm" package deploy/helm/ticketlog --version "$version" --app-version "$version" --destination "$stage" >/dev/null 2>&1
