@@ -11,7 +11,7 @@ use url::Url;
 
 use crate::observe::logging::{self, Logging};
 use ticketlog_config::RouteSettings;
-use ticketlog_config::system;
+use ticketlog_config::{format, system};
 use ticketlog_contract::dead_letter::{BodyCondition, Cause, Filter};
 use ticketlog_desk::{self as desk, Audit, Source};
 use ticketlog_rabbitmq::BrowseOptions;
@@ -185,11 +185,11 @@ fn causes() -> impl TypedValueParser<Value = Cause> {
 
 /// Milliseconds since 1970.
 fn parse_past(text: &str) -> Result<i64, String> {
-    system::parse_past(text, system::now_millis())
+    format::parse_past(text, system::now_millis())
 }
 
 fn parse_time(text: &str) -> Result<i64, String> {
-    system::parse_time(text, system::now_millis())
+    format::parse_time(text, system::now_millis())
 }
 
 fn parse_code(text: &str) -> Result<i64, String> {

@@ -10,7 +10,7 @@ use clap::builder::{NonEmptyStringValueParser, RangedU64ValueParser};
 use clap::{ArgGroup, Args};
 
 use ticketlog_config::RouteSettings;
-use ticketlog_config::system;
+use ticketlog_config::{format, system};
 use ticketlog_contract::Wanted;
 use ticketlog_desk::{Find, GapKind, Search, Story};
 use ticketlog_rabbitmq::report::Report;
@@ -95,7 +95,7 @@ pub(super) struct FindArgs {
 }
 
 fn parse_past(text: &str) -> Result<i64, String> {
-    system::parse_past(text, system::now_millis())
+    format::parse_past(text, system::now_millis())
 }
 
 impl FindArgs {

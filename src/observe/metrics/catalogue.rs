@@ -6,13 +6,13 @@ use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder};
 use strum::{VariantArray as _, VariantNames};
 
 use crate::mongodb::FailureKind;
-use ticketlog_contract::Reason;
+use ticketlog_contract::{FindingKind, Reason};
 use ticketlog_rabbitmq::BrokerError;
 
+use super::LOG_LEVELS;
 use super::labels::{
     Activity, DeliveryOutcome, FlushCause, PublishFailure, QueueRole, ReceiptOutcome, SpanOutcome, WriteResult,
 };
-use super::{LOG_LEVELS, suspects};
 use ticketlog_status::Component;
 
 pub(super) const RECEIVED: &str = "ticketlog_messages_received_total";
@@ -144,6 +144,10 @@ fn names<T: VariantNames>() -> Vec<&'static str> {
     T::VARIANTS.to_vec()
 }
 
+fn finding_kinds() -> Vec<&'static str> {
+    FindingKind::VARIANTS.iter().map(|kind| kind.as_str()).collect()
+}
+
 fn reasons() -> Vec<&'static str> {
     Reason::VARIANTS.iter().map(|reason| reason.as_str()).collect()
 }
@@ -266,7 +270,7 @@ fn dead_letters() -> Vec<Metric> {
             Counter,
             "Stored events that are probably mistakes, by what is found in them (docs/publish/findings.md)",
         )
-        .by("kind", suspects::kinds)
+        .by("kind", finding_kinds)
         .by_publisher(),
         metric(DEAD_LETTERS_WAITING, Gauge, "Rejected messages whose dead letter is not confirmed yet"),
         metric(DEAD_LETTER_FAILURES, Counter, "Dead letters that could not be published and will be retried, by cause")

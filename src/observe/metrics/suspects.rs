@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use ::metrics::{Counter, counter};
-use strum::VariantArray as _;
 
 use ticketlog_contract::{FindingKind, Findings};
 use ticketlog_status::SuspectEvents;
@@ -66,11 +65,6 @@ impl Suspects {
         all.sort_by_key(|suspects| std::cmp::Reverse(suspects.count));
         all
     }
-}
-
-/// The values of the label `kind`.
-pub(super) fn kinds() -> Vec<&'static str> {
-    FindingKind::VARIANTS.iter().map(|kind| kind.as_str()).collect()
 }
 
 #[cfg(test)]

@@ -18,8 +18,9 @@ use super::jobs::{Outcome, Task};
 use super::operations;
 use super::operator;
 use super::pages::{self, ActForm, Problem};
-use super::query::{DeadLetterQuery, Fields};
+use super::query::{DeadLetterQuery, Fields, QueueKind};
 use super::request::{By, Shared, find_job, query_of, read_query, require, to_job};
+use super::sought::Sought;
 use super::state::Console;
 
 /// Largest body that is validated while it is typed, in bytes.
@@ -251,4 +252,20 @@ pub(super) async fn log_out(State(console): Shared, headers: HeaderMap) -> Respo
         logins.log_out(session);
     }
     ([(SET_COOKIE, format!("{name}=; Path=/; Max-Age=0"))], Redirect::to("/login")).into_response()
+}
+
+/// Starts the search.
+pub(super) async fn find(
+    State(console): Shared,
+    Extension(operator): By,
+    Extension(fields): Form,
+) -> Result<Redirect, Problem> {
+    let sought = Sought::read(&fields).map_err(Problem::bad_request)?;
+    let query = all_that_is_visible(&operator)?;
+    Ok(to_job(&operations::start(&console, Task::Find(sought), query, &operator.name)?))
+}
+
+fn all_that_is_visible(operator: &Operator) -> Result<DeadLetterQuery, Problem> {
+    let query = DeadLetterQuery::of_queue(QueueKind::DeadLetters);
+    query.limited_to(operator.publisher.as_deref()).map_err(Problem::bad_request)
 }

@@ -12,8 +12,8 @@ use ticketlog_config::system::now_millis;
 use ticketlog_rabbitmq::report::Report;
 
 use super::access::Operator;
-use super::find::Sought;
 use super::query::DeadLetterQuery;
+use super::sought::Sought;
 
 /// Number of jobs kept, and of notes of each.
 const MAX_JOBS: usize = 50;

@@ -38,6 +38,7 @@ mod request;
 mod routes;
 mod site;
 mod snapshot;
+mod sought;
 mod state;
 
 use std::path::Path;

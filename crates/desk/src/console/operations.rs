@@ -1,15 +1,11 @@
 //! What the jobs of the console do, through the desk: reading a queue, forecasting, replaying, parking, purging.
 
 use std::collections::BTreeMap;
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use axum::http::StatusCode;
-use tokio::sync::MutexGuard;
-use tokio::time::timeout;
-
 use crate::{self as desk, Audit, DeadLetterReader, DeskError, Done, Follow, Followed, Operation, Run, Selection};
+use axum::http::StatusCode;
 use ticketlog_config::system::now_millis;
 use ticketlog_contract::dead_letter::{Filter, bounded};
 use ticketlog_http::client as http_client;
@@ -17,12 +13,12 @@ use ticketlog_rabbitmq::report::Report;
 use ticketlog_status::read_status;
 
 use super::details::Detail;
-use super::find;
-use super::jobs::{Job, Outcome, POLL, Phase, Task};
+use super::find::find;
+use super::jobs::{Job, Outcome, Phase, Task};
 use super::pages::Problem;
 use super::query::{DeadLetterQuery, QueueKind};
 use super::snapshot::SnapshotBuilder;
-use super::state::{Console, QueueState};
+use super::state::Console;
 
 /// Dead letters of each group that are held with their bodies, up to this many bytes each.
 const EXAMPLES: u32 = 10;
@@ -69,7 +65,7 @@ pub(super) fn read(console: &Arc<Console>, queue: QueueKind, who: &str) -> Resul
 async fn run(console: Arc<Console>, job: Arc<Job>) {
     let queue = console.queue(job.query.queue);
     job.set_phase(Phase::Waiting);
-    let Some(turn) = wait_for_turn(queue, &job).await else {
+    let Some(turn) = queue.wait_for_turn(&job).await else {
         job.finish(Phase::Failed(DeskError::Stopped.to_string()));
         return;
     };
@@ -96,18 +92,6 @@ async fn run(console: Arc<Console>, job: Arc<Job>) {
     }
 }
 
-/// The turn at a queue; `None` if the job is stopped before.
-pub(super) async fn wait_for_turn<'a>(queue: &'a QueueState, job: &Job) -> Option<MutexGuard<'a, ()>> {
-    let mut turn = pin!(queue.turn.lock());
-    loop {
-        match timeout(POLL, &mut turn).await {
-            Ok(turn) => return Some(turn),
-            Err(_) if job.is_stopped() => return None,
-            Err(_) => {}
-        }
-    }
-}
-
 /// What a job found or did, and how it ended: an operation may fail on its way.
 type Performed = (Outcome, Result<(), DeskError>);
 
@@ -117,7 +101,7 @@ async fn perform(console: &Arc<Console>, job: &Arc<Job>) -> Result<Performed, De
     let (done, ended) = match &job.task {
         Task::Read => return Ok((read_queue(console, job.query.queue, run).await?, Ok(()))),
         Task::Fetch(id) => return Ok((fetch(console, &job.query, id, run).await?, Ok(()))),
-        Task::Find(sought) => return Ok((Outcome::Story(find::perform(console, job, sought, run).await?), Ok(()))),
+        Task::Find(sought) => return Ok((Outcome::Story(find(console, job, sought, run).await?), Ok(()))),
         Task::Forecast(replay) => {
             let forecast = replay.forecast(run, EXAMPLES as usize).await?;
             let is_followed = is_followed(console).await;

@@ -4,7 +4,7 @@
 use url::form_urlencoded;
 
 use crate::{Selection, Source};
-use ticketlog_config::system;
+use ticketlog_config::format;
 use ticketlog_contract::dead_letter::{Cause, Filter};
 
 /// Dead letters on a page of a list.
@@ -111,8 +111,8 @@ impl DeadLetterQuery {
             causes: fields.all("reason").iter().map(cause).collect::<Result<_, _>>()?,
             fields: fields.all("field"),
             codes: number("code")?.map(i64::from).into_iter().collect(),
-            since: time("since", system::parse_past)?,
-            until: time("until", system::parse_time)?,
+            since: time("since", format::parse_past)?,
+            until: time("until", format::parse_time)?,
             message_ids: fields.all("message_id"),
             fingerprints: fields.all("fingerprint"),
             routing_keys: fields.all("routing_key"),

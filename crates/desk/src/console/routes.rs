@@ -27,7 +27,7 @@ use super::query::{DeadLetterQuery, QueueKind};
 use super::request::{By, Shared, find_job, read_query};
 use super::snapshot::Snapshot;
 use super::state::{Console, Samples};
-use super::{actions, export, find, guard, history};
+use super::{actions, export, guard, history};
 
 /// How long a page waits for a short job before it shows how far the job is.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -49,7 +49,7 @@ pub(super) fn router(console: Arc<Console>) -> Router {
         .route("/jobs/{id}/events", get(job_events))
         .route("/jobs/{id}/stop", post(actions::stop))
         .route("/read", post(actions::read))
-        .route("/find", post(find::find))
+        .route("/find", post(actions::find))
         .route("/validate", post(actions::validate))
         .route("/forecast", post(actions::forecast))
         .route("/replay", post(actions::replay))

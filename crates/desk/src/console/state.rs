@@ -2,19 +2,22 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Semaphore;
+use tokio::time::timeout;
 use url::Url;
 
 use crate::{Selection, Source};
 use ticketlog_config::RouteSettings;
+use ticketlog_rabbitmq::report::Report as _;
 use ticketlog_rabbitmq::{BrokerError, QueueDepths};
 use ticketlog_status::Sample;
 
 use super::access::{Logins, ProxySecret, Role, TokenFile, random_id};
 use super::details::Details;
-use super::jobs::Jobs;
+use super::jobs::{Job, Jobs, POLL};
 use super::options::Options;
 use super::query::{DeadLetterQuery, QueueKind};
 use super::snapshot::Snapshot;
@@ -41,6 +44,18 @@ struct Known {
 impl QueueState {
     fn known(&self) -> MutexGuard<'_, Known> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The turn at the queue; `None` if the job is stopped before.
+    pub async fn wait_for_turn(&self, job: &Job) -> Option<tokio::sync::MutexGuard<'_, ()>> {
+        let mut turn = pin!(self.turn.lock());
+        loop {
+            match timeout(POLL, &mut turn).await {
+                Ok(turn) => return Some(turn),
+                Err(_) if job.is_stopped() => return None,
+                Err(_) => {}
+            }
+        }
     }
 
     /// Who uses the queue, such as `anna is replaying`.

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use ticketlog_config::system::parse_time;
+use ticketlog_config::format::parse_time;
 
 use super::super::DeskError;
 

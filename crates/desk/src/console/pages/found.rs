@@ -5,25 +5,11 @@ use maud::{Markup, html};
 use crate::{Entry, Story};
 
 use super::super::access::Operator;
-use super::super::find::{BY, Sought};
 use super::super::query::QueueKind;
+use super::super::sought::Sought;
 use super::super::state::Console;
 use super::dead_letters::dead_letter_url;
 use super::frame::csrf;
-
-/// The search field.
-pub(super) fn search_form(operator: &Operator) -> Markup {
-    html! {
-        form method="post" action="/find" class="find" role="search" {
-            (csrf(operator))
-            select name="find_by" aria-label="Find an event by" {
-                @for (name, shown) in BY { option value=(name) { (shown) } }
-            }
-            input name="find" aria-label="Find an event" placeholder="find an event" required autocomplete="off" spellcheck="false";
-            button { "Find" }
-        }
-    }
-}
 
 /// The story, in order of time. Bodies are shown if somebody asks for them.
 pub(super) fn show_story(console: &Console, operator: &Operator, sought: &Sought, story: &Story) -> Markup {

@@ -9,8 +9,8 @@ use ticketlog_contract::dead_letter::HISTORY_POINTS;
 
 use super::super::access::{Operator, Role};
 use super::super::query::QueueKind;
+use super::super::sought::BY;
 use super::super::state::Console;
-use super::found::search_form;
 
 /// The style and the script.
 pub(in crate::console) const STYLE: &str = include_str!("../assets/console.css");
@@ -196,6 +196,20 @@ pub(super) fn sparkline(history: &[u32; HISTORY_POINTS]) -> Markup {
         })
         .collect();
     html! { svg class="spark" width="96" height="20" viewBox="0 0 96 20" aria-hidden="true" { (PreEscaped(bars)) } }
+}
+
+/// The search field.
+fn search_form(operator: &Operator) -> Markup {
+    html! {
+        form method="post" action="/find" class="find" role="search" {
+            (csrf(operator))
+            select name="find_by" aria-label="Find an event by" {
+                @for (name, shown) in BY { option value=(name) { (shown) } }
+            }
+            input name="find" aria-label="Find an event" placeholder="find an event" required autocomplete="off" spellcheck="false";
+            button { "Find" }
+        }
+    }
 }
 
 #[cfg(test)]
