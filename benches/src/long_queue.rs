@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt as _;
@@ -38,19 +38,30 @@ pub fn measure(bench: &Bench, _: &mut Headlines) {
         PUBLISHERS.min(count)
     ));
     block.line(&format!("{:<34}{:>9}{:>9}{:>14}", "", "seconds", "MiB", "RabbitMQ MiB"));
+    let fingerprint = fingerprint(7);
+    commands(bench, &name, &fingerprint, &mut block);
+    bench.settle();
+    console(&name, &fingerprint, &mut block);
+    bench.runtime.block_on(forget(&name));
+    bench.forget(&name);
+    block.write("long_queue");
+}
+
+/// The commands for people, each by itself; then some that are interrupted.
+fn commands(bench: &Bench, name: &str, fingerprint: &str, block: &mut Block) {
     let archive = std::env::temp_dir().join(format!("{name}.ndjson"));
     let archive = archive.to_str().unwrap();
-    let fingerprint = fingerprint(7);
     for (row, arguments) in [
         ("dead stats", vec!["dead", "stats"]),
         ("dead stats --json", vec!["dead", "stats", "--json"]),
         ("dead list --limit 20", vec!["dead", "list", "--limit", "20"]),
         ("dead export", vec!["dead", "export", archive]),
-        ("dead replay --fingerprint", vec!["dead", "replay", "--fingerprint", &fingerprint, "--yes"]),
+        ("find --message-id", vec!["find", "--message-id", "00000007-7a59-4a53-8f0e-6b1d4c2e9f10"]),
+        ("dead replay --fingerprint", vec!["dead", "replay", "--fingerprint", fingerprint, "--yes"]),
     ] {
         // RabbitMQ takes back what the last command has read.
         bench.settle();
-        let mut command = ticketlog(&name);
+        let mut command = ticketlog(name);
         command.args(&arguments).stdin(Stdio::null()).stdout(Stdio::null());
         let (started, mut child) = (Instant::now(), command.spawn().unwrap());
         let peaks = peaks(&mut child);
@@ -58,11 +69,26 @@ pub fn measure(bench: &Bench, _: &mut Headlines) {
         block.line(&format!("{row:<34}{:>9.1}{:>9.1}{:>14.0}", started.elapsed().as_secs_f64(), peaks[0], peaks[1]));
     }
     std::fs::remove_file(archive).unwrap();
-    bench.settle();
-    console(&name, &fingerprint, &mut block);
-    bench.runtime.block_on(forget(&name));
-    bench.forget(&name);
-    block.write("long_queue");
+    let replay = vec!["dead", "replay", "--fingerprint", fingerprint, "--yes"];
+    for arguments in [vec!["dead", "stats"], vec!["dead", "export", archive], replay] {
+        bench.settle();
+        let seconds = interrupted(name, &arguments);
+        block.line(&format!("{:<34}{seconds:>9.2}", format!("Ctrl-C ends {}", arguments[..2].join(" "))));
+    }
+    // What was exported until then is there or not.
+    let _ = std::fs::remove_file(archive);
+}
+
+/// How many seconds a command takes to end after Ctrl-C, in the middle of its reading.
+fn interrupted(name: &str, arguments: &[&str]) -> f64 {
+    let mut command = ticketlog(name);
+    let mut child = command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
+    std::thread::sleep(Duration::from_secs(8));
+    assert!(child.try_wait().unwrap().is_none(), "{arguments:?} still runs");
+    let started = Instant::now();
+    must(Command::new("kill").args(["-INT", &child.id().to_string()]));
+    child.wait().unwrap();
+    started.elapsed().as_secs_f64()
 }
 
 /// The peaks of memory of a program until it ends, and of RabbitMQ meanwhile, in MiB.
