@@ -83,7 +83,7 @@ fn commands(bench: &Bench, name: &str, fingerprint: &str, block: &mut Block) {
 fn interrupted(name: &str, arguments: &[&str]) -> f64 {
     let mut command = ticketlog(name);
     let mut child = command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
-    std::thread::sleep(Duration::from_secs(8));
+    std::thread::sleep(Duration::from_secs(5));
     assert!(child.try_wait().unwrap().is_none(), "{arguments:?} still runs");
     let started = Instant::now();
     must(Command::new("kill").args(["-INT", &child.id().to_string()]));
