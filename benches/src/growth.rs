@@ -8,7 +8,7 @@ use crate::run::{Bench, Contender, Load, Run};
 pub fn measure(bench: &Bench, _: &mut Headlines) {
     let events = number("BENCH_GROWTH_EVENTS", 100_000);
     let mut block = Block::default();
-    block.line(&bench.provenance());
+    block.line(bench.provenance());
     block.line(&format!("one run each; {events} events of about 280 bytes where the row says nothing else"));
     block.line(&format!("{:<34}{}", "", Run::HEAD));
     let one_worker = Contender::Ticketlog(1, vec![]);

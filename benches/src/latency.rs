@@ -16,7 +16,7 @@ const RATES: [u64; 3] = [100, 1000, 5000];
 
 pub fn measure(bench: &Bench, headlines: &mut Headlines) {
     let mut block = Block::default();
-    block.line(&bench.provenance());
+    block.line(bench.provenance());
     bench.runtime.block_on(async {
         let stored = Stored::open().await;
         latencies(&stored, &mut block, headlines).await;

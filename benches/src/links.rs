@@ -21,7 +21,7 @@ const LATENCY: (u64, u64) = (100, 10);
 pub fn measure(bench: &Bench, headlines: &mut Headlines) {
     let links = Links::new();
     let mut block = Block::default();
-    block.line(&bench.provenance());
+    block.line(bench.provenance());
     rates(bench, &links, &mut block, headlines);
     latencies(bench, &links, &mut block);
     block.write("links");
@@ -141,7 +141,7 @@ fn run(bench: &Bench, contender: &Contender, load: &Load, links: &Settings) -> R
     let (name, events) = (bench.name(), load.events);
     must(ticketlog(&name).arg("setup"));
     publish(&name, load);
-    bench.settle();
+    bench.wait_until_idle();
     let spawned = Instant::now();
     let (mut children, _) = start(contender, &name, events, links);
     bench.wait(&name, events / 10);

@@ -1,4 +1,5 @@
-//! What a forgotten dead-letter queue costs those who look into it: time and peak memory of each command, and of the console.
+//! What a forgotten dead-letter queue costs those who look into it: time and peak memory of each command, and of the console; how soon
+//! Ctrl-C ends a command.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
@@ -29,9 +30,9 @@ pub fn measure(bench: &Bench, _: &mut Headlines) {
     must(ticketlog(&name).arg("setup"));
     bench.runtime.block_on(fill(&name, count));
     roll_over_wal();
-    bench.settle();
+    bench.wait_until_idle();
     let mut block = Block::default();
-    block.line(&bench.provenance());
+    block.line(bench.provenance());
     block.line(&format!(
         "{count} dead letters of {BODY} bytes with {} causes from {} publishers; one run each, MiB at their peak\n",
         CAUSES.min(count),
@@ -40,14 +41,14 @@ pub fn measure(bench: &Bench, _: &mut Headlines) {
     block.line(&format!("{:<34}{:>9}{:>9}{:>14}", "", "seconds", "MiB", "RabbitMQ MiB"));
     let fingerprint = fingerprint(7);
     commands(bench, &name, &fingerprint, &mut block);
-    bench.settle();
+    bench.wait_until_idle();
     console(&name, &fingerprint, &mut block);
     bench.runtime.block_on(forget(&name));
     bench.forget(&name);
     block.write("long_queue");
 }
 
-/// The commands for people, each by itself; then some that are interrupted.
+/// The commands, each by itself; then some that are interrupted.
 fn commands(bench: &Bench, name: &str, fingerprint: &str, block: &mut Block) {
     let archive = std::env::temp_dir().join(format!("{name}.ndjson"));
     let archive = archive.to_str().unwrap();
@@ -60,7 +61,7 @@ fn commands(bench: &Bench, name: &str, fingerprint: &str, block: &mut Block) {
         ("dead replay --fingerprint", vec!["dead", "replay", "--fingerprint", fingerprint, "--yes"]),
     ] {
         // RabbitMQ takes back what the last command has read.
-        bench.settle();
+        bench.wait_until_idle();
         let mut command = ticketlog(name);
         command.args(&arguments).stdin(Stdio::null()).stdout(Stdio::null());
         let (started, mut child) = (Instant::now(), command.spawn().unwrap());
@@ -71,7 +72,7 @@ fn commands(bench: &Bench, name: &str, fingerprint: &str, block: &mut Block) {
     std::fs::remove_file(archive).unwrap();
     let replay = vec!["dead", "replay", "--fingerprint", fingerprint, "--yes"];
     for arguments in [vec!["dead", "stats"], vec!["dead", "export", archive], replay] {
-        bench.settle();
+        bench.wait_until_idle();
         let seconds = interrupted(name, &arguments);
         block.line(&format!("{:<34}{seconds:>9.2}", format!("Ctrl-C ends {}", arguments[..2].join(" "))));
     }
@@ -84,7 +85,7 @@ fn interrupted(name: &str, arguments: &[&str]) -> f64 {
     let mut command = ticketlog(name);
     let mut child = command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
     std::thread::sleep(Duration::from_secs(5));
-    assert!(child.try_wait().unwrap().is_none(), "{arguments:?} still runs");
+    assert!(child.try_wait().unwrap().is_none(), "{arguments:?} ended within 5 s: raise BENCH_DEAD_LETTERS");
     let started = Instant::now();
     must(Command::new("kill").args(["-INT", &child.id().to_string()]));
     child.wait().unwrap();

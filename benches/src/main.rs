@@ -3,7 +3,9 @@
 //! servers.
 //!
 //! environment: BENCH_PARTS (all of them; the summary only then), BENCH_EVENTS (200000), BENCH_ROUNDS (5 or 3), BENCH_WRITERS (3,16:
-//! more numbers of writers in links), BENCH_QUICK (throughput of small events, the whole pipes and the worker only; writes nothing)
+//! more numbers of writers in links), BENCH_DEAD_LETTERS (1000000), BENCH_SECONDS (10, of each rate in latency), BENCH_MEMORY_EVENTS
+//! (1000000), BENCH_OUTAGE (60), BENCH_LINKS_EVENTS (60000), BENCH_GROWTH_EVENTS (100000), BENCH_QUICK (with BENCH_PARTS=throughput:
+//! small events, the whole pipes and the worker only; writes nothing)
 
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 // A benchmark: any error ends it.
@@ -72,7 +74,7 @@ fn main() {
         println!("{name}: {:.1} minutes\n", minutes(started));
     }
     if wanted.is_none() {
-        headlines.write(&bench.provenance(), minutes(started));
+        headlines.write(bench.provenance(), minutes(started));
     }
 }
 

@@ -9,15 +9,14 @@ use crate::run::{Bench, Load, publish};
 
 pub fn measure(bench: &Bench, headlines: &mut Headlines) {
     let Some(mongodb) = server_pid("MONGODB") else {
-        println!("memory: `make bench` did not start this MongoDB, so it cannot be frozen; nothing measured");
-        return;
+        return headlines.skip("memory", "`make bench` did not start this MongoDB, so it cannot be frozen");
     };
     let (events, outage) = (number("BENCH_MEMORY_EVENTS", 1_000_000), number("BENCH_OUTAGE", 60));
     let name = bench.name();
     must(ticketlog(&name).arg("setup"));
     publish(&name, &Load::of(events));
     let mut block = Block::default();
-    block.line(&bench.provenance());
+    block.line(bench.provenance());
     block.line(&format!("resident memory of a worker with a backlog of {events}, in MiB"));
     let mut child = spawn(ticketlog(&name).arg("run"));
     let mut report = |when: &str| {

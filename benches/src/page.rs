@@ -28,15 +28,22 @@ impl Block {
     }
 }
 
-/// What a reader wants to know first: the worker beside the best bare pipe and a worker in Node. Each part adds its rows.
+/// What a reader wants to know first: the worker beside the best bare pipe and a worker in Node. Parts add rows.
 #[derive(Default)]
 pub struct Headlines {
     rows: Vec<String>,
+    /// The parts that cannot be measured here; their tables are older.
+    skipped: Vec<&'static str>,
 }
 
 impl Headlines {
     pub fn row(&mut self, name: &str, [worker, pipe, node]: [String; 3]) {
-        self.rows.push(format!("{name:<52}{worker:>10}{pipe:>16}{node:>10}"));
+        self.rows.push(format!("{name:<52}{worker:>10}{pipe:>16}{node:>10}").trim_end().to_owned());
+    }
+
+    pub fn skip(&mut self, part: &'static str, reason: &str) {
+        println!("{part}: {reason}; nothing measured");
+        self.skipped.push(part);
     }
 
     pub fn write(&self, provenance: &str, minutes: f64) {
@@ -44,7 +51,8 @@ impl Headlines {
         block.line(provenance);
         block.line(&format!("{:<52}{:>10}{:>16}{:>10}", "", "ticketlog", "best bare pipe", "Node"));
         self.rows.iter().for_each(|row| block.line(row));
-        block.line(&format!("all tables of this page were measured in one run of {minutes:.0} minutes"));
+        let skipped: String = self.skipped.iter().map(|part| format!(", without {part}")).collect();
+        block.line(&format!("all tables of this page were measured in one run of {minutes:.0} minutes{skipped}"));
         block.write("summary");
     }
 }
@@ -58,7 +66,10 @@ pub fn provenance(mongodb: &str, rabbitmq: &str) -> String {
     let date = std::process::Command::new("date").arg("+%Y-%m-%d").output().unwrap();
     let cores = std::thread::available_parallelism().map_or(0, std::num::NonZero::get);
     let version = env!("CARGO_PKG_VERSION");
-    let commit = std::process::Command::new("git").args(["rev-parse", "--short", "HEAD"]).output();
+    let commit = std::process::Command::new("git")
+        .args(["describe", "--always", "--dirty", "--exclude=*"])
+        .current_dir(root())
+        .output();
     let commit = commit.map(|git| String::from_utf8_lossy(&git.stdout).trim().to_owned()).unwrap_or_default();
     let date = String::from_utf8_lossy(&date.stdout);
     format!(

@@ -21,7 +21,7 @@ const EVENTS: u64 = 1000;
 
 pub fn measure(bench: &Bench, _: &mut Headlines) {
     let mut block = Block::default();
-    block.line(&bench.provenance());
+    block.line(bench.provenance());
     block.line(&format!("medians of {TURNS} turns; ratios: of pairs of turns\n"));
     for size in [200, 2 << 10, 20 << 10] {
         let body = event(size);

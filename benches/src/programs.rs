@@ -5,7 +5,7 @@ use std::process::{Child, Command, Stdio};
 
 /// A number from the environment.
 pub fn number(name: &str, default: u64) -> u64 {
-    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
+    std::env::var(name).map_or(default, |text| text.parse().unwrap_or_else(|_| panic!("{name}={text} is not a number")))
 }
 
 /// The root of the repository.
@@ -60,7 +60,7 @@ pub fn ticketlog(name: &str) -> Command {
     command
 }
 
-/// A bare pipe: `bare_pipe` or `best_pipe`.
+/// A bare pipe: `bare_pipe` or `best_pipe`, and which of its variants.
 pub fn pipe(name: &str, kind: &str) -> Command {
     let mut command = Command::new(program(name));
     command.env("BARE_PIPE", kind);
@@ -69,14 +69,14 @@ pub fn pipe(name: &str, kind: &str) -> Command {
 
 /// Runs a command, which must succeed.
 pub fn must(command: &mut Command) {
-    assert!(command.stdout(Stdio::null()).stderr(Stdio::null()).status().unwrap().success(), "{command:?}");
+    assert!(command.stdout(Stdio::null()).status().unwrap().success(), "{command:?}");
 }
 
 pub fn spawn(command: &mut Command) -> Child {
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap()
 }
 
-/// Ends a process: the pipes by closing their standard input, the worker with SIGTERM.
+/// Ends a process: closes its standard input, at which pipes end, and sends SIGTERM.
 pub fn end(child: &mut Child) {
     drop(child.stdin.take());
     let _ = Command::new("kill").arg(child.id().to_string()).stderr(Stdio::null()).status();

@@ -17,7 +17,7 @@ const MAX_SETTLE_TIME: Duration = Duration::from_secs(8);
 /// A program that empties the queue.
 #[derive(Clone)]
 pub enum Contender {
-    /// A variant of `bare_pipe`.
+    /// A variant of `bare_pipe` or `best_pipe`.
     Pipe(&'static str),
     /// A worker of `benches/others`: `driver`, `mongoose` or `python`.
     Other(&'static str),
@@ -95,6 +95,8 @@ pub struct Bench {
     pub runtime: tokio::runtime::Runtime,
     pub client: Client,
     runs: std::cell::Cell<u32>,
+    /// What is measured: date, versions, commit, cores.
+    provenance: String,
 }
 
 impl Bench {
@@ -102,7 +104,10 @@ impl Bench {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let uri = std::env::var("TICKETLOG_STORE__URI").unwrap();
         let client = runtime.block_on(async { Client::with_uri_str(uri).await }).unwrap();
-        Bench { runtime, client, runs: std::cell::Cell::new(0) }
+        let info = client.database("admin");
+        let info = runtime.block_on(async { info.run_command(doc! { "buildInfo": 1 }).await }).unwrap();
+        let provenance = crate::page::provenance(info.get_str("version").unwrap(), &rabbitmq_version());
+        Bench { runtime, client, runs: std::cell::Cell::new(0), provenance }
     }
 
     /// `BENCH_ROUNDS`, or else this default.
@@ -110,10 +115,8 @@ impl Bench {
         number("BENCH_ROUNDS", default)
     }
 
-    pub fn provenance(&self) -> String {
-        let info = self.client.database("admin");
-        let info = self.runtime.block_on(async { info.run_command(doc! { "buildInfo": 1 }).await }).unwrap();
-        crate::page::provenance(info.get_str("version").unwrap(), &rabbitmq_version())
+    pub fn provenance(&self) -> &str {
+        &self.provenance
     }
 
     pub fn name(&self) -> String {
@@ -145,7 +148,7 @@ impl Bench {
 
     /// Makes both servers write pending data to disk, and waits until they are idle, so that earlier runs and filling
     /// the queue do not slow down this run.
-    pub fn settle(&self) {
+    pub fn wait_until_idle(&self) {
         programs::roll_over_wal();
         let admin = self.client.database("admin");
         self.runtime.block_on(async { admin.run_command(doc! { "fsync": 1 }).await }).unwrap();
@@ -175,7 +178,7 @@ impl Bench {
             children.iter_mut().for_each(end);
             publish(&name, load);
         }
-        self.settle();
+        self.wait_until_idle();
         let (mut before, mut started) = (server_seconds(), Instant::now());
         let (mut children, port) = start(contender, &name, load.events, &vec![]);
         let mut used_before = 0.0;

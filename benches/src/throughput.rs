@@ -19,7 +19,7 @@ type Contenders<'a> = &'a [(&'a str, Contender)];
 pub fn measure(bench: &Bench, headlines: &mut Headlines) {
     let events = number("BENCH_EVENTS", EVENTS);
     let mut block = Block::default();
-    block.line(&bench.provenance());
+    block.line(bench.provenance());
     let mut all = vec![
         ("drain only", Contender::Pipe("drain")),
         ("insert only", Contender::Pipe("insert")),
@@ -65,17 +65,16 @@ fn plot(bench: &Bench, events: u64, contenders: Contenders, medians: &[Run]) {
         micros: [run.client, run.broker, run.store],
     });
     let title = format!("A backlog of {events} events of about 280 bytes, worked off");
-    let plot = svg(&title, &bench.provenance(), &bars.collect::<Vec<_>>());
+    let plot = svg(&title, bench.provenance(), &bars.collect::<Vec<_>>());
     std::fs::write(docs().join("performance.svg"), plot).unwrap();
 }
 
-pub fn measure_others(bench: &Bench, _: &mut Headlines) {
+pub fn measure_others(bench: &Bench, headlines: &mut Headlines) {
     if !has_others() {
-        println!("others: benches/others/prepare.sh found no Node or Python; nothing measured");
-        return;
+        return headlines.skip("others", "benches/others/prepare.sh found no Node or Python");
     }
     let mut block = Block::default();
-    block.line(&bench.provenance());
+    block.line(bench.provenance());
     let all = [
         ("Node, amqplib, Mongoose", Contender::Other("mongoose")),
         ("Python, pika, pymongo", Contender::Other("python")),
@@ -88,8 +87,7 @@ pub fn measure_others(bench: &Bench, _: &mut Headlines) {
 /// The worker with and without TLS to both servers, which serve both.
 pub fn measure_tls(bench: &Bench, headlines: &mut Headlines) {
     let Ok(broker) = std::env::var("TICKETLOG_LOCAL_TLS_BROKER_URI") else {
-        println!("tls: these servers take no TLS (TICKETLOG_LOCAL_TLS=1 with native servers); nothing measured");
-        return;
+        return headlines.skip("tls", "these servers take no TLS (TICKETLOG_LOCAL_TLS=1 with native servers)");
     };
     let of = |name: &str| std::env::var(name).unwrap();
     let settings = vec![
@@ -98,7 +96,7 @@ pub fn measure_tls(bench: &Bench, headlines: &mut Headlines) {
         ("STORE__URI", of("TICKETLOG_LOCAL_TLS_STORE_URI")),
     ];
     let mut block = Block::default();
-    block.line(&bench.provenance());
+    block.line(bench.provenance());
     let all = [
         ("ticketlog run, no TLS", Contender::Ticketlog(1, vec![])),
         ("ticketlog run, TLS", Contender::Ticketlog(1, settings)),
