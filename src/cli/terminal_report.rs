@@ -44,6 +44,11 @@ impl TerminalReport {
         Arc::new(TerminalReport::with_bar(ProgressBar::hidden(), false))
     }
 
+    /// With a bar for reading a queue of dead letters, which Ctrl-C ends at once.
+    pub fn reading() -> Arc<dyn Report> {
+        TerminalReport::of_unknown_total("read")
+    }
+
     /// From now on the first SIGINT stops the operation gracefully, and the second ends the process.
     pub fn stopped_by_interrupt(self: Arc<Self>) -> Arc<Self> {
         // Not a strong one: the progress bar is cleared when the operation drops its report.

@@ -73,7 +73,6 @@ impl<'a> UserSearch<'a> {
         let mut decoder = self.search.decoder();
         let read = async {
             while let Some(dead_letter) = reader.next().await? {
-                report.set_done(dead_letter.position.into());
                 let is_found = self.add(&mut decoder, dead_letter, &source.queue, &mut dead_letters);
                 dead_letters.found += u64::from(is_found);
             }

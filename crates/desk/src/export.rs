@@ -49,7 +49,6 @@ impl Export<'_> {
                 (None, ExportTo::File(_)) => {}
             }
             outcome.count += 1;
-            report.set_done(outcome.count);
         }
         if report.is_stopped() {
             return Err(DeskError::Stopped);

@@ -15,7 +15,7 @@ use bson::Bson;
 
 use ticketlog_config::RouteSettings;
 use ticketlog_contract::dead_letter::{DeadLetterRecord, Filter};
-use ticketlog_contract::{self as event, Rules};
+use ticketlog_contract::{Rules, decompressed_body, read_json};
 use ticketlog_rabbitmq::report::Report;
 use ticketlog_rabbitmq::{AckHandle, BrowsedMessage, Delivery, MarkedBrowser, QueueBrowser, Rate};
 
@@ -111,7 +111,7 @@ impl DeadLetterReader {
         let (filter, remaining) = (filter.clone(), limit.unwrap_or(u32::MAX));
         // Whether a message is selected is known only when it is read.
         let max = if filter.is_empty() { remaining } else { u32::MAX };
-        let browser = QueueBrowser::open(&settings.broker, name, options, max, &**report).await?;
+        let browser = QueueBrowser::open(&settings.broker, name, options, max, report).await?;
         if let Some(reason) = &browser.policies_unknown {
             report.note(&format!("policies are unknown, and one may set a lower delivery limit: {reason}"));
         }
@@ -152,10 +152,7 @@ impl DeadLetterReader {
     }
 
     async fn read_to_end(&mut self) -> Result<(), DeskError> {
-        let mut read = 0;
         while self.browser.next().await?.is_some() {
-            read += 1;
-            self.selector.report.set_done(read);
             if self.selector.report.is_stopped() {
                 return Err(DeskError::Stopped);
             }
@@ -225,10 +222,10 @@ impl DeadLetterRemover {
 
 /// The body as a person or an edit reads it: decompressed, if it can be.
 pub fn readable_body<'d>(delivery: &'d Delivery, rules: &Rules) -> Cow<'d, [u8]> {
-    event::decompressed_body(&delivery.message(), rules).unwrap_or(Cow::Borrowed(&delivery.body))
+    decompressed_body(&delivery.message(), rules).unwrap_or(Cow::Borrowed(&delivery.body))
 }
 
 /// The body as JSON, as it was sent; `None` if it is something else.
 pub(super) fn json_body(delivery: &Delivery, rules: &Rules) -> Option<Bson> {
-    event::read_json(&event::decompressed_body(&delivery.message(), rules).ok()?)
+    read_json(&decompressed_body(&delivery.message(), rules).ok()?)
 }

@@ -106,7 +106,6 @@ impl Replay {
                     let before = predictor.readable_body(&dead_letter.delivery).into_owned();
                     forecast.add_sample(dead_letter.id.clone(), before, prediction);
                 }
-                run.report.set_done(forecast.total());
             }
             Ok(())
         }

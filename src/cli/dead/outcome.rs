@@ -21,7 +21,7 @@ pub(super) async fn run<O: Operation>(
     audit: &AuditArgs,
 ) -> Result<Done, CommandError> {
     let audit = audit.begin(operation.subject())?;
-    let report: Arc<dyn Report> = TerminalReport::of_unknown_total(O::COUNTED).stopped_by_interrupt();
+    let report: Arc<dyn Report> = TerminalReport::of_unknown_total("dead letters").stopped_by_interrupt();
     Ok(desk::run(operation, audit, Run { settings, report: &report }).await)
 }
 

@@ -49,7 +49,7 @@ impl PurgeArgs {
         purge.check()?;
         if !self.yes {
             terminal::check_can_ask("--yes")?;
-            let count = purge.selection.count(Run { settings, report: &TerminalReport::notes() }).await?;
+            let count = purge.selection.count(Run { settings, report: &TerminalReport::reading() }).await?;
             if count == 0 {
                 note(format_args!("nothing to purge in queue {queue}"));
                 return Ok(0);

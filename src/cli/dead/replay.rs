@@ -101,7 +101,7 @@ impl ReplayArgs {
             check_can_ask("--yes or --dry-run")?;
         }
         if !self.yes {
-            let forecast = replay.forecast(Run { settings, report: &TerminalReport::notes() }, 0).await?;
+            let forecast = replay.forecast(Run { settings, report: &TerminalReport::reading() }, 0).await?;
             if self.dry_run {
                 self.print_forecast(&forecast)?;
                 return Ok(0);

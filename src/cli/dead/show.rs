@@ -54,10 +54,13 @@ enum BodyFormat {
 
 impl ShowArgs {
     pub async fn run(&self, settings: &RouteSettings) -> Result<u8, CommandError> {
-        let run = Run { settings, report: &TerminalReport::notes() };
+        let report = TerminalReport::reading();
+        let run = Run { settings, report: &report };
         let mut reader = DeadLetterReader::open(run, &self.queue.source(settings).into()).await?;
         let dead_letter = self.find(&mut reader).await;
-        let Some(dead_letter) = reader.close(dead_letter).await? else {
+        let dead_letter = reader.close(dead_letter).await?;
+        drop(report);
+        let Some(dead_letter) = dead_letter else {
             let text = format!("queue {} has no dead letter {}", self.queue.name(settings), escape(&self.id));
             return Err(CommandError::text(exit::NO_INPUT, text));
         };

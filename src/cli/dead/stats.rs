@@ -40,7 +40,8 @@ pub(super) struct StatsArgs {
 
 impl StatsArgs {
     pub async fn run(&self, settings: &RouteSettings) -> Result<u8, CommandError> {
-        let run = Run { settings, report: &TerminalReport::notes() };
+        let report = TerminalReport::reading();
+        let run = Run { settings, report: &report };
         let mut reader = DeadLetterReader::open(run, &self.selection.of(self.queue.source(settings))).await?;
         let (mut groups, mut same_ids) = (Groups::default(), SameIds::with_capacity(reader.total() as usize));
         let mut names = Names::default();
@@ -55,6 +56,8 @@ impl StatsArgs {
         }
         .await;
         reader.close(read).await?;
+        // Its progress bar is no longer in the way.
+        drop(report);
         let queue = self.queue.name(settings);
         let text = if self.json {
             as_json(queue, &groups, &names, same_ids.count)

@@ -127,7 +127,6 @@ async fn read_queue(console: &Console, queue: QueueKind, run: Run<'_>) -> Result
     let mut builder = SnapshotBuilder::with_capacity(reader.total() as usize);
     let mut examples = BTreeMap::<String, u32>::new();
     let read = async {
-        let mut count = 0;
         while let Some(dead_letter) = reader.next().await? {
             let bytes = dead_letter.delivery.body.len();
             builder.add(&dead_letter.delivery.dead_letter_fields(&dead_letter.record, &dead_letter.id), bytes);
@@ -136,8 +135,6 @@ async fn read_queue(console: &Console, queue: QueueKind, run: Run<'_>) -> Result
                 *held += 1;
                 state.details.add(Detail::new(dead_letter));
             }
-            count += 1;
-            run.report.set_done(count);
         }
         Ok(())
     }

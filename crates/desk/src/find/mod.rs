@@ -161,7 +161,6 @@ impl Find<'_> {
         let mut found = 0_usize;
         let read = async {
             while let Some(dead_letter) = reader.next().await? {
-                run.report.set_done(dead_letter.position.into());
                 let is_by_text = match matcher.compare(&dead_letter) {
                     Match::No => continue,
                     Match::Undecided(reason) => {

@@ -43,6 +43,7 @@ impl QueueBrowser {
                     self.max_step = ((rate.per_second() * 60.0) as u32).clamp(1, self.max_step);
                     self.step = self.step.min(self.max_step);
                 }
+                self.counts_read = false;
                 Ok(MarkedBrowser { browser: self, remaining, any_since_extended: true, later: 0 })
             }
             Err(error) => {

@@ -16,6 +16,7 @@ pub(super) mod mark;
 mod open;
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt as _;
@@ -48,6 +49,8 @@ const STEPS: u32 = 20;
 const MESSAGE_OVERHEAD: usize = 2048;
 /// How often to wait for the next message of a queue that is not empty.
 const MAX_IDLE_WAITS: u32 = 50;
+/// Whoever waits for more messages than this to be read on, when a browse ends early, is told why.
+const MANY: u32 = 10_000;
 
 /// A message that is held. When it is dropped, it stays held until the browser closes, and is requeued then.
 pub struct BrowsedMessage {
@@ -93,10 +96,13 @@ pub struct QueueBrowser {
     pub policies_unknown: Option<ManagementError>,
     /// Set if something else reads the queue, or holds messages of it.
     pub has_other_readers: bool,
+    report: Arc<dyn Report>,
+    /// Whether the report counts what is read; a run counts what it does.
+    counts_read: bool,
 }
 
 impl QueueBrowser {
-    /// Opens a queue for its first `max` messages, waiting for another browser of it, which `report` is told.
+    /// Opens a queue for its first `max` messages, waiting for another browser of it, which `report` is told; it counts what is read.
     ///
     /// # Errors
     /// The broker, or the queue cannot be browsed safely.
@@ -105,10 +111,10 @@ impl QueueBrowser {
         queue: &str,
         options: &BrowseOptions,
         max: u32,
-        report: &dyn Report,
+        report: &Arc<dyn Report>,
     ) -> Result<QueueBrowser, BrowseError> {
         let connection = connect(broker, "dead letters").await?;
-        match prepare(&connection, broker, queue, options, report).await {
+        match prepare(&connection, broker, queue, options, &**report).await {
             Ok((channel, (count, has_other_readers), browsable)) => Ok(QueueBrowser {
                 connection,
                 channel,
@@ -131,6 +137,8 @@ impl QueueBrowser {
                 any_priority: false,
                 policies_unknown: browsable.policies_unknown,
                 has_other_readers,
+                report: Arc::clone(report),
+                counts_read: true,
             }),
             Err(error) => {
                 close(&connection, broker.call_timeout.0).await;
@@ -229,6 +237,9 @@ impl QueueBrowser {
         self.largest_recent = self.largest_recent.max(delivery.bytes() + MESSAGE_OVERHEAD);
         self.last_was_requeued = delivery.delivery_count() > 0;
         self.any_priority |= delivery.has_priority();
+        if self.counts_read {
+            self.report.set_done(self.taken.into());
+        }
         BrowsedMessage { delivery, position: self.taken, ack: AckHandle(acker) }
     }
 
@@ -280,6 +291,11 @@ impl QueueBrowser {
     /// Requeues everything that is not acknowledged, each message in its place, and closes the channel.
     async fn requeue(&mut self) -> Result<(), BrowseError> {
         self.count = self.ready_at_start;
+        let left = self.count.saturating_sub(self.taken);
+        if self.last_was_requeued && left > MANY {
+            self.report.set_total(self.count.into());
+            self.report.note(&format!("reading {left} more first: otherwise the order of the queue would change"));
+        }
         while self.last_was_requeued && self.take().await?.is_some() {}
         self.cancel_consumer().await?;
         flush_single_acks(self.last_ack).await;
