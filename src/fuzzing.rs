@@ -97,7 +97,7 @@ pub fn archive(line: &[u8]) {
     let second = back.record("work");
     assert_eq!((&second.cause, &second.routing_key), (&record.cause, &record.routing_key));
     assert_eq!(delivery.copy_to(&record, "", "parked", false).routing_key(), "parked");
-    back.recognise_replay(&["guest".to_owned()]);
+    back.recognise_mark(&["guest".to_owned()]);
 }
 
 /// AMQP headers in their JSON form are rejected, or survive a round trip through AMQP.

@@ -1,4 +1,4 @@
-//! Owns `ticketlog check`: runs all checks and prints the findings. Must not know what is checked.
+//! Owns `ticketlog check`: runs all checks and prints the findings.
 
 use std::collections::BTreeSet;
 use std::time::Duration;

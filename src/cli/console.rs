@@ -1,4 +1,4 @@
-//! Owns `ticketlog console`: its flags. Must not know pages.
+//! Owns `ticketlog console`: its flags.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;

@@ -1,4 +1,4 @@
-//! Owns how a command fails: a text for a person, and an exit code for a script. Must not know the commands.
+//! Owns how a command fails: a text for a person, and an exit code for a script.
 
 use crate::mongodb::{Failure, FailureClass, StoreUriError};
 use ticketlog_config::ConfigErrors;

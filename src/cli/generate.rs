@@ -1,5 +1,4 @@
 //! Owns generating messages: realistic ticket operations, and malformed messages of many kinds. Deterministic for a seed.
-//! Must not know how they are published.
 
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;

@@ -1,4 +1,4 @@
-//! Owns `ticketlog publish`: where the messages come from, and the summary. Must not know how a publish is confirmed.
+//! Owns `ticketlog publish`: where the messages come from, and the summary.
 
 use std::path::PathBuf;
 

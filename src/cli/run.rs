@@ -1,4 +1,4 @@
-//! Owns `ticketlog run`: the process around the worker, with its signals, endpoints and exit. Must not know the flow.
+//! Owns `ticketlog run`: the process around the worker, with its signals, endpoints and exit.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize};

@@ -1,4 +1,4 @@
-//! Owns `ticketlog setup`. Must not know what it declares.
+//! Owns `ticketlog setup`: declares exchanges, queues, collection and indexes.
 
 use crate::mongodb::{self, Failure, IndexReport, Store};
 use ticketlog_config::RouteSettings;

@@ -1,5 +1,5 @@
 //! Owns reading messages from files: NDJSON with one message a line, or one message a file. Reads bytes, not text, because
-//! a message need not be UTF-8. Must not know what they are for.
+//! a message need not be UTF-8.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, stdin};

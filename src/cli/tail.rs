@@ -1,4 +1,4 @@
-//! Owns `ticketlog tail`: prints what is being stored. Must not know how it is stored.
+//! Owns `ticketlog tail`: prints what is being stored.
 
 use std::sync::Arc;
 use std::time::Duration;

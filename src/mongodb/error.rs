@@ -13,7 +13,7 @@ pub enum FailureClass {
     Operator,
     /// It is about one document.
     Document,
-    /// The code is not known.
+    /// The code does not say: a document may be at fault.
     Unknown,
 }
 

@@ -1,4 +1,4 @@
-//! Owns the log: its format, its filter, and what must never be logged. Must not know what is logged.
+//! Owns the log: its format, its filter, and what must never be logged.
 //!
 //! The drivers log message bodies and credentials. So only events of this crate are written, whatever the filter says, and
 //! the text of a panic, which may hold a payload, is replaced by its source location.

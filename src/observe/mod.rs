@@ -1,5 +1,4 @@
 //! Owns what the process shows to operators: health, metrics, status, the HTTP endpoints, the log, systemd notifications.
-//! Must not know the flow: the worker reports to these modules.
 
 pub mod health;
 pub mod http;

@@ -15,7 +15,7 @@ pub struct BatchLimits {
     pub max_events: usize,
     /// Most bytes in a batch; a larger event is a batch of its own.
     pub max_bytes: usize,
-    /// Longest time that the first event waits for others, and the least time between two batches that are not full.
+    /// Longest time that the first event waits for others, and, while a write is under way, the least time between two batches that are not full.
     pub linger: Duration,
 }
 
@@ -75,7 +75,7 @@ impl<T> Batcher<T> {
     }
 
     /// When the next batch is due because of `linger`: so long after its first event, or after the last batch, if that is earlier.
-    /// So there is at most one small batch in each `linger`, and an event that comes later than that is written at once, also while
+    /// So while a write is under way there is at most one small batch in each `linger`, and an event that comes later than that is written at once, also while
     /// earlier ones are on a long way to MongoDB.
     pub fn linger_deadline(&self) -> Option<Instant> {
         let first = self.waiting.front()?.arrived;

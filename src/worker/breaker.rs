@@ -1,5 +1,5 @@
 //! Owns the circuit breaker: it opens when MongoDB rejects nearly all events for a reason that a validator or an index can
-//! cause. Then a setting is more likely at fault than the messages. Pure. Must not know messages or what is held.
+//! cause. Then a setting is more likely at fault than the messages. Pure.
 
 use std::collections::VecDeque;
 

@@ -1,4 +1,4 @@
-//! Owns what every part of the worker shares: settings, the store, health, counters. Must not know what they do with it.
+//! Owns what every part of the worker shares: settings, the store, health, counters.
 
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize};
 use std::sync::{Arc, PoisonError, RwLock};

@@ -1,4 +1,4 @@
-//! Owns the flow of messages from RabbitMQ to MongoDB. Must not name a driver, nor know how a message is decoded.
+//! Owns the flow of messages from RabbitMQ to MongoDB. Must not name a driver.
 //!
 //! | module | owns |
 //! |---|---|

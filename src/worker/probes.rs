@@ -1,5 +1,5 @@
 //! Owns the checks beside the flow: whether an idle store still answers, its clock, the depth of the queues, and policies
-//! that can remove dead letters. Must not know messages.
+//! that can remove dead letters.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -73,8 +73,8 @@ pub async fn queues(context: Arc<WorkerContext>) {
         // The file of broker.uri may name another user by now, and `ticketlog dead` replays as that user.
         rabbitmq::user_name(broker).into_iter().for_each(|user| context.trusted_users.add(user));
         // While there is no session, its own connection attempts are enough; a paused worker makes none.
-        let has_session = context.health.is_up(Component::Broker) || !context.health.is_up(Component::Consumer);
-        let read = if has_session { depths.read(broker, &names).await.ok() } else { None };
+        let may_connect = context.health.is_up(Component::Broker) || !context.health.is_up(Component::Consumer);
+        let read = if may_connect { depths.read(broker, &names).await.ok() } else { None };
         let pause = if read.is_some() { QUEUES_INTERVAL } else { QUEUES_RETRY };
         let counts = read.unwrap_or_else(|| vec![None; names.len()]);
         for ((role, counts), since) in QueueRole::VARIANTS.iter().zip(counts).zip(&mut filled_since) {

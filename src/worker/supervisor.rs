@@ -1,5 +1,4 @@
-//! Owns the life of the process between its sessions: wait for the store, open a session, run it, start again. Must not know
-//! messages.
+//! Owns the life of the process between its sessions: wait for the store, open a session, run it, start again.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;

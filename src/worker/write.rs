@@ -1,5 +1,5 @@
-//! Owns writing one batch: attempts, pauses, and the comparison with documents that are stored already. Must not know
-//! delivery tags, acks or dead letters. Dropping the future abandons the batch, which loses nothing.
+//! Owns writing one batch: attempts, pauses, and the comparison with documents that are stored already. Dropping the
+//! future abandons the batch, which loses nothing.
 
 use std::collections::HashMap;
 use std::sync::Arc;

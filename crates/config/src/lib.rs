@@ -1,5 +1,4 @@
-//! Owns the settings: names, types and defaults (`config/default.toml`), layers, validation. Must not know what is done with
-//! them.
+//! Owns the settings: names, types and defaults (`config/default.toml`), layers, validation.
 //!
 //! | module | owns |
 //! |---|---|

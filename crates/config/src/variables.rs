@@ -1,5 +1,5 @@
 //! Owns which environment variables are meant for this program though they are no settings, so that a mistyped one is not ignored in
-//! silence. Must not know their values.
+//! silence.
 
 use toml::{Table, Value};
 

@@ -55,7 +55,7 @@ pub enum Identity {
     MessageId,
     /// `uuid` in the body.
     Uuid,
-    /// The `dl-id` of the dead letter that the message was replayed from.
+    /// The `dl-first-id` of the dead letter that the message was replayed from.
     DeadLetter,
     /// The message has no identity: the `_id` is fresh, and a redelivery may be stored again.
     None,

@@ -22,8 +22,8 @@ impl IdHash {
         IdHash { key, hides_time: hidden.iter().any(|field| field.path == "timestamp") }
     }
 
-    /// The 12 bytes of the ObjectId for `body` and `token` (the AMQP `message_id`; or else the body's `uuid`; or else the `dl-id`
-    /// of the dead letter that the message was replayed from).
+    /// The 12 bytes of the ObjectId for `body` and `token` (the AMQP `message_id`; or else the body's `uuid`; or else the
+    /// `dl-first-id` of the dead letter that the message was replayed from).
     ///
     /// With a time: 4 bytes of seconds, big-endian, then 8 bytes of hash. Without: 12 bytes of hash. The hash is XXH3-128 of the
     /// body, seeded with XXH3-64 of the token; both are fixed by the xxHash specification. With a key it is HMAC-SHA-512 of the

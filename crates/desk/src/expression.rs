@@ -8,7 +8,7 @@ use jaq_core::{Compiler, Ctx, Filter, Vars, compile, unwrap_valr};
 use jaq_json::{Val, read, write};
 use serde::de::IgnoredAny;
 
-use ticketlog_contract as event;
+use ticketlog_contract::hide_lone_surrogates;
 
 /// Most characters of an error.
 const MAX_ERROR: usize = 200;
@@ -55,7 +55,7 @@ impl Expression {
     /// What the expression leaves alone stays what the decoder makes of it: also what jaq cannot hold.
     fn apply_to_json(&self, text: &str) -> Result<Vec<u8>, String> {
         let text = with_negative_zeros(text);
-        let hidden = event::hide_lone_surrogates(&text, &self.text);
+        let hidden = hide_lone_surrogates(&text, &self.text);
         let input = hidden.as_ref().map_or(&*text, |hidden| &hidden.text);
         let input =
             read::parse_single(input.as_bytes()).map_err(|error| format!("the body cannot be read: {error}"))?;

@@ -1,5 +1,5 @@
 //! Owns the name, kind, labels, buckets and help of every metric, in one table: the exposition, `docs/operate/metrics.md` and the
-//! tests of dashboards and alerts come from it. Must not know when anything is counted.
+//! tests of dashboards and alerts come from it.
 
 use ::metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder};

@@ -1,4 +1,4 @@
-//! Owns the closed sets of label values that belong to no other module. Must not know metrics.
+//! Owns the closed sets of label values that belong to no other module.
 
 use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};

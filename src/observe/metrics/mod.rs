@@ -1,5 +1,4 @@
-//! Owns the metrics of the process: one function for each thing that is counted. Labels come from closed sets. Must not know
-//! when anything is counted.
+//! Owns the metrics of the process: one function for each thing that is counted. Labels come from closed sets.
 
 mod catalogue;
 mod flow;

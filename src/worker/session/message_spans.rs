@@ -1,5 +1,5 @@
 //! Owns the spans of the messages in flight, by delivery tag. Empty unless traces are exported. A span without an outcome when the
-//! session ends says that its message was returned. Must not know what a span says.
+//! session ends says that its message was returned.
 
 use std::collections::HashMap;
 

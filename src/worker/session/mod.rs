@@ -1,5 +1,4 @@
-//! Owns the life of one session: deliveries in, batches out, outcomes back, acks in order. One task, one loop. Must not know
-//! how a session is opened, nor what follows its end.
+//! Owns the life of one session: deliveries in, batches out, outcomes back, acks in order. One task, one loop.
 
 mod accounting;
 mod message_spans;
@@ -241,7 +240,7 @@ impl<'a> SessionLoop<'a> {
         let context = Arc::clone(&self.context);
         let (settings, trusted_users) = (&context.settings, context.trusted_users.get());
         for mut delivery in chunk.drain(..) {
-            delivery.recognise_replay(&trusted_users);
+            delivery.recognise_mark(&trusted_users);
             self.spans.received(&delivery, &settings.queue);
             match decode::decode(&mut self.decoder, delivery) {
                 Ok(pending) => {

@@ -1,5 +1,5 @@
 //! Owns what the session loop does with outcomes of documents and of dead letters: deliveries are settled and counted, and
-//! rejected ones are dead-lettered, or held while the breaker is open. Must not know how deliveries arrive or acks are sent.
+//! rejected ones are dead-lettered, or held while the breaker is open.
 
 use std::sync::atomic::Ordering;
 use std::time::Instant;

@@ -1,5 +1,4 @@
 //! Owns the events that are held while the breaker is open: when some of them are tried again, and how long they are held.
-//! Must not know how they are written.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};

@@ -1,5 +1,5 @@
 //! Owns what every request must pass before a page sees it: the host (DNS rebinding), the proxy, the login, and for forms their
-//! origin and token (CSRF); and the headers of every response. Must not know pages.
+//! origin and token (CSRF); and the headers of every response.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! Owns who sends a request: by a session, by a token, by the word of a proxy, or whoever runs the console. Must not know pages.
+//! Owns who sends a request: by a session, by a token, by the word of a proxy, or whoever runs the console.
 
 use std::time::Instant;
 

@@ -1,4 +1,4 @@
-//! Owns the options of the console, and which of them may not go together. Must not know the command line.
+//! Owns the options of the console, and which of them may not go together.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;

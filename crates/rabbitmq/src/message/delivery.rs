@@ -29,7 +29,7 @@ pub struct Delivery {
     pub(super) properties: Box<BasicProperties>,
     pub(super) headers: EncodedHeaders,
     unreadable: Option<Box<Rejection>>,
-    /// The mark of a replay that is trusted, once [`Delivery::recognise_replay`] has found it.
+    /// The mark of a replay that is trusted, once [`Delivery::recognise_mark`] has found it.
     pub(super) replay: Option<Box<ReplayMark>>,
     /// Whether a trusted smoke test published it, likewise.
     pub(super) is_smoke_test: bool,

@@ -66,7 +66,7 @@ impl Delivery {
     /// Reads the mark of the replay, or of the smoke test, that sent it, if its `user_id` is one of `trusted_users`. RabbitMQ accepts no
     /// `user_id` but the publisher's own. A replay is no smoke test: it keeps the header of whoever published the message first. What is
     /// found is the same for as long as the delivery is in flight.
-    pub fn recognise_replay(&mut self, trusted_users: &[String]) {
+    pub fn recognise_mark(&mut self, trusted_users: &[String]) {
         let is_trusted = self.user_id().is_some_and(|user| trusted_users.iter().any(|trusted| trusted == user));
         self.replay = if is_trusted { ReplayMark::read(|name| self.header(name)).map(Box::new) } else { None };
         self.is_smoke_test = is_trusted && self.replay.is_none() && self.has_smoke_test_mark();
@@ -141,14 +141,14 @@ mod tests {
         );
         assert_eq!(outgoing.properties.message_id().as_ref().unwrap().as_str(), "m");
         let mut received = Delivery::for_test(outgoing.body.clone(), outgoing.published_properties());
-        received.recognise_replay(&["x".to_owned(), "ops".to_owned()]);
+        received.recognise_mark(&["x".to_owned(), "ops".to_owned()]);
         let mark = received.replay_mark().unwrap();
         assert_eq!((mark.id.as_str(), mark.count, mark.first_id.as_str()), ("r1", 2, "0a"));
         assert_eq!(
             (mark.exchange.as_str(), mark.routing_key.as_str(), mark.user_id.as_deref()),
             ("x", "k", Some("app"))
         );
-        received.recognise_replay(&["other".to_owned()]);
+        received.recognise_mark(&["other".to_owned()]);
         assert_eq!(received.replay_mark(), None);
         assert_eq!(dead_letter().replay_mark(), None);
     }

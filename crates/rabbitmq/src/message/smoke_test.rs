@@ -30,7 +30,7 @@ impl Delivery {
         self.headers.get(MARK).is_some()
     }
 
-    /// Whether a smoke test published it that is trusted, once [`Delivery::recognise_replay`] has run. It does not count as traffic.
+    /// Whether a smoke test published it that is trusted, once [`Delivery::recognise_mark`] has run. It does not count as traffic.
     pub fn is_smoke_test(&self) -> bool {
         self.is_smoke_test
     }
@@ -54,7 +54,7 @@ mod tests {
             (event(None), false),
             (Delivery::with_body("{\"ticketlog-check\":\"ticketlog-check\"}"), false),
         ] {
-            delivery.recognise_replay(&trusted);
+            delivery.recognise_mark(&trusted);
             assert_eq!(delivery.is_smoke_test(), expected);
         }
     }
@@ -66,7 +66,7 @@ mod tests {
         let target = ReplayTarget { replay_id: "r".to_owned(), user_name: Some("ops".to_owned()), queue: None };
         let replay = dead.replay(&dead.record("work"), &target, None).unwrap();
         let mut received = Delivery::for_test(replay.body.clone(), replay.published_properties());
-        received.recognise_replay(&["ops".to_owned()]);
+        received.recognise_mark(&["ops".to_owned()]);
         assert!(received.has_smoke_test_mark() && received.replay_mark().is_some());
         assert!(!received.is_smoke_test());
     }

@@ -1,4 +1,4 @@
-//! Owns the pages that ask before something is done with dead letters. Must not know how it is done.
+//! Owns the pages that ask before something is done with dead letters.
 
 use maud::{Markup, html};
 

@@ -1,5 +1,4 @@
-//! Owns the page of one dead letter: its body with the fault marked, properties, headers, and an editor for its body. Must not
-//! know how it is read.
+//! Owns the page of one dead letter: its body with the fault marked, properties, headers, and an editor for its body.
 
 use maud::{Markup, html};
 use serde::de::IgnoredAny;

@@ -1,4 +1,4 @@
-//! Owns the pages of many dead letters: the groups of a queue, and a list. Must not know how a queue is read.
+//! Owns the pages of many dead letters: the groups of a queue, and a list.
 
 use maud::{Markup, html};
 

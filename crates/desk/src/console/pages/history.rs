@@ -1,4 +1,4 @@
-//! Owns the page of the history. Must not know how it is kept.
+//! Owns the page of the history.
 
 use maud::{Markup, html};
 use serde_json::Value;

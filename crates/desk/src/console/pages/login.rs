@@ -1,4 +1,4 @@
-//! Owns the page to log in. Must not know tokens.
+//! Owns the page to log in.
 
 use maud::{Markup, html};
 
