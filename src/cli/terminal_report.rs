@@ -23,7 +23,7 @@ pub(super) struct TerminalReport {
 }
 
 impl TerminalReport {
-    /// With a progress bar on standard error, if that is a terminal. `done` is what is counted, such as `replayed`.
+    /// With a progress bar on standard error, if that is a terminal. `done` is what is counted, such as `published`.
     pub fn new(total: Option<u64>, done: &str) -> Arc<TerminalReport> {
         Arc::new(TerminalReport::with_bar(progress(total, done), true))
     }

@@ -293,7 +293,9 @@ impl QueueBrowser {
         self.count = self.ready_at_start;
         let left = self.count.saturating_sub(self.taken);
         if self.last_was_requeued && left > MANY {
-            self.report.set_total(self.count.into());
+            if self.counts_read {
+                self.report.set_total(self.count.into());
+            }
             self.report.note(&format!("reading {left} more first: otherwise the order of the queue would change"));
         }
         while self.last_was_requeued && self.take().await?.is_some() {}
