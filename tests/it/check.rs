@@ -207,7 +207,7 @@ async fn a_missing_binding_is_found_by_the_management_api() {
     channel.queue_bind(queue.as_str().into(), "amq.topic".into(), "1".into(), options, none).await.unwrap();
     check("false", ("warn", "but to exchange amq.topic with 1"));
     // Why the management API does not answer.
-    broker.add_user("plain", "secret", [".*"; 3]);
+    broker.add_user("plain", "secret", Some([".*"; 3]));
     let plain = env.broker_uri.replace("guest:guest", "plain:secret");
     let amqp = format!("http://127.0.0.1:{}", broker.port());
     for (setting, wanted) in [

@@ -60,7 +60,7 @@ async fn a_replay_loses_nothing_whatever_the_clocks_say_and_whoever_is_logged_in
     let broker = DedicatedServer::start(ServerKind::Rabbitmq);
     let env = TestEnv::with_dedicated_broker(&broker).await;
     for user in ["worker", "operator"] {
-        broker.add_user(user, "secret", [".*"; 3]);
+        broker.add_user(user, "secret", Some([".*"; 3]));
     }
     for (seconds, operators) in [(-60, "operator"), (-2, ""), (2, ""), (60, "operator")] {
         let mut command = as_user(env.command(), &env, "worker");

@@ -249,7 +249,7 @@ async fn an_alarm_and_a_missing_permission_delay_no_more_than_without_receipts()
     env.assert_exactly(2000).await;
     // May write dead letters, and no receipts.
     let write = format!("^{}\\.(dlx|dead|parked)$", env.name);
-    broker.add_user("least", "secret", ["^$", &write, &format!("^{}\\.q$", env.name)]);
+    broker.add_user("least", "secret", Some(["^$", &write, &format!("^{}\\.q$", env.name)]));
     let uri = env.broker_uri.replace("guest:guest", "least:secret");
     let forbidden = worker(&env, &[("BROKER__URI", &uri), DECLARE]).await;
     env.publish_all(nonsense(15)).await;

@@ -175,7 +175,7 @@ async fn credentials_are_renewed_without_a_restart() {
     let broker = DedicatedServer::start(ServerKind::Rabbitmq);
     let (mut store, client) = access_control::store().await;
     let mut env = TestEnv::at(broker.uri(), access_control::as_user(&store, "admin", "admin")).await;
-    broker.add_user("renewed", "renewed-old", [".*"; 3]);
+    broker.add_user("renewed", "renewed-old", Some([".*"; 3]));
     let user = |command: &str, password: &str| doc! { command: "renewed", "pwd": password, "roles": ["root"] };
     client.database("admin").run_command(user("createUser", "renewed-old")).await.unwrap();
     let directory = tempfile::tempdir().unwrap();

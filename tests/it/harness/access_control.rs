@@ -56,7 +56,7 @@ pub fn broker_with_logins() -> DedicatedServer {
 }
 
 fn with_logins(broker: DedicatedServer) -> DedicatedServer {
-    LOGINS.iter().for_each(|user| broker.add_user(user, &format!("{user}-secret"), ["^$"; 3]));
+    LOGINS.iter().for_each(|user| broker.add_user(user, &format!("{user}-secret"), None));
     import(&broker, "permissions.json");
     broker
 }

@@ -126,16 +126,17 @@ impl DedicatedServer {
         self.remote().eval(code).unwrap_or_else(|error| panic!("{code}: {error}"))
     }
 
-    /// Adds a user with the patterns of what it may configure, write and read.
-    pub fn add_user(&self, name: &str, password: &str, [configure, write, read]: [&str; 3]) {
-        let text = |text: &str| format!("<<\"{}\">>", text.replace('\\', r"\\"));
-        let permissions = [name, "/", configure, write, read, "test"].map(text).join(", ");
-        self.eval(&format!(
-            "ok = rabbit_auth_backend_internal:add_user({}, {}, <<\"test\">>), \
-             ok = rabbit_auth_backend_internal:set_permissions({permissions}).",
-            text(name),
-            text(password)
-        ));
+    /// Adds a user with the patterns of what it may configure, write and read; without them it may not even connect.
+    pub fn add_user(&self, name: &str, password: &str, permissions: Option<[&str; 3]>) {
+        let texts = |texts: &[&str]| {
+            let quoted = texts.iter().map(|text| format!("<<\"{}\">>", text.replace('\\', r"\\")));
+            quoted.collect::<Vec<_>>().join(", ")
+        };
+        self.eval(&format!("ok = rabbit_auth_backend_internal:add_user({}).", texts(&[name, password, "test"])));
+        if let Some([configure, write, read]) = permissions {
+            let permissions = texts(&[name, "/", configure, write, read, "test"]);
+            self.eval(&format!("ok = rabbit_auth_backend_internal:set_permissions({permissions})."));
+        }
     }
 
     /// For `rabbitmqctl` from another thread than the one that has the server.
