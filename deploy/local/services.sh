@@ -420,5 +420,5 @@ case ${1:-} in
     [ -e "$base/up" ] || { say "no servers are up"; exit 0; }
     mapfile -t state < <(sed -n 's/^# \{0,1\}//p' "$base/up"); read -r -a pids <<<"${state[0]:-}"; in_docker=${state[1]:-} run=${state[2]:-}
     withdraw; rm -f "$base/up" ;;
-  *) sed -n '2,28s/^# \{0,1\}//p' "$0" >&2; exit 64 ;;
+  *) sed -n '2,29s/^# \{0,1\}//p' "$0" >&2; exit 64 ;;
 esac
