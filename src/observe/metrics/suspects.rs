@@ -13,6 +13,9 @@ use super::catalogue::SUSPECT_EVENTS;
 /// Most publishers that are told apart here; some of them share the label `other`.
 const MAX_PUBLISHERS: usize = 40;
 
+/// The label of publishers without a name.
+const UNKNOWN: &str = "unknown";
+
 /// The counts of one route.
 #[derive(Default)]
 pub(super) struct Suspects {
@@ -29,10 +32,12 @@ impl Suspects {
     /// Counts what is found in an event of a publisher, which is empty if unknown. Returns what was not found before in events of this
     /// publisher, and how it is called.
     pub fn count(&mut self, publisher: &str, findings: Findings) -> (Findings, &str) {
+        // Every event of a publisher without a name is counted here, and glibc takes 100 ns to compare a text of no bytes that is in no memory.
+        let publisher = if publisher.is_empty() { UNKNOWN } else { publisher };
         let is_full = self.publishers.len() >= MAX_PUBLISHERS && !self.publishers.contains_key(publisher);
         let name = if is_full { "other" } else { publisher };
         if !self.publishers.contains_key(name) {
-            let label = if is_full { name.to_owned() } else { PUBLISHERS_SEEN.name(name) };
+            let label = if is_full || name == UNKNOWN { name.to_owned() } else { PUBLISHERS_SEEN.name(name) };
             self.publishers.insert(name.to_owned(), Publisher { label, counts: BTreeMap::new() });
         }
         let Some(Publisher { label, counts }) = self.publishers.get_mut(name) else { return (Findings::default(), "") };

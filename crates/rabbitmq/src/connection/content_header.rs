@@ -127,7 +127,8 @@ pub(super) fn properties(
                 let text = wire.short_string()?;
                 invalid.extend(InvalidText::replace(name, 0, text));
                 if *name == "message_id" {
-                    message.message_id = Some(text.to_vec());
+                    message.message_id.clear();
+                    message.message_id.extend_from_slice(text);
                 }
             }
         }

@@ -6,7 +6,6 @@
 //! nested headers recursively, so that headers nested some 1,500 levels deep would overflow its stack. So headers are taken out of
 //! the frame and kept as they are encoded, which also takes less memory than a parsed table; texts and nesting are changed in place.
 
-use std::collections::HashMap;
 use std::ops::Range;
 
 use super::content_header::{self, LENGTH, headers_range, remove_headers_flag, take_headers};
@@ -44,10 +43,12 @@ pub(super) struct FrameFilter {
     dropped: Option<usize>,
     /// The beginning of a frame that is not complete yet.
     held: Vec<u8>,
-    /// The message whose content header comes next, by channel.
-    announced: HashMap<u16, Announced>,
-    /// The channel of the message that was announced last.
-    last: Option<u16>,
+    /// The message of each channel that was announced last.
+    announced: Vec<Announced>,
+    /// Which of them was announced last, if it is not in `incoming` yet.
+    last: Option<usize>,
+    /// What is read next: an old one, so that a message costs no allocation.
+    next: Announced,
     /// What is not in `incoming` yet.
     found: Vec<UnparsedOf>,
     incoming: IncomingMessages,
@@ -60,6 +61,16 @@ struct Announced {
     invalid: Vec<InvalidText>,
 }
 
+impl Announced {
+    fn clear(&mut self, channel: u16) {
+        let AnnouncedMessage { mut routing_key, mut message_id, .. } = std::mem::take(&mut self.message);
+        routing_key.clear();
+        message_id.clear();
+        self.message = AnnouncedMessage { channel, routing_key, message_id, ..AnnouncedMessage::default() };
+        self.invalid.clear();
+    }
+}
+
 impl FrameFilter {
     /// A filter that adds what it takes out of messages to `incoming`.
     pub fn new(incoming: IncomingMessages) -> Self {
@@ -69,8 +80,9 @@ impl FrameFilter {
             drop: 0,
             dropped: None,
             held: Vec::new(),
-            announced: HashMap::new(),
+            announced: Vec::new(),
             last: None,
+            next: Announced::default(),
             found: Vec::new(),
             incoming,
         }
@@ -133,7 +145,7 @@ impl FrameFilter {
             }
             (read, kept) = (read + length, kept + remaining);
         }
-        if let Some(announced) = self.last.take().and_then(|channel| self.announced.get(&channel)) {
+        if let Some(announced) = self.last.take().and_then(|at| self.announced.get(at)) {
             self.incoming.add(&announced.message, self.found.drain(..));
         }
         kept
@@ -146,18 +158,17 @@ impl FrameFilter {
         let channel = u16::from_be_bytes([high, low]);
         let Some(payload) = frame.get_mut(HEAD..length.saturating_sub(FRAME_END)) else { return length };
         if kind == METHOD {
-            if let Some(mut announced) = method(&mut Wire(payload)) {
-                announced.message.channel = channel;
-                self.last = Some(channel);
-                self.announced.insert(channel, announced);
+            self.next.clear(channel);
+            if method(&mut Wire(payload), &mut self.next).is_some() {
+                self.announce(channel);
             }
             return length;
         }
         let fault = self.dropped.take().map(HeadersFault::TooLarge);
         let mut unknown = Announced::default();
-        let announced = match self.announced.get_mut(&channel) {
-            Some(announced) => {
-                self.last = Some(channel);
+        let announced = match self.announced.iter_mut().enumerate().find(|(_, it)| it.message.channel == channel) {
+            Some((at, announced)) => {
+                self.last = Some(at);
                 announced
             }
             None => &mut unknown,
@@ -172,6 +183,19 @@ impl FrameFilter {
             self.found.push(((channel, announced.message.delivery_tag), unparsed));
         }
         shorten(frame, remaining)
+    }
+
+    /// Makes what was read the last message of its channel.
+    fn announce(&mut self, channel: u16) {
+        let known = self.announced.iter().position(|announced| announced.message.channel == channel);
+        let at = known.unwrap_or(self.announced.len());
+        if known.is_none() {
+            self.announced.push(Announced::default());
+        }
+        if let Some(announced) = self.announced.get_mut(at) {
+            std::mem::swap(announced, &mut self.next);
+        }
+        self.last = Some(at);
     }
 
     /// Drops the headers of a frame that is too long to be held, as soon as it is known where they are.
@@ -231,8 +255,7 @@ fn set_payload_length(frame: &mut [u8], payload: usize) {
 
 /// Reads a method that announces a message; none for other methods. RabbitMQ up to 4.0 cuts long reply texts anywhere, also
 /// within a character.
-fn method(wire: &mut Wire) -> Option<Announced> {
-    let mut announced = Announced::default();
+fn method(wire: &mut Wire, announced: &mut Announced) -> Option<()> {
     match (wire.u16()?, wire.u16()?) {
         CONNECTION_CLOSE | CHANNEL_CLOSE => {
             wire.take(2)?;
@@ -257,8 +280,8 @@ fn method(wire: &mut Wire) -> Option<Announced> {
     announced.invalid.extend(InvalidText::replace("exchange", 0, wire.short_string()?));
     let routing_key = wire.short_string()?;
     announced.invalid.extend(InvalidText::replace("routing_key", 0, routing_key));
-    announced.message.routing_key = routing_key.to_vec();
-    Some(announced)
+    announced.message.routing_key.extend_from_slice(routing_key);
+    Some(())
 }
 
 /// What lapin receives if the bytes arrive in pieces of these sizes, read as `FilteredStream` reads.

@@ -38,7 +38,8 @@ pub(crate) struct AnnouncedMessage {
     pub routing_key: Vec<u8>,
     /// None until the content header has arrived.
     pub body_bytes: Option<u64>,
-    pub message_id: Option<Vec<u8>>,
+    /// Empty if it has none, or until the content header has arrived.
+    pub message_id: Vec<u8>,
 }
 
 /// The messages of a connection that are not handed over yet.

@@ -29,7 +29,7 @@ impl UnfinishedMessage {
     pub fn is_certainly(&self, other: &UnfinishedMessage) -> bool {
         let is_certain = |one: &UnfinishedMessage| one.message.delivery_tag == one.handed_over + 1;
         let (one, two) = (&self.message, &other.message);
-        let is_same_id = one.message_id.is_none() || two.message_id.is_none() || one.message_id == two.message_id;
+        let is_same_id = one.message_id.is_empty() || two.message_id.is_empty() || one.message_id == two.message_id;
         let is_same_size = one.body_bytes.is_none() || two.body_bytes.is_none() || one.body_bytes == two.body_bytes;
         is_certain(self) && is_certain(other) && one.routing_key == two.routing_key && is_same_id && is_same_size
     }
@@ -39,9 +39,9 @@ impl fmt::Display for UnfinishedMessage {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         let key = String::from_utf8_lossy(&self.message.routing_key);
         write!(f, "message {} of queue {:?}, routing key {key:?}", self.message.delivery_tag, self.queue)?;
-        match &self.message.message_id {
-            Some(id) => write!(f, ", message_id {:?}", String::from_utf8_lossy(id)),
-            None => Ok(()),
+        match self.message.message_id.as_slice() {
+            [] => Ok(()),
+            id => write!(f, ", message_id {:?}", String::from_utf8_lossy(id)),
         }
     }
 }
@@ -50,8 +50,8 @@ impl fmt::Display for UnfinishedMessage {
 mod tests {
     use super::*;
 
-    fn unfinished(delivery_tag: u64, handed_over: u64, id: Option<&str>) -> Option<UnfinishedMessage> {
-        let message_id = id.map(|id| id.as_bytes().to_vec());
+    fn unfinished(delivery_tag: u64, handed_over: u64, id: &str) -> Option<UnfinishedMessage> {
+        let message_id = id.as_bytes().to_vec();
         let routing_key = b"ticket.a".to_vec();
         let message = AnnouncedMessage { delivery_tag, routing_key, message_id, ..AnnouncedMessage::default() };
         UnfinishedMessage::new("q", message, handed_over)
@@ -59,12 +59,12 @@ mod tests {
 
     #[test]
     fn only_a_message_that_is_known_for_certain_is_the_same() {
-        assert_eq!(unfinished(3, 3, None), None);
-        let known = unfinished(1, 0, Some("a\u{202e}")).unwrap();
-        assert!(known.is_certainly(&unfinished(8, 7, Some("a\u{202e}")).unwrap()));
-        assert!(known.is_certainly(&unfinished(1, 0, None).unwrap()), "its content header did not arrive");
-        assert!(!known.is_certainly(&unfinished(1, 0, Some("b")).unwrap()));
-        assert!(!known.is_certainly(&unfinished(3, 1, Some("a\u{202e}")).unwrap()), "it may have been message 2");
+        assert_eq!(unfinished(3, 3, ""), None);
+        let known = unfinished(1, 0, "a\u{202e}").unwrap();
+        assert!(known.is_certainly(&unfinished(8, 7, "a\u{202e}").unwrap()));
+        assert!(known.is_certainly(&unfinished(1, 0, "").unwrap()), "its content header did not arrive");
+        assert!(!known.is_certainly(&unfinished(1, 0, "b").unwrap()));
+        assert!(!known.is_certainly(&unfinished(3, 1, "a\u{202e}").unwrap()), "it may have been message 2");
         assert_eq!(known.to_string(), r#"message 1 of queue "q", routing key "ticket.a", message_id "a\u{202e}""#);
     }
 }
