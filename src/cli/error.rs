@@ -145,7 +145,7 @@ impl CommandError {
     pub(super) fn of_store(failure: &Failure, uri_setting: &str) -> Self {
         let code = match failure.class {
             _ if failure.is_permission() => exit::NO_PERMISSION,
-            FailureClass::Operator | FailureClass::Unknown => exit::CONFIG,
+            FailureClass::Operator | FailureClass::Unclassified => exit::CONFIG,
             FailureClass::Transient | FailureClass::Document => exit::UNAVAILABLE,
         };
         CommandError::text(code, format!("{}; {}", failure.what(uri_setting), failure.fix()))

@@ -164,7 +164,7 @@ impl Store {
         let fails = match failure.class {
             FailureClass::Transient => failure.kind != FailureKind::Other,
             FailureClass::Operator => failure.code.is_none_or(|code| INSERT_FAILURES.contains(&code)),
-            FailureClass::Document | FailureClass::Unknown => false,
+            FailureClass::Document | FailureClass::Unclassified => false,
         };
         if fails { Err(failure) } else { Ok(()) }
     }
@@ -250,7 +250,7 @@ impl Handles {
     ) -> Result<Self, Failure> {
         let (settings, collection) = (&settings.store, &settings.collection);
         let uri = settings.current_uri();
-        let invalid_uri = Failure { class: FailureClass::Unknown, kind: FailureKind::Other, code: None };
+        let invalid_uri = Failure { class: FailureClass::Unclassified, kind: FailureKind::Other, code: None };
         let usable = uri::usable(uri.expose_secret()).map_err(|_| invalid_uri)?;
         let parse = ClientOptions::parse(usable.uri);
         let mut options = match timeout(settings.write_timeout.0, parse).await {

@@ -14,7 +14,7 @@ pub enum FailureClass {
     /// It is about one document.
     Document,
     /// The code does not say: a document may be at fault.
-    Unknown,
+    Unclassified,
 }
 
 /// What failed, for logs, metrics and `/readyz`; the metric labels are `FailureKind::VARIANTS`.
@@ -55,7 +55,7 @@ impl Failure {
 
     /// A document was rejected with a code that is not known.
     pub fn unknown_code(code: i32) -> Failure {
-        Failure { class: FailureClass::Unknown, kind: FailureKind::Document, code: Some(code) }
+        Failure { class: FailureClass::Unclassified, kind: FailureKind::Document, code: Some(code) }
     }
 
     /// Whether the login or its privileges are at fault.
@@ -192,7 +192,7 @@ pub(super) fn class_of(code: i32) -> FailureClass {
         _ if TRANSIENT_CODES.contains(&code) => FailureClass::Transient,
         0..1000 => FailureClass::Operator,
         _ if LARGE_SERVER_CODES.contains(&code) => FailureClass::Operator,
-        _ => FailureClass::Unknown,
+        _ => FailureClass::Unclassified,
     }
 }
 
@@ -200,7 +200,7 @@ pub(super) fn class_of(code: i32) -> FailureClass {
 /// then it is bisected.
 fn class_of_command(code: i32) -> FailureClass {
     match class_of(code) {
-        _ if CONTENT_CODES.contains(&code) => FailureClass::Unknown,
+        _ if CONTENT_CODES.contains(&code) => FailureClass::Unclassified,
         FailureClass::Transient => FailureClass::Transient,
         _ => FailureClass::Operator,
     }
@@ -222,7 +222,7 @@ impl From<&Error> for Failure {
             ErrorKind::InvalidTlsConfig { .. } => (FailureClass::Operator, FailureKind::Tls, None),
             // The client itself refuses to send the command; one document may be the cause.
             ErrorKind::InvalidArgument { .. } | ErrorKind::Bson(_) | ErrorKind::BsonSerialization(_) => {
-                (FailureClass::Unknown, FailureKind::Other, None)
+                (FailureClass::Unclassified, FailureKind::Other, None)
             }
             ErrorKind::Command(command) => (class_of_command(command.code), FailureKind::Command, Some(command.code)),
             ErrorKind::Write(WriteFailure::WriteConcernError(concern)) => {
@@ -257,7 +257,7 @@ mod tests {
             (14_031, FailureClass::Operator),
             (121, FailureClass::Document),
             (11000, FailureClass::Document),
-            (16_755, FailureClass::Unknown),
+            (16_755, FailureClass::Unclassified),
         ] {
             assert_eq!(class_of(code), class, "{code}");
         }
@@ -276,7 +276,7 @@ mod tests {
             (2, FailureClass::Operator),
             (121, FailureClass::Operator),
             (424_242, FailureClass::Operator),
-            (10_334, FailureClass::Unknown),
+            (10_334, FailureClass::Unclassified),
             (91, FailureClass::Transient),
         ] {
             assert_eq!(class_of_command(code), class, "{code}");

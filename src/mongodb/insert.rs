@@ -84,7 +84,7 @@ impl InsertCommand {
             _ if error.code == 11000 && self.is_duplicate_id(error) => DocumentError::DuplicateId,
             _ if error.code == 11000 => DocumentError::DuplicateKey,
             FailureClass::Document => DocumentError::Rejected(error.code),
-            FailureClass::Unknown => DocumentError::Unknown(error.code),
+            FailureClass::Unclassified => DocumentError::Unknown(error.code),
             class => DocumentError::Retry(Failure { class, kind: FailureKind::Command, code: Some(error.code) }),
         }
     }

@@ -157,7 +157,7 @@ impl BatchProgress {
 
     /// The whole command failed.
     pub fn command_failed(&mut self, piece: Vec<usize>, failure: Failure) {
-        if failure.class == FailureClass::Unknown {
+        if failure.class == FailureClass::Unclassified {
             self.note_first_failure(piece.iter().copied());
         }
         for at in &piece {
@@ -166,12 +166,12 @@ impl BatchProgress {
             }
         }
         match (failure.class, piece.as_slice()) {
-            (FailureClass::Unknown, [only]) => {
+            (FailureClass::Unclassified, [only]) => {
                 self.unknown_failure(*only, failure.code);
                 // Behind the others: their outcomes show whether the document or the store is at fault.
                 self.pieces.push_back(piece);
             }
-            (FailureClass::Unknown, _) => self.bisect(&piece),
+            (FailureClass::Unclassified, _) => self.bisect(&piece),
             // The batch may be too large for the timeout.
             (_, [_, _, ..]) if failure.kind == FailureKind::Timeout => self.bisect(&piece),
             _ => self.pieces.push_front(piece),

@@ -99,7 +99,7 @@ fn an_unknown_failure_is_bisected_down_to_its_document() {
         commands += 1;
         assert!(commands < 20, "the bisection ends");
         if piece.contains(&6) {
-            progress.command_failed(piece, failure(FailureClass::Unknown));
+            progress.command_failed(piece, failure(FailureClass::Unclassified));
         } else {
             progress.command_completed(&piece, &[]);
         }
@@ -156,7 +156,7 @@ fn an_unknown_code_is_an_outage_while_no_other_document_is_stored() {
     let mut progress = progress(&batch);
     for _ in 0..50 {
         let piece = progress.next_piece(&batch).unwrap();
-        progress.command_failed(piece, failure(FailureClass::Unknown));
+        progress.command_failed(piece, failure(FailureClass::Unclassified));
     }
     assert!(progress.is_unfinished(0) && progress.is_unfinished(1));
     for _ in 0..2 {

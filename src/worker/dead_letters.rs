@@ -118,7 +118,7 @@ fn log_rejection(
 
 /// The result of publishing a batch of dead letters.
 struct Published {
-    publisher: Option<Publisher>,
+    connection: Option<Publisher>,
     confirmed: Vec<PendingDeadLetter>,
     retry: Vec<PendingDeadLetter>,
     problem: Option<String>,
@@ -126,11 +126,11 @@ struct Published {
 
 type Publishing = Pin<Box<dyn Future<Output = Published>>>;
 
-/// The dead letters of one session, and the publisher, which outlives it.
+/// The dead letters of one session, and the connection that publishes them, which outlives it.
 pub struct DeadLetterPublisher {
     context: Arc<WorkerContext>,
     waiting: VecDeque<PendingDeadLetter>,
-    publisher: Option<Publisher>,
+    connection: Option<Publisher>,
     receipts: Option<Receipts>,
     /// The publish under way, and the number of its dead letters.
     publishing: Option<(Publishing, usize)>,
@@ -150,7 +150,7 @@ impl DeadLetterPublisher {
             context,
             receipts,
             waiting: VecDeque::new(),
-            publisher: None,
+            connection: None,
             publishing: None,
             backoff,
             not_before: Instant::now(),
@@ -206,12 +206,12 @@ impl DeadLetterPublisher {
             batch.push(dead_letter);
         }
         let count = batch.len();
-        let publishing = publish(Arc::clone(&self.context), self.publisher.take(), batch);
+        let publishing = publish(Arc::clone(&self.context), self.connection.take(), batch);
         self.publishing = Some((Box::pin(publishing), count));
     }
 
     fn finish(&mut self, mut published: Published) -> Vec<PendingDeadLetter> {
-        self.publisher = published.publisher;
+        self.connection = published.connection;
         let failed_singly = self.singly && published.problem.is_some();
         self.singly = published.problem.is_some();
         for dead_letter in published.retry.into_iter().rev() {
@@ -252,19 +252,19 @@ impl DeadLetterPublisher {
     }
 }
 
-/// Publishes a batch of dead letters. After any failure the publisher is dropped, and what is not confirmed is retried.
+/// Publishes a batch of dead letters. After any failure the connection is dropped, and what is not confirmed is retried.
 async fn publish(
     context: Arc<WorkerContext>,
-    publisher: Option<Publisher>,
+    connection: Option<Publisher>,
     mut batch: Vec<PendingDeadLetter>,
 ) -> Published {
     let settings = &context.settings;
-    let opened = match publisher {
-        Some(publisher) => Ok(publisher),
+    let opened = match connection {
+        Some(connection) => Ok(connection),
         None => Publisher::open(settings, "dead letters").await.inspect(|_| metrics::publisher_opened()),
     };
-    let mut publisher = match opened {
-        Ok(publisher) => publisher,
+    let mut connection = match opened {
+        Ok(connection) => connection,
         Err(error) => return failed(batch, &error),
     };
     let on_blocked = || {
@@ -275,21 +275,21 @@ async fn publish(
         true
     };
     let mut messages: Vec<_> = batch.iter_mut().map(|dead_letter| &mut dead_letter.message).collect();
-    match publisher.publish(&mut messages, settings.broker.call_timeout.0, on_blocked).await {
-        Ok(results) => apply_results(publisher, batch, &results),
+    match connection.publish(&mut messages, settings.broker.call_timeout.0, on_blocked).await {
+        Ok(results) => apply_results(connection, batch, &results),
         Err(unfinished) => failed(batch, &unfinished.error),
     }
 }
 
 fn failed(retry: Vec<PendingDeadLetter>, error: &BrokerError) -> Published {
     metrics::dead_letter_failed(PublishFailure::Error);
-    Published { publisher: None, confirmed: Vec::new(), retry, problem: Some(error.to_string()) }
+    Published { connection: None, confirmed: Vec::new(), retry, problem: Some(error.to_string()) }
 }
 
 /// Separates the confirmed dead letters from those to retry.
-fn apply_results(publisher: Publisher, batch: Vec<PendingDeadLetter>, results: &[PublishResult]) -> Published {
+fn apply_results(connection: Publisher, batch: Vec<PendingDeadLetter>, results: &[PublishResult]) -> Published {
     let mut published =
-        Published { publisher: Some(publisher), confirmed: Vec::new(), retry: Vec::new(), problem: None };
+        Published { connection: Some(connection), confirmed: Vec::new(), retry: Vec::new(), problem: None };
     for (dead_letter, result) in batch.into_iter().zip(results) {
         let (cause, problem) = match result {
             PublishResult::Confirmed => {
@@ -307,8 +307,8 @@ fn apply_results(publisher: Publisher, batch: Vec<PendingDeadLetter>, results: &
         published.retry.push(dead_letter);
     }
     if published.problem.is_some() {
-        // A new publisher declares the topology, which may be all that is missing.
-        published.publisher = None;
+        // A new connection declares the topology, which may be all that is missing.
+        published.connection = None;
     }
     published
 }

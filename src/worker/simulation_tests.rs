@@ -49,7 +49,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         4 => Just(Reply::Completed),
         1 => Just(Reply::Lost),
         1 => Just(Reply::Failed(FailureClass::Transient)),
-        1 => Just(Reply::Failed(FailureClass::Unknown)),
+        1 => Just(Reply::Failed(FailureClass::Unclassified)),
     ];
     let step = prop_oneof![
         6 => (1usize..6).prop_map(Step::Deliver),

@@ -88,9 +88,9 @@ fn command_failed(
     failure: Failure,
 ) -> Result<bool, Failure> {
     let alone = piece.len() == 1;
-    context.unknown_code.store(failure.class == FailureClass::Unknown, Ordering::Relaxed);
+    context.unknown_code.store(failure.class == FailureClass::Unclassified, Ordering::Relaxed);
     progress.command_failed(piece, failure);
-    if failure.class != FailureClass::Unknown {
+    if failure.class != FailureClass::Unclassified {
         return Err(failure);
     }
     if alone {

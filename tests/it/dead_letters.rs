@@ -195,7 +195,7 @@ async fn edited_bodies_are_replayed_and_undeliverable_dead_letters_stay() {
     eventually("they are stored", DEADLINE, async || env.count().await == 19).await;
     let originals = std::fs::read_to_string(&backup).unwrap();
     assert!(originals.lines().count() == 19 && originals.contains("{'n':12,"), "{originals}");
-    let skipped = env.dead_command(&["replay", "--yes", "--skip-bad", "--reason", "invalid_json", "--json"]).await;
+    let skipped = env.dead_command(&["replay", "--yes", "--skip-rejected", "--reason", "invalid_json", "--json"]).await;
     assert_eq!((skipped.code, &skipped.json()[0]["skipped"]["invalid_json"]), (Some(0), &1.into()));
     let output = env.dead_command(&["replay", "--yes", "--reason", "too_deep"]).await;
     assert_eq!(output.code, Some(69), "{output:?}");

@@ -51,7 +51,7 @@ struct Unconfirmed {
 
 /// Dead letters on their way from a queue.
 pub(super) struct Transfer<'a> {
-    reader: DeadLetterRemover,
+    remover: DeadLetterRemover,
     report: Arc<dyn Report>,
     publisher: BatchPublisher<Unconfirmed>,
     /// Whether an exchange exists, by name.
@@ -67,19 +67,19 @@ impl<'a> Transfer<'a> {
         rate: Option<Rate>,
         progress: &'a mut Progress,
     ) -> Result<Self, DeskError> {
-        let (reader, broker) = (DeadLetterRemover::open(run, selection, rate).await?, &run.settings.broker);
+        let (remover, broker) = (DeadLetterRemover::open(run, selection, rate).await?, &run.settings.broker);
         let publisher = match Publisher::open_without_topology(broker, "dead letter transfer").await {
             Ok(publisher) => publisher,
-            Err(error) => return reader.close(Err(error.into())).await,
+            Err(error) => return remover.close(Err(error.into())).await,
         };
         let report = Arc::clone(run.report);
         let publisher = BatchPublisher::new(broker, publisher, rate, Arc::clone(&report)).tolerant();
-        Ok(Transfer { reader, report, publisher, exchanges: BTreeMap::new(), progress })
+        Ok(Transfer { remover, report, publisher, exchanges: BTreeMap::new(), progress })
     }
 
     /// The next selected dead letter.
     pub async fn next(&mut self) -> Result<Option<(DeadLetter, AckHandle)>, DeskError> {
-        self.reader.next().await
+        self.remover.next().await
     }
 
     /// Moves a dead letter as `message`.
@@ -117,7 +117,7 @@ impl<'a> Transfer<'a> {
             named.push((sent.id, sent.touched, sent.document_id));
             confirmed.push(ack);
         }
-        let acknowledged = self.reader.acknowledge(confirmed).await;
+        let acknowledged = self.remover.acknowledge(confirmed).await;
         named.iter().for_each(|(id, touched, document)| self.progress.name(*touched, id, *document));
         acknowledged
     }
@@ -152,6 +152,6 @@ impl<'a> Transfer<'a> {
                 "{moved} moved before this ended; the last of them may still be in the queue. Run it again"
             ));
         }
-        self.reader.close(flushed).await
+        self.remover.close(flushed).await
     }
 }

@@ -53,7 +53,7 @@ pub(super) struct ReplayArgs {
     no_backup: bool,
     /// Leave those in the queue that the decoder would reject again.
     #[arg(long)]
-    skip_bad: bool,
+    skip_rejected: bool,
     /// Most messages a second, such as `500` or `500/s`.
     #[arg(long, value_name = "N/s")]
     rate: Option<Rate>,
@@ -130,7 +130,7 @@ impl ReplayArgs {
             patience: self.follow_timeout,
         });
         let (to_queue, rate) = (self.to_queue.clone(), self.rate);
-        Replay { to_queue, skip_rejected: self.skip_bad, rate, stop_after, ..replay }
+        Replay { to_queue, skip_rejected: self.skip_rejected, rate, stop_after, ..replay }
     }
 
     fn workers(&self, settings: &RouteSettings) -> Vec<Url> {

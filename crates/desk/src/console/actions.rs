@@ -29,7 +29,7 @@ const MAX_VALIDATED: usize = 1 << 20;
 type Form = Extension<Arc<Fields>>;
 
 /// Fields of forms that do not select dead letters.
-const OTHER_FIELDS: [&str; 8] = ["csrf", "limit", "confirm", "expression", "body", "forecast", "rate", "skip"];
+const OTHER_FIELDS: [&str; 8] = ["csrf", "limit", "confirm", "expression", "body", "forecast", "rate", "skip_rejected"];
 
 /// A form with a selection. One that is blank or mistyped would select everything, so it is refused.
 fn form_query(operator: &Operator, fields: &Fields) -> Result<DeadLetterQuery, Problem> {
@@ -161,7 +161,7 @@ pub(super) async fn replay(
     let stop_after = stop_after.transpose()?;
     // The id is a new one: a forecast may be replayed twice.
     let Replay { id, .. } = Replay::new(predicted.selection.clone(), predicted.start_span);
-    let skip_rejected = fields.get("skip").is_some();
+    let skip_rejected = fields.get("skip_rejected").is_some();
     let mut replay = Replay { id, skip_rejected, rate, stop_after, ..predicted.clone() };
     replay.backup = replay.edit.as_ref().and_then(|_| console.kept(replay.backup_name()));
     replay.limit_to(&outcome);

@@ -132,7 +132,7 @@ fn show_forecast(operator: &Operator, job: &Job, forecast: &Forecast, is_followe
                 @if !is_followed { p class="note" { "No worker answers, so nobody would tell how many." } }
                 @else { p class="note" { "Only if every worker is named (--worker) and trusts this login (dead_letter.operators); else empty the field." } }
                 @if !forecast.rejected.is_empty() {
-                    label { input type="checkbox" name="skip" value="1" checked; " Leave in the queue what would be dead-lettered again" }
+                    label { input type="checkbox" name="skip_rejected" value="1" checked; " Leave in the queue what would be dead-lettered again" }
                 }
                 button class="primary" { "Replay " (number(would_be_sent)) }
             }
