@@ -7,7 +7,7 @@ use lapin::BasicProperties;
 use lapin::options::{BasicGetOptions, BasicRejectOptions};
 use lapin::types::{AMQPValue, FieldTable};
 
-use crate::harness::{DEADLINE, HIGH_LIMIT, QueuedMessage, TestEnv, TestMessage, eventually};
+use crate::harness::{CommandOutput, DEADLINE, HIGH_LIMIT, QueuedMessage, TestEnv, TestMessage, eventually, under};
 
 fn bodies(messages: &[QueuedMessage]) -> Vec<String> {
     messages.iter().map(|message| String::from_utf8_lossy(&message.body).into_owned()).collect()
@@ -357,5 +357,28 @@ async fn list_and_stats_name_publishers_and_routing_keys() {
     assert_eq!(stats["by_routing_key"], serde_json::json!({ "ticket.test": 3 }));
     let text = env.dead_command_succeeds(&["stats"]).await.out;
     assert!(text.contains("       2  shop\n       1  unknown\n") && text.contains("       3  ticket.test\n"), "{text}");
+    env.clean().await;
+}
+
+#[tokio::test]
+async fn an_audit_file_without_room_stops_nothing_and_this_is_said() {
+    let env = TestEnv::new().await;
+    env.publish_good_dead_letters(600).await;
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("audit");
+    let file = path.to_str().unwrap();
+    let park = env.build_dead_command(&["park", "--reason", "rejected_by_store", "--audit-file", file]);
+    // One or two KiB, depending on the shell: enough for the beginning, and for a part of the first line with ids.
+    let mut park = under("trap '' XFSZ; ulimit -f 2", &park);
+    let parked: CommandOutput = tokio::task::spawn_blocking(move || park.output().unwrap().into()).await.unwrap();
+    assert!(parked.code == Some(0) && parked.err.contains("does not name all dead letters"), "{parked:?}");
+    env.wait_for_depth(&env.parked_queue(), 600).await;
+    env.dead_command_succeeds(&["unpark", "--audit-file", file]).await;
+    let text = std::fs::read_to_string(&path).unwrap();
+    let lines: Vec<Option<serde_json::Value>> = text.lines().map(|line| serde_json::from_str(line).ok()).collect();
+    assert!(lines.iter().filter(|line| line.is_none()).count() <= 1, "only the line without room is cut off: {text}");
+    let named = |line: &serde_json::Value| line["ids"]["unparked"].as_array().map_or(0, Vec::len);
+    assert_eq!(lines.iter().flatten().map(named).sum::<usize>(), 600);
+    assert_eq!(lines.last().unwrap().as_ref().unwrap()["state"], "done");
     env.clean().await;
 }

@@ -173,15 +173,7 @@ impl TestEnv {
 
     /// A worker under a limit that the shell sets, such as `ulimit -n 24`.
     pub async fn worker_under(&self, limit: &str, settings: &[(&str, &str)]) -> Worker {
-        let program = self.command();
-        let mut command = Command::new("sh");
-        command.args(["-c", &format!("{limit}; exec \"$0\" \"$@\"")]).arg(program.get_program());
-        command.env_remove("RUST_MIN_STACK");
-        for (key, value) in program.get_envs() {
-            if let Some(value) = value {
-                command.env(key, value);
-            }
-        }
+        let mut command = under(limit, &self.command());
         for (key, value) in settings {
             command.env(format!("TICKETLOG_{key}"), value);
         }
@@ -342,4 +334,17 @@ fn text_headers(properties: &BasicProperties) -> BTreeMap<String, String> {
         _ => None,
     };
     headers.inner().iter().filter_map(|(name, value)| Some((name.to_string(), text(value)?))).collect()
+}
+
+/// The same command under a limit that the shell sets.
+pub fn under(limit: &str, program: &Command) -> Command {
+    let mut command = Command::new("sh");
+    command.args(["-c", &format!("{limit}; exec \"$0\" \"$@\"")]).arg(program.get_program()).args(program.get_args());
+    command.env_remove("RUST_MIN_STACK");
+    for (key, value) in program.get_envs() {
+        if let Some(value) = value {
+            command.env(key, value);
+        }
+    }
+    command
 }

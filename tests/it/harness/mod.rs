@@ -21,7 +21,7 @@ pub use clock::shift_clock;
 pub use cluster::{Cluster, Load, LoadPublisher};
 pub use console::{Answer, Console, send};
 pub use dead_letters::{CommandOutput, HIGH_LIMIT, QueuedMessage, kill};
-pub use env::{TestEnv, TestMessage, program, server_uri};
+pub use env::{TestEnv, TestMessage, program, server_uri, under};
 pub use proxy::{ACK, Action, DELIVER, Frame, PUBLISH, Proxy, first_of};
 pub use replica_set::ReplicaSet;
 pub use servers::{DedicatedServer, Remote, ServerKind, signal};
