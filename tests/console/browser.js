@@ -161,7 +161,7 @@ async function twoPeople(browser, page) {
   await page.fill("#rate", "20");
   assert.strictEqual(await page.inputValue("#stop_after"), "100");
   await page.fill("#stop_after", "");
-  await page.uncheck("input[name=skip]");
+  await page.uncheck("input[name=skip_rejected]");
   await page.click("button:has-text('Replay')");
   await page.waitForSelector("progress");
   const other = await watchedPage(browser, { colorScheme: "dark" });
