@@ -45,7 +45,7 @@ pub(super) struct FrameFilter {
     held: Vec<u8>,
     /// The message of each channel that was announced last.
     announced: Vec<Announced>,
-    /// Which of them was announced last, if it is not in `incoming` yet.
+    /// Which of them had the last frame, if it is not in `incoming` yet.
     last: Option<usize>,
     /// What is read next: an old one, so that a message costs no allocation.
     next: Announced,

@@ -198,7 +198,12 @@ proptest! {
             }
         }
         prop_assert!(rest.is_empty());
-        prop_assert_eq!(incoming.last().unwrap().delivery_tag, messages.len() as u64);
+        let (last, message) = (incoming.last().unwrap(), messages.last().unwrap());
+        prop_assert_eq!((last.delivery_tag, last.body_bytes), (messages.len() as u64, Some(message.body.len() as u64)));
+        for (read, sent) in [(&last.routing_key, &message.routing_key), (&last.message_id, &message.message_id)] {
+            let is_replaced = std::str::from_utf8(sent).is_err();
+            prop_assert!(read == sent || (is_replaced && read.len() == sent.len()), "{read:?} of {sent:?}");
+        }
     }
 
     #[test]
