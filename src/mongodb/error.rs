@@ -1,4 +1,4 @@
-//! Owns what MongoDB's errors mean for a message: transient, for an operator to resolve, about one document, or unknown.
+//! Owns what MongoDB's errors mean for a message: transient, for an operator to resolve, about one document, or not classified.
 //! Pure. Sources: the server's error codes, the specification of retryable writes, and experiments.
 
 use ::mongodb::error::{Error, ErrorKind, WriteFailure};
@@ -136,7 +136,8 @@ pub enum DocumentError {
     Rejected(i32),
     /// A code that is not about the document; retry it.
     Retry(Failure),
-    Unknown(i32),
+    /// A code of which nothing is known: the document may be at fault.
+    Unclassified(i32),
 }
 
 /// Codes that are about the document itself, from the server's catalogue (`src/mongo/base/error_codes.yml`). Only these, and

@@ -84,7 +84,7 @@ impl InsertCommand {
             _ if error.code == 11000 && self.is_duplicate_id(error) => DocumentError::DuplicateId,
             _ if error.code == 11000 => DocumentError::DuplicateKey,
             FailureClass::Document => DocumentError::Rejected(error.code),
-            FailureClass::Unclassified => DocumentError::Unknown(error.code),
+            FailureClass::Unclassified => DocumentError::Unclassified(error.code),
             class => DocumentError::Retry(Failure { class, kind: FailureKind::Command, code: Some(error.code) }),
         }
     }
@@ -211,7 +211,7 @@ mod tests {
     #[test]
     fn other_document_errors_by_code() {
         assert_eq!(error_of(doc! { "code": 121 }), DocumentError::Rejected(121));
-        assert_eq!(error_of(doc! { "code": 424_242 }), DocumentError::Unknown(424_242));
+        assert_eq!(error_of(doc! { "code": 424_242 }), DocumentError::Unclassified(424_242));
         assert!(matches!(error_of(doc! { "code": 189 }), DocumentError::Retry(_)));
     }
 }

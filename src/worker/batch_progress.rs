@@ -42,7 +42,7 @@ struct Slot {
     /// Whether an earlier attempt may have written this document: its outcome is unknown.
     maybe_written: bool,
     /// Attempts that ended with an unknown code.
-    unknown_failures: u32,
+    unclassified_failures: u32,
     /// Documents stored by this process when this one first failed with an unknown code.
     stored_at_first_failure: Option<u64>,
 }
@@ -51,7 +51,7 @@ struct Slot {
 pub(super) struct BatchProgress {
     slots: Vec<Slot>,
     /// `retry.document_attempts`.
-    max_unknown_failures: u32,
+    max_unclassified_failures: u32,
     /// Documents stored by this process.
     stored: Arc<AtomicU64>,
     /// Parts of the batch to write separately, to find the document that causes a failure.
@@ -60,24 +60,24 @@ pub(super) struct BatchProgress {
 
 /// Attempts that an earlier session, or another worker, may have made: its deliveries, as far as RabbitMQ counts them. At
 /// least two attempts remain, because a delivery may have ended for another cause.
-fn failures_before(delivery: &Delivery, max_unknown_failures: u32) -> u32 {
+fn failures_before(delivery: &Delivery, max_unclassified_failures: u32) -> u32 {
     if !delivery.redelivered {
         return 0;
     }
     let earlier = delivery.earlier_deliveries().and_then(|count| u32::try_from(count).ok()).unwrap_or(0);
-    earlier.min(max_unknown_failures.saturating_sub(2))
+    earlier.min(max_unclassified_failures.saturating_sub(2))
 }
 
 impl BatchProgress {
-    pub fn new(batch: &[PendingEvent], max_unknown_failures: u32, stored: Arc<AtomicU64>) -> Self {
+    pub fn new(batch: &[PendingEvent], max_unclassified_failures: u32, stored: Arc<AtomicU64>) -> Self {
         let mut last_with_id = HashMap::with_capacity(batch.len());
         let slot = |(at, pending): (usize, &PendingEvent)| Slot {
             previous_same_id: last_with_id.insert(pending.id, at),
-            unknown_failures: failures_before(&pending.delivery, max_unknown_failures),
+            unclassified_failures: failures_before(&pending.delivery, max_unclassified_failures),
             ..Slot::default()
         };
         let slots = batch.iter().enumerate().map(slot).collect();
-        BatchProgress { slots, max_unknown_failures, stored, pieces: VecDeque::new() }
+        BatchProgress { slots, max_unclassified_failures, stored, pieces: VecDeque::new() }
     }
 
     /// The outcomes, in the order of the batch.
@@ -86,8 +86,8 @@ impl BatchProgress {
     }
 
     /// Whether any document failed with an unknown code.
-    pub fn has_unknown_failures(&self) -> bool {
-        self.slots.iter().any(|slot| slot.unknown_failures > 0)
+    pub fn has_unclassified_failures(&self) -> bool {
+        self.slots.iter().any(|slot| slot.unclassified_failures > 0)
     }
 
     /// Whether the event has no outcome yet.
@@ -167,7 +167,7 @@ impl BatchProgress {
         }
         match (failure.class, piece.as_slice()) {
             (FailureClass::Unclassified, [only]) => {
-                self.unknown_failure(*only, failure.code);
+                self.unclassified_failure(*only, failure.code);
                 // Behind the others: their outcomes show whether the document or the store is at fault.
                 self.pieces.push_back(piece);
             }
@@ -186,12 +186,12 @@ impl BatchProgress {
 
     /// One document failed with an unknown code. It is rejected only after enough attempts, and only if another document was
     /// stored since the first of them: without that, the store may be at fault.
-    fn unknown_failure(&mut self, at: usize, code: Option<i32>) {
+    fn unclassified_failure(&mut self, at: usize, code: Option<i32>) {
         let stored = self.stored.load(Ordering::Relaxed);
         let Some(slot) = self.slots.get_mut(at) else { return };
-        slot.unknown_failures += 1;
+        slot.unclassified_failures += 1;
         let others_stored = slot.stored_at_first_failure.is_some_and(|before| stored > before);
-        if slot.unknown_failures >= self.max_unknown_failures && others_stored {
+        if slot.unclassified_failures >= self.max_unclassified_failures && others_stored {
             let with_code = code.map_or_else(|| "without a code".to_owned(), |code| format!("with code {code}"));
             let detail = format!("MongoDB rejected the document alone again and again {with_code}");
             self.reject(at, Reason::RejectedByStore, detail, code);
@@ -204,7 +204,7 @@ impl BatchProgress {
             errors.iter().filter_map(|(index, error)| Some((*piece.get(*index)?, *error))).collect();
         self.note_first_failure(errors.keys().copied());
         let mut remaining = Remaining::default();
-        // The stored ones first, because unknown failures are judged by whether others were stored.
+        // The stored ones first, because unclassified failures are judged by whether others were stored.
         for at in piece.iter().filter(|at| !errors.contains_key(*at)) {
             self.stored.fetch_add(1, Ordering::Relaxed);
             self.finish(*at, DocumentOutcome::Stored);
@@ -230,8 +230,8 @@ impl BatchProgress {
                 self.reject(at, Reason::RejectedByStore, detail, Some(code));
             }
             DocumentError::Retry(failure) => remaining.failure = Some(failure),
-            DocumentError::Unknown(code) => {
-                self.unknown_failure(at, Some(code));
+            DocumentError::Unclassified(code) => {
+                self.unclassified_failure(at, Some(code));
                 self.pieces.push_back(vec![at]);
                 remaining.unknown_code = Some(code);
             }

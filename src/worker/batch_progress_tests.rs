@@ -91,7 +91,7 @@ fn a_document_that_is_not_found_is_written_again() {
 }
 
 #[test]
-fn an_unknown_failure_is_bisected_down_to_its_document() {
+fn an_unclassified_failure_is_bisected_down_to_its_document() {
     let batch: Vec<_> = (0..9).map(|id| pending(id, "{}")).collect();
     let mut progress = progress(&batch);
     let mut commands = 0;
@@ -114,10 +114,10 @@ fn an_unknown_code_is_retried_alone_a_bounded_number_of_times() {
     let batch = vec![pending(1, "{}"), pending(2, "{}")];
     let mut progress = progress(&batch);
     let piece = progress.next_piece(&batch).unwrap();
-    assert!(progress.command_completed(&piece, &[(1, DocumentError::Unknown(4242))]).unknown_code.is_some());
+    assert!(progress.command_completed(&piece, &[(1, DocumentError::Unclassified(4242))]).unknown_code.is_some());
     for _ in 0..2 {
         assert_eq!(progress.next_piece(&batch), Some(vec![1]));
-        progress.command_completed(&[1], &[(0, DocumentError::Unknown(4242))]);
+        progress.command_completed(&[1], &[(0, DocumentError::Unclassified(4242))]);
     }
     assert_eq!(progress.next_piece(&batch), None);
     assert!(matches!(&progress.slots[1].outcome, Some(DocumentOutcome::Rejected(r)) if r.detail.contains("4242")));
@@ -130,10 +130,10 @@ fn attempts_of_an_earlier_session_count_but_two_remain() {
         batch[1].delivery = Delivery::with_body("{}").redelivered(deliveries);
         let mut progress = BatchProgress::new(&batch, 5, Arc::default());
         let piece = progress.next_piece(&batch).unwrap();
-        progress.command_completed(&piece, &[(1, DocumentError::Unknown(4242))]);
+        progress.command_completed(&piece, &[(1, DocumentError::Unclassified(4242))]);
         let mut made = 1;
         while progress.next_piece(&batch).is_some() {
-            progress.command_completed(&[1], &[(0, DocumentError::Unknown(4242))]);
+            progress.command_completed(&[1], &[(0, DocumentError::Unclassified(4242))]);
             made += 1;
         }
         assert_eq!(made, attempts, "after {deliveries} deliveries");

@@ -40,7 +40,7 @@ enum Reply {
     Completed,
     /// The command completed, but its reply, or the read that follows it, was lost.
     Lost,
-    /// The command did not run, because of a transient or an unknown failure.
+    /// The command did not run, because of a transient or an unclassified failure.
     Failed(FailureClass),
 }
 

@@ -39,7 +39,7 @@ pub async fn write(context: &WorkerContext, batch: Vec<PendingEvent>) -> Vec<(Pe
             backoff.reset();
         }
     }
-    if progress.has_unknown_failures() && context.health.up(Component::Document) {
+    if progress.has_unclassified_failures() && context.health.up(Component::Document) {
         info!("the document that MongoDB rejected with an unknown code has its outcome");
     }
     let outcomes = progress.into_outcomes();
@@ -80,7 +80,7 @@ async fn attempt(
     }
 }
 
-/// The outcome of these documents is unknown. An unknown failure is bisected without a report until one document is left.
+/// The outcome of these documents is unknown. An unclassified failure is bisected without a report until one document is left.
 fn command_failed(
     context: &WorkerContext,
     progress: &mut BatchProgress,

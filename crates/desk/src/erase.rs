@@ -93,14 +93,14 @@ impl<'a> UserSearch<'a> {
         deleted: &mut UserDeadLetters,
     ) -> Result<(), DeskError> {
         let run = Run { settings: self.settings, report };
-        let mut reader = DeadLetterRemover::open(run, &source.clone().into(), None).await?;
-        let ended = self.delete_all(&mut reader, &source.queue, &**report, deleted).await;
-        reader.close(ended).await
+        let mut remover = DeadLetterRemover::open(run, &source.clone().into(), None).await?;
+        let ended = self.delete_all(&mut remover, &source.queue, &**report, deleted).await;
+        remover.close(ended).await
     }
 
     async fn delete_all(
         &self,
-        reader: &mut DeadLetterRemover,
+        remover: &mut DeadLetterRemover,
         queue: &str,
         report: &dyn Report,
         deleted: &mut UserDeadLetters,
@@ -108,7 +108,7 @@ impl<'a> UserSearch<'a> {
         let mut decoder = self.search.decoder();
         let mut acks = Vec::new();
         loop {
-            let next = reader.next().await?;
+            let next = remover.next().await?;
             let is_last = next.is_none();
             next.iter().for_each(|(dead_letter, _)| report.set_done(dead_letter.position.into()));
             if let Some((dead_letter, ack)) = next
@@ -118,7 +118,7 @@ impl<'a> UserSearch<'a> {
             }
             if is_last || acks.len() >= MAX_BATCH {
                 let count = acks.len() as u64;
-                reader.acknowledge(std::mem::take(&mut acks)).await?;
+                remover.acknowledge(std::mem::take(&mut acks)).await?;
                 deleted.found += count;
             }
             if is_last {

@@ -48,14 +48,14 @@ impl Purge {
 
     async fn purge(
         &self,
-        reader: &mut DeadLetterRemover,
+        remover: &mut DeadLetterRemover,
         report: &dyn Report,
         progress: &mut Progress,
     ) -> Result<(), DeskError> {
         let mut backup = self.backup.clone().map(BackupFile::new);
         let mut batch = Batch::default();
         loop {
-            let next = reader.next().await?;
+            let next = remover.next().await?;
             let is_last = next.is_none();
             if let Some((dead_letter, ack)) = next {
                 if backup.is_some() {
@@ -72,7 +72,7 @@ impl Purge {
                     progress.outcome.file = backup.created();
                 }
                 let count = acks.len() as u64;
-                reader.acknowledge(acks).await?;
+                remover.acknowledge(acks).await?;
                 progress.outcome.count += count;
                 ids.iter().for_each(|id| progress.name(Touched::Purged, id, None));
                 report.set_done(progress.outcome.count);
@@ -93,14 +93,14 @@ impl Operation for Purge {
 
     async fn perform(&self, run: Run<'_>, progress: &mut Progress) -> Result<(), DeskError> {
         self.check()?;
-        let mut reader = DeadLetterRemover::open(run, &self.selection, None).await?;
-        let ended = self.purge(&mut reader, &**run.report, progress).await;
+        let mut remover = DeadLetterRemover::open(run, &self.selection, None).await?;
+        let ended = self.purge(&mut remover, &**run.report, progress).await;
         let outcome = &progress.outcome;
         if let (Err(_), Some(file), true) = (&ended, &outcome.file, outcome.count > 0) {
             let purged = dead_letters(outcome.count);
             run.report.note(&format!("{purged} purged before the failure; all are in {file}"));
         }
-        reader.close(ended).await
+        remover.close(ended).await
     }
 
     fn to_text(&self, outcome: &Outcome) -> String {
