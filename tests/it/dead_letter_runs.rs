@@ -240,3 +240,30 @@ async fn nothing_is_sent_twice_because_the_channel_is_closed_for_another() {
     env.channel.exchange_delete(internal.into(), ExchangeDeleteOptions::default()).await.unwrap();
     env.clean().await;
 }
+
+#[tokio::test]
+async fn a_run_that_removes_some_keeps_the_others_in_order_and_each_with_its_headers() {
+    let env = TestEnv::new().await;
+    for (queue_type, arguments) in [("quorum", &[HIGH_LIMIT][..]), ("classic", &[])] {
+        env.replace_dead_letter_queue(queue_type, arguments).await;
+        // More than a channel of the run holds.
+        let dead_letter = |n: i32| {
+            let reason = if n % 3 == 0 { "too_deep" } else { "rejected_by_store" };
+            let properties = BasicProperties::default().with_headers(env.headers(&format!("id-{n}"), reason, n));
+            (TestMessage::numbered(n).body, properties)
+        };
+        env.publish_dead_letters((0..4000).map(dead_letter)).await;
+        env.dead_command_succeeds(&["park", "--reason", "too_deep"]).await;
+        for (queue, is_parked) in [(env.dead_letter_queue(), false), (env.parked_queue(), true)] {
+            let messages = env.take_all_messages(&queue).await;
+            let numbers: Vec<i32> = (0..4000).filter(|n| (n % 3 == 0) == is_parked).collect();
+            assert_eq!(messages.len(), numbers.len(), "{queue_type}");
+            for (message, n) in messages.iter().zip(numbers) {
+                assert_eq!(message.body, TestMessage::numbered(n).body, "{queue_type}: the order");
+                let headers = message.properties.headers().as_ref().unwrap().inner();
+                assert_eq!(headers["dl-id"], AMQPValue::LongString(format!("id-{n}").into()), "{queue_type}");
+            }
+        }
+    }
+    env.clean().await;
+}

@@ -43,7 +43,7 @@ impl QueueBrowser {
                     self.max_step = ((rate.per_second() * 60.0) as u32).clamp(1, self.max_step);
                     self.step = self.step.min(self.max_step);
                 }
-                self.counts_read = false;
+                (self.counts_read, self.removes) = (false, true);
                 Ok(MarkedBrowser { browser: self, remaining, any_since_extended: true, later: 0 })
             }
             Err(error) => {
@@ -109,15 +109,18 @@ impl MarkedBrowser {
     /// The connection is lost; the broker requeues what it received no ack for.
     pub async fn acknowledge(&mut self, acks: Vec<AckHandle>) -> Result<(), BrowseError> {
         let limit = self.browser.call_timeout;
-        let acks = acks.into_iter().map(|ack| async move {
-            match timeout(limit, ack.0.ack(BasicAckOptions { multiple: false })).await {
-                Ok(Ok(true)) => Ok(()),
+        let acks = acks.into_iter().map(|AckHandle { acker, channel }| async move {
+            match timeout(limit, acker.ack(BasicAckOptions { multiple: false })).await {
+                Ok(Ok(true)) => Ok(channel),
                 _ => Err(BrokerError::AckFailed),
             }
         });
-        let acknowledged = try_join_all(acks).await?.len();
+        let channels = try_join_all(acks).await?;
         self.browser.last_ack = Some(Instant::now());
-        self.browser.held -= u32::try_from(acknowledged).unwrap_or(self.browser.held);
+        for channel in channels {
+            let held = self.browser.earlier.get_mut(channel).map_or(&mut self.browser.held, |(_, held)| held);
+            *held = held.saturating_sub(1);
+        }
         Ok(())
     }
 
