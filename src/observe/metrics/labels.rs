@@ -92,6 +92,8 @@ pub(super) struct BoundedNames {
     seen: Mutex<BTreeSet<String>>,
 }
 
+/// The label of who or what has no name.
+pub(super) const UNKNOWN: &str = "unknown";
 /// Longest name, in bytes.
 const MAX_NAME: usize = 60;
 
@@ -105,7 +107,7 @@ impl BoundedNames {
         let name = one_line(name, MAX_NAME);
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         if name.is_empty() {
-            "unknown".to_owned()
+            UNKNOWN.to_owned()
         } else if seen.contains(&name) || seen.len() < self.max {
             seen.insert(name.clone());
             name

@@ -9,12 +9,10 @@ use ticketlog_status::SuspectEvents;
 
 use super::PUBLISHERS_SEEN;
 use super::catalogue::SUSPECT_EVENTS;
+use super::labels::UNKNOWN;
 
 /// Most publishers that are told apart here; some of them share the label `other`.
 const MAX_PUBLISHERS: usize = 40;
-
-/// The label of publishers without a name.
-const UNKNOWN: &str = "unknown";
 
 /// The counts of one route.
 #[derive(Default)]
