@@ -82,7 +82,11 @@ fn commands(bench: &Bench, name: &str, fingerprint: &str, block: &mut Block) {
 
 /// How many seconds a command takes to end after Ctrl-C, in the middle of its reading.
 fn interrupted(name: &str, arguments: &[&str]) -> f64 {
-    let mut command = ticketlog(name);
+    let ours = ticketlog(name);
+    // A shell starts what runs in the background with SIGINT ignored.
+    let mut command = Command::new("env");
+    command.arg("--default-signal=INT").arg(ours.get_program());
+    command.envs(ours.get_envs().filter_map(|(name, value)| Some((name, value?))));
     let mut child = command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
     std::thread::sleep(Duration::from_secs(5));
     assert!(child.try_wait().unwrap().is_none(), "{arguments:?} ended within 5 s: raise BENCH_DEAD_LETTERS");
