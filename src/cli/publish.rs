@@ -72,7 +72,7 @@ fn percent(text: &str) -> Result<f64, String> {
 }
 
 fn short_text(text: &str) -> Result<String, String> {
-    if text.len() <= 255 { Ok(text.to_owned()) } else { Err("has at most 255 bytes".to_owned()) }
+    if text.len() <= 255 { Ok(text.to_owned()) } else { Err("must have at most 255 bytes".to_owned()) }
 }
 
 fn start_time(text: &str) -> Result<StartTime, String> {

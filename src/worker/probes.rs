@@ -1,5 +1,5 @@
 //! Owns the checks beside the flow: whether an idle store still answers, its clock, the depth of the queues, and policies
-//! that can remove dead letters.
+//! that can delete dead letters.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -63,10 +63,8 @@ async fn probe(context: &WorkerContext) {
 pub async fn queues(context: Arc<WorkerContext>) {
     let settings = &context.settings;
     let broker = &settings.broker;
-    let queues = settings.queues();
-    let shards: Vec<&str> = queues.iter().map(String::as_str).collect();
     // In the order of the roles.
-    let names = [&shards[..], &[&settings.dead_letter_queue], &[&settings.parked_queue]];
+    let names = [settings.queues(), vec![settings.dead_letter_queue.clone()], vec![settings.parked_queue.clone()]];
     let mut depths = QueueDepths::default();
     let mut filled_since = [0.0; QueueRole::VARIANTS.len()];
     while !context.stop.is_cancelled() {
@@ -74,7 +72,7 @@ pub async fn queues(context: Arc<WorkerContext>) {
         rabbitmq::user_name(broker).into_iter().for_each(|user| context.trusted_users.add(user));
         // While there is no session, its own connection attempts are enough; a paused worker makes none.
         let may_connect = context.health.is_up(Component::Broker) || !context.health.is_up(Component::Consumer);
-        let read = if may_connect { depths.read(broker, &names).await.ok() } else { None };
+        let read = if may_connect { depths.read_each(broker, &names).await.ok() } else { None };
         let pause = if read.is_some() { QUEUES_INTERVAL } else { QUEUES_RETRY };
         let counts = read.unwrap_or_else(|| vec![None; names.len()]);
         for ((role, counts), since) in QueueRole::VARIANTS.iter().zip(counts).zip(&mut filled_since) {
@@ -106,7 +104,7 @@ pub async fn policies(context: Arc<WorkerContext>) {
             metrics::set_queue_removes(role, keys.as_ref().map(|keys| !keys.is_empty()));
             let warning = keys
                 .filter(|keys| !keys.is_empty())
-                .map(|keys| format!("a policy can remove dead letters from queue {queue}: {}", keys.join(", ")));
+                .map(|keys| format!("a policy can delete dead letters from queue {queue}: {}", keys.join(", ")));
             if context.health.set_warning(queue, warning.clone()) {
                 warn!(queue, "{}", warning.unwrap_or_default());
             }

@@ -370,7 +370,7 @@ async fn a_policy_that_deletes_dead_letters_is_reported() {
     worker.wait_until_ready().await;
     let (code, text) = worker.get("/readyz");
     let keys = "max-length = 9, message-ttl = 600000";
-    assert!(code == 200 && text.contains("warning: a policy can remove") && text.contains(keys), "{text}");
+    assert!(code == 200 && text.contains("warning: a policy can delete") && text.contains(keys), "{text}");
     let check = env.command().args(["check", "--set", &format!("broker.management={management}")]).output().unwrap();
     let report = String::from_utf8(check.stdout).unwrap();
     assert!(check.status.code() == Some(69) && report.contains(keys), "{report}");

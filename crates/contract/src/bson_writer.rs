@@ -1,9 +1,10 @@
 //! Writing BSON (bsonspec.org, version 1.1) into one buffer; the type byte of an element is set last.
 
+use std::collections::BTreeSet;
 use std::io::Write as _;
 
-use bson::DateTime;
 use bson::raw::{RawDocumentBuf, cstr};
+use bson::{DateTime, Document};
 
 /// The BSON types of JSON values, and of the `_id`.
 const DOUBLE: u8 = 0x01;
@@ -178,6 +179,13 @@ pub fn add_ingested_at(document: &mut RawDocumentBuf, millis: i64) {
 /// Whether two documents are the same event: equal bytes, except for `ingested_at` at the end.
 pub fn same_event(left: &[u8], right: &[u8]) -> bool {
     without_ingested_at(left) == without_ingested_at(right)
+}
+
+/// The top-level fields that only one of two events has, or that differ.
+pub fn different_fields(left: &[u8], right: &[u8]) -> BTreeSet<String> {
+    let [left, right] = [left, right].map(|bytes| Document::from_reader(bytes).unwrap_or_default());
+    let keys = left.keys().chain(right.keys()).filter(|key| *key != "ingested_at");
+    keys.filter(|key| left.get(key) != right.get(key)).cloned().collect()
 }
 
 /// The elements of a document, without `ingested_at` if that is the last.

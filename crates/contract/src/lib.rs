@@ -83,7 +83,7 @@ mod lint_tests;
 #[cfg(test)]
 mod property_tests;
 
-pub use bson_writer::{add_ingested_at, same_event};
+pub use bson_writer::{add_ingested_at, different_fields, same_event};
 pub use decode::{Decoder, Event, Identity, Message, decompressed_body};
 pub use finding::{FindingKind, Findings};
 pub use formats::{Contract, RouteContract};

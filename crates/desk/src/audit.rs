@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use bson::oid::ObjectId;
 use serde_json::{Map, Value, json};
+use strum::IntoStaticStr;
 use tracing::{info, warn};
 
 use ticketlog_config::system::{host_name, now_millis};
@@ -24,7 +25,8 @@ const MAX_ID: usize = 64;
 const MAX_WAIT: Duration = Duration::from_secs(1);
 
 /// What became of a dead letter, as the lines of an audit name it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
 pub enum Touched {
     Replayed,
     /// Replayed with a changed body.
@@ -33,20 +35,6 @@ pub enum Touched {
     Unparked,
     Purged,
     Imported,
-}
-
-impl Touched {
-    /// The key of its ids in a line.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Touched::Replayed => "replayed",
-            Touched::Edited => "edited",
-            Touched::Parked => "parked",
-            Touched::Unparked => "unparked",
-            Touched::Purged => "purged",
-            Touched::Imported => "imported",
-        }
-    }
 }
 
 /// Dead letters whose outcome is known, and not written yet.
@@ -107,7 +95,7 @@ impl Audit {
         if let Some(document) = document {
             self.named.documents.insert(id.clone(), json!(document.to_hex()));
         }
-        let ids = self.named.ids.entry(touched.as_str()).or_insert_with(|| json!([]));
+        let ids = self.named.ids.entry(<&str>::from(touched)).or_insert_with(|| json!([]));
         ids.as_array_mut().into_iter().for_each(|ids| ids.push(json!(id)));
         self.named.count += 1;
         let since = *self.named.since.get_or_insert_with(Instant::now);

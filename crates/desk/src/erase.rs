@@ -69,17 +69,14 @@ impl<'a> UserSearch<'a> {
     pub async fn find(&self, source: &Source, report: &Arc<dyn Report>) -> Result<UserDeadLetters, DeskError> {
         let mut dead_letters = UserDeadLetters::default();
         let run = Run { settings: self.settings, report };
-        let mut reader = DeadLetterReader::open(run, &source.clone().into()).await?;
+        let reader = DeadLetterReader::open(run, &source.clone().into()).await?;
         let mut decoder = self.search.decoder();
-        let read = async {
-            while let Some(dead_letter) = reader.next().await? {
-                let is_found = self.add(&mut decoder, dead_letter, &source.queue, &mut dead_letters);
-                dead_letters.found += u64::from(is_found);
-            }
-            Ok(())
-        }
-        .await;
-        reader.close(read).await.map(|()| dead_letters)
+        let add = |dead_letter| {
+            let is_found = self.add(&mut decoder, dead_letter, &source.queue, &mut dead_letters);
+            dead_letters.found += u64::from(is_found);
+        };
+        reader.read_all(add).await?;
+        Ok(dead_letters)
     }
 
     /// Deletes them, without a copy, and counts in `deleted` what was deleted.

@@ -142,6 +142,18 @@ impl DeadLetterReader {
         Ok(None)
     }
 
+    /// Hands over all selected dead letters, until the operator stops it, and requeues everything.
+    pub async fn read_all(mut self, mut each: impl FnMut(DeadLetter)) -> Result<(), DeskError> {
+        let read = loop {
+            match self.next().await {
+                Ok(Some(dead_letter)) => each(dead_letter),
+                Ok(None) => break Ok(()),
+                Err(error) => break Err(error),
+            }
+        };
+        self.close(read).await
+    }
+
     /// Requeues everything. An error in `result` has priority.
     pub async fn close<T>(self, result: Result<T, DeskError>) -> Result<T, DeskError> {
         let closed = self.browser.close().await;

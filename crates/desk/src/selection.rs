@@ -41,20 +41,14 @@ impl Selection {
     /// # Errors
     /// The queue cannot be read, or the operator stops it.
     pub async fn count(&self, run: Run<'_>) -> Result<u64, DeskError> {
-        let mut reader = DeadLetterReader::open(run, self).await?;
+        let reader = DeadLetterReader::open(run, self).await?;
         if self.filter.is_empty() {
             let count = reader.total().into();
             return reader.close(Ok(count)).await;
         }
-        let counted = async {
-            let mut count = 0;
-            while reader.next().await?.is_some() {
-                count += 1;
-            }
-            if run.report.is_stopped() { Err(DeskError::Stopped) } else { Ok(count) }
-        }
-        .await;
-        reader.close(counted).await
+        let mut count = 0;
+        reader.read_all(|_| count += 1).await?;
+        if run.report.is_stopped() { Err(DeskError::Stopped) } else { Ok(count) }
     }
 
     /// Limits it to as many as a person was told.

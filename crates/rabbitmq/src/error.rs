@@ -52,35 +52,32 @@ pub enum BrokerError {
 
 impl BrokerError {
     /// What happened, without what to do about it.
-    pub fn what(&self) -> Cow<'static, str> {
-        let text = match self {
-            BrokerError::Unreachable(address) => return format!("RabbitMQ cannot be reached at {address}").into(),
-            BrokerError::InvalidUri(setting) => return format!("{setting} is not an AMQP URI").into(),
+    pub fn what(&self) -> Cow<'_, str> {
+        match self {
+            BrokerError::Unreachable(address) => format!("RabbitMQ cannot be reached at {address}").into(),
+            BrokerError::InvalidUri(setting) => format!("{setting} is not an AMQP URI").into(),
             BrokerError::Authentication(setting) => {
-                return format!("RabbitMQ rejects the user name or the password of {setting}").into();
+                format!("RabbitMQ rejects the user name or the password of {setting}").into()
             }
             BrokerError::VirtualHost(setting) => {
-                return format!("the virtual host of {setting} does not exist, or the user has no access to it").into();
+                format!("the virtual host of {setting} does not exist, or the user has no access to it").into()
             }
-            BrokerError::Certificate(fault) => return fault.clone().into(),
-            BrokerError::Tls(address) => return format!("the TLS handshake with RabbitMQ failed at {address}").into(),
-            BrokerError::Timeout(action) => return format!("RabbitMQ did not answer in time: {action}").into(),
-            BrokerError::Refused(refusal) => return refusal.text.clone().into(),
-            BrokerError::Closed(code) => {
-                return format!("RabbitMQ closed the channel or the connection with code {code}").into();
-            }
-            BrokerError::ConnectionLimit => "RabbitMQ's connection limit for the user or the virtual host is reached",
-            BrokerError::ConnectionLost => "the connection to RabbitMQ was lost",
+            BrokerError::Certificate(fault) => fault.into(),
+            BrokerError::Tls(address) => format!("the TLS handshake with RabbitMQ failed at {address}").into(),
+            BrokerError::Timeout(action) => format!("RabbitMQ did not answer in time: {action}").into(),
+            BrokerError::Refused(refusal) => (&refusal.text).into(),
+            BrokerError::Closed(code) => format!("RabbitMQ closed the channel or the connection with code {code}").into(),
+            BrokerError::ConnectionLimit => "RabbitMQ's connection limit for the user or the virtual host is reached".into(),
+            BrokerError::ConnectionLost => "the connection to RabbitMQ was lost".into(),
             BrokerError::ConsumerCancelled => {
-                "RabbitMQ cancelled the consumer: the queue was deleted, its leader moved, or the consumer timeout passed"
+                "RabbitMQ cancelled the consumer: the queue was deleted, its leader moved, or the consumer timeout passed".into()
             }
-            BrokerError::Stream => "broker.queue is a stream: acknowledgements remove nothing from it",
-            BrokerError::UnparsableFrame => "RabbitMQ sent a frame that cannot be parsed",
-            BrokerError::AckFailed => "an acknowledgement could not be sent",
-            BrokerError::DeliveryTagGap => "RabbitMQ's delivery tags are not contiguous",
-            BrokerError::MemoryBudget => "the messages in flight far exceed broker.prefetch_bytes",
-        };
-        text.into()
+            BrokerError::Stream => "broker.queue is a stream: acknowledgements remove nothing from it".into(),
+            BrokerError::UnparsableFrame => "RabbitMQ sent a frame that cannot be parsed".into(),
+            BrokerError::AckFailed => "an acknowledgement could not be sent".into(),
+            BrokerError::DeliveryTagGap => "RabbitMQ's delivery tags are not contiguous".into(),
+            BrokerError::MemoryBudget => "the messages in flight far exceed broker.prefetch_bytes".into(),
+        }
     }
 
     /// What to do, if there is something to do.
@@ -217,14 +214,12 @@ impl BrokerError {
         {
             return BrokerError::Tls(address);
         }
-        match reply_code(error) {
-            Some(403) => BrokerError::Authentication(setting),
+        match reply(error) {
+            Some((403, _)) => BrokerError::Authentication(setting),
             // Its texts: "… connection limit (1) is reached", "… user connection limit (1) is reached".
-            Some(530) if reply_text(error).is_some_and(|text| text.contains("connection limit")) => {
-                BrokerError::ConnectionLimit
-            }
-            Some(402 | 530) => BrokerError::VirtualHost(setting),
-            Some(code) => BrokerError::Closed(code),
+            Some((530, text)) if text.contains("connection limit") => BrokerError::ConnectionLimit,
+            Some((402 | 530, _)) => BrokerError::VirtualHost(setting),
+            Some((code, _)) => BrokerError::Closed(code),
             None => BrokerError::Unreachable(address),
         }
     }
@@ -234,32 +229,20 @@ impl BrokerError {
         if matches!(error.kind(), ErrorKind::ParsingError(_)) {
             return BrokerError::UnparsableFrame;
         }
-        match reply_code(error) {
-            Some(code) => BrokerError::Closed(code),
-            None => BrokerError::ConnectionLost,
-        }
+        reply(error).map_or(BrokerError::ConnectionLost, |(code, _)| BrokerError::Closed(code))
     }
 
     /// For declarations, consumers and publishes: their reply texts name topology, which comes from our configuration.
     pub(super) fn from_topology_request(error: &lapin::Error) -> Self {
-        let refusal = match error.kind() {
-            ErrorKind::ProtocolError(reply) => Refusal::new(reply.get_id(), reply.get_message().as_str()),
-            _ => None,
-        };
+        let refusal = reply(error).and_then(|(code, text)| Refusal::new(code, text));
         refusal.map_or_else(|| BrokerError::from_request(error), BrokerError::Refused)
     }
 }
 
-fn reply_text(error: &lapin::Error) -> Option<&str> {
+/// The broker's reply, if it is one: its code, and its text.
+fn reply(error: &lapin::Error) -> Option<(u16, &str)> {
     match error.kind() {
-        ErrorKind::ProtocolError(reply) => Some(reply.get_message().as_str()),
-        _ => None,
-    }
-}
-
-fn reply_code(error: &lapin::Error) -> Option<u16> {
-    match error.kind() {
-        ErrorKind::ProtocolError(reply) => Some(reply.get_id()),
+        ErrorKind::ProtocolError(reply) => Some((reply.get_id(), reply.get_message().as_str())),
         _ => None,
     }
 }

@@ -9,7 +9,7 @@ use serde_json::json;
 use ticketlog_config::RouteSettings;
 use ticketlog_config::format::{age, dead_letters, rfc3339};
 use ticketlog_contract::dead_letter::{DeadLetterFields, Groups, SameIds, bounded, escape, terminal_safe};
-use ticketlog_desk::{DeadLetterReader, Run};
+use ticketlog_desk::{DeadLetter, DeadLetterReader, Run};
 
 use super::super::CommandError;
 use super::super::terminal::wrapped;
@@ -42,20 +42,16 @@ impl StatsArgs {
     pub async fn run(&self, settings: &RouteSettings) -> Result<u8, CommandError> {
         let report = TerminalReport::reading();
         let run = Run { settings, report: &report };
-        let mut reader = DeadLetterReader::open(run, &self.selection.of(self.queue.source(settings))).await?;
+        let reader = DeadLetterReader::open(run, &self.selection.of(self.queue.source(settings))).await?;
         let (mut groups, mut same_ids) = (Groups::default(), SameIds::with_capacity(reader.total() as usize));
         let mut names = Names::default();
-        let read = async {
-            while let Some(dead_letter) = reader.next().await? {
-                let fields = dead_letter.delivery.dead_letter_fields(&dead_letter.record, &dead_letter.id);
-                groups.add(&fields, dead_letter.delivery.body.len());
-                same_ids.add(&dead_letter.id, dead_letter.position);
-                names.add(&fields);
-            }
-            Ok(())
-        }
-        .await;
-        reader.close(read).await?;
+        let add = |dead_letter: DeadLetter| {
+            let fields = dead_letter.delivery.dead_letter_fields(&dead_letter.record, &dead_letter.id);
+            groups.add(&fields, dead_letter.delivery.body.len());
+            same_ids.add(&dead_letter.id, dead_letter.position);
+            names.add(&fields);
+        };
+        reader.read_all(add).await?;
         // Its progress bar is no longer in the way.
         drop(report);
         let queue = self.queue.name(settings);

@@ -59,18 +59,14 @@ impl<'a> DeadLetters<'a> {
         let message_ids = of.iter().map(|event| event.message_id()).collect();
         let filter = Filter { publishers: vec![NAME.to_owned()], message_ids, ..Filter::default() };
         let selection = Selection { source: self.source.clone(), filter, limit: None };
-        let mut reader = DeadLetterReader::open(self.run(), &selection).await?;
-        let found = async {
-            let mut found = Vec::new();
-            while reader.total() <= self.max
-                && let Some(dead_letter) = reader.next().await?
-            {
-                found.extend(is_of_smoke_test(&dead_letter, shape).then_some(dead_letter));
-            }
-            Ok(found)
+        let reader = DeadLetterReader::open(self.run(), &selection).await?;
+        if reader.total() > self.max {
+            return reader.close(Ok(Vec::new())).await;
         }
-        .await;
-        reader.close(found).await
+        let mut found = Vec::new();
+        let add = |dead_letter| found.extend(is_of_smoke_test(&dead_letter, shape).then_some(dead_letter));
+        reader.read_all(add).await?;
+        Ok(found)
     }
 
     /// Deletes these from the queue, and no others: by id, `message_id` and publisher. Returns how many.

@@ -97,8 +97,6 @@ impl RouteCheck<'_> {
 
     /// The counts of the queue that the workers consume; `None` if this login may not see it.
     async fn source_queue(&self, broker: &BrokerSettings) -> Result<Option<QueueCounts>, BrokerError> {
-        let queues = self.settings.queues();
-        let queues: Vec<&str> = queues.iter().map(String::as_str).collect();
-        Ok(QueueDepths::default().read(broker, &[&queues]).await?.first().copied().flatten())
+        QueueDepths::default().read(broker, &self.settings.queues()).await
     }
 }

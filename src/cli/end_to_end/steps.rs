@@ -9,12 +9,12 @@ use url::Url;
 use ticketlog_config::finding::Finding;
 use ticketlog_config::format::{counted, dead_letters};
 use ticketlog_config::{BrokerSettings, RouteSettings};
-use ticketlog_contract::{Event, Reason, dead_letter::Cause, same_event};
+use ticketlog_contract::{Event, Reason, dead_letter::Cause, different_fields, same_event};
 use ticketlog_desk::{DeadLetter, DeskError, Source};
 use ticketlog_rabbitmq::{self as rabbitmq, BrowseOptions, PublishResult, Publisher, QueueDepths};
 
 use super::dead_letters::DeadLetters;
-use super::event::{MarkedEvent, NAME, Shape, differing_fields};
+use super::event::{MarkedEvent, NAME, Shape};
 use super::{EndToEndArgs, Failed, LONGEST_PAUSE, Side, Waiting};
 use crate::mongodb::{self, Failure, Store, readers_index};
 
@@ -220,7 +220,8 @@ impl RouteCheck<'_> {
             return Err(of_reader(format!("it is stored, but the index {index} does not find it"), fix));
         };
         if !same_event(expected.document.as_bytes(), document.as_bytes()) {
-            let fields = differing_fields(&expected.document, document).join(", ");
+            let fields = different_fields(expected.document.as_bytes(), document.as_bytes());
+            let fields = fields.into_iter().collect::<Vec<_>>().join(", ");
             let fix = "give this command the workers' settings and version (event.fields, event.drop, event.mask)";
             return Err(of_reader(format!("it is stored otherwise than these settings say: {fields}"), fix));
         }
@@ -308,9 +309,9 @@ impl RouteCheck<'_> {
 
     /// The number of messages that are ready in the dead-letter queue, if that is known.
     async fn depth(&mut self) -> Option<u32> {
-        let queue = self.settings.dead_letter_queue.as_str();
-        let counts = self.depths.read(&self.settings.broker, &[&[queue]]).await.ok()?;
-        counts.first().copied().flatten().map(|counts| counts.ready)
+        let queue = self.settings.dead_letter_queue.clone();
+        let counts = self.depths.read(&self.settings.broker, &[queue]).await.ok()?;
+        counts.map(|counts| counts.ready)
     }
 
     /// The way of a malformed event.

@@ -40,7 +40,7 @@ Not erased: events that wait in the queue of the workers (it says how many; run 
 `dead purge`, backups of MongoDB, its oplog until that has rolled over (`ticketlog tail --since` can still show the events), and for
 up to 15 minutes what a console holds in memory.
 
-Exit code 75: something of the user has come meanwhile; run it again.
+Exit code 75: new data of the user has arrived meanwhile; run it again.
 
 Examples:
   ticketlog erase --user 42 --dry-run
@@ -132,10 +132,8 @@ impl EraseArgs {
             let [dead, parked] = self.sources(target.settings);
             found.dead.add(search.find(&dead, &report).await?);
             found.parked.add(search.find(&parked, &report).await?);
-            let queues = target.settings.queues();
-            let queues: Vec<&str> = queues.iter().map(String::as_str).collect();
-            let waiting = QueueDepths::default().read(&target.settings.broker, &[&queues]).await?;
-            let waiting = waiting.first().copied().flatten().map(|counts| u64::from(counts.ready));
+            let waiting = QueueDepths::default().read(&target.settings.broker, &target.settings.queues()).await?;
+            let waiting = waiting.map(|counts| u64::from(counts.ready));
             found.waiting = found.waiting.zip(waiting).map(|(all, waiting)| all + waiting);
         }
         Ok(found)

@@ -1,14 +1,13 @@
 //! The report of `ticketlog shadow`: counts, examples, differences. Pure.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use bson::Document;
 use serde_json::{Value, json};
 
 use ticketlog_contract::dead_letter::{bounded, escape};
-use ticketlog_contract::{Rejection, same_event};
+use ticketlog_contract::{Rejection, different_fields, same_event};
 
 /// Most causes, and fields, that are told apart; others are counted together.
 const MAX_CAUSES: usize = 50;
@@ -138,13 +137,6 @@ impl Report {
     }
 }
 
-/// The top-level fields that only one has, or that differ.
-fn different_fields(left: &[u8], right: &[u8]) -> BTreeSet<String> {
-    let [left, right] = [left, right].map(|bytes| Document::from_reader(bytes).unwrap_or_default());
-    let keys = left.keys().chain(right.keys()).filter(|key| *key != "ingested_at");
-    keys.filter(|key| left.get(key) != right.get(key)).cloned().collect()
-}
-
 #[cfg(test)]
 mod tests {
     use bson::doc;
@@ -154,7 +146,7 @@ mod tests {
 
     #[test]
     fn causes_and_differences_are_counted() {
-        let bytes = |document: Document| document.to_vec().unwrap();
+        let bytes = |document: bson::Document| document.to_vec().unwrap();
         let mut report = Report::default();
         for _ in 0..2 {
             report.decoded(100, Duration::from_micros(4));

@@ -12,7 +12,7 @@ const MAX_PUBLISHERS: usize = 20;
 pub const HISTORY_POINTS: usize = 24;
 
 /// Dead letters with one fingerprint.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Group {
     pub cause: Cause,
     pub fingerprint: String,
@@ -45,12 +45,7 @@ impl Group {
             detail: if is_known { first.detail } else { "(further causes)" }.to_owned(),
             id: first.id.to_owned(),
             message_id: first.message_id.map(str::to_owned),
-            count: 0,
-            oldest: None,
-            newest: None,
-            replayed: 0,
-            publishers: BTreeMap::new(),
-            history: [0; HISTORY_POINTS],
+            ..Group::default()
         }
     }
 }

@@ -10,10 +10,11 @@ use super::headers::{
 };
 
 /// Why a message is in a dead-letter queue, as far as its headers say.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Cause {
     Reason(Reason),
     /// It has no headers of a dead letter: somebody published it there, or its reason is not known to this version.
+    #[default]
     Unknown,
 }
 
@@ -62,7 +63,7 @@ impl Cause {
 }
 
 /// What the headers of a dead letter say. A text is empty if its header is missing.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct DeadLetterRecord {
     /// `dl-id`; `None` if the worker did not write the dead letter.
     pub id: Option<String>,
@@ -134,7 +135,7 @@ impl DeadLetterRecord {
             (_, reason) => reason,
         };
         let Some(reason) = reason else {
-            return death.map_or_else(DeadLetterRecord::unknown, DeadLetterRecord::from_x_death);
+            return death.map(DeadLetterRecord::from_x_death).unwrap_or_default();
         };
         let or_empty = |name: &str| text(name).unwrap_or_default();
         DeadLetterRecord {
@@ -153,26 +154,6 @@ impl DeadLetterRecord {
             replays: get(REPLAYS).and_then(|count| count.int()).unwrap_or(0),
             replay_id: text(REPLAY_ID),
             user_id: text(USER_ID),
-        }
-    }
-
-    fn unknown() -> DeadLetterRecord {
-        DeadLetterRecord {
-            id: None,
-            first_id: None,
-            cause: Cause::Unknown,
-            field: None,
-            code: None,
-            detail: String::new(),
-            time: None,
-            exchange: String::new(),
-            routing_key: String::new(),
-            queue: String::new(),
-            worker: String::new(),
-            fingerprint: String::new(),
-            replays: 0,
-            replay_id: None,
-            user_id: None,
         }
     }
 
@@ -197,7 +178,7 @@ impl DeadLetterRecord {
             exchange: death.exchange,
             routing_key: death.routing_key,
             queue: death.queue,
-            ..DeadLetterRecord::unknown()
+            ..DeadLetterRecord::default()
         }
     }
 

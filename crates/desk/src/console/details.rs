@@ -1,7 +1,7 @@
 //! The dead letters that the console holds with their bodies: the first of each group, and those that were shown. Their size and
 //! their time are bounded.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -31,66 +31,43 @@ impl Detail {
     }
 }
 
+/// Whole dead letters, oldest first; each id once.
 #[derive(Debug, Default)]
-struct Entries {
-    by_id: HashMap<String, Arc<Detail>>,
-    /// Oldest first.
-    order: VecDeque<String>,
-    bytes: usize,
-}
-
-/// Whole dead letters by id.
-#[derive(Debug, Default)]
-pub(super) struct Details(Mutex<Entries>);
+pub(super) struct Details(Mutex<VecDeque<Arc<Detail>>>);
 
 impl Details {
-    fn entries(&self) -> MutexGuard<'_, Entries> {
+    fn entries(&self) -> MutexGuard<'_, VecDeque<Arc<Detail>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The dead letter with this id; of the publisher `only`, if it is given.
     pub fn get(&self, id: &str, only: Option<&str>) -> Option<Arc<Detail>> {
-        let found = self.entries().by_id.get(id).cloned()?;
+        let found = self.entries().iter().find(|detail| detail.dead_letter.id == id).cloned()?;
         let DeadLetter { id, delivery, record, .. } = &found.dead_letter;
         let is_visible = only.is_none() || delivery.dead_letter_fields(record, id).publisher == only;
         is_visible.then_some(found)
     }
 
-    /// Adds one; the oldest go if there is no room.
+    /// Adds one; the oldest go if there is no room. One that is larger is alone: a body can be as large as RabbitMQ allows.
     pub fn add(&self, detail: Detail) {
         let mut entries = self.entries();
-        let (bytes, id) = (detail.bytes, detail.dead_letter.id.clone());
-        if bytes > MAX_BYTES / 2 {
-            // It is alone: a body can be as large as RabbitMQ allows.
-            *entries = Entries::default();
+        entries.retain(|known| known.dead_letter.id != detail.dead_letter.id);
+        let mut bytes = detail.bytes + entries.iter().map(|known| known.bytes).sum::<usize>();
+        while bytes > MAX_BYTES {
+            let Some(oldest) = entries.pop_front() else { break };
+            bytes -= oldest.bytes;
         }
-        while entries.bytes + bytes > MAX_BYTES {
-            let Some(oldest) = entries.order.pop_front() else { break };
-            let removed = entries.by_id.remove(&oldest).map_or(0, |detail| detail.bytes);
-            entries.bytes -= removed;
-        }
-        entries.bytes += bytes;
-        entries.order.push_back(id.clone());
-        let replaced = entries.by_id.insert(id.clone(), Arc::new(detail));
-        if let Some(replaced) = replaced {
-            entries.bytes -= replaced.bytes;
-            let first = entries.order.iter().position(|known| *known == id);
-            first.and_then(|first| entries.order.remove(first));
-        }
+        entries.push_back(Arc::new(detail));
     }
 
     /// Forgets those that were read before a time: somebody may have erased them since.
     pub fn forget_before(&self, time: Instant) {
-        let mut entries = self.entries();
-        let Entries { by_id, order, bytes } = &mut *entries;
-        by_id.retain(|_, detail| detail.read >= time);
-        order.retain(|id| by_id.contains_key(id));
-        *bytes = by_id.values().map(|detail| detail.bytes).sum();
+        self.entries().retain(|detail| detail.read >= time);
     }
 
     /// Forgets all.
     pub fn clear(&self) {
-        *self.entries() = Entries::default();
+        self.entries().clear();
     }
 }
 
@@ -116,16 +93,13 @@ mod tests {
         }
         assert!(details.get("0", None).is_none() && details.get("9", None).is_some());
         details.add(detail("9", 10));
-        let lengths = |entries: &Entries| (entries.by_id.len(), entries.order.len());
-        let (by_id, order) = lengths(&details.entries());
-        assert_eq!(by_id, order);
+        assert_eq!(details.entries().iter().filter(|detail| detail.dead_letter.id == "9").count(), 1);
         details.add(detail("large", 20 << 20));
         assert!(details.get("9", None).is_none() && details.get("large", None).is_some());
         assert!(details.get("large", Some("shop")).is_none(), "it names no publisher");
         details.forget_before(details.get("large", None).unwrap().read);
         assert!(details.get("large", None).is_some());
         details.forget_before(Instant::now() + Duration::from_secs(1));
-        assert_eq!(lengths(&details.entries()), (0, 0));
-        assert_eq!(details.entries().bytes, 0);
+        assert!(details.entries().is_empty());
     }
 }

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::{self as desk, Audit, DeadLetterReader, DeskError, Done, Follow, Followed, Operation, Run, Selection};
+use crate::{
+    self as desk, Audit, DeadLetter, DeadLetterReader, DeskError, Done, Follow, Followed, Operation, Run, Selection,
+};
 use axum::http::StatusCode;
 use ticketlog_config::system::now_millis;
 use ticketlog_contract::dead_letter::{Filter, bounded};
@@ -121,25 +123,21 @@ async fn perform(console: &Arc<Console>, job: &Arc<Job>) -> Result<Performed, De
 
 async fn read_queue(console: &Console, queue: QueueKind, run: Run<'_>) -> Result<Outcome, DeskError> {
     let (began, taken) = (Instant::now(), now_millis());
-    let mut reader = DeadLetterReader::open(run, &console.source(queue).into()).await?;
+    let reader = DeadLetterReader::open(run, &console.source(queue).into()).await?;
     let state = console.queue(queue);
     state.details.clear();
     let mut builder = SnapshotBuilder::with_capacity(reader.total() as usize);
     let mut examples = BTreeMap::<String, u32>::new();
-    let read = async {
-        while let Some(dead_letter) = reader.next().await? {
-            let bytes = dead_letter.delivery.body.len();
-            builder.add(&dead_letter.delivery.dead_letter_fields(&dead_letter.record, &dead_letter.id), bytes);
-            let held = bounded(&mut examples, &dead_letter.record.fingerprint, MAX_EXAMPLE_GROUPS);
-            if *held < EXAMPLES && bytes <= MAX_EXAMPLE_BYTES {
-                *held += 1;
-                state.details.add(Detail::new(dead_letter));
-            }
+    let add = |dead_letter: DeadLetter| {
+        let bytes = dead_letter.delivery.body.len();
+        builder.add(&dead_letter.delivery.dead_letter_fields(&dead_letter.record, &dead_letter.id), bytes);
+        let held = bounded(&mut examples, &dead_letter.record.fingerprint, MAX_EXAMPLE_GROUPS);
+        if *held < EXAMPLES && bytes <= MAX_EXAMPLE_BYTES {
+            *held += 1;
+            state.details.add(Detail::new(dead_letter));
         }
-        Ok(())
-    }
-    .await;
-    reader.close(read).await?;
+    };
+    reader.read_all(add).await?;
     let snapshot = builder.finish(taken, began.elapsed());
     if run.report.is_stopped() {
         return Err(DeskError::Stopped);

@@ -172,10 +172,12 @@ impl Console {
 
     /// Number of messages that are ready in each queue; `None` if it is not known.
     pub async fn depths(&self) -> Result<[Option<u32>; 2], BrokerError> {
-        let names = [QueueKind::DeadLetters, QueueKind::Parked].map(|queue| [self.queue_name(queue)]);
-        let names = names.each_ref().map(|queue| &queue[..]);
-        let counts = self.depths.lock().await.read(&self.settings.broker, &names).await?;
-        let ready = |at: usize| counts.get(at).copied().flatten().map(|counts| counts.ready);
-        Ok([ready(0), ready(1)])
+        let mut depths = self.depths.lock().await;
+        let mut ready = [None; 2];
+        for (ready, queue) in ready.iter_mut().zip([QueueKind::DeadLetters, QueueKind::Parked]) {
+            let counts = depths.read(&self.settings.broker, &[self.queue_name(queue).to_owned()]).await?;
+            *ready = counts.map(|counts| counts.ready);
+        }
+        Ok(ready)
     }
 }

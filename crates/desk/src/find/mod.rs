@@ -24,7 +24,7 @@ use ticketlog_contract::same_event;
 use ticketlog_rabbitmq::report::Report;
 use ticketlog_rabbitmq::{BrokerError, BrowseError, BrowseOptions, QueueDepths, RefusalKind, messages_by_management};
 
-use super::{DeadLetterReader, DeskError, Run, Source};
+use super::{DeadLetter, DeadLetterReader, DeskError, Run, Source};
 use entry::{FoundDeadLetter, Stored, What};
 use search::{Match, Matcher};
 use trail::Known;
@@ -109,16 +109,13 @@ impl Find<'_> {
             story.gaps.push(Gap { place: "dead letters".to_owned(), why, kind: GapKind::LeftOut });
         }
         let queues: Vec<Vec<String>> = routes.iter().map(RouteSettings::queues).collect();
-        let queues: Vec<Vec<&str>> = queues.iter().map(|shards| shards.iter().map(String::as_str).collect()).collect();
-        let queues: Vec<&[&str]> = queues.iter().map(Vec::as_slice).collect();
-        match QueueDepths::default().read(&first.broker, &queues).await {
+        match QueueDepths::default().read_each(&first.broker, &queues).await {
             Ok(counts) => {
                 // From RabbitMQ 4.2.6 on, operators may not look up the queues of the workers; and nobody sees there what workers hold.
                 let counts = counts.into_iter().map(|counts| counts.map(|counts| u64::from(counts.ready)));
                 let ready: Option<u64> = counts.sum();
-                let all: Vec<&str> = queues.iter().copied().flatten().copied().collect();
                 let named = self.browse.as_ref().and_then(|browse| browse.management.as_ref());
-                let with_held = messages_by_management(&first.broker, &all, named).await;
+                let with_held = messages_by_management(&first.broker, queues.iter().flatten(), named).await;
                 story.waiting = with_held.max(ready);
                 story.are_held_counted = with_held.is_some();
                 self.browse.is_some()
@@ -157,38 +154,36 @@ impl Find<'_> {
     ) -> Result<(), DeskError> {
         let queue = source.queue.clone();
         let (rules, mut matcher) = (run.settings.rules(), Matcher::new(self.search, run.settings));
-        let mut reader = DeadLetterReader::open(run, &source.into()).await?;
+        let reader = DeadLetterReader::open(run, &source.into()).await?;
         let mut found = 0_usize;
-        let read = async {
-            while let Some(dead_letter) = reader.next().await? {
-                let is_by_text = match matcher.compare(&dead_letter) {
-                    Match::No => continue,
-                    Match::Undecided(reason) => {
-                        story.undecided += 1;
-                        if story.named.len() < MAX_NAMED {
-                            story.named.push([queue.clone(), dead_letter.id, reason]);
-                        }
-                        continue;
+        let add = |dead_letter: DeadLetter| {
+            let is_by_text = match matcher.compare(&dead_letter) {
+                Match::No => return,
+                Match::Undecided(reason) => {
+                    story.undecided += 1;
+                    if story.named.len() < MAX_NAMED {
+                        story.named.push([queue.clone(), dead_letter.id, reason]);
                     }
-                    Match::ByText => true,
-                    Match::Yes => false,
-                };
-                found += 1;
-                if found <= self.search.limit {
-                    let one = FoundDeadLetter::new(&rules, &queue, is_parked, &dead_letter, self.with_bodies);
-                    let ids = [Some(&one.id), one.first_id.as_ref()].into_iter().flatten();
-                    known.dead_letters.extend(ids.filter(|id| !id.is_empty()).cloned());
-                    let what = What::DeadLettered(Box::new(FoundDeadLetter { is_by_text, ..one }));
-                    story.entries.push(Entry { time: dead_letter.record.time, what });
+                    return;
                 }
+                Match::ByText => true,
+                Match::Yes => false,
+            };
+            found += 1;
+            if found <= self.search.limit {
+                let one = FoundDeadLetter::new(&rules, &queue, is_parked, &dead_letter, self.with_bodies);
+                let ids = [Some(&one.id), one.first_id.as_ref()].into_iter().flatten();
+                known.dead_letters.extend(ids.filter(|id| !id.is_empty()).cloned());
+                let what = What::DeadLettered(Box::new(FoundDeadLetter { is_by_text, ..one }));
+                story.entries.push(Entry { time: dead_letter.record.time, what });
             }
-            if run.report.is_stopped() { Err(DeskError::Stopped) } else { Ok(()) }
-        }
-        .await;
+        };
+        let read = reader.read_all(add).await;
         if found > self.search.limit {
             story.notes.push(format!("{} of {found} in {queue} are shown (--limit)", self.search.limit));
         }
-        reader.close(read).await
+        read?;
+        if run.report.is_stopped() { Err(DeskError::Stopped) } else { Ok(()) }
     }
 
     async fn find_documents(&self, routes: &[RouteSettings], story: &mut Story, known: &mut Known) {

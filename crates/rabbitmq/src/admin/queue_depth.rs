@@ -38,42 +38,58 @@ pub struct QueueDepths {
 }
 
 impl QueueDepths {
-    /// The counts of each of `queues`, whose shards count as one; `None` if one of them does not exist or may not be looked up.
+    /// The counts of a queue, whose shards count as one; `None` if one of them does not exist or may not be looked up.
     ///
     /// # Errors
     /// As for connecting; the next call opens a new connection.
     pub async fn read(
         &mut self,
         settings: &BrokerSettings,
-        queues: &[&[&str]],
-    ) -> Result<Vec<Option<QueueCounts>>, BrokerError> {
+        shards: &[String],
+    ) -> Result<Option<QueueCounts>, BrokerError> {
         let connection = match self.connection.take() {
             Some(connection) => connection,
             None => connect_with_frame_max(settings, "queue depths", Some(FRAME_MAX)).await?,
         };
-        let mut all = Vec::with_capacity(queues.len());
-        for shards in queues {
-            let mut counts = Vec::with_capacity(shards.len());
-            for queue in *shards {
-                match queue_counts(&connection, queue, settings.call_timeout.0).await {
-                    Ok(found) => counts.push(Some(found)),
-                    Err(BrokerError::Refused(_)) => counts.push(None),
-                    Err(error) => {
-                        close(&connection, Duration::from_secs(1)).await;
-                        return Err(error);
-                    }
+        let mut counts = Vec::with_capacity(shards.len());
+        for queue in shards {
+            match queue_counts(&connection, queue, settings.call_timeout.0).await {
+                Ok(found) => counts.push(Some(found)),
+                Err(BrokerError::Refused(_)) => counts.push(None),
+                Err(error) => {
+                    close(&connection, Duration::from_secs(1)).await;
+                    return Err(error);
                 }
             }
-            all.push(QueueCounts::of_shards(counts));
         }
         self.connection = Some(connection);
+        Ok(QueueCounts::of_shards(counts))
+    }
+
+    /// The same for several queues.
+    ///
+    /// # Errors
+    /// As for one.
+    pub async fn read_each(
+        &mut self,
+        settings: &BrokerSettings,
+        queues: &[Vec<String>],
+    ) -> Result<Vec<Option<QueueCounts>>, BrokerError> {
+        let mut all = Vec::with_capacity(queues.len());
+        for shards in queues {
+            all.push(self.read(settings, shards).await?);
+        }
         Ok(all)
     }
 }
 
 /// Number of messages in queues, also of those that consumers hold, as RabbitMQ's management API says. It may be some seconds old. `None`
 /// if the API does not say so of each.
-pub async fn messages_by_management(settings: &BrokerSettings, queues: &[&str], named: Option<&Url>) -> Option<u64> {
+pub async fn messages_by_management(
+    settings: &BrokerSettings,
+    queues: impl IntoIterator<Item = &String>,
+    named: Option<&Url>,
+) -> Option<u64> {
     let api = ManagementApi::find(settings, named).await.ok()?;
     let mut messages = 0;
     for queue in queues {
