@@ -48,7 +48,7 @@ pub struct CheckArgs {
     /// The HTTP address of a worker, whose readiness is shown; repeatable.
     #[arg(long, value_name = "URL", value_parser = parse_http_url)]
     status: Vec<Url>,
-    /// Check what operators' commands (dead, erase, console) need, with operator.broker_uri and operator.store_uri where these are
+    /// Check what operators' commands (dead, find, erase, console) need, with operator.broker_uri and operator.store_uri where these are
     /// set, instead of what the worker needs.
     #[arg(long)]
     operator: bool,

@@ -56,10 +56,10 @@ enum Command {
     Validate(validate::ValidateArgs),
     /// Print what publishers need to know of the settings in force: as JSON Schema, AsyncAPI, TypeScript or Markdown.
     Contract(contract::ContractArgs),
-    /// Dead letters (the desk): view them without changing the queue, and replay, park or purge them.
+    /// Dead letters: view them without changing the queue, and replay, park or purge them.
     #[cfg(feature = "desk")]
     Dead(Box<dead::DeadArgs>),
-    /// Serve the desk for dead letters in a browser: view, edit, replay.
+    /// Serve the console for dead letters in a browser: view, edit, replay.
     #[cfg(feature = "desk")]
     Console(Box<console::ConsoleArgs>),
     /// Find one event: stored, dead-lettered, replayed, by whom and when; or nowhere, and what that means. Exit code 0 if found, else 1.

@@ -38,9 +38,9 @@ pub(super) mod exit {
 pub(super) const EXIT_CODES: &str = "\
 Exit codes (sysexits):
   0   success
-  1   health: the worker is not well, or does not answer; find: not found
-  64  wrong usage of the command line
-  65  rejected messages or invalid lines: validate, dead import, dead replay
+  1   health, status: the worker is not ready, or does not answer; find: not found
+  64  wrong usage of the command line; find: no index serves the query
+  65  rejected messages or invalid lines: validate, publish, contract, dead import, dead replay
       check --end-to-end: the readers' side
   66  an input file cannot be read, or there is no such dead letter
   69  RabbitMQ or MongoDB is unavailable, or the HTTP address is in use; check: something failed
@@ -49,7 +49,7 @@ Exit codes (sysexits):
   73  an output file exists already, or cannot be created
   74  input or output failed; check --end-to-end: MongoDB
   75  dead: the queue is in use by another `ticketlog dead`, or (replay --follow) some outcomes are not known yet
-      erase: something of the user has come meanwhile; check --end-to-end: the workers
+      erase: new data of the user has arrived meanwhile; check --end-to-end: the workers
   77  RabbitMQ or MongoDB rejects the user
   78  the configuration is not valid
   130 interrupted";

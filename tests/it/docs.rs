@@ -257,6 +257,24 @@ fn the_page_about_metrics_names_every_number_of_status() {
 }
 
 #[test]
+fn the_permissions_in_the_docs_are_the_shipped_ones() {
+    let shipped = std::fs::read_to_string(path("deploy/rabbitmq/permissions.json")).unwrap();
+    let shipped: serde_json::Value = serde_json::from_str(&shipped).unwrap();
+    let command = Regex::new(r"set_permissions (\S+) '(.*)' '(.*)' '(.*)'").unwrap();
+    let mut found = 0;
+    for (file, text) in documents() {
+        for [user, configure, write, read] in command.captures_iter(&text).map(|captures| captures.extract().1) {
+            let is_it = |login: &&serde_json::Value| login["user"] == user;
+            if let Some(login) = shipped["permissions"].as_array().unwrap().iter().find(is_it) {
+                assert_eq!(["configure", "write", "read"].map(|key| &login[key]), [configure, write, read], "{file}");
+                found += 1;
+            }
+        }
+    }
+    assert!(found > 0);
+}
+
+#[test]
 fn the_docs_name_only_settings_that_exist() {
     let defaults: toml::Table = config::DEFAULT.parse().unwrap();
     let name = Regex::new(r"`([a-z_]+)\.([a-z_]+)(?: = [^`]*)?`").unwrap();
