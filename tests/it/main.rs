@@ -15,6 +15,7 @@ mod console_access;
 mod console_proxy;
 mod console_publisher;
 mod contract_formats;
+mod dead_letter_channels;
 mod dead_letter_faults;
 mod dead_letter_files;
 mod dead_letter_runs;

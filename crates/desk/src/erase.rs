@@ -114,9 +114,7 @@ impl<'a> UserSearch<'a> {
                 acks.push(ack);
             }
             if is_last || acks.len() >= MAX_BATCH {
-                let count = acks.len() as u64;
-                remover.acknowledge(std::mem::take(&mut acks)).await?;
-                deleted.found += count;
+                remover.acknowledge(std::mem::take(&mut acks), |_| deleted.found += 1).await?;
             }
             if is_last {
                 return Ok(());

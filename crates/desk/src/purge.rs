@@ -71,10 +71,14 @@ impl Purge {
                     backup.append(&lines)?;
                     progress.outcome.file = backup.created();
                 }
-                let count = acks.len() as u64;
-                remover.acknowledge(acks).await?;
-                progress.outcome.count += count;
-                ids.iter().for_each(|id| progress.name(Touched::Purged, id, None));
+                let mut purged = 0;
+                let name = |at: usize| {
+                    purged += 1;
+                    ids.get(at).into_iter().for_each(|id| progress.name(Touched::Purged, id, None));
+                };
+                let acknowledged = remover.acknowledge(acks, name).await;
+                progress.outcome.count += purged;
+                acknowledged?;
                 report.set_done(progress.outcome.count);
             }
             if is_last {

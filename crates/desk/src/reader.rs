@@ -212,9 +212,14 @@ impl DeadLetterRemover {
         Ok(None)
     }
 
-    /// Removes dead letters from the queue.
-    pub async fn acknowledge(&mut self, acks: Vec<AckHandle>) -> Result<(), DeskError> {
-        Ok(self.browser.acknowledge(acks).await?)
+    /// Whether what it has handed over can be removed; else it is in the queue again.
+    pub fn check(&self) -> Result<(), DeskError> {
+        Ok(self.browser.check()?)
+    }
+
+    /// Removes dead letters from the queue; `removed` is called with the place of each.
+    pub async fn acknowledge(&mut self, acks: Vec<AckHandle>, removed: impl FnMut(usize)) -> Result<(), DeskError> {
+        Ok(self.browser.acknowledge(acks, removed).await?)
     }
 
     /// Requeues what was not acknowledged. An error in `result` has priority.

@@ -74,6 +74,8 @@ impl<'a> Transfer<'a> {
         };
         let report = Arc::clone(run.report);
         let publisher = BatchPublisher::new(broker, publisher, rate, Arc::clone(&report)).tolerant();
+        // What RabbitMQ has taken back would be there twice.
+        let publisher = publisher.only_if(|unconfirmed: &Unconfirmed| unconfirmed.ack.is_usable());
         Ok(Transfer { remover, report, publisher, exchanges: BTreeMap::new(), progress })
     }
 
@@ -94,6 +96,7 @@ impl<'a> Transfer<'a> {
             self.progress.outcome.add_undeliverable(destination, 1);
             return Ok(());
         }
+        self.remover.check()?;
         let mut results = Vec::new();
         let pushed = self.publisher.push(message, Unconfirmed { ack, destination, sent }, &mut results).await;
         self.acknowledge(results).await?;
@@ -117,7 +120,7 @@ impl<'a> Transfer<'a> {
             named.push((sent.id, sent.touched, sent.document_id));
             confirmed.push(ack);
         }
-        let acknowledged = self.remover.acknowledge(confirmed).await;
+        let acknowledged = self.remover.acknowledge(confirmed, |_| {}).await;
         named.iter().for_each(|(id, touched, document)| self.progress.name(*touched, id, *document));
         acknowledged
     }
@@ -127,7 +130,8 @@ impl<'a> Transfer<'a> {
         let mut results = Vec::new();
         let flushed = self.publisher.flush(&mut results).await;
         self.acknowledge(results).await?;
-        flushed.map_err(|error| self.why(error))
+        flushed.map_err(|error| self.why(error))?;
+        self.remover.check()
     }
 
     /// An operator who stops it does not wait for the confirms of a publisher that RabbitMQ blocks.

@@ -74,6 +74,8 @@ pub struct BatchPublisher<T> {
     rate: Option<Rate>,
     /// Whether publishing continues after a message that RabbitMQ refuses by closing the channel; and what it accepts.
     tolerant: Option<Accepted>,
+    /// Whether an item may still be published.
+    may_publish: fn(&T) -> bool,
     started: Instant,
     /// With a rate limit: when the next batch is due. Time that was not used is not made up for.
     next_batch: Instant,
@@ -91,6 +93,7 @@ impl<T> BatchPublisher<T> {
             batch_bytes: 0,
             rate,
             tolerant: None,
+            may_publish: |_| true,
             started: Instant::now(),
             next_batch: Instant::now(),
             report,
@@ -101,6 +104,11 @@ impl<T> BatchPublisher<T> {
     /// Continues after a message that RabbitMQ refuses by closing the channel; it counts as refused.
     pub fn tolerant(self) -> Self {
         BatchPublisher { tolerant: Some(Accepted::default()), ..self }
+    }
+
+    /// Asks each item of a batch whose turn has come. If one may not be published, none of them is.
+    pub fn only_if(self, may_publish: fn(&T) -> bool) -> Self {
+        BatchPublisher { may_publish, ..self }
     }
 
     /// Adds a message, and publishes the batch once it is full. The results that are known then are added to `results`.
@@ -121,8 +129,8 @@ impl<T> BatchPublisher<T> {
         if is_alone || is_full { self.flush(results).await } else { Ok(()) }
     }
 
-    /// Publishes the batch; adds its results to `results`. A batch that waits for its turn when the operator stops is not
-    /// published, and has none.
+    /// Publishes the batch; adds its results to `results`. A batch that waits for its turn when the operator stops, or of which an
+    /// item may not be published any more, is not published, and has none.
     ///
     /// # Errors
     /// What has no result may have been routed or not.
@@ -130,16 +138,15 @@ impl<T> BatchPublisher<T> {
         if self.batch.is_empty() {
             return Ok(());
         }
-        if let Some(rate) = self.rate {
-            if !wait_until(self.next_batch, &*self.report).await {
-                self.batch.clear();
-                self.batch_bytes = 0;
-                return Ok(());
-            }
-            self.next_batch = Instant::now() + rate.duration_of(self.batch.len());
-        }
+        let is_due = self.rate.is_none() || wait_until(self.next_batch, &*self.report).await;
         self.batch_bytes = 0;
         let batch = std::mem::take(&mut self.batch);
+        if !is_due || !batch.iter().all(|(_, item)| (self.may_publish)(item)) {
+            return Ok(());
+        }
+        if let Some(rate) = self.rate {
+            self.next_batch = Instant::now() + rate.duration_of(batch.len());
+        }
         match self.publish_and_count(batch, results).await {
             Ok(()) => Ok(()),
             Err((error, _)) if !is_refusal(&error) || self.tolerant.is_none() => Err(error),

@@ -2,13 +2,14 @@
 
 use std::time::{Duration, Instant};
 
-use futures_util::future::try_join_all;
+use futures_util::future::join_all;
 use lapin::options::BasicAckOptions;
 use tokio::time::timeout;
 
 use super::super::connection::call;
 use super::super::error::BrokerError;
 use super::super::rate::Rate;
+use super::channels::Channels;
 use super::error::BrowseError;
 use super::open::{Held, stable_depth};
 use super::{AckHandle, BrowsedMessage, FIRST_STEP, QueueBrowser};
@@ -65,7 +66,8 @@ impl QueueBrowser {
         let count = self.taken;
         self.requeue().await?;
         let limit = self.call_timeout;
-        self.channel = call(limit, "opening a channel", self.connection.create_channel()).await?;
+        let channel = call(limit, "opening a channel", self.connection.create_channel()).await?;
+        self.channels = Channels::new(channel);
         let deadline = Instant::now() + MAX_REQUEUE_WAIT;
         loop {
             (self.ready_at_start, _) = stable_depth(&self.connection, &self.queue, limit, Held::ByOthers).await?;
@@ -73,7 +75,7 @@ impl QueueBrowser {
                 break;
             }
         }
-        (self.count, self.taken, self.held, self.step) = (self.ready_at_start, 0, 0, FIRST_STEP);
+        (self.count, self.taken, self.step) = (self.ready_at_start, 0, FIRST_STEP);
         (self.consumers_started, self.last_was_requeued) = (0, false);
         self.undelivered.clear();
         Ok(count)
@@ -103,25 +105,42 @@ impl MarkedBrowser {
         Ok(None)
     }
 
-    /// Removes messages from the queue.
+    /// Whether what it has handed over can be removed. Ask before what cannot be undone.
     ///
     /// # Errors
-    /// The connection is lost; the broker requeues what it received no ack for.
-    pub async fn acknowledge(&mut self, acks: Vec<AckHandle>) -> Result<(), BrowseError> {
+    /// RabbitMQ has closed a channel, so that messages are in the queue again.
+    pub fn check(&self) -> Result<(), BrowseError> {
+        self.browser.check_channels()
+    }
+
+    /// Removes messages from the queue; `removed` is called with the place of each whose ack was sent.
+    ///
+    /// # Errors
+    /// The connection is lost, or a channel was closed; the broker requeues what it received no ack for.
+    pub async fn acknowledge(
+        &mut self,
+        acks: Vec<AckHandle>,
+        mut removed: impl FnMut(usize),
+    ) -> Result<(), BrowseError> {
         let limit = self.browser.call_timeout;
-        let acks = acks.into_iter().map(|AckHandle { acker, channel }| async move {
-            match timeout(limit, acker.ack(BasicAckOptions { multiple: false })).await {
-                Ok(Ok(true)) => Ok(channel),
-                _ => Err(BrokerError::AckFailed),
-            }
+        let sent = acks.into_iter().map(|AckHandle { acker, channel }| async move {
+            let is_sent = timeout(limit, acker.ack(BasicAckOptions { multiple: false })).await;
+            matches!(is_sent, Ok(Ok(true))).then_some(channel)
         });
-        let channels = try_join_all(acks).await?;
+        // All of them, whatever becomes of the first.
+        let sent = join_all(sent).await;
         self.browser.last_ack = Some(Instant::now());
-        for channel in channels {
-            let held = self.browser.earlier.get_mut(channel).map_or(&mut self.browser.held, |(_, held)| held);
-            *held = held.saturating_sub(1);
+        for (at, channel) in sent.iter().enumerate() {
+            if let Some(channel) = channel {
+                self.browser.channels.release(*channel);
+                removed(at);
+            }
         }
-        Ok(())
+        if sent.iter().all(Option::is_some) {
+            return Ok(());
+        }
+        self.check()?;
+        Err(BrokerError::AckFailed.into())
     }
 
     /// Requeues everything that is not acknowledged, each message in its place, and closes the connection.

@@ -6,12 +6,13 @@
 //! without.
 //!
 //! The order survives on RabbitMQ 3.10 (measured; classic queues keep it by themselves) because of two rules. A quorum queue
-//! requeues the messages of a closed channel consumer by consumer, in the order of consumer tags, for at most 32 consumers;
-//! what one `nack` returns it requeues in any order. And requeued messages are delivered first, and go behind the other
+//! requeues the messages of a closed channel consumer by consumer, in the order of consumer tags, for at most 32 consumers,
+//! so [`Channels`] opens another channel then; what one `nack` returns it requeues in any order. And requeued messages are delivered first, and go behind the other
 //! requeued ones when they are requeued again; so a browse that ends early first takes every message that was ever requeued.
 //! A run, which acknowledges meanwhile, keeps two more: all of a consumer is received and the consumer cancelled before a message of it
 //! is handed over, and its channels are closed one after the other.
 
+mod channels;
 mod error;
 pub(super) mod lock;
 pub(super) mod mark;
@@ -22,9 +23,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt as _;
+use lapin::Consumer;
 use lapin::options::{BasicCancelOptions, BasicConsumeOptions, BasicQosOptions};
 use lapin::types::FieldTable;
-use lapin::{Acker, Channel, Consumer};
 use tokio::time::timeout;
 
 use ticketlog_config::BrokerSettings;
@@ -36,8 +37,10 @@ use super::error::BrokerError;
 use super::message::Delivery;
 use super::report::Report;
 
+use channels::Channels;
 use open::{Held, IDLE_WAIT, prepare, stable_depth};
 
+pub use channels::AckHandle;
 pub use error::{BrowseError, BrowseOptions};
 
 /// Messages requested first, while their sizes are unknown. Each further request is eight times larger, up to the maximum
@@ -45,18 +48,18 @@ pub use error::{BrowseError, BrowseOptions};
 const FIRST_STEP: u32 = 8;
 const MAX_STEP: u32 = 512;
 const MAX_STEP_BYTES: usize = 16 << 20;
-/// How many messages a channel of a run holds at least before there is another, and how many channels there are at most: a user may be
-/// limited to few.
-const MIN_HELD: u32 = 1000;
-const MAX_CHANNELS: u32 = 50;
-/// The number of requests for a long queue; more than 32 could change the order.
+/// The number of requests for a long queue of small messages.
 const STEPS: u32 = 20;
 /// Estimated memory of a message beside its body, headers and texts, in bytes.
 const MESSAGE_OVERHEAD: usize = 2048;
-/// How often to wait for the next message of a queue that is not empty.
 const MAX_IDLE_WAITS: u32 = 50;
 /// Whoever waits for more messages than this to be read on, when a browse ends early, is told why.
 const MANY: u32 = 10_000;
+
+/// The largest request for a queue of this many messages.
+fn max_step(messages: u32) -> u32 {
+    MAX_STEP.max(messages / STEPS).min(u32::from(u16::MAX))
+}
 
 /// A message that is held. When it is dropped, it stays held until the browser closes, and is requeued then.
 pub struct BrowsedMessage {
@@ -67,21 +70,10 @@ pub struct BrowsedMessage {
     pub ack: AckHandle,
 }
 
-/// Removes a message from its queue when passed to [`mark::MarkedBrowser::acknowledge`]. When it is dropped, the message stays.
-pub struct AckHandle {
-    acker: Acker,
-    /// How many channels the browser had before that of the message.
-    channel: usize,
-}
-
 /// One pass through a queue, from its head.
 pub struct QueueBrowser {
     connection: Connection,
-    /// The channel of the consumer, and how many messages it holds.
-    channel: Channel,
-    held: u32,
-    /// Channels of earlier consumers that hold messages, and how many.
-    earlier: Vec<(Channel, u32)>,
+    channels: Channels,
     queue: String,
     call_timeout: Duration,
     /// Ready messages at the start; later ones are not browsed.
@@ -98,6 +90,8 @@ pub struct QueueBrowser {
     max_step: u32,
     /// Bytes of the largest recent message, halved at every step.
     largest_recent: usize,
+    /// KiB of each message, in the order of the queue. A run, which holds all of a consumer's, knows them from the reading before.
+    sizes: Vec<u16>,
     delivery_limit: Option<i64>,
     /// Messages that arrived and are not taken: while their consumer was being cancelled, or all of a consumer's.
     undelivered: VecDeque<lapin::message::Delivery>,
@@ -107,7 +101,7 @@ pub struct QueueBrowser {
     idle_waits: u32,
     /// Whether a message had a priority: then later messages can have overtaken earlier ones.
     any_priority: bool,
-    /// Why policies are unknown, if they are: one may set a lower delivery limit.
+    /// Why policies are unknown, if they are.
     pub policies_unknown: Option<ManagementError>,
     /// Set if something else reads the queue, or holds messages of it.
     pub has_other_readers: bool,
@@ -132,9 +126,7 @@ impl QueueBrowser {
         match prepare(&connection, broker, queue, options, &**report).await {
             Ok((channel, (count, has_other_readers), browsable)) => Ok(QueueBrowser {
                 connection,
-                channel,
-                held: 0,
-                earlier: Vec::new(),
+                channels: Channels::new(channel),
                 queue: queue.to_owned(),
                 call_timeout: broker.call_timeout.0,
                 ready_at_start: count,
@@ -144,8 +136,9 @@ impl QueueBrowser {
                 consumer: None,
                 consumers_started: 0,
                 step: FIRST_STEP,
-                max_step: MAX_STEP.max(count / STEPS).min(u32::from(u16::MAX)),
+                max_step: max_step(count),
                 largest_recent: MESSAGE_OVERHEAD,
+                sizes: Vec::new(),
                 delivery_limit: browsable.limit,
                 undelivered: VecDeque::new(),
                 removes: false,
@@ -230,6 +223,16 @@ impl QueueBrowser {
         Ok(None)
     }
 
+    /// # Errors
+    /// A channel was closed, so messages that were held are in the queue again.
+    fn check_channels(&self) -> Result<(), BrowseError> {
+        match (self.channels.are_open(), self.connection.status().connected()) {
+            (true, _) => Ok(()),
+            (false, true) => Err(BrowseError::ConsumerTimeout { queue: self.queue.clone() }),
+            (false, false) => Err(BrokerError::ConnectionLost.into()),
+        }
+    }
+
     fn consumer_error(&self, error: &lapin::Error) -> BrowseError {
         match BrokerError::from_request(error) {
             BrokerError::Closed(406) => BrowseError::ConsumerTimeout { queue: self.queue.clone() },
@@ -255,57 +258,70 @@ impl QueueBrowser {
 
     fn hold(&mut self, delivery: lapin::message::Delivery) -> BrowsedMessage {
         self.taken += 1;
-        self.held += 1;
-        let (delivery, acker) = Delivery::new(delivery, self.channel.id(), &self.connection.incoming);
-        self.largest_recent = self.largest_recent.max(delivery.bytes() + MESSAGE_OVERHEAD);
+        let channel = self.channels.hold();
+        let (delivery, acker) = Delivery::new(delivery, self.channels.current().id(), &self.connection.incoming);
+        let bytes = delivery.bytes() + MESSAGE_OVERHEAD;
+        self.largest_recent = self.largest_recent.max(bytes);
+        if self.counts_read {
+            self.sizes.push(u16::try_from(bytes.div_ceil(1024)).unwrap_or(u16::MAX));
+        }
         self.last_was_requeued = delivery.delivery_count() > 0;
         self.any_priority |= delivery.has_priority();
         if self.counts_read {
             self.report.set_done(self.taken.into());
         }
-        BrowsedMessage { delivery, position: self.taken, ack: AckHandle { acker, channel: self.earlier.len() } }
+        BrowsedMessage { delivery, position: self.taken, ack: AckHandle { acker, channel } }
     }
 
     async fn start_consumer(&mut self) -> Result<(), BrowseError> {
-        let by_size = u32::try_from(MAX_STEP_BYTES / self.largest_recent).unwrap_or(MAX_STEP);
-        let step = self.step.min(by_size.max(1)).min(self.count - self.taken);
+        let by_size = if self.removes { self.that_fit() } else { MAX_STEP_BYTES / self.largest_recent };
+        let by_size = u32::try_from(by_size.max(1)).unwrap_or(MAX_STEP);
+        let step = self.step.min(by_size).min(self.count - self.taken);
         self.step = (self.step * 8).min(self.max_step);
         self.largest_recent = (self.largest_recent / 2).max(MESSAGE_OVERHEAD);
         self.consumers_started += 1;
         let limit = self.call_timeout;
-        self.split_channel().await?;
+        self.check_channels()?;
+        let run_of = self.removes.then_some(self.ready_at_start);
+        if !self.channels.add_consumer(&self.connection, limit, run_of).await? {
+            self.report.note(
+                "the order of the queue may change: RabbitMQ allows the connection too few channels (channel_max)",
+            );
+        }
         let prefetch = u16::try_from(step).unwrap_or(u16::MAX);
-        let qos = self.channel.basic_qos(prefetch, BasicQosOptions { global: false });
+        let channel = self.channels.current();
+        let qos = channel.basic_qos(prefetch, BasicQosOptions { global: false });
         call(limit, "setting the prefetch", qos).await?;
         // Consumer tags sort in the order in which the consumers were started.
         let tag = format!("desk-{:06}", self.consumers_started);
         let options = BasicConsumeOptions::default();
-        let consume =
-            self.channel.basic_consume(self.queue.as_str().into(), tag.into(), options, FieldTable::default());
+        let consume = channel.basic_consume(self.queue.as_str().into(), tag.into(), options, FieldTable::default());
         self.consumer = Some((call_topology(limit, "starting the consumer", consume).await?, step));
         Ok(())
     }
 
-    /// Goes on with another channel if messages are removed and this one holds many. RabbitMQ looks for an acknowledged message
-    /// from the first one on that its channel holds (`collect_acks` of `rabbit_channel`): removing 12,500 of 40,000 took 20 s.
-    async fn split_channel(&mut self) -> Result<(), BrowseError> {
-        if self.removes && self.held >= MIN_HELD.max(self.ready_at_start / MAX_CHANNELS) {
-            let channel = call(self.call_timeout, "opening a channel", self.connection.create_channel()).await?;
-            let earlier = std::mem::replace(&mut self.channel, channel);
-            self.earlier.push((earlier, std::mem::take(&mut self.held)));
-        }
-        Ok(())
+    /// How many of the next messages take no more memory than a step may.
+    fn that_fit(&self) -> usize {
+        let mut room = MAX_STEP_BYTES;
+        let next = self.sizes.get(self.taken as usize..).unwrap_or_default();
+        let fits = |kib: &&u16| {
+            let left = room.checked_sub(usize::from(**kib) * 1024);
+            room = left.unwrap_or(0);
+            left.is_some()
+        };
+        next.iter().take_while(fits).count()
     }
 
     /// Cancels the consumer; its messages stay held. Messages that it received meanwhile come next.
     async fn cancel_consumer(&mut self) -> Result<(), BrowseError> {
         let Some((mut consumer, _)) = self.consumer.take() else { return Ok(()) };
         let limit = self.call_timeout;
-        let cancel = self.channel.basic_cancel(consumer.tag(), BasicCancelOptions::default());
+        let cancel = self.channels.current().basic_cancel(consumer.tag(), BasicCancelOptions::default());
         call(limit, "cancelling the consumer", cancel).await?;
         loop {
             match timeout(limit, consumer.next()).await {
-                Ok(None) => return Ok(()),
+                // What a closed channel held may be among these again.
+                Ok(None) => return self.check_channels(),
                 Ok(Some(Ok(delivery))) => self.undelivered.push_back(delivery),
                 Ok(Some(Err(error))) => return Err(self.consumer_error(&error)),
                 Err(_) => return Err(BrokerError::Timeout("draining the cancelled consumer".into()).into()),
@@ -318,14 +334,26 @@ impl QueueBrowser {
     /// # Errors
     /// The connection is lost; the broker has requeued everything then.
     pub async fn close(mut self) -> Result<(), BrowseError> {
-        self.requeue().await?;
+        let requeued = self.requeue().await;
         close(&self.connection, self.call_timeout).await;
-        Ok(())
+        requeued
     }
 
-    /// Requeues everything that is not acknowledged, each message in its place, and closes the channel.
+    /// Requeues everything that is not acknowledged, each message in its place, and closes the channels, whatever fails before.
     async fn requeue(&mut self) -> Result<(), BrowseError> {
+        let read = self.read_requeued().await;
+        flush_single_acks(self.last_ack).await;
+        let closed = self.close_channels().await;
+        read?;
+        Ok(closed?)
+    }
+
+    /// Reads all that was ever requeued, if the next message may be one of these.
+    async fn read_requeued(&mut self) -> Result<(), BrowseError> {
         self.count = self.ready_at_start;
+        // Nothing is removed any more, and no rate holds it back.
+        self.removes = false;
+        self.max_step = max_step(self.count);
         let left = self.count.saturating_sub(self.taken);
         if self.last_was_requeued && left > MANY {
             if self.counts_read {
@@ -334,22 +362,22 @@ impl QueueBrowser {
             self.report.note(&format!("reading {left} more first: otherwise the order of the queue would change"));
         }
         while self.last_was_requeued && self.take().await?.is_some() {}
-        self.cancel_consumer().await?;
-        flush_single_acks(self.last_ack).await;
-        let limit = self.call_timeout;
-        let held = self.held + u32::try_from(self.undelivered.len()).unwrap_or(0);
-        let mut expected = self.depth().await?;
-        let (last, mut is_reached) = ((self.channel.clone(), held), true);
-        // One after the other, because what is requeued first is first.
-        for (channel, held) in std::mem::take(&mut self.earlier).into_iter().chain([last]) {
-            // RabbitMQ has closed it, after its consumer timeout for instance, and requeued what it held.
+        self.cancel_consumer().await
+    }
+
+    async fn close_channels(&mut self) -> Result<(), BrokerError> {
+        let mut expected = self.depth().await.ok();
+        for (channel, held) in self.channels.take(self.undelivered.len()) {
+            // RabbitMQ has closed it, and requeued what it held.
             if !channel.status().connected() {
-                is_reached = false;
+                expected = None;
                 continue;
             }
-            call(limit, "closing a channel", channel.close(200, "closing".into())).await?;
-            expected += held;
-            is_reached = is_reached && self.wait_for_depth(expected).await?;
+            call(self.call_timeout, "closing a channel", channel.close(200, "closing".into())).await?;
+            if let Some(depth) = &mut expected {
+                *depth += held;
+                expected = self.wait_for_depth(*depth).await?.then_some(*depth);
+            }
         }
         Ok(())
     }
