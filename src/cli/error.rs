@@ -118,6 +118,7 @@ impl From<ticketlog_desk::DeskError> for CommandError {
         match error {
             DeskError::Browse(error) => error.into(),
             DeskError::Io(error) => error.into(),
+            DeskError::CannotWrite { .. } => CommandError::new(exit::IO, error),
             DeskError::CannotCreate(_) => CommandError::new(exit::CANNOT_CREATE, error),
             DeskError::NoInput(_) => CommandError::new(exit::NO_INPUT, error),
             DeskError::Invalid(_) => CommandError::new(exit::DATA, error),

@@ -119,6 +119,9 @@ pub(super) fn confirm(question: &str, expected: &[&str], flag: &str) -> Result<b
     Ok(expected.contains(&answer.trim()))
 }
 
+/// Lines that may wait for a slow reader: few, because each can be as long as the largest message.
+const READ_AHEAD: usize = 8;
+
 /// Writes lines on a thread of its own, so that a slow reader does not delay heartbeats.
 pub(super) struct LineWriter {
     sender: mpsc::Sender<String>,
@@ -128,7 +131,7 @@ pub(super) struct LineWriter {
 impl LineWriter {
     /// Starts the thread that writes to `out`.
     pub fn new(out: Box<dyn Write + Send>) -> Self {
-        let (sender, mut lines) = mpsc::channel::<String>(64);
+        let (sender, mut lines) = mpsc::channel::<String>(READ_AHEAD);
         let thread = std::thread::spawn(move || {
             let mut out = BufWriter::new(out);
             while let Some(line) = lines.blocking_recv() {

@@ -236,6 +236,10 @@ async fn dead_letters_are_parked_and_deleted_with_a_backup_and_come_back() {
     assert!(refused.status == 400 && refused.body.contains("unpark them first"), "{refused:?}");
     console.job("/unpark", &[("queue", "parked")], "1 dead letter moved").await;
     env.wait_for_depth(&env.dead_letter_queue(), 21).await;
+    // Whatever arrives meanwhile, no more are deleted than the page shows.
+    console.job("/read", &[], "21 dead letters").await;
+    let asked = console.get("/act?action=purge&reason=not_an_object").body;
+    assert!(asked.contains("20 dead letters") && asked.contains("value=\"20\""), "{asked}");
     let wrong = console.post("/purge", &[("confirm", "another")]);
     assert!(wrong.status == 422 && wrong.body.contains("Nothing was deleted"), "{wrong:?}");
     let queue = env.dead_letter_queue();

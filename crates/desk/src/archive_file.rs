@@ -17,7 +17,8 @@ fn create_file(path: &Path) -> Result<File, DeskError> {
 
 /// Syncs the directory of a file, so that the file's name is durable.
 fn sync_directory(path: &Path) -> Result<(), DeskError> {
-    Ok(File::open(directory_of(path))?.sync_all()?)
+    let directory = directory_of(path);
+    File::open(directory).and_then(|opened| opened.sync_all()).map_err(DeskError::cannot_write(directory))
 }
 
 fn directory_of(path: &Path) -> &Path {
@@ -47,23 +48,35 @@ impl NewFile {
     pub fn create(path: &Path) -> Result<NewFile, DeskError> {
         NewFile::check(path)?;
         let partial = PathBuf::from(format!("{}.partial", path.display()));
-        // Left over from a killed export.
-        let _ = std::fs::remove_file(&partial);
-        let out = BufWriter::new(tokio::fs::File::from_std(create_file(&partial)?));
+        let cannot = |why: String| DeskError::CannotCreate(format!("{} cannot be created: {why}", partial.display()));
+        // One that a killed export has left is used again; one that another export writes is locked.
+        let opened = OpenOptions::new().append(true).create(true).mode(0o600).open(&partial);
+        let file = opened.map_err(|error| cannot(error.to_string()))?;
+        file.try_lock().map_err(|_| cannot("another export writes it".to_owned()))?;
+        // That one may have ended in between.
+        NewFile::check(path)?;
+        file.set_len(0).map_err(DeskError::cannot_write(&partial))?;
+        let out = BufWriter::new(tokio::fs::File::from_std(file));
         Ok(NewFile { path: path.to_owned(), partial, out })
     }
 
     /// Appends a line.
     pub async fn write(&mut self, line: &str) -> Result<(), DeskError> {
-        self.out.write_all(line.as_bytes()).await?;
-        Ok(self.out.write_all(b"\n").await?)
+        let written = async {
+            self.out.write_all(line.as_bytes()).await?;
+            self.out.write_all(b"\n").await
+        };
+        written.await.map_err(DeskError::cannot_write(&self.partial))
     }
 
     /// Gives the file its name.
     pub async fn finish(mut self) -> Result<(), DeskError> {
-        self.out.flush().await?;
-        self.out.get_ref().sync_all().await?;
-        std::fs::rename(&self.partial, &self.path)?;
+        let written = async {
+            self.out.flush().await?;
+            self.out.get_ref().sync_all().await?;
+            std::fs::rename(&self.partial, &self.path)
+        };
+        written.await.map_err(DeskError::cannot_write(&self.path))?;
         sync_directory(&self.path)
     }
 }
@@ -119,7 +132,8 @@ impl BackupFile {
             Some(file) => file,
             None => create_file(&self.path)?,
         };
-        let mut written = file.write_all(lines.as_bytes()).and_then(|()| file.sync_data()).map_err(DeskError::from);
+        let written = file.write_all(lines.as_bytes()).and_then(|()| file.sync_data());
+        let mut written = written.map_err(DeskError::cannot_write(&self.path));
         if written.is_ok() && self.length == 0 {
             written = sync_directory(&self.path);
         }
@@ -155,5 +169,20 @@ mod tests {
         assert!(again.check().unwrap_err().to_string().ends_with("it exists already; name a new file"));
         let nowhere = BackupFile::new(directory.path().join("missing/backup"));
         assert!(nowhere.check().unwrap_err().to_string().ends_with("its directory does not exist"));
+    }
+
+    #[tokio::test]
+    async fn two_exports_to_one_file_do_not_mix() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("export");
+        std::fs::write(directory.path().join("export.partial"), "left over\n").unwrap();
+        let mut file = NewFile::create(&path).unwrap();
+        let error = NewFile::create(&path).err().unwrap().to_string();
+        assert!(error.ends_with("another export writes it"), "{error}");
+        file.write("1").await.unwrap();
+        file.finish().await.unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "1\n");
+        assert!(NewFile::create(&path).err().unwrap().to_string().contains("exists already"));
+        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1);
     }
 }

@@ -150,8 +150,10 @@ impl Audit {
             let written = file.write_all(format!("{before}{text}\n").as_bytes());
             // It may have got half a line.
             self.after_cut = written.is_err();
-            written?;
-            file.sync_data()?;
+            // A pipe or a device cannot be synced.
+            let is_regular = file.metadata().is_ok_and(|found| found.is_file());
+            let synced = written.and_then(|()| if is_regular { file.sync_data() } else { Ok(()) });
+            synced.map_err(|error| DeskError::CannotWrite { file: "the audit file".to_owned(), error })?;
         }
         Ok(())
     }
@@ -244,6 +246,12 @@ mod tests {
             assert_eq!(whole.count(), 2, "{text}");
         }
     }
+    #[test]
+    fn a_pipe_or_a_device_can_take_the_lines() {
+        let audit = Audit::begin(Some(Path::new("/dev/null")), "anna", json!({ "action": "park" })).unwrap();
+        assert!(audit.end(json!({}), false));
+    }
+
     #[test]
     fn every_dead_letter_is_named_in_lines_of_bounded_length() {
         let directory = tempfile::tempdir().unwrap();

@@ -1,5 +1,7 @@
 //! Why an operation on dead letters failed.
 
+use std::path::Path;
+
 use ticketlog_rabbitmq::{BrokerError, BrowseError};
 
 /// Why an operation on dead letters failed.
@@ -8,9 +10,12 @@ pub enum DeskError {
     /// A queue cannot be read, or the broker.
     #[error(transparent)]
     Browse(BrowseError),
-    /// A file cannot be written.
+    /// Whoever reads the lines does not take them.
     #[error(transparent)]
     Io(#[from] std::io::Error),
+    /// A file cannot be written.
+    #[error("{file} cannot be written: {error}")]
+    CannotWrite { file: String, error: std::io::Error },
     /// A file exists already, or cannot be created.
     #[error("{0}")]
     CannotCreate(String),
@@ -32,6 +37,14 @@ pub enum DeskError {
     /// The request makes no sense.
     #[error("{0}")]
     Usage(String),
+}
+
+impl DeskError {
+    /// Of a file that exists and cannot be written, such as on a full disk.
+    pub(super) fn cannot_write(file: &Path) -> impl Fn(std::io::Error) -> DeskError {
+        let file = file.display().to_string();
+        move |error| DeskError::CannotWrite { file: file.clone(), error }
+    }
 }
 
 impl From<BrowseError> for DeskError {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 use tokio::fs::File;
-use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
 
 use ticketlog_config::RouteSettings;
 use ticketlog_contract::dead_letter::{self, ArchivedMessage};
@@ -15,6 +15,8 @@ use ticketlog_rabbitmq::{BatchPublisher, Outgoing, PublishResult, Publisher, Rat
 use super::{DeskError, Operation, Outcome, Progress, Run, Touched};
 use ticketlog_config::format::dead_letters;
 
+/// Longest line in bytes: RabbitMQ's largest message, escaped.
+const MAX_LINE: u64 = 256 << 20;
 /// Most invalid lines that are named in notes.
 const MAX_NAMED: u64 = 20;
 
@@ -42,6 +44,22 @@ impl Import {
         Ok((Outgoing::from_archive(archived, exchange, &self.queue)?, id))
     }
 
+    fn unreadable(&self, error: std::io::Error) -> DeskError {
+        DeskError::NoInput(format!("{} cannot be read: {error}", self.file.display()))
+    }
+
+    /// With its end; empty at the end of the file.
+    async fn next_line(&self, reader: &mut BufReader<File>, number: u64) -> Result<Vec<u8>, DeskError> {
+        let mut line = Vec::new();
+        let read = reader.take(MAX_LINE + 1).read_until(b'\n', &mut line).await;
+        if read.map_err(|error| self.unreadable(error))? as u64 > MAX_LINE {
+            let file = self.file.display();
+            let text = format!("{file}:{number}: the line is longer than 256 MiB, so no export has written it");
+            return Err(DeskError::Invalid(text));
+        }
+        Ok(line)
+    }
+
     /// Checks every line, and publishes it if there is a publisher. Returns the number of complete lines.
     async fn read(
         &self,
@@ -50,15 +68,14 @@ impl Import {
         progress: &mut Progress,
     ) -> Result<u64, DeskError> {
         let file = self.file.display();
-        let unreadable = |error| DeskError::NoInput(format!("{file} cannot be read: {error}"));
-        let mut reader = BufReader::new(File::open(&self.file).await.map_err(unreadable)?);
+        let mut reader = BufReader::new(File::open(&self.file).await.map_err(|error| self.unreadable(error))?);
         let (mut number, mut count, mut invalid) = (0_u64, 0, 0);
         loop {
-            let mut line = Vec::new();
-            if reader.read_until(b'\n', &mut line).await.map_err(unreadable)? == 0 || report.is_stopped() {
+            number += 1;
+            let line = self.next_line(&mut reader, number).await?;
+            if line.is_empty() || report.is_stopped() {
                 break;
             }
-            number += 1;
             if line.trim_ascii().is_empty() {
                 continue;
             }
@@ -129,7 +146,9 @@ impl Operation for Import {
         let total = self.read(None, (exchange, &**report), progress).await?;
         report.set_total(total);
         let publisher = Publisher::open_without_topology(&settings.broker, "dead letter import").await?;
-        let mut publisher = BatchPublisher::new(&settings.broker, publisher, self.rate, Arc::clone(report));
+        let publisher = BatchPublisher::new(&settings.broker, publisher, self.rate, Arc::clone(report));
+        // A message that this RabbitMQ does not take, such as one that is too large, keeps no others from coming back.
+        let mut publisher = publisher.tolerant();
         let sent = match self.read(Some(&mut publisher), (exchange, &**report), progress).await {
             Ok(_) => publish(&mut publisher, None, progress).await,
             Err(error) => Err(error),

@@ -24,8 +24,8 @@ use super::query::DeadLetterQuery;
 use super::request::{By, Shared, read_query};
 use super::state::Console;
 
-/// Lines that are read ahead of the reader.
-const READ_AHEAD: usize = 64;
+/// Lines that are read ahead of the reader: few, because each can be as long as the largest message.
+const READ_AHEAD: usize = 4;
 /// How long a download may stand still.
 const SEND_TIMEOUT: Duration = Duration::from_secs(30);
 

@@ -48,17 +48,18 @@ pub(in crate::console) fn act_page(
         @match form {
             ActForm::Replay => (replay_form(operator, query)),
             ActForm::Edit => (edit_form(operator, query)),
-            ActForm::Park | ActForm::Unpark => (park_form(console, operator, query, form)),
-            ActForm::Purge => (purge_form(console, operator, query)),
+            ActForm::Park | ActForm::Unpark => (park_form(console, operator, query, (form, count))),
+            ActForm::Purge => (purge_form(console, operator, query, count)),
         }
     };
     page(console, operator, Section::DeadLetters(query.queue), title, &body)
 }
 
-fn limit_input() -> Markup {
+/// `count` of a form that acts without a forecast: no more than its page shows, whatever arrives meanwhile.
+fn limit_input(count: Option<u64>) -> Markup {
     html! {
         label for="limit" { "At most, from the head of the queue" }
-        input id="limit" name="limit" inputmode="numeric" pattern="[0-9]*" placeholder="all";
+        input id="limit" name="limit" inputmode="numeric" pattern="[0-9]*" placeholder="all" value=[count];
     }
 }
 
@@ -69,7 +70,7 @@ fn replay_form(operator: &Operator, query: &DeadLetterQuery) -> Markup {
             "what the workers would do; nothing is sent before you have seen that."
         }
         form method="post" action="/forecast" {
-            (csrf(operator)) (hidden(&query.fields())) (limit_input())
+            (csrf(operator)) (hidden(&query.fields())) (limit_input(None))
             button class="primary" { "Forecast" }
         }
     }
@@ -90,7 +91,7 @@ fn edit_form(operator: &Operator, query: &DeadLetterQuery) -> Markup {
             (csrf(operator)) (hidden(&query.fields()))
             label for="expression" { "Expression" }
             textarea id="expression" name="expression" rows="3" spellcheck="false" required { "\n" (suggested) }
-            (limit_input())
+            (limit_input(None))
             button class="primary" { "Show before and after" }
         }
         details {
@@ -106,7 +107,12 @@ fn edit_form(operator: &Operator, query: &DeadLetterQuery) -> Markup {
     }
 }
 
-fn park_form(console: &Console, operator: &Operator, query: &DeadLetterQuery, form: ActForm) -> Markup {
+fn park_form(
+    console: &Console,
+    operator: &Operator,
+    query: &DeadLetterQuery,
+    (form, count): (ActForm, Option<u64>),
+) -> Markup {
     let settings = &console.settings;
     let (to, action) = match form {
         ActForm::Unpark => (&settings.dead_letter_queue, "/unpark"),
@@ -118,13 +124,13 @@ fn park_form(console: &Console, operator: &Operator, query: &DeadLetterQuery, fo
             @if form == ActForm::Unpark { "Their replay count starts at 0 again." }
         }
         form method="post" action=(action) {
-            (csrf(operator)) (hidden(&query.fields())) (limit_input())
+            (csrf(operator)) (hidden(&query.fields())) (limit_input(count))
             button class="primary" { "Move them" }
         }
     }
 }
 
-fn purge_form(console: &Console, operator: &Operator, query: &DeadLetterQuery) -> Markup {
+fn purge_form(console: &Console, operator: &Operator, query: &DeadLetterQuery, count: Option<u64>) -> Markup {
     let queue = console.queue_name(query.queue);
     html! {
         p {
@@ -132,7 +138,7 @@ fn purge_form(console: &Console, operator: &Operator, query: &DeadLetterQuery) -
             code { "ticketlog dead import FILE" } " brings them back."
         }
         form method="post" action="/purge" {
-            (csrf(operator)) (hidden(&query.fields())) (limit_input())
+            (csrf(operator)) (hidden(&query.fields())) (limit_input(count))
             label for="confirm" { "Type the name of the queue, " code { (queue) } ", to confirm" }
             input id="confirm" name="confirm" autocomplete="off" required;
             button class="danger" { "Delete them" }
