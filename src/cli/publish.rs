@@ -93,12 +93,8 @@ impl PublishArgs {
                     format!("exchange {exchange:?} does not exist; correct broker.exchange, or run `ticketlog setup`");
                 return Err(CommandError::text(exit::UNAVAILABLE, text));
             }
-            let mut publisher = BatchPublisher::new(
-                &settings.broker,
-                publisher,
-                self.rate,
-                TerminalReport::new(self.generate, "published"),
-            );
+            let mut publisher =
+                BatchPublisher::new(publisher, self.rate, TerminalReport::new(self.generate, "published"));
             let malformed = match self.generate {
                 Some(count) => self.publish_generated(settings, &mut publisher, count).await,
                 None => self.publish_files(settings, &mut publisher).await,

@@ -146,7 +146,7 @@ impl Operation for Import {
         let total = self.read(None, (exchange, &**report), progress).await?;
         report.set_total(total);
         let publisher = Publisher::open_without_topology(&settings.broker, "dead letter import").await?;
-        let publisher = BatchPublisher::new(&settings.broker, publisher, self.rate, Arc::clone(report));
+        let publisher = BatchPublisher::new(publisher, self.rate, Arc::clone(report));
         // A message that this RabbitMQ does not take, such as one that is too large, keeps no others from coming back.
         let mut publisher = publisher.tolerant();
         let sent = match self.read(Some(&mut publisher), (exchange, &**report), progress).await {

@@ -73,7 +73,7 @@ impl<'a> Transfer<'a> {
             Err(error) => return remover.close(Err(error.into())).await,
         };
         let report = Arc::clone(run.report);
-        let publisher = BatchPublisher::new(broker, publisher, rate, Arc::clone(&report)).tolerant();
+        let publisher = BatchPublisher::new(publisher, rate, Arc::clone(&report)).tolerant();
         // What RabbitMQ has taken back would be there twice.
         let publisher = publisher.only_if(|unconfirmed: &Unconfirmed| unconfirmed.ack.is_usable());
         Ok(Transfer { remover, report, publisher, exchanges: BTreeMap::new(), progress })

@@ -9,7 +9,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::report::{POLL, Report, wait_until};
-use ticketlog_config::BrokerSettings;
 
 use super::error::BrokerError;
 use super::message::Outgoing;
@@ -67,7 +66,6 @@ pub type Results<T> = Vec<(T, PublishResult)>;
 
 /// A publisher with the batch that it collects. Each message comes with an item `T`, which is returned with its result.
 pub struct BatchPublisher<T> {
-    broker: BrokerSettings,
     publisher: Publisher,
     batch: Vec<(Outgoing, T)>,
     batch_bytes: usize,
@@ -85,9 +83,8 @@ pub struct BatchPublisher<T> {
 
 impl<T> BatchPublisher<T> {
     /// Will publish at most `rate` messages a second.
-    pub fn new(broker: &BrokerSettings, publisher: Publisher, rate: Option<Rate>, report: Arc<dyn Report>) -> Self {
+    pub fn new(publisher: Publisher, rate: Option<Rate>, report: Arc<dyn Report>) -> Self {
         BatchPublisher {
-            broker: broker.clone(),
             publisher,
             batch: Vec::with_capacity(MAX_BATCH_MESSAGES),
             batch_bytes: 0,
@@ -211,7 +208,7 @@ impl<T> BatchPublisher<T> {
             "RabbitMQ closed the channel before it confirmed {} messages; they are sent again, and may be there twice",
             messages.len()
         ));
-        self.reopen().await?;
+        self.publisher.reopen().await?;
         for message in messages {
             match self.publish_and_count(vec![message], results).await {
                 Ok(()) => {}
@@ -234,12 +231,7 @@ impl<T> BatchPublisher<T> {
         }
         let known = vec![Some(PublishResult::Nacked); message.len()];
         self.add(message, known, results);
-        self.reopen().await
-    }
-
-    async fn reopen(&mut self) -> Result<(), BrokerError> {
-        self.publisher = Publisher::open_without_topology(&self.broker, "publish").await?;
-        Ok(())
+        self.publisher.reopen().await
     }
 
     pub async fn exchange_exists(&self, name: &str) -> Result<bool, BrokerError> {

@@ -84,6 +84,12 @@ pub struct Publisher {
     call_timeout: Duration,
 }
 
+async fn with_confirms(channel: Channel, limit: Duration) -> Result<Channel, BrokerError> {
+    let confirms = channel.confirm_select(ConfirmSelectOptions::default());
+    call(limit, "turning on confirms", confirms).await?;
+    Ok(channel)
+}
+
 impl Publisher {
     /// Connects, ensures the topology, and turns on confirms.
     ///
@@ -113,9 +119,7 @@ impl Publisher {
                 Some(settings) => topology::ensure(&connection, settings, broker.declare).await?,
                 None => call(limit, "opening a channel", connection.create_channel()).await?,
             };
-            let confirms = channel.confirm_select(ConfirmSelectOptions::default());
-            call(limit, "turning on confirms", confirms).await?;
-            Ok(channel)
+            with_confirms(channel, limit).await
         };
         match opened.await {
             Ok(channel) => Ok(Publisher { connection, channel, call_timeout: limit }),
@@ -126,12 +130,20 @@ impl Publisher {
         }
     }
 
+    /// Continues on a new channel of its connection, after RabbitMQ has closed the channel.
+    pub async fn reopen(&mut self) -> Result<(), BrokerError> {
+        let limit = self.call_timeout;
+        let channel = call(limit, "opening a channel", self.connection.create_channel()).await?;
+        self.channel = with_confirms(channel, limit).await?;
+        Ok(())
+    }
+
     /// Publishes the messages and waits for all confirms; the results are in the order of the messages. While the broker
     /// blocks publishers (a memory or disk alarm) it keeps waiting and calls `on_blocked` every `poll` for as long as that
     /// returns true: lapin can neither write to nor close such a connection, and a new one would be blocked as well.
     ///
     /// # Errors
-    /// With the results that are known. The publisher must not be used again.
+    /// With the results that are known. Before the publisher is used again, it needs [`Publisher::reopen`].
     pub async fn publish(
         &mut self,
         messages: &mut [&mut Outgoing],
