@@ -39,8 +39,8 @@ pub(super) struct FieldStates {
     pub time: Option<f64>,
     /// `uuid` if it is a string, else empty.
     pub uuid: String,
-    /// The configured fields that other keys look like, as bits.
-    pub resembled: u64,
+    /// Keys that may look like a configured field, each with a NUL behind it. They are compared only if a field is absent.
+    pub unknown_keys: Vec<u8>,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -57,7 +57,7 @@ impl FieldStates {
         self.id = BodyId::Absent;
         self.time = None;
         self.uuid.clear();
-        self.resembled = 0;
+        self.unknown_keys.clear();
     }
 
     /// The field has a valid value; `present` is false for what Mongoose counts as missing (null, `""`).

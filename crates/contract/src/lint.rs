@@ -57,8 +57,13 @@ pub(super) fn findings(
         )
         .with(FindingKind::NoIdentity, identity == Identity::None)
         .with(FindingKind::NoAppId, message.app_id == Some(""))
-        .with(FindingKind::FieldName, fields.resembled & !present != 0)
+        .with(FindingKind::FieldName, has_misspelt_name(names, &fields.unknown_keys, names.all & !present))
         .with(FindingKind::Envelope, has_no_payload && is_envelope(rules, names, document, present != 0))
+}
+
+/// Whether a key looks like one of these fields, which are absent.
+fn has_misspelt_name(names: &Names, unknown_keys: &[u8], absent: u64) -> bool {
+    absent != 0 && unknown_keys.split(|byte| *byte == 0).any(|key| names.resembled(key) & absent != 0)
 }
 
 /// What is found in the number of a configured field other than the time.

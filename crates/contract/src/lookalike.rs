@@ -13,6 +13,8 @@ const SUFFIXES: [&[u8]; 11] =
 #[derive(Debug)]
 pub(super) struct Names {
     names: Vec<Name>,
+    /// All of them. A bit for each index in `Rules::fields`.
+    pub all: u64,
     /// A bit for each first letter of a name.
     first_letters: u32,
     /// The fields that say what an event is about: all but its time and its identity. A bit for each index in `Rules::fields`.
@@ -40,19 +42,23 @@ impl Names {
                 .iter()
                 .filter_map(|name| letter_bit(*name.plain.first()?))
                 .fold(0, |all, bit| all | bit),
+            all: names.iter().fold(0, |all, name| all | name.bit),
             names,
             payload: fields().filter(|(_, field)| is_payload(&field.name)).fold(0, |all, (bit, _)| all | bit),
             has_time: fields().any(|(_, field)| field.name == "timestamp" && field.kind == FieldKind::Number),
         }
     }
 
+    /// Whether this key may look like one of the names: a quick answer for most keys.
+    pub fn may_resemble(&self, key: &[u8]) -> bool {
+        let first = key.iter().find(|byte| byte.is_ascii_alphanumeric());
+        let bit = first.and_then(|first| letter_bit(*first)).unwrap_or(0);
+        self.first_letters & bit != 0 && key.len() <= MAX_LEN
+    }
+
     /// The configured fields that this key looks like, as bits. The key is none of them itself.
     pub fn resembled(&self, key: &[u8]) -> u64 {
-        let first = key.iter().find(|byte| byte.is_ascii_alphanumeric());
-        match first.and_then(|first| letter_bit(*first)) {
-            Some(bit) if self.first_letters & bit != 0 && key.len() <= MAX_LEN => self.compared(key),
-            _ => 0,
-        }
+        if self.may_resemble(key) { self.compared(key) } else { 0 }
     }
 
     fn compared(&self, key: &[u8]) -> u64 {

@@ -23,7 +23,7 @@ fn root_member<'de, A: MapAccess<'de>>(walk: &mut Walk, map: &mut A, at: usize) 
     match role {
         Some(role) => map.next_value_seed(CastField { walk, at, role }),
         None => {
-            walk.fields.resembled |= walk.names.resembled(walk.key_at(at));
+            walk.note_unknown_key(at);
             map.next_value_seed(AnyValue { walk, at })
         }
     }

@@ -10,6 +10,9 @@ use super::lookalike::Names;
 use super::rules::MAX_DOCUMENT_BYTES;
 use super::{Reason, Rejection, Rules, fields};
 
+/// Bytes of unknown keys from which on no further ones are kept.
+const MAX_UNKNOWN_BYTES: usize = 4096;
+
 /// The rejection of an event that exceeds MongoDB's limit.
 pub(super) fn document_too_large() -> Rejection {
     Rejection::new(Reason::TooLarge, "as BSON the event exceeds MongoDB's limit of 16 MiB")
@@ -89,6 +92,15 @@ impl Walk<'_> {
     /// The key that was written last, at this offset.
     pub fn key_at(&self, at: usize) -> &[u8] {
         self.writer.bytes().get(at + 1..self.writer.len() - 1).unwrap_or_default()
+    }
+
+    /// Keeps the key at this offset, which is no configured field's, if it may look like one's.
+    pub fn note_unknown_key(&mut self, at: usize) {
+        let key = self.writer.bytes().get(at + 1..self.writer.len() - 1).unwrap_or_default();
+        if self.names.may_resemble(key) && self.fields.unknown_keys.len() < MAX_UNKNOWN_BYTES {
+            self.fields.unknown_keys.extend_from_slice(key);
+            self.fields.unknown_keys.push(0);
+        }
     }
 
     /// Registers the key at this offset, so that the last of equal keys wins.
