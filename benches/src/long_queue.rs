@@ -13,7 +13,7 @@ use lapin::types::{AMQPValue, FieldTable};
 use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
 
 use crate::page::{Block, Headlines};
-use crate::programs::{mib, must, number, roll_over_wal, server_pid, ticketlog};
+use crate::programs::{mib, mib_of_running, must, number, roll_over_wal, server_pid, ticketlog};
 use crate::run::Bench;
 
 /// Bytes of a body.
@@ -107,8 +107,7 @@ fn peaks(child: &mut Child) -> [f64; 2] {
 }
 
 fn peaks_now(pid: u32, before: [f64; 2]) -> [f64; 2] {
-    // A program that has just ended has no memory any more.
-    let own = std::panic::catch_unwind(|| mib(pid, "VmHWM:")).unwrap_or(0.0);
+    let own = mib_of_running(pid, "VmHWM:").unwrap_or(0.0);
     let broker = server_pid("RABBITMQ").map_or(f64::NAN, |pid| mib(pid, "VmRSS:"));
     [before[0].max(own), before[1].max(broker)]
 }

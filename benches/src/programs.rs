@@ -108,9 +108,14 @@ pub fn cpu_seconds(pid: u32) -> f64 {
 
 /// A field of proc(5) status in MiB: `VmHWM` is the peak of resident memory, `VmRSS` its present size.
 pub fn mib(pid: u32, field: &str) -> f64 {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = status.lines().find(|line| line.starts_with(field)).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse::<f64>().unwrap() / 1024.0
+    mib_of_running(pid, field).unwrap()
+}
+
+/// The same; none of a process that has ended.
+pub fn mib_of_running(pid: u32, field: &str) -> Option<f64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status.lines().find(|line| line.starts_with(field))?;
+    Some(line.split_whitespace().nth(1)?.parse::<f64>().ok()? / 1024.0)
 }
 
 pub fn median(mut values: Vec<f64>) -> f64 {
