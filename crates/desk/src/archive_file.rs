@@ -1,7 +1,7 @@
 //! The files that dead letters are written to: NDJSON, readable only for their owner, on disk before anything is removed from a
 //! queue.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, TryLockError};
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
@@ -48,14 +48,17 @@ impl NewFile {
     pub fn create(path: &Path) -> Result<NewFile, DeskError> {
         NewFile::check(path)?;
         let partial = PathBuf::from(format!("{}.partial", path.display()));
-        let cannot = |why: String| DeskError::CannotCreate(format!("{} cannot be created: {why}", partial.display()));
-        // One that a killed export has left is used again; one that another export writes is locked.
-        let opened = OpenOptions::new().append(true).create(true).mode(0o600).open(&partial);
-        let file = opened.map_err(|error| cannot(error.to_string()))?;
-        file.try_lock().map_err(|_| cannot("another export writes it".to_owned()))?;
-        // That one may have ended in between.
-        NewFile::check(path)?;
-        file.set_len(0).map_err(DeskError::cannot_write(&partial))?;
+        // One that a killed export has left goes; one that another export writes is locked.
+        let is_file = std::fs::symlink_metadata(&partial).is_ok_and(|found| found.is_file());
+        let left = if is_file { File::open(&partial).ok() } else { None };
+        if left.is_some_and(|left| matches!(left.try_lock(), Err(TryLockError::WouldBlock))) {
+            let text = format!("{} cannot be created: another export writes it", partial.display());
+            return Err(DeskError::CannotCreate(text));
+        }
+        let _ = std::fs::remove_file(&partial);
+        let file = create_file(&partial)?;
+        // Not every file system has locks.
+        let _ = file.try_lock();
         let out = BufWriter::new(tokio::fs::File::from_std(file));
         Ok(NewFile { path: path.to_owned(), partial, out })
     }

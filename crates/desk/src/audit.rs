@@ -166,8 +166,12 @@ fn open(path: &Path) -> Result<std::fs::File, DeskError> {
 
 /// Whether the file has a last line without its end.
 fn is_cut_off(path: &Path) -> std::io::Result<bool> {
+    // Opening a pipe would wait for whoever writes to it.
+    if !std::fs::metadata(path)?.is_file() {
+        return Ok(false);
+    }
     let mut file = std::fs::File::open(path)?;
-    if !file.metadata()?.is_file() || file.seek(SeekFrom::End(0))? == 0 {
+    if file.seek(SeekFrom::End(0))? == 0 {
         return Ok(false);
     }
     file.seek(SeekFrom::End(-1))?;

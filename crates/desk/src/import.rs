@@ -54,7 +54,9 @@ impl Import {
         let read = reader.take(MAX_LINE + 1).read_until(b'\n', &mut line).await;
         if read.map_err(|error| self.unreadable(error))? as u64 > MAX_LINE {
             let file = self.file.display();
-            let text = format!("{file}:{number}: the line is longer than 256 MiB, so no export has written it");
+            let text = format!(
+                "{file}:{number}: the line is longer than 256 MiB; is the file one of `dead export` or `dead purge`?"
+            );
             return Err(DeskError::Invalid(text));
         }
         Ok(line)

@@ -74,6 +74,10 @@ impl Channels {
         limit: Duration,
         run_of: Option<u32>,
     ) -> Result<bool, BrokerError> {
+        // Of a consumer that holds nothing any more, there is nothing to requeue.
+        if self.held == 0 {
+            self.consumers = 0;
+        }
         let is_slow = run_of.is_some_and(|messages| self.held >= MIN_HELD.max(messages / MAX_CHANNELS));
         let has_room = self.earlier.len() + 1 + OTHERS < usize::from(connection.configuration().channel_max());
         if (is_slow || self.consumers >= MAX_CONSUMERS) && has_room {

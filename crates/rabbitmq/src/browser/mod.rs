@@ -17,6 +17,7 @@ mod error;
 pub(super) mod lock;
 pub(super) mod mark;
 mod open;
+mod requeue;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -32,7 +33,7 @@ use ticketlog_config::BrokerSettings;
 
 use super::admin::ManagementError;
 use super::admin::queue_depth::queue_counts;
-use super::connection::{Connection, call, call_topology, close, connect, flush_single_acks};
+use super::connection::{Connection, call, call_topology, close, connect};
 use super::error::BrokerError;
 use super::message::Delivery;
 use super::report::Report;
@@ -274,7 +275,7 @@ impl QueueBrowser {
     }
 
     async fn start_consumer(&mut self) -> Result<(), BrowseError> {
-        let by_size = if self.removes { self.that_fit() } else { MAX_STEP_BYTES / self.largest_recent };
+        let by_size = self.that_fit().unwrap_or(MAX_STEP_BYTES / self.largest_recent);
         let by_size = u32::try_from(by_size.max(1)).unwrap_or(MAX_STEP);
         let step = self.step.min(by_size).min(self.count - self.taken);
         self.step = (self.step * 8).min(self.max_step);
@@ -300,22 +301,24 @@ impl QueueBrowser {
         Ok(())
     }
 
-    /// How many of the next messages take no more memory than a step may.
-    fn that_fit(&self) -> usize {
+    /// How many of the next messages take no more memory than a step may, if that is known from the reading before.
+    fn that_fit(&self) -> Option<usize> {
+        let is_same_order = self.removes && !self.any_priority;
+        let next = self.sizes.get(self.taken as usize..).filter(|next| is_same_order && !next.is_empty())?;
         let mut room = MAX_STEP_BYTES;
-        let next = self.sizes.get(self.taken as usize..).unwrap_or_default();
         let fits = |kib: &&u16| {
             let left = room.checked_sub(usize::from(**kib) * 1024);
             room = left.unwrap_or(0);
             left.is_some()
         };
-        next.iter().take_while(fits).count()
+        Some(next.iter().take_while(fits).count())
     }
 
     /// Cancels the consumer; its messages stay held. Messages that it received meanwhile come next.
     async fn cancel_consumer(&mut self) -> Result<(), BrowseError> {
         let Some((mut consumer, _)) = self.consumer.take() else { return Ok(()) };
         let limit = self.call_timeout;
+        self.check_channels()?;
         let cancel = self.channels.current().basic_cancel(consumer.tag(), BasicCancelOptions::default());
         call(limit, "cancelling the consumer", cancel).await?;
         loop {
@@ -327,74 +330,5 @@ impl QueueBrowser {
                 Err(_) => return Err(BrokerError::Timeout("draining the cancelled consumer".into()).into()),
             }
         }
-    }
-
-    /// Requeues everything that is not acknowledged, each message in its place, and closes the connection.
-    ///
-    /// # Errors
-    /// The connection is lost; the broker has requeued everything then.
-    pub async fn close(mut self) -> Result<(), BrowseError> {
-        let requeued = self.requeue().await;
-        close(&self.connection, self.call_timeout).await;
-        requeued
-    }
-
-    /// Requeues everything that is not acknowledged, each message in its place, and closes the channels, whatever fails before.
-    async fn requeue(&mut self) -> Result<(), BrowseError> {
-        let read = self.read_requeued().await;
-        flush_single_acks(self.last_ack).await;
-        let closed = self.close_channels().await;
-        read?;
-        Ok(closed?)
-    }
-
-    /// Reads all that was ever requeued, if the next message may be one of these.
-    async fn read_requeued(&mut self) -> Result<(), BrowseError> {
-        self.count = self.ready_at_start;
-        // Nothing is removed any more, and no rate holds it back.
-        self.removes = false;
-        self.max_step = max_step(self.count);
-        let left = self.count.saturating_sub(self.taken);
-        if self.last_was_requeued && left > MANY {
-            if self.counts_read {
-                self.report.set_total(self.count.into());
-            }
-            self.report.note(&format!("reading {left} more first: otherwise the order of the queue would change"));
-        }
-        while self.last_was_requeued && self.take().await?.is_some() {}
-        self.cancel_consumer().await
-    }
-
-    async fn close_channels(&mut self) -> Result<(), BrokerError> {
-        let mut expected = self.depth().await.ok();
-        for (channel, held) in self.channels.take(self.undelivered.len()) {
-            // RabbitMQ has closed it, and requeued what it held.
-            if !channel.status().connected() {
-                expected = None;
-                continue;
-            }
-            call(self.call_timeout, "closing a channel", channel.close(200, "closing".into())).await?;
-            if let Some(depth) = &mut expected {
-                *depth += held;
-                expected = self.wait_for_depth(*depth).await?.then_some(*depth);
-            }
-        }
-        Ok(())
-    }
-
-    /// Waits until messages are requeued, which the next browser would not count. False if they are not counted for long: other
-    /// consumers may take them at once.
-    async fn wait_for_depth(&self, expected: u32) -> Result<bool, BrokerError> {
-        for _ in 0..MAX_IDLE_WAITS {
-            if self.depth().await? >= expected {
-                return Ok(true);
-            }
-            tokio::time::sleep(IDLE_WAIT / 10).await;
-        }
-        Ok(false)
-    }
-
-    async fn depth(&self) -> Result<u32, BrokerError> {
-        Ok(queue_counts(&self.connection, &self.queue, self.call_timeout).await?.ready)
     }
 }
