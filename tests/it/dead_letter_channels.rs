@@ -44,7 +44,7 @@ async fn a_run_with_more_consumers_than_a_channel_keeps_in_order_keeps_the_order
 }
 
 #[tokio::test]
-async fn a_run_that_rabbitmq_times_out_ends_with_an_error_and_moves_nothing_twice() {
+async fn a_run_that_rabbitmq_times_out_loses_nothing_and_moves_at_most_a_batch_twice() {
     let broker = DedicatedServer::prepared(ServerKind::Rabbitmq, |directory, _| {
         std::fs::write(directory.join("extra.terms"), "{rabbit, [{channel_tick_interval, 500}]}").unwrap();
         std::fs::write(directory.join("extra.conf"), "consumer_timeout = 2000\n").unwrap();
@@ -62,7 +62,11 @@ async fn a_run_that_rabbitmq_times_out_ends_with_an_error_and_moves_nothing_twic
         assert!(!is_timed_out || output.err.contains("consumer timeout"), "{queue_type}: {}", output.err);
         parked.append(&mut left);
         parked.sort_unstable();
-        assert_eq!(parked, (0..1500).collect::<Vec<_>>(), "{queue_type}: each is in one of the queues");
+        // A batch that RabbitMQ confirms while it closes the channel is in both queues, as the command says.
+        let (all, batch) = (parked.len(), 50 / 5);
+        parked.dedup();
+        assert_eq!(parked, (0..1500).collect::<Vec<_>>(), "{queue_type}: none is lost");
+        assert!(all <= 1500 + batch, "{queue_type}: {} are in both queues", all - 1500);
     }
     env.clean().await;
 }
