@@ -59,6 +59,11 @@ impl Writer {
         &self.out
     }
 
+    /// The key that was written last, at this offset.
+    pub fn last_key(&self, at: usize) -> &[u8] {
+        self.out.get(at + 1..self.out.len() - 1).unwrap_or_default()
+    }
+
     pub fn buffer(&mut self) -> &mut Vec<u8> {
         &mut self.out
     }

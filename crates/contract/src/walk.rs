@@ -91,12 +91,12 @@ impl Walk<'_> {
 
     /// The key that was written last, at this offset.
     pub fn key_at(&self, at: usize) -> &[u8] {
-        self.writer.bytes().get(at + 1..self.writer.len() - 1).unwrap_or_default()
+        self.writer.last_key(at)
     }
 
     /// Keeps the key at this offset, which is no configured field's, if it may look like one's.
     pub fn note_unknown_key(&mut self, at: usize) {
-        let key = self.writer.bytes().get(at + 1..self.writer.len() - 1).unwrap_or_default();
+        let key = self.writer.last_key(at);
         if self.names.may_resemble(key) && self.fields.unknown_keys.len() < MAX_UNKNOWN_BYTES {
             self.fields.unknown_keys.extend_from_slice(key);
             self.fields.unknown_keys.push(0);

@@ -15,8 +15,8 @@ use ticketlog_rabbitmq::{BatchPublisher, Outgoing, PublishResult, Publisher, Rat
 use super::{DeskError, Operation, Outcome, Progress, Run, Touched};
 use ticketlog_config::format::dead_letters;
 
-/// Longest line in bytes: RabbitMQ's largest message, escaped.
-const MAX_LINE: u64 = 256 << 20;
+/// Longest line in bytes. 128 MiB, RabbitMQ's default limit for a message before 4.0, take at most six times that.
+const MAX_LINE: u64 = 1 << 30;
 /// Most invalid lines that are named in notes.
 const MAX_NAMED: u64 = 20;
 
@@ -55,7 +55,7 @@ impl Import {
         if read.map_err(|error| self.unreadable(error))? as u64 > MAX_LINE {
             let file = self.file.display();
             let text = format!(
-                "{file}:{number}: the line is longer than 256 MiB; is the file one of `dead export` or `dead purge`?"
+                "{file}:{number}: the line is longer than 1 GiB; is the file one of `dead export` or `dead purge`?"
             );
             return Err(DeskError::Invalid(text));
         }
@@ -150,7 +150,7 @@ impl Operation for Import {
         let publisher = Publisher::open_without_topology(&settings.broker, "dead letter import").await?;
         let publisher = BatchPublisher::new(publisher, self.rate, Arc::clone(report));
         // A message that this RabbitMQ does not take, such as one that is too large, keeps no others from coming back.
-        let mut publisher = publisher.tolerant();
+        let mut publisher = publisher.tolerant_of_messages();
         let sent = match self.read(Some(&mut publisher), (exchange, &**report), progress).await {
             Ok(_) => publish(&mut publisher, None, progress).await,
             Err(error) => Err(error),

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use crate::report::{POLL, Report, wait_until};
 
-use super::error::BrokerError;
+use super::error::{BrokerError, RefusalKind};
 use super::message::Outgoing;
 use super::publisher::{PublishResult, Publisher, Unfinished};
 use super::rate::Rate;
@@ -72,6 +72,8 @@ pub struct BatchPublisher<T> {
     rate: Option<Rate>,
     /// Whether publishing continues after a message that RabbitMQ refuses by closing the channel; and what it accepts.
     tolerant: Option<Accepted>,
+    /// Which errors it tolerates then.
+    is_refusal: fn(&BrokerError) -> bool,
     /// Whether an item may still be published.
     may_publish: fn(&T) -> bool,
     started: Instant,
@@ -90,6 +92,7 @@ impl<T> BatchPublisher<T> {
             batch_bytes: 0,
             rate,
             tolerant: None,
+            is_refusal,
             may_publish: |_| true,
             started: Instant::now(),
             next_batch: Instant::now(),
@@ -101,6 +104,11 @@ impl<T> BatchPublisher<T> {
     /// Continues after a message that RabbitMQ refuses by closing the channel; it counts as refused.
     pub fn tolerant(self) -> Self {
         BatchPublisher { tolerant: Some(Accepted::default()), ..self }
+    }
+
+    /// The same, but only if the message itself is the reason: all others go to the same exchange, with the same permission.
+    pub fn tolerant_of_messages(self) -> Self {
+        BatchPublisher { is_refusal: is_refusal_of_message, ..self.tolerant() }
     }
 
     /// Asks each item of a batch whose turn has come. If one may not be published, none of them is.
@@ -146,7 +154,7 @@ impl<T> BatchPublisher<T> {
         }
         match self.publish_and_count(batch, results).await {
             Ok(()) => Ok(()),
-            Err((error, _)) if !is_refusal(&error) || self.tolerant.is_none() => Err(error),
+            Err((error, _)) if !(self.is_refusal)(&error) || self.tolerant.is_none() => Err(error),
             Err((error, unknown)) if unknown.len() <= 1 => self.refuse(unknown, &error, results).await,
             Err((_, unknown)) => self.publish_singly(unknown, results).await,
         }
@@ -210,9 +218,12 @@ impl<T> BatchPublisher<T> {
         ));
         self.publisher.reopen().await?;
         for message in messages {
+            if !(self.may_publish)(&message.1) {
+                break;
+            }
             match self.publish_and_count(vec![message], results).await {
                 Ok(()) => {}
-                Err((error, unknown)) if is_refusal(&error) => self.refuse(unknown, &error, results).await?,
+                Err((error, unknown)) if (self.is_refusal)(&error) => self.refuse(unknown, &error, results).await?,
                 Err((error, _)) => return Err(error),
             }
         }
@@ -249,6 +260,11 @@ impl<T> BatchPublisher<T> {
 /// an operator who closes connections, say nothing about a message.
 fn is_refusal(error: &BrokerError) -> bool {
     matches!(error, BrokerError::Refused(_) | BrokerError::Closed(311))
+}
+
+/// Whether it is refused for what it is, such as its size.
+fn is_refusal_of_message(error: &BrokerError) -> bool {
+    is_refusal(error) && matches!(error.refusal(), None | Some(RefusalKind::PreconditionFailed))
 }
 
 /// Returns whether to wait on.

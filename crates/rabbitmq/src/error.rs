@@ -104,8 +104,7 @@ impl BrokerError {
             BrokerError::Refused(refusal) => return refusal.fix(),
             // Its text: "number of channels opened … has reached the maximum allowed (user) limit of (10)".
             BrokerError::Closed(530) => {
-                "if the user has as many channels as it may, raise that (`rabbitmqctl set_user_limits USER '{\"max-channels\": 100}'`), or \
-                 read fewer messages at a time (--limit)"
+                "if the user has as many channels as it may, raise that (`rabbitmqctl set_user_limits USER '{\"max-channels\": 100}'`)"
             }
             BrokerError::Stream => "name a quorum queue or a classic queue",
             BrokerError::UnparsableFrame => "please report this",

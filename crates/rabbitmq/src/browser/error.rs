@@ -55,7 +55,7 @@ pub enum BrowseError {
     /// The broker closed the channel: its consumer timeout.
     #[error(
         "queue {queue}: RabbitMQ closed the channel because messages were held for longer than its consumer timeout (30 \
-         minutes by default). All messages are back in the queue. Use --limit for smaller parts, or a faster --rate or --edit"
+         minutes by default). What was held is back in the queue. Use --limit for smaller parts, or a faster --rate or --edit"
     )]
     ConsumerTimeout { queue: String },
     /// A message has used half of the delivery limit.
