@@ -86,3 +86,17 @@ async fn a_run_of_a_login_with_few_channels_says_so_and_changes_nothing() {
     assert_eq!(env.take_numbers(&env.dead_letter_queue(), 5000).await.len(), 5000);
     env.clean().await;
 }
+
+#[tokio::test]
+async fn a_run_keeps_the_order_where_a_connection_may_have_a_hundred_channels() {
+    let broker = DedicatedServer::prepared(ServerKind::Rabbitmq, |directory, _| {
+        std::fs::write(directory.join("extra.conf"), "channel_max = 100\n").unwrap();
+    });
+    let env = TestEnv::with_dedicated_broker(&broker).await;
+    env.replace_dead_letter_queue("quorum", &[HIGH_LIMIT]).await;
+    env.publish_numbered_dead_letters(5000, |n| if n == 4000 { "too_deep" } else { "rejected_by_store" }).await;
+    env.dead_command_succeeds(&["park", "--reason", "too_deep"]).await;
+    let others: Vec<i32> = (0..5000).filter(|n| *n != 4000).collect();
+    assert_eq!(env.take_numbers(&env.dead_letter_queue(), 4999).await, others);
+    env.clean().await;
+}
